@@ -1,0 +1,222 @@
+"""The runs of a list: which are done, which go on, which start; one at a time, each told as it ends.
+
+OUT/<experiment>/seed-<n>/       a run as `ssdkd run` makes it;  seed-<n>.log: what it said
+OUT/harness.lock                 held by the one harness at work here
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiment_list import Experiment, Machine
+from product import (
+    EXIT_REFUSED,
+    EXIT_STOPPED,
+    HarnessError,
+    Trainer,
+    ask,
+    flat,
+    preset_options,
+    resolved_settings,
+)
+
+_LIVE = ("starting", "running", "paused")
+_OVER = ("done", "failed", "diverged")
+ABSENT, REFUSED, UNREADABLE = "absent", "refused", "unreadable"
+
+
+@dataclass
+class Run:
+    """One experiment with one seed: what is asked for, and what is there of it."""
+
+    experiment: Experiment
+    seed: int
+    path: Path
+    overrides: tuple[str, ...]
+    """`key=value`, the experiment's and all others."""
+    settings: Mapping[str, Any]
+    """What they come to, by dotted key."""
+    is_wanted: bool
+    """Whether it is to be made, and not only told."""
+    status: str = ABSENT
+    """`ABSENT`, `REFUSED`, `UNREADABLE`, or the run's own: done, stopped, failed, diverged, dead, running..."""
+    message: str | None = None
+    document: Mapping[str, Any] | None = None
+    """The run in the words of `ssdkd runs show --json`."""
+
+    @property
+    def options(self) -> list[str]:
+        """`--preset` and `--set` options that ask for it."""
+        return preset_options(self.experiment.presets, self.overrides)
+
+    @property
+    def log(self) -> Path:
+        """What it says on stderr."""
+        return self.path.with_suffix(".log")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do: it is done, or it ended in a way that would repeat itself."""
+        return self.status in _OVER
+
+    def __str__(self) -> str:
+        return f"{self.experiment.name}, seed {self.seed}"
+
+
+def planned(
+    experiments: Sequence[Experiment],
+    out: Path,
+    machine: Machine,
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+) -> list[Run]:
+    """Every run of the experiments, with the state it is in; wanted are those of `only`, where that is given.
+
+    Runs of other seeds that are there already are among them, to be told with the others. Raises HarnessError for
+    settings that `ssdkd` refuses, and where a run that is there has other settings than those asked for.
+    """
+    runs, problems = [], []
+    for experiment in experiments:
+        given = [*machine.overrides, *experiment.overrides, *overrides]
+        try:
+            settings = resolved_settings(experiment.presets, given)
+            places = machine.places(settings, given)
+            if places:
+                given = [*given, *places]
+                settings = resolved_settings(experiment.presets, given)
+        except HarnessError as error:
+            problems.append(f"{experiment.name}: {error.message}")
+            continue
+        for seed in _seeds(experiment, out):
+            run = Run(
+                experiment=experiment,
+                seed=seed,
+                path=out / experiment.name / f"seed-{seed}",
+                overrides=(*given, f"run.seed={seed}"),
+                settings={**settings, "run.seed": seed},
+                is_wanted=seed in experiment.seeds and (only is None or experiment.name in only),
+            )
+            look_at(run)
+            problems += [f"{run.path} {what}" for what in _objections(run)]
+            runs.append(run)
+    if problems:
+        raise HarnessError(
+            "; ".join(problems),
+            hint="give the settings that these runs were made with, or another --out; nothing is overwritten",
+        )
+    return runs
+
+
+def _seeds(experiment: Experiment, out: Path) -> list[int]:
+    """The seeds asked for, and after them those that are there."""
+    there = (path.name.removeprefix("seed-") for path in (out / experiment.name).glob("seed-*") if path.is_dir())
+    return list(dict.fromkeys([*experiment.seeds, *sorted(int(text) for text in there if text.isdecimal())]))
+
+
+def look_at(run: Run) -> None:
+    """Bring status, message and document up to date with what is on the disk."""
+    if not run.path.is_dir() or not any(run.path.iterdir()):
+        run.status, run.document = ABSENT, None
+        return
+    answer = ask("runs", "show", str(run.path), "--json")
+    if answer.document is None:
+        run.status, run.message, run.document = UNREADABLE, answer.complaint(), None
+        return
+    run.document = answer.document
+    run.status = answer.document["status"]
+    run.message = answer.document["message"] if run.status in ("failed", "diverged") else None
+
+
+def _objections(run: Run) -> list[str]:
+    """Why the folder cannot be taken for this run."""
+    if run.status == ABSENT:
+        return []
+    if run.status == UNREADABLE:
+        return [f"cannot be read, remove it to start that run anew: {run.message}"]
+    if run.status in _LIVE:
+        return [f"is {run.status} in another process (`ssdkd runs stop {run.path}` stops it and saves everything)"]
+    differences = differing_settings(run)
+    if differences:
+        told = ", ".join(f"{key} is {there!r}, not {asked!r}" for key, asked, there in differences)
+        return [f"was made with other settings: {told}"]
+    return []
+
+
+def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
+    """Keys in which a run's own config.toml is not what would be asked for: key, asked for, found."""
+    file = run.path / "config.toml"
+    found = flat(tomllib.loads(file.read_text(encoding="utf-8")))
+    if set(run.settings) - set(found):  # a version before some keys: what it had instead were their defaults
+        found = resolved_settings([str(file)])
+    keys = dict.fromkeys([*run.settings, *found])
+    triples = [(key, run.settings.get(key), found.get(key)) for key in keys]
+    return [triple for triple in triples if not _is_same(*triple)]
+
+
+def _is_same(key: str, asked: Any, found: Any) -> bool:
+    if asked == found or (key.startswith("run.") and asked == "auto"):  # a run writes out what that stood for
+        return True
+    if key == "run.device":
+        return str(found).startswith(f"{asked}:")  # cuda is cuda:0
+    # A run writes its paths out from the root.
+    return isinstance(asked, str) and found == str(Path(asked).expanduser().absolute())
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Be the only harness at work in the folder. Raises HarnessError where another one is."""
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out / "harness.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise HarnessError(
+                f"another harness works in {out}: process {pid or '?'}", hint="wait for it, or give another --out"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)  # frees the lock
+
+
+def carry_out(
+    runs: Sequence[Run], trainer: Trainer, *, began: Callable[[Run], None], ended: Callable[[Run], None]
+) -> None:
+    """Start or go on with each run that is not over, in order; `began` and `ended` are told of each.
+
+    A run that fails, diverges, is killed or is refused does not end the list; a wish to stop does.
+    """
+    for run in runs:
+        if trainer.must_stop:
+            return
+        if run.is_over or not run.is_wanted:
+            continue
+        began(run)
+        is_new = run.status == ABSENT
+        options = (*run.options, "--out", str(run.path)) if is_new else ("--resume", str(run.path))
+        answer = trainer.run(options, run.log)
+        look_at(run)
+        if answer.code in EXIT_REFUSED:
+            run.status, run.message = REFUSED, answer.complaint()
+        elif answer.code == EXIT_STOPPED:
+            trainer.must_stop = True  # where it came from the dashboard it is the same wish
+        ended(run)
+
+
+def check(run: Run) -> tuple[str | None, str]:
+    """What `ssdkd run --dry-run` says of a run that is to be started: a problem, or None; and its warnings."""
+    answer = ask("run", *run.options, "--dry-run", "--json")
+    if answer.document is None:
+        return answer.complaint(), ""
+    return None, " ".join(line for line in answer.err.splitlines() if line.startswith("warning:"))

@@ -1,0 +1,119 @@
+"""ssdkd against the plain loop of `reference.py`: the same work, end to end, in turn.
+
+    python benchmarks/speed/compare.py --pair resnet32-resnet20
+
+Each round runs an epoch of the reference and one of ssdkd in a fresh process each (the other way round in every second
+round), after a warm-up of both and with equally many images to begin with; the adversarial term is on. Images a second
+count every step: inversion.steps x inversion.batch_size and distillation.steps x distillation.batch_size, the same for
+both, divided by the seconds of the epoch, evaluation and checkpoints left out. Nothing is extrapolated: both do all
+steps of the preset's epoch. `--set distillation.steps=10` makes it shorter for both.
+
+`--set` goes to both, but reaches the reference only as far as it knows the setting: distillation.views=8, say, is
+ssdkd's alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from measuring import Spread, table, told_machine, write_json
+from workload import with_teacher
+
+PAIRS = {"resnet32-resnet20": "cifar10-resnet20", "wrn40_2-wrn16_1": "cifar100-wrn"}
+COMMANDS = {"reference": "reference.py", "ssdkd": "epochs.py"}
+HERE = Path(__file__).resolve().parent
+
+
+def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run all rounds; every process's document, by side."""
+    preset = arguments.preset or PAIRS[arguments.pair]
+    config, _ = with_teacher([preset], arguments.set, folder)
+    overrides = [*arguments.set, f"teacher.weights={config.teacher.weights}"]
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in COMMANDS}
+    for index in range(arguments.rounds):
+        for side in COMMANDS if index % 2 == 0 else reversed(COMMANDS):
+            document = _run_side(side, preset, overrides, arguments, folder / f"{side}-{index}.json")
+            found[side].append(document)
+            told = ", ".join(f"{epoch['images_per_s']:.1f}" for epoch in document["epochs"])
+            print(f"round {index + 1}, {side}: {told} images a second", file=sys.stderr, flush=True)
+    rates = {side: _values(documents, lambda epoch: epoch["images_per_s"]) for side, documents in found.items()}
+    return {
+        "preset": preset,
+        "set": arguments.set,
+        "rounds": arguments.rounds,
+        "images_per_s": {side: spread.document() for side, spread in rates.items()},
+        "ratio": rates["ssdkd"].median / rates["reference"].median,
+        "sides": found,
+    }
+
+
+def _run_side(
+    side: str, preset: str, overrides: list[str], arguments: argparse.Namespace, file: Path
+) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / COMMANDS[side]), f"--preset={preset}", f"--json={file}"]
+    command += [f"--device={arguments.device}", f"--epochs={arguments.epochs}", f"--fill={arguments.fill}"]
+    command += [f"--set={text}" for text in overrides]
+    # What a user's shell has: torch chooses for the reference, ssdkd for itself.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    if arguments.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(arguments.threads)
+        command.append(f"--set=run.threads={arguments.threads}")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
+
+
+def _values(documents: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> Spread:
+    return Spread(tuple(value(epoch) for document in documents for epoch in document["epochs"]))
+
+
+def tell(document: dict[str, Any]) -> None:
+    """One row for each side, and the ratio."""
+    sides = document["sides"]
+    for side, documents in sides.items():
+        facts = documents[0]
+        print(f"{side}: {facts['precision']}, {facts['fill']} images at first, {told_machine(facts['machine'])}")
+    print(f"teacher {sides['ssdkd'][0]['teacher']}; settings {document['preset']} {' '.join(document['set'])}\n")
+    header = ("", "images a second", "inversion s", "distillation s", "epoch s")
+    rows = []
+    for side, documents in sides.items():
+        columns = [
+            _values(documents, lambda epoch: epoch["images_per_s"]),
+            _values(documents, lambda epoch: epoch["stages"]["inversion"]),
+            _values(documents, lambda epoch: epoch["stages"]["distillation"]),
+            _values(documents, lambda epoch: epoch["seconds"]),
+        ]
+        rows.append((side, *map(str, columns)))
+    print(table(header, rows))
+    print(f"\nssdkd / reference, by median images a second: {document['ratio']:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--pair", choices=PAIRS, help="teacher and student")
+    what.add_argument("--preset", help="any other preset")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `ssdkd run`")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--rounds", type=int, default=2, help="processes of each side")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs timed in each process")
+    parser.add_argument("--fill", type=int, default=5_000, help="images to begin with")
+    parser.add_argument("--threads", type=int, help="of both; default: torch's and ssdkd's own choice")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as text:
+        document = compare(arguments, Path(text))
+    tell(document)
+    write_json(arguments.json, document)
+
+
+if __name__ == "__main__":
+    main()

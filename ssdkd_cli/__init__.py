@@ -1,0 +1,1 @@
+"""How people drive a run: the `ssdkd` command line."""

@@ -1,0 +1,45 @@
+"""`ssdkd distill`: from a buffer of synthetic images to a student."""
+
+from __future__ import annotations
+
+from ssdkd_cli import options
+from ssdkd_cli.commands.launching import Request, launch
+
+
+def distill(
+    preset: options.Presets = None,
+    overrides: options.Overrides = None,
+    buffer: options.Buffer = None,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    device: options.Device = None,
+    seeds: options.Seeds = None,
+    tui: options.Tui = None,
+    train_teacher: options.TrainTeacher = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> int:
+    """Distil a student from a buffer that is there already.
+
+    Nothing is inverted. Without --preset the settings are those of the run that the buffer is in.
+
+    \b
+    Example:
+      ssdkd distill --buffer my-buffer --set student.model=wrn16_2
+    """
+    return launch(
+        Request(
+            command="distill",
+            preset=preset,
+            overrides=overrides,
+            out=out,
+            resume=resume,
+            device=device,
+            seeds=seeds,
+            tui=tui,
+            train_teacher=train_teacher,
+            dry_run=dry_run,
+            json=json,
+            buffer=buffer,
+        )
+    )

@@ -1,0 +1,88 @@
+"""`ssdkd evaluate`: how good a student is on real images, and how far it agrees with its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ssdkd_cli import console, diagnostics, options, summary
+from ssdkd_cli.torch_import import import_torch
+from stages.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stages.config import Config
+    from stages.run_directory import RunDirectory
+
+
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|WEIGHTS", help="A run, or a file with a model's weights [path].")
+    ],
+    preset: options.Presets = None,
+    overrides: options.Overrides = None,
+    device: options.Device = None,
+    data: options.Data = None,
+    root: options.Root = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The part of the data to measure on; default: the preset's."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Measure a student on real, labelled images.
+
+    Or any weights that fit the preset's student.model, in whatever public layout. Always in fp32.
+
+    \b
+    Example:
+      ssdkd evaluate resnet20.th --preset cifar10-resnet20 --root ~/data
+    """
+    from stages.run_directory import RunDirectory
+
+    options.check_device(device)
+    subject, config = _find(target, preset or [], overrides or [])
+    config = options.with_data(config, data=data, root=root, split=split)
+
+    import_torch()
+
+    from stages.evaluation.standalone import evaluate_run, evaluate_weights
+
+    place = device or "auto"  # not where the run was trained: this may be another machine
+    if isinstance(subject, RunDirectory):
+        document, images = evaluate_run(subject, config, place), "held-out synthetic images"
+    else:
+        document, images = evaluate_weights(subject, config, place), "these images"
+    if json:
+        console.print_json(document)
+        return
+    console.print_text(f"{target} on {document['data']}, {document['split']} split")
+    summary.print_metrics({role: document[role] for role in ("teacher", "student")})
+    if document["agreement"] is not None:
+        console.print_text(f"agreement with the teacher on {images}: {document['agreement']:.1%}")
+    if document["teacher"] is None:
+        diagnostics.note("the preset's teacher is not at hand: only the student was measured")
+
+
+def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDirectory | Path, Config]:
+    """The run or the file that `target` means, and the settings that go with it."""
+    from stages.config import load
+    from stages.run_directory import is_run, resolve_run
+
+    path = Path(target).expanduser()
+    if not path.is_file():
+        run = resolve_run(target)
+        if presets:
+            raise ConfigError(
+                f"{target} is a run and has its own settings: --preset does not apply",
+                hint="single keys can be changed with --set",
+            )
+        return run, load([str(run.config_file)], overrides)
+    if not presets and not is_run(path.parent):
+        raise ConfigError(
+            f"nothing says which model the weights in {target} are of",
+            hint="`--preset` names the preset whose student.model they fit",
+        )
+    # A run's student file has its settings beside it.
+    return path, load(presets or [str(path.parent / "config.toml")], overrides)

@@ -1,0 +1,356 @@
+"""From the options of run, invert and distill to finished runs: what the three commands share."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssdkd_cli import console, diagnostics, progress, summary
+from ssdkd_cli.diagnostics import ExitCode
+from ssdkd_cli.options import check_device
+from ssdkd_cli.torch_import import import_torch
+from ssdkd_cli.trainer_process import Readiness, Trainer
+from stages.errors import ConfigError, FileError, SsdkdError
+
+if TYPE_CHECKING:
+    from stages.config import Config
+    from stages.events import Listener
+    from stages.run_directory import RunDirectory
+    from stages.trainer import Launch, Outcome, Plan
+
+# Naming one of these on the command line is asking for evaluation: a missing data set is then an error.
+EVALUATION_DATA_KEYS = ("evaluation.data", "evaluation.root", "evaluation.split")
+
+STATUS_CODES = {
+    "done": ExitCode.DONE,
+    "stopped": ExitCode.STOPPED,
+    "failed": ExitCode.FAILED,
+    "diverged": ExitCode.DIVERGED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was typed after `ssdkd run`, `invert` or `distill`; the defaults are what was not typed."""
+
+    command: Literal["run", "invert", "distill"]
+    preset: Sequence[str] | None = None
+    overrides: Sequence[str] | None = None
+    out: Path | None = None
+    resume: str | None = None
+    device: str | None = None
+    seeds: str | None = None
+    tui: bool | None = None
+    train_teacher: bool = False
+    dry_run: bool = False
+    json: bool = False
+    buffer: str | None = None
+
+
+def launch(request: Request) -> int:
+    """Do what was asked for, print the result, and return the exit code."""
+    _refuse_contradictions(request)
+    if _wants_dashboard(request):
+        return _launch_with_viewer(request)
+    if request.resume is not None:
+        return _resume(request, request.resume)
+    launches = _prepare(request)
+    if request.dry_run:
+        return _describe(launches, request)
+    if request.seeds is not None:
+        return _run_series(launches, request)
+    return _finish(_execute(*launches[0]), request)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The seeds of `--seeds 0,1,2`. Raises ConfigError for anything but different whole numbers >= 0."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]+", part) for part in parts):
+        raise ConfigError(f"`--seeds {text}` is not a list of whole numbers", hint="for example `--seeds 0,1,2`")
+    seeds = tuple(int(part) for part in parts)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"`--seeds {text}` names a seed twice", hint="the same seed gives the same run")
+    return seeds
+
+
+def _refuse_contradictions(request: Request) -> None:
+    if request.tui and not request.json:  # --json implies --no-tui
+        if not console.has_screen():
+            raise ConfigError(
+                "`--tui` opens the live dashboard, and this is not a terminal that could show it",
+                hint="leave it out: progress goes to stderr, and `ssdkd watch` looks at the run from a terminal",
+            )
+        if request.seeds is not None:
+            raise ConfigError(
+                "`--tui` shows one run, and `--seeds` makes several",
+                hint="leave out --tui: progress goes to the terminal, and `ssdkd watch` shows the run at work",
+            )
+    check_device(request.device)
+    if request.resume is None:
+        return
+    allowed = {"command", "resume", "device", "tui", "json"}
+    options = {"overrides": "--set", "train_teacher": "--train-teacher", "dry_run": "--dry-run"}
+    given = [
+        options.get(field.name, f"--{field.name}")
+        for field in fields(request)
+        if field.name not in allowed and getattr(request, field.name)
+    ]
+    if given:
+        raise ConfigError(
+            f"`--resume` goes on with the settings of the run and takes no {', '.join(given)}",
+            hint="only --device, --tui/--no-tui and --json may be given with --resume",
+        )
+
+
+def _wants_dashboard(request: Request) -> bool:
+    """On a terminal, unless something else was asked for: then the run is in the process that was started."""
+    is_elsewhere = request.json or request.dry_run or request.seeds is not None or request.tui is False
+    return not is_elsewhere and console.has_screen()
+
+
+def _launch_with_viewer(request: Request) -> int:
+    """Start the trainer in a session of its own and look at its run; what is refused is refused as ever."""
+    from stages.run_directory import resolve_run
+
+    if request.resume is not None:
+        resolve_run(request.resume)
+    else:
+        settings = _settings(request)  # the trainer checks them again: here the answer comes at once
+        if request.command == "distill" and request.buffer is None and settings.buffer_run is not None:
+            request = replace(request, buffer=str(settings.buffer_run.path))
+    trainer = Trainer(arguments_of(request))
+    run = trainer.wait_until_ready()
+    if run is None:
+        return trainer.exit_code() or ExitCode.DONE
+    from ssdkd_cli.commands.viewing import show_own
+
+    return show_own(run, trainer, command=request.command)
+
+
+def arguments_of(request: Request) -> list[str]:
+    """What has to be typed for this request, without the dashboard."""
+    arguments = [request.command, "--no-tui"]
+    for option, values in (("--preset", request.preset), ("--set", request.overrides)):
+        for value in values or ():
+            arguments += [option, value]
+    for option, text in (
+        ("--buffer", request.buffer),
+        ("--out", request.out),
+        ("--resume", request.resume),
+        ("--device", request.device),
+        ("--seeds", request.seeds),
+    ):
+        if text is not None:
+            arguments += [option, str(text)]
+    flags = (("--train-teacher", request.train_teacher), ("--dry-run", request.dry_run), ("--json", request.json))
+    return arguments + [option for option, is_given in flags if is_given]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the options come to, as far as it can be known without torch."""
+
+    config: Config
+    name: str
+    seeds: tuple[int, ...] | None
+    buffer: Path | None
+    buffer_run: RunDirectory | None
+
+
+def _settings(request: Request) -> _Settings:
+    """Check what can be checked before torch is imported. Raises ConfigError, FileError."""
+    from stages.config import DEFAULT_PRESET, load, with_values
+    from stages.run_directory import RunDirectory
+
+    seeds = parse_seeds(request.seeds) if request.seeds is not None else None
+    buffer, buffer_run = _find_buffer(request)
+    presets = tuple(request.preset or ())
+    if presets or buffer_run is None:
+        presets = presets or (DEFAULT_PRESET,)
+        name = "-".join(Path(preset).stem for preset in presets)
+    else:  # the settings that made the buffer
+        presets = (str(buffer_run.config_file),)
+        name = str(buffer_run.manifest().get("preset", buffer_run.name))
+    config = load(presets, tuple(request.overrides or ()))
+    if request.device is not None:
+        config = with_values(config, {"run.device": request.device}, place="--device")
+    if request.out is not None:
+        RunDirectory.refuse_used(request.out)
+    return _Settings(config, name, seeds, buffer, buffer_run)
+
+
+def _prepare(request: Request) -> list[tuple[Config, Launch]]:
+    """Settings and launch of each run."""
+    settings = _settings(request)
+
+    import_torch()
+
+    from stages.config import with_values
+    from stages.trainer import Launch
+
+    single = Launch(
+        command=request.command,
+        preset_name=settings.name,
+        out=request.out,
+        buffer=settings.buffer,
+        train_teacher=request.train_teacher,
+        command_line=tuple(sys.argv),
+        evaluation_named=any(
+            text.partition("=")[0].strip() in EVALUATION_DATA_KEYS for text in request.overrides or ()
+        ),
+        device=settings.config.run.device,
+    )
+    if settings.seeds is None:
+        return [(settings.config, single)]
+    return [
+        (
+            with_values(settings.config, {"run.seed": seed}, place="--seeds"),
+            replace(single, out=request.out and request.out / f"seed-{seed}", seed_in_name=seed),
+        )
+        for seed in settings.seeds
+    ]
+
+
+def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
+    """The buffer that `distill` is to use, and the run it belongs to where it belongs to one."""
+    from stages.run_directory import resolve_run
+
+    if request.command != "distill":
+        return None, None
+    if request.buffer is not None and Path(request.buffer).is_file():
+        return Path(request.buffer), None
+    if request.buffer is not None and request.buffer.endswith(".safetensors"):
+        raise FileError(f"there is no buffer file {request.buffer}", hint="`ssdkd invert` makes one")
+    run = resolve_run(request.buffer)
+    if not run.buffer_file.is_file():
+        raise FileError(
+            f"the run {run.path} holds no buffer yet",
+            hint="a run writes it at its first checkpoint and at its end",
+        )
+    if request.buffer is None:
+        diagnostics.note(f"distilling from {run.buffer_file}, the newest run")
+    return run.buffer_file, run
+
+
+def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> int:
+    """`--dry-run`: every check, no step, no file."""
+    from stages.trainer import plan
+
+    descriptions = []
+    for config, launch in launches:
+        checked = plan(config, replace(launch, train_teacher=False))
+        for warning in checked.warnings:
+            diagnostics.warn(warning)
+        descriptions.append(checked.describe())
+    if request.json:
+        console.print_json(descriptions[0] if request.seeds is None else {"runs": descriptions})
+    else:
+        for description in descriptions:
+            summary.print_plan(description)
+    return ExitCode.DONE
+
+
+def _execute(config: Config, launch: Launch) -> Outcome:
+    from stages.trainer import execute
+
+    readiness = Readiness.from_environment(out=launch.out, resumed=None)
+    checked = _plan(config, launch)
+    with progress.shown(as_lines=readiness is not None) as listener:
+        return execute(checked, [listener] if readiness is None else [readiness, listener])
+
+
+def _plan(config: Config, launch: Launch) -> Plan:
+    from stages.trainer import plan
+
+    if not launch.train_teacher:
+        return plan(config, launch)
+    with progress.training_shown() as listener:
+        return plan(config, launch, training_progress=listener)
+
+
+def _resume(request: Request, text: str) -> int:
+    from stages.run_directory import resolve_run
+
+    run = resolve_run(text)
+    started = run.first_event() or {}
+    epochs, warmup_epochs = started.get("epochs"), started.get("warmup_epochs", 0)
+
+    readiness = Readiness.from_environment(out=None, resumed=run.path)
+
+    import_torch()
+
+    from stages.trainer import resume
+
+    with progress.shown(epochs=epochs, warmup_epochs=warmup_epochs, as_lines=readiness is not None) as listener:
+        listeners: list[Listener] = [listener] if readiness is None else [readiness, listener]
+        outcome = resume(run.path, device=request.device or "auto", listeners=listeners)
+    return _finish(outcome, request)
+
+
+def _finish(outcome: Outcome, request: Request) -> int:
+    """Print the result of one run and return its exit code."""
+    if request.json:
+        console.print_json(outcome.summary)
+    else:
+        summary.print_summary(outcome.summary, outcome.run_directory)
+    return _report(outcome, request)
+
+
+def _report(outcome: Outcome, request: Request) -> int:
+    """Say on stderr why a run has not come to its end, and return its exit code."""
+    code = STATUS_CODES[outcome.summary["status"]]
+    if outcome.error is not None:
+        diagnostics.report(outcome.error)
+        # Done, but the last words could not be written: that is a failure too.
+        return code or diagnostics.exit_code_of(outcome.error)
+    if code == ExitCode.STOPPED:
+        diagnostics.note(f"stopped after {outcome.summary['epochs']} epochs; everything is saved")
+        diagnostics.print_hint(
+            f"go on with `ssdkd {request.command} --resume {shlex.quote(str(outcome.run_directory))}`"
+        )
+    return code
+
+
+def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> int:
+    """`--seeds`: one run after another, then mean and spread. The exit code is the worst one."""
+    summaries: list[dict[str, Any]] = []
+    codes: list[int] = []
+    for config, launch in launches:
+        try:
+            outcome = _execute(config, launch)
+        except SsdkdError as error:
+            if not summaries:  # refused before its first step, as a single run would be
+                raise
+            diagnostics.report(error)
+            codes.append(diagnostics.exit_code_of(error))
+            break
+        summaries.append(outcome.summary)
+        if not request.json:
+            summary.print_summary(outcome.summary, outcome.run_directory)
+        codes.append(_report(outcome, request))
+        # A seed that diverged is a result; after a stop, or a full disk, there is nothing to go on with.
+        if outcome.summary["status"] in ("stopped", "failed"):
+            break
+    _tell_what_is_left(launches[len(codes) :])
+    document = summary.series(summaries)
+    if request.json:
+        console.print_json(document)
+    else:
+        summary.print_series(document)
+    return max(codes)
+
+
+def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]]) -> None:
+    """Of `--seeds`, which were not begun."""
+    if not launches:
+        return
+    seeds = [str(config.run.seed) for config, _ in launches]
+    diagnostics.note(f"seeds not begun: {', '.join(seeds)}")
+    diagnostics.print_hint(
+        f"the same command with `--seeds {','.join(seeds)}`, and another --out where one was given, makes them"
+    )

@@ -1,0 +1,117 @@
+"""`ssdkd presets`: what is shipped, what it comes to, how to start one's own, whether it is right."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdkd_cli import console, diagnostics, options
+from stages.errors import ConfigError, FileError
+
+app = typer.Typer(no_args_is_help=True, help="List, show, copy and check presets.")
+
+
+@app.command("ls")
+def list_presets(json: options.Json = False) -> None:
+    """List the shipped presets. An overlay only changes settings, on top of a preset.
+
+    \b
+    Example:
+      ssdkd presets ls
+    """
+    import presets
+
+    rows = [(name, presets.is_overlay(name), presets.summary(name)) for name in presets.names()]
+    if json:
+        console.print_json([dict(zip(("name", "overlay", "summary"), row, strict=True)) for row in rows])
+    elif console.is_terminal(sys.stdout):
+        console.print_rows(
+            ("preset", "", "what it is"),
+            [(name, "overlay" if is_overlay else "", what) for name, is_overlay, what in rows],
+        )
+    else:
+        for name, is_overlay, _ in rows:
+            console.print_text(f"{name}\t(overlay)" if is_overlay else name)
+
+
+@app.command("show")
+def show_preset(
+    names: Annotated[list[str], typer.Argument(metavar="NAME|FILE...", help="Presets; later ones on top.")],
+    overrides: options.Overrides = None,
+    json: options.Json = False,
+) -> None:
+    """Print a resolved preset as TOML.
+
+    Every key with its value, defaults included; the text runs as it is. An overlay by itself comes to nothing: its
+    own text is shown.
+
+    \b
+    Example:
+      ssdkd presets show cifar100-wrn fast5 --set run.epochs=60
+    """
+    import presets
+    from stages.config import load
+
+    if len(names) == 1 and not overrides and names[0] in presets.names() and presets.is_overlay(names[0]):
+        text = presets.read_text(names[0])
+    else:
+        text = load(names, overrides or ()).to_toml()
+    if json:
+        console.print_json(tomllib.loads(text))
+    else:
+        console.print_text(text)
+
+
+@app.command("cp")
+def copy_preset(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped preset.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, ending in .toml [path].")],
+) -> None:
+    """Copy a shipped preset into a file of your own.
+
+    To be edited there. Nothing is overwritten.
+
+    \b
+    Example:
+      ssdkd presets cp cifar100-wrn mine.toml
+    """
+    import presets
+    from stages.preset_loading import load_presets
+
+    load_presets([name])  # an unknown name is an error with the nearest match
+    if name not in presets.names():
+        raise ConfigError(f"{name} is a file already", hint="`presets cp` copies a shipped preset (`ssdkd presets ls`)")
+    if file.suffix != ".toml":
+        raise ConfigError(f"{file} does not end in .toml", hint="`--preset` knows a file by that ending")
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(presets.read_text(name))
+    except FileExistsError as error:
+        raise ConfigError(f"{file} is there already", hint="choose another name; nothing is overwritten") from error
+    except OSError as error:
+        raise FileError(f"cannot write {file}: {error.strerror or error}", hint="choose another folder") from error
+    diagnostics.note(f"wrote {file}")
+    diagnostics.print_hint(f"edit it, then `ssdkd presets check {file}` and `ssdkd run --preset {file}`")
+
+
+@app.command("check")
+def check_preset(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A preset's file or name [path].")],
+) -> None:
+    """Check a preset.
+
+    Everything that is wrong with it is reported at once; the exit code is 2 then.
+
+    \b
+    Example:
+      ssdkd presets check mine.toml
+    """
+    from stages.config import check
+
+    for warning in check(file).warnings:
+        diagnostics.warn(warning)
+    console.print_text(f"{file}: ok")

@@ -1,0 +1,225 @@
+"""`ssdkd runs`: the runs there are, what they reached, what they differ in; asking one to pause or stop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ssdkd_cli import console, run_reports
+from ssdkd_cli.options import Json
+from stages.errors import ConfigError, FileError, StorageError
+
+if TYPE_CHECKING:
+    from stages.run_directory import RunDirectory
+
+app = typer.Typer(no_args_is_help=True, help="List, compare, verify and control runs.")
+
+RunOrGroup = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN|FOLDER", help="A run, or a folder of runs, by path or name in ./runs; or the newest."),
+]
+AnyRun = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="A run directory, or a name in ./runs; otherwise the newest there."),
+]
+LiveRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or a name in ./runs.")]
+Timeout = Annotated[float, typer.Option(metavar="S", min=0, help="How long to wait for the run's answer [seconds].")]
+
+# A run listens between distillation steps and between stages; evaluation on a CPU may take this long.
+_TIMEOUT_S = 60.0
+
+
+@app.command("ls")
+def list_all(
+    json: Json = False,
+    root: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the runs [path].")] = "runs",
+) -> None:
+    """List runs, newest first: status, epoch, results, time.
+
+    Runs in a folder of their own, as --seeds with --out makes them, come after the others.
+
+    \b
+    Example:
+      ssdkd runs ls
+    """
+    from pathlib import Path
+
+    from stages.run_comparison import list_groups
+    from stages.run_directory import list_runs
+    from stages.run_overview import overview
+
+    documents = [overview(run) for run in list_runs(Path(root))]
+    # By the names that other commands know them by.
+    grouped = [(run, run.path.relative_to(root).as_posix()) for run in list_groups(Path(root))]
+    documents += [{**overview(run), "name": name} for run, name in grouped]
+    if json:
+        console.print_json(documents)
+    elif documents:
+        run_reports.print_list(documents)
+    else:
+        console.stderr().print(f"there is no run in the folder {root}", soft_wrap=True)
+
+
+@app.command("show")
+def show(run: RunOrGroup = None, json: Json = False) -> None:
+    """Show one run: results, seconds, settings, files.
+
+    Of a folder of runs, as --seeds with --out makes it, what `compare` tells: mean and spread over seeds.
+
+    \b
+    Example:
+      ssdkd runs show digits-20260101-120000
+    """
+    from stages.run_comparison import group_of
+    from stages.run_directory import resolve_run
+    from stages.run_overview import details
+
+    group = None if run is None else group_of(run)
+    if group is not None:
+        _print_comparison(group, json=json)
+        return
+    document = details(resolve_run(run))
+    if json:
+        console.print_json(document)
+    else:
+        run_reports.print_details(document)
+
+
+@app.command("compare")
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN|FOLDER...", help="Runs and folders of runs, by path or name in ./runs.")
+    ],
+    json: Json = False,
+) -> None:
+    """Compare runs: results, settings, mean over seeds.
+
+    Runs that are done and differ in nothing but their seed are summed up: mean and sample standard deviation.
+
+    \b
+    Example:
+      ssdkd runs compare runs/uniform runs/priority
+    """
+    from stages.run_comparison import find_runs
+
+    found = {run.path.resolve(): run for text in runs for run in find_runs(text)}
+    if len(found) < 2:
+        raise ConfigError("a comparison needs two runs or more", hint="`ssdkd runs ls` lists them")
+    _print_comparison(list(found.values()), json=json)
+
+
+def _print_comparison(runs: Sequence[RunDirectory], *, json: bool) -> None:
+    from stages.run_comparison import compare
+
+    document = compare(runs)
+    if json:
+        console.print_json(document)
+    else:
+        run_reports.print_comparison(document)
+
+
+@app.command("verify")
+def verify(run: AnyRun = None, json: Json = False) -> None:
+    """Read every file of a run; exit code 3 if one is damaged.
+
+    \b
+    Example:
+      ssdkd runs verify digits-20260101-120000
+    """
+    from dataclasses import asdict
+
+    from stages.run_directory import resolve_run
+    from stages.run_verification import verify
+
+    found = resolve_run(run)
+    checks = verify(found)
+    damaged = [check.file for check in checks if not check.is_sound]
+    if json:
+        console.print_json({"run": str(found.path), "ok": not damaged, "checks": [asdict(check) for check in checks]})
+    else:
+        run_reports.print_checks(checks)
+    if damaged:
+        raise FileError(
+            f"{found.path} is damaged: {', '.join(damaged)}",
+            hint="resuming the run writes its files again, where an undamaged checkpoint is left",
+        )
+
+
+@app.command("pause")
+def pause(run: LiveRun, timeout: Timeout = _TIMEOUT_S) -> None:
+    """Let a run wait, with its memory, until it may go on.
+
+    \b
+    Example:
+      ssdkd runs pause digits-20260101-120000
+    """
+    _ask(run, "pause", timeout)
+
+
+@app.command("resume")
+def resume(run: LiveRun, timeout: Timeout = _TIMEOUT_S) -> None:
+    """Let a paused run go on.
+
+    A run that was stopped goes on with `ssdkd run --resume RUN`.
+
+    \b
+    Example:
+      ssdkd runs resume digits-20260101-120000
+    """
+    _ask(run, "resume", timeout)
+
+
+@app.command("checkpoint")
+def checkpoint(run: LiveRun, timeout: Timeout = _TIMEOUT_S) -> None:
+    """Let a run save everything now and go on.
+
+    \b
+    Example:
+      ssdkd runs checkpoint digits-20260101-120000
+    """
+    _ask(run, "checkpoint", timeout)
+
+
+@app.command("stop")
+def stop(
+    run: LiveRun,
+    timeout: Timeout = _TIMEOUT_S,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+) -> None:
+    """Let a run save everything and end. Asks first.
+
+    Off a terminal it does not ask. The run goes on with `ssdkd run --resume RUN`.
+
+    \b
+    Example:
+      ssdkd runs stop digits-20260101-120000 --yes
+    """
+    _ask(run, "stop", timeout, confirm=not yes and sys.stdin.isatty())
+
+
+def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> None:
+    """Send a request, wait for the answer and tell it. Raises StorageError (exit code 1) where none comes."""
+    from stages.control import refuse_idle, send_request, wait_for_acknowledgement
+    from stages.run_directory import LIVE_STATUSES, resolve_run
+
+    run = resolve_run(text)
+    refuse_idle(run, action)
+    if confirm:
+        typer.confirm(f"{action} {run.path}? It saves everything first.", abort=True, err=True)
+    request_id = send_request(run, action)
+    console.stderr().print(f"{run.path}: asked to {action}, waiting up to {timeout_s:g} s", soft_wrap=True)
+    answer = wait_for_acknowledgement(run, request_id, timeout_s)
+    if answer is None:
+        status = run.status()
+        if status not in LIVE_STATUSES:
+            raise ConfigError(f"{run.path} ended before it answered, its status is {status}")
+        raise StorageError(
+            f"{run.path} did not answer within {timeout_s:g} s",
+            hint=f"the run does it at its next safe point all the same; `ssdkd runs show {run.path}` tells",
+        )
+    if not answer.accepted:
+        raise ConfigError(f"{run.path} refused to {action}: {answer.message or 'no reason given'}")
+    console.stderr().print(f"{run.path}: {answer.message or action}", soft_wrap=True)

@@ -1,0 +1,72 @@
+"""The terminal as a viewer: the dashboard on a run, and what is said when it closes."""
+
+from __future__ import annotations
+
+import shlex
+
+from ssdkd_cli import diagnostics, summary
+from ssdkd_cli.diagnostics import ExitCode
+from ssdkd_cli.trainer_process import Trainer
+from stages.run_directory import LIVE_STATUSES, RunDirectory
+
+_PATIENCE_S = 30.0
+"""After its last event a trainer has little left to do before it ends."""
+
+_MAX_LOG_BYTES = 1 << 16
+
+
+def show(run: RunDirectory, *, is_read_only: bool = False) -> int:
+    """Open the dashboard on any run (`ssdkd watch`); returns when the viewer is closed."""
+    _open_dashboard(run, is_read_only=is_read_only)
+    if run.status() in LIVE_STATUSES:
+        _say_how_to_come_back(run)
+    return ExitCode.DONE
+
+
+def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
+    """Open the dashboard on the run that this terminal started; returns the exit code of the command.
+
+    A viewer that leaves a run at work ends with 0. Once the run is over, its summary is printed and its exit code
+    is the command's.
+    """
+    _open_dashboard(run)
+    is_over = run.summary() is not None
+    code = trainer.exit_code(_PATIENCE_S if is_over else 0)
+    if code is None:
+        _say_how_to_come_back(run)
+        return ExitCode.DONE
+    document = run.summary()
+    if document is not None:
+        summary.print_summary(document, run.path)
+    if code == ExitCode.STOPPED:
+        diagnostics.print_hint(f"go on with `ssdkd {command} --resume {shlex.quote(str(run.path))}`")
+    elif code != ExitCode.DONE:
+        _print_last_words(run)
+    return code
+
+
+def _open_dashboard(run: RunDirectory, *, is_read_only: bool = False) -> None:
+    from ssdkd_cli.dashboard.app import DashboardApp
+
+    DashboardApp(run, read_only=is_read_only).run()
+
+
+def _say_how_to_come_back(run: RunDirectory) -> None:
+    path = shlex.quote(str(run.path))
+    diagnostics.note(f"{run.path} goes on without this terminal")
+    diagnostics.note(f"  ssdkd watch {path}       look at it again")
+    diagnostics.note(f"  ssdkd runs stop {path}   save everything and stop")
+
+
+def _print_last_words(run: RunDirectory) -> None:
+    """What the trainer said of the error that ended it: its log from the last `error:` on."""
+    try:
+        with run.trainer_log_file.open("rb") as file:
+            file.seek(max(0, run.trainer_log_file.stat().st_size - _MAX_LOG_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    starts = [index for index, line in enumerate(lines) if line.startswith(("error:", "Traceback"))]
+    if starts:
+        diagnostics.note("\n".join(lines[starts[-1] :]))
+    diagnostics.note(f"all that the trainer said is in {run.trainer_log_file}")

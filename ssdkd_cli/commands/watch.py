@@ -1,0 +1,52 @@
+"""`ssdkd watch`: look at a run while it works, or afterwards."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ssdkd_cli import console
+from ssdkd_cli.options import Json
+
+AnyRun = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="A run directory, or a name in ./runs; otherwise the newest there."),
+]
+
+
+def watch(
+    run: AnyRun = None,
+    once: Annotated[bool, typer.Option("--once", help="Print how the run stands as text, and stop.")] = False,
+    json: Json = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Only look: no pause, checkpoint or stop from this screen.")
+    ] = False,
+) -> int | None:
+    """Watch a run: losses, buffer, device time, samples.
+
+    Any run, live or finished, from any terminal. Leaving the dashboard with q never stops the run. Off a terminal,
+    or with --once or --json, one snapshot is printed. NO_COLOR=1 takes the colours away, SSDKD_ASCII=1 draws in ASCII.
+
+    \b
+    Example:
+      ssdkd watch digits-20260101-120000
+    """
+    from stages.run_directory import resolve_run
+
+    found = resolve_run(run)
+    if json or once or not console.has_screen():
+        from ssdkd_cli.charts import glyphs_for
+        from ssdkd_cli.dashboard.feed import RunFeed
+        from ssdkd_cli.dashboard.snapshot import document, render_text
+
+        view = RunFeed(found).poll()
+        if json:
+            console.print_json(document(view))
+        else:
+            console.print_text(render_text(view, glyphs=glyphs_for(sys.stdout.encoding)))
+        return None
+    from ssdkd_cli.commands.viewing import show
+
+    return show(found, is_read_only=read_only)

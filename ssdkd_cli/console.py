@@ -1,0 +1,86 @@
+"""Where text goes: stdout carries data, stderr everything else.
+
+Rich is imported on first use, so that `ssdkd --help` does not pay for it. Consoles take text literally (no
+`[bold]` markup, no emoji codes): what a user typed is never interpreted. Off a terminal there are no colours,
+and no line is wrapped or cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH_OFF_TERMINAL = 1000
+"""Wide enough that no table of ours is cut where nobody's screen sets the limit."""
+
+
+def stdout() -> Console:
+    """The console for data and for reports that people asked for."""
+    return _console(sys.stdout)
+
+
+def stderr() -> Console:
+    """The console for progress, warnings and errors."""
+    return _console(sys.stderr)
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Whether a person is looking at the stream."""
+    return stream.isatty()
+
+
+def has_screen() -> bool:
+    """Whether a full-screen program can run here: keys come in, and all output goes to a terminal that is not dumb."""
+    is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+    return not is_dumb and all(stream and is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """The one JSON document of a command with `--json`, on stdout; NaN and infinity become null."""
+    from stages.events import finite
+
+    sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Data as it is, on stdout, with a final newline."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Pairs of a name and what is to be said of it, a line each, the second column aligned."""
+    facts = list(facts)
+    width = max(len(name) for name, _ in facts) + 2
+    out = stdout()
+    for name, value in facts:
+        out.print(f"{name:<{width}}{value}", soft_wrap=True)
+
+
+def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people on a terminal; elsewhere one row a line, columns separated by tabs, no header."""
+    if not is_terminal(sys.stdout):
+        for row in rows:
+            print_text("\t".join(row))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for position, title in enumerate(header):
+        # The last column is prose and may wrap; a name that is cut is of no use.
+        table.add_column(title, overflow="fold", no_wrap=position < len(header) - 1)
+    for row in rows:
+        table.add_row(*row)
+    stdout().print(table)
+
+
+def _console(stream: IO[str]) -> Console:
+    from rich.console import Console
+
+    width = None if is_terminal(stream) else WIDTH_OFF_TERMINAL
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)

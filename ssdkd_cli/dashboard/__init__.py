@@ -1,0 +1,14 @@
+"""The live dashboard.
+
+    tail.py, preview.py     lines of `events.jsonl`: the new ones; a long file at a glance
+    fields.py, series.py    what an event's fields hold; histories of bounded length
+    model.py, pace.py       what events add up to; how long the rest will take
+    view.py                 what a screen shows of a run, frozen
+    feed.py                 a run directory as one view after the other, in small bites
+    comparison.py           other runs beside it; the settings in which they differ
+    pictures.py             single images of the buffer
+    snapshot.py             a view as a page of text, or as one document
+
+None of these imports Textual or torch. The app around them (app.py, screens/, widgets/) does the drawing;
+curves.py, axes.py, plot.py, canvas.py and bars.py turn numbers into rows of characters for it.
+"""

@@ -1,0 +1,126 @@
+"""Axes of a chart: what range they span, where their ticks are, and how numbers are said in few characters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdkd_cli import progress
+
+Floats = npt.NDArray[np.float64]
+
+_STEPS = (1.0, 2.0, 5.0, 10.0)
+_HEADROOM = 0.05
+"""Share of the range that is left free above and below a line."""
+
+_LEAST = 1e-100
+"""What is smaller counts as zero: a range must not be too small for its own arithmetic."""
+
+_ENDLESS_S = 1e10
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis from `low` to `high`, linear or logarithmic (then both are above zero)."""
+
+    low: float
+    high: float
+    is_log: bool = False
+
+    def place(self, values: Floats) -> Floats:
+        """Where values lie on the axis: 0 at `low`, 1 at `high`; NaN for those a logarithm does not have."""
+        values = np.asarray(values, dtype=np.float64)
+        if not self.is_log:
+            return (values - self.low) / (self.high - self.low)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logarithm = np.where(values > 0, np.log10(values), np.nan)
+        low, high = math.log10(self.low), math.log10(self.high)
+        return np.asarray((logarithm - low) / (high - low))
+
+    def ticks(self, most: int) -> list[float]:
+        """Round values on the axis, rising: about `most` at the most, but two at least, or nobody can read it."""
+        if self.is_log:
+            decades = _decades(self.low, self.high)
+            if len(decades) >= 2:
+                return decades[:: -(-len(decades) // max(2, most))]
+        return _round_values(self.low, self.high, max(2, most))
+
+
+def scale_of(values: Floats, *, is_log: bool = False) -> Scale | None:
+    """The axis that shows all finite values with some room; None where there is none to show."""
+    values = values[np.isfinite(values)]
+    if is_log:
+        values = values[values > _LEAST]
+    if len(values) == 0:
+        return None
+    low, high = (0.0 if abs(end) <= _LEAST else end for end in (float(values.min()), float(values.max())))
+    if is_log:
+        room = max((high / low) ** _HEADROOM, 1.1)
+        return Scale(low / room, high * room, is_log=True)
+    room = (high - low) * _HEADROOM or abs(high) * 0.1 or 1.0
+    # A quantity that is never negative gets no axis below zero.
+    return Scale(low - room if low < 0 or low - room >= 0 else 0.0, high + room)
+
+
+def _decades(low: float, high: float) -> list[float]:
+    return [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+
+
+def _round_values(low: float, high: float, most: int) -> list[float]:
+    raw = (high - low) / most
+    magnitude = 10.0 ** math.floor(math.log10(raw))
+    first = last = 0
+    # The least step that is wide enough; a narrower one where it finds less than two values between the ends.
+    widest = next(index for index, factor in enumerate(_STEPS) if factor * magnitude >= raw * (1 - 1e-9))
+    for index in range(widest, -1, -1):
+        step = _STEPS[index] * magnitude
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last > first:
+            break
+    return [index * step for index in range(first, last + 1)]
+
+
+def short(value: float | None) -> str:
+    """A number with about three digits in at most seven characters; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1e6 or size < 1e-3:
+        return f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    if size >= 1e4:
+        return f"{value / 1e3:.3g}k"
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def tick_label(value: float) -> str:
+    """A round value without trailing zeros."""
+    if value != 0 and (abs(value) >= 1e4 or abs(value) < 1e-2):
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".")
+        power = int(exponent)
+        if 3 < power < 6:
+            return f"{value / 1e3:g}k"
+        return f"{mantissa}e{power}"
+    return f"{round(value, 6):g}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as a percentage; a dash where there is none."""
+    return "-" if share is None or not math.isfinite(share) else f"{share * 100:.{digits}f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 4.8 s, 3 min 05 s, 1 h 04 min, 2 d 3 h."""
+    if seconds is None or not 0 <= seconds < _ENDLESS_S:
+        return "-"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    hours = int(seconds // 3600)
+    return f"{hours // 24} d {hours % 24} h" if hours >= 48 else progress.duration(seconds)

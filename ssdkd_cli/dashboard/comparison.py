@@ -1,0 +1,74 @@
+"""Other runs beside the one on the screen: their curves, and the settings in which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssdkd_cli.dashboard.view import Curve, RunView
+from stages.run_directory import RUNS_ROOT, RunDirectory, list_runs
+
+LETTERS = "ABCDEF"
+"""The run on the screen is A, those it is compared with follow: more lines in one chart nobody tells apart."""
+
+MAX_OTHERS = len(LETTERS) - 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run that may be laid over another one, as a list shows it."""
+
+    path: Path
+    name: str
+    status: str
+    preset: str
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Another run's curves as far as they have been read."""
+
+    path: Path
+    name: str
+    curves: Mapping[str, Curve]
+
+    @classmethod
+    def of(cls, view: RunView) -> Overlay:
+        """What of another run's view goes into the charts."""
+        return cls(view.path, view.name, view.curves)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting in which runs differ: a value for each of them, None where a run does not have it."""
+
+    key: str
+    values: tuple[Any, ...]
+
+
+def candidates(run: RunDirectory, root: Path = RUNS_ROOT) -> list[Candidate]:
+    """The runs beside `run` (in its folder, and in `root`), newest first, without itself."""
+    folders = dict.fromkeys(folder.resolve() for folder in (run.path.resolve().parent, root))
+    found = [other for folder in folders for other in list_runs(folder)]
+    found = [other for other in found if other.path.resolve() != run.path.resolve()]
+    return [_candidate(other) for other in sorted(found, key=RunDirectory.started_s, reverse=True)]
+
+
+def _candidate(run: RunDirectory) -> Candidate:
+    first, last = run.first_event() or {}, run.last_event() or {}
+    numbers = {
+        name: value if isinstance(value, int) else 0
+        for name, value in (("epoch", last.get("epoch")), ("epochs", first.get("epochs")))
+    }
+    return Candidate(run.path, run.name, run.status(), str(first.get("preset", "")), **numbers)
+
+
+def differences(runs: Sequence[RunDirectory]) -> list[Difference]:
+    """The settings in which runs differ, in the order of the file. Raises FileError for a run without settings."""
+    from stages.run_comparison import compare
+
+    return [Difference(key, tuple(values)) for key, values in compare(runs)["differences"].items()]

@@ -1,0 +1,229 @@
+"""A run directory as one view after the other.
+
+Whoever shows a run makes a `RunFeed` and calls `poll()` now and then, from one thread, a worker's for example:
+
+    feed = RunFeed(resolve_run(text))
+    while True:
+        view = feed.poll()          # a frozen RunView; takes 50 ms or little more, whatever the file
+        show(view)
+        sleep(0.25 if view.loaded == 1.0 else 0)
+
+It never waits for the run and never raises for what is wrong with its files: the view says it in words.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ssdkd_cli.dashboard import preview
+from ssdkd_cli.dashboard.model import RunModel
+from ssdkd_cli.dashboard.tail import Bite, Tail
+from ssdkd_cli.dashboard.view import RunView
+from ssdkd_cli.progress import duration
+from stages.events import SCHEMA_VERSION
+from stages.run_directory import FINAL_STATUSES, LIVE_STATUSES, RunDirectory
+
+SILENCE_S = 90.0
+"""A run that says nothing for so long gets told so."""
+
+_CHUNK_BYTES = 1 << 18
+_CLOCK_TOLERANCE_S = 60.0
+_SHORT_FILE_S = 1.0  # a file too short for a glance is read whole before it is shown, or for so long
+
+
+class RunFeed:
+    """Reads a run's events as they come and says what they add up to."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run = run
+        self._clock = clock
+        self._monotonic = monotonic
+        self._notice = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start from the file's first line."""
+        self._model = RunModel(self.run.path)
+        self._tail = Tail(self.run.events_file)
+        self._num_unreadable = 0
+        # While a long file is being read: what a glance at it and its newest lines say.
+        self._glance: RunModel | None = None
+        self._glance_tail: Tail | None = None
+        self._is_loaded = False
+        self._news_at_s: float | None = None  # on the monotonic clock
+        self._ahead_s = 0.0
+        self._error = ""
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def poll(self, budget_s: float = 0.05) -> RunView:
+        """Read what is new, for about `budget_s` seconds, and say where the run stands."""
+        is_alive = self.run.is_alive()  # asked first: of a run that is over by now, all events are there to read
+        deadline_s = self._monotonic() + budget_s
+        if not self._is_loaded and self._tail.offset == 0 and not self._take_a_glance():
+            deadline_s += _SHORT_FILE_S
+        if self._glance is not None and self._glance_tail is not None:
+            self._read(self._glance_tail, self._glance)
+        while True:
+            bite = self._read(self._tail, self._model)
+            if bite.is_at_end:
+                self._is_loaded = True
+                self._glance = self._glance_tail = None
+            if bite.is_at_end or self._monotonic() >= deadline_s:
+                return self._view(is_alive=is_alive)
+
+    def read_all(self) -> RunView:
+        """Read to the end of the file, however long that takes."""
+        while (view := self.poll(budget_s=1.0)).loaded < 1.0:
+            pass
+        return view
+
+    def _take_a_glance(self) -> bool:
+        """Of a long file take in some lines now; False where it is short enough to be read whole at once."""
+        path = self.run.events_file
+        try:
+            size = path.stat().st_size
+            if size < preview.MIN_BYTES:
+                return False
+            glance = preview.preview(path, size)
+        except OSError:
+            return False  # the tail comes upon the same error and tells it
+        self._glance = RunModel(self.run.path)
+        self._glance_tail = Tail(path, offset=glance.offset)
+        self._feed(self._glance, glance.lines)
+        return True
+
+    def _read(self, tail: Tail, model: RunModel) -> Bite:
+        bite = tail.poll(_CHUNK_BYTES)
+        if bite.is_replaced:
+            self._begin()
+            self._notice = f"{self.run.events_file} was replaced by another file: it was read anew"
+            return self._read(self._tail, self._model)
+        if bite.error:
+            self._error = self._what_vanished() if model.num_events else ""
+            if self.run.events_file.exists():
+                self._error = bite.error
+        elif bite.lines or tail.offset < tail.size:
+            self._error = ""
+        self._feed(model, bite.lines)
+        return bite
+
+    def _what_vanished(self) -> str:
+        if self.run.path.is_dir():
+            return f"{self.run.events_file} has vanished; what was read of it stays shown"
+        return f"the directory {self.run.path} has vanished; what was read of it stays shown"
+
+    def _feed(self, model: RunModel, lines: Iterable[bytes]) -> None:
+        is_new = False
+        for line in lines:
+            if not line.strip():
+                continue
+            is_new = True
+            try:
+                event: Any = json.loads(line)
+            except (ValueError, RecursionError):
+                if model is self._model:
+                    self._num_unreadable += 1
+                continue
+            model.add(event)
+        if is_new and model is (self._glance or self._model):
+            self._note_news(model)
+
+    def _note_news(self, model: RunModel) -> None:
+        """Remember when the run spoke last; of what lay in the file already, its own clock tells."""
+        now_s, age_s = self._monotonic(), 0.0
+        if not self._is_loaded and model.last_time_s is not None:
+            age_s = self._clock() - model.last_time_s
+            self._ahead_s = max(0.0, -age_s)
+        self._news_at_s = now_s - max(0.0, age_s)
+
+    # -- saying ----------------------------------------------------------------------------------------------
+
+    def _view(self, *, is_alive: bool) -> RunView:
+        model = self._glance or self._model
+        status = self._status(model, is_alive=is_alive)
+        silent_s = self._silent_s(status)
+        ending = model.ending or {}
+        message, summary = ending.get("message"), ending.get("summary")
+        return RunView(
+            path=self.run.path,
+            name=self.run.name,
+            status=status,
+            status_text=self._status_text(status, silent_s),
+            silent_s=silent_s,
+            header=model.header,
+            progress=model.progress(),
+            stage=model.stage,
+            curves=model.curves(),
+            buffer=model.buffer,
+            device=model.device,
+            evaluation=model.evaluation,
+            samples=model.samples,
+            log=tuple(model.log),
+            acknowledgements=dict(model.acknowledgements),
+            problems=tuple(self._problems(is_alive=is_alive)),
+            summary=summary if isinstance(summary, dict) else None,
+            message=message if isinstance(message, str) else "",
+            num_events=model.num_events,
+            loaded=1.0 if self._is_loaded else min(0.999, self._tail.offset / max(1, self._tail.size)),
+        )
+
+    @staticmethod
+    def _status(model: RunModel, *, is_alive: bool) -> str:
+        """As `RunDirectory.status` has it, without reading the file again."""
+        if model.ending is not None and model.ending.get("status") in FINAL_STATUSES:
+            return str(model.ending["status"])
+        if not is_alive:
+            return "dead"
+        if model.num_events == 0:
+            return "starting"
+        return "paused" if model.is_paused else "running"
+
+    def _silent_s(self, status: str) -> float | None:
+        is_at_end = self._is_loaded or self._glance is not None
+        if status not in LIVE_STATUSES or self._news_at_s is None or not is_at_end:
+            return None
+        return max(0.0, self._monotonic() - self._news_at_s)
+
+    def _status_text(self, status: str, silent_s: float | None) -> str:
+        if status == "dead":
+            return "dead: its process is gone"
+        if status == "running" and silent_s is not None and silent_s >= SILENCE_S:
+            return f"running, no news for {duration(silent_s)}"
+        return status
+
+    def _problems(self, *, is_alive: bool) -> list[str]:
+        model = self._model
+        problems = [said for said in (self._error, self._notice) if said]
+        num_damaged = self._num_unreadable + model.num_misfits + self._tail.num_too_long
+        if num_damaged:
+            problems.append(f"{_lines(num_damaged)} of events.jsonl could not be read and passed over")
+        if model.newer_schemas:
+            newest, num_events = max(model.newer_schemas), sum(model.newer_schemas.values())
+            problems.append(
+                f"{_lines(num_events)} have schema {newest}, this ssdkd knows {SCHEMA_VERSION}: "
+                "something may be missing here; a newer ssdkd shows it"
+            )
+        if model.unknown_kinds:
+            kinds = ", ".join(f"{kind[:40]} ({num})" for kind, num in model.unknown_kinds.most_common(5))
+            problems.append(f"events of kinds unknown to this ssdkd: {kinds}")
+        if self._is_loaded and self._tail.is_torn and not is_alive:
+            problems.append("the last line is torn: the run ended while writing it")
+        if self._ahead_s > _CLOCK_TOLERANCE_S:
+            problems.append(
+                f"the run's last event lies {self._ahead_s:.0f} s in the future: one of the clocks is wrong"
+            )
+        return problems
+
+
+def _lines(num: int) -> str:
+    return "1 line" if num == 1 else f"{num:,} lines"

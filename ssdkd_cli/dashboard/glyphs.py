@@ -1,0 +1,150 @@
+"""Characters that the dashboard draws with: blocks and lines, or plain ASCII where the terminal cannot show them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+
+from ssdkd_cli import charts
+
+ASCII_VARIABLE = "SSDKD_ASCII"
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """One way to draw. `fills` are the textures of the parts of a bar, told apart without colour."""
+
+    is_ascii: bool
+    bars: charts.Glyphs
+    fills: tuple[str, ...]
+    line_done: str
+    line_left: str
+    bullet: str
+    arrow: str
+    delta: str
+    ellipsis: str
+    status: Mapping[str, str]
+    level: Mapping[str, str]
+
+    def bar(self, value: float, highest: float, width: int) -> str:
+        """A horizontal bar of at most `width` cells, padded to it."""
+        return charts.bar(value, highest, width=width, glyphs=self.bars).ljust(width)[:width]
+
+    def cut(self, text: str, width: int) -> str:
+        """`text` in at most `width` cells."""
+        return charts.cut(text, max(0, width), self.bars) if width > 1 else text[: max(0, width)]
+
+
+UNICODE = Glyphs(
+    is_ascii=False,
+    bars=charts.BLOCKS,
+    fills=("█", "▓", "▒", "░", "·"),
+    line_done="━",
+    line_left="─",
+    bullet="·",
+    arrow="→",
+    delta="δ",
+    ellipsis="…",
+    status={
+        "starting": "◌",
+        "running": "●",
+        "paused": "‖",
+        "stopped": "■",
+        "failed": "✗",
+        "diverged": "✗",
+        "dead": "✗",
+        "done": "✓",
+    },
+    level={"info": " ", "warning": "!", "error": "✗"},
+)
+ASCII = Glyphs(
+    is_ascii=True,
+    bars=charts.ASCII,
+    fills=("#", "=", "+", "-", "."),
+    line_done="=",
+    line_left="-",
+    bullet="-",
+    arrow="->",
+    delta="priority",
+    ellipsis="~",
+    status={
+        "starting": "o",
+        "running": "*",
+        "paused": "=",
+        "stopped": "#",
+        "failed": "X",
+        "diverged": "X",
+        "dead": "X",
+        "done": "+",
+    },
+    level={"info": " ", "warning": "!", "error": "X"},
+)
+
+
+def wants_ascii(encoding: str) -> bool:
+    """Whether to draw in ASCII: asked for by SSDKD_ASCII, or all that the terminal's encoding can show."""
+    return os.environ.get(ASCII_VARIABLE, "") not in ("", "0") or not encoding.lower().startswith("utf")
+
+
+# What the widgets of the toolkit draw: borders, rules, scroll bars, marks of choices.
+_TABLE = str.maketrans(
+    dict.fromkeys("─━═╌╍┄┅┈┉╴╶╸╺╾╼▁▔▂‒–—", "-")
+    | dict.fromkeys("│┃║╎╏┆┇┊┋╵╷╹╻▏▎▕▌▐", "|")
+    | dict.fromkeys("┌┐└┘╭╮╰╯┏┓┗┛╔╗╚╝├┤┬┴┼┠┨┝┥╋┣┫┳┻╟╢╠╣╤╧╞╡", "+")
+    | dict.fromkeys("█▉▊▋▇▆▅▄▃▀■▪◼▓", "#")
+    | dict.fromkeys("▒░", ":")
+    | dict.fromkeys("●◉⬤•", "*")
+    | dict.fromkeys("·…", ".")
+    | {"✓": "+", "✔": "+", "✗": "X", "✘": "X", "→": ">", "←": "<", "↑": "^", "↓": "v", "▲": "^", "▼": "v", "▶": ">"}
+    | {"×": "x", "±": "~", "δ": "d", "◌": "o", "○": "o", "‖": "=", "▸": ">", "▾": "v", "\u00a0": " "}
+)
+
+
+# Control characters, and those that turn the direction of writing: no cell is theirs.
+_COMMANDS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
+
+class HarmlessFilter(LineFilter):
+    """What a file or a folder's name says is never a command to the terminal."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
+        """The segments without control characters."""
+        return [
+            segment
+            if segment.control or segment.text.isprintable()
+            else Segment(segment.text.translate(_COMMANDS), segment.style)
+            for segment in segments
+        ]
+
+
+class AsciiFilter(LineFilter):
+    """Nothing but ASCII reaches the terminal, whoever drew it; every character keeps its width."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
+        """The segments with every other character replaced by its likeness."""
+        return [
+            segment if segment.control or segment.text.isascii() else Segment(as_ascii(segment.text), segment.style)
+            for segment in segments
+        ]
+
+
+def as_ascii(text: str) -> str:
+    """`text` in ASCII, in as many cells; letters lose their accents, what has no likeness becomes "?"."""
+    return "".join(
+        character if character.isascii() else _ascii_letter(character) for character in text.translate(_TABLE)
+    )
+
+
+def _ascii_letter(character: str) -> str:
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    if len(plain) == 1 and plain.isprintable():
+        return plain
+    if unicodedata.combining(character):
+        return ""
+    return "??" if unicodedata.east_asian_width(character) in "WF" else "?"

@@ -1,0 +1,44 @@
+"""What worker threads tell the app. They touch no widget."""
+
+from __future__ import annotations
+
+from textual.message import Message
+
+from ssdkd_cli.dashboard.comparison import Overlay
+from ssdkd_cli.dashboard.pictures import Picture
+from ssdkd_cli.dashboard.view import RunView
+
+
+class RunViewed(Message):
+    """The run's state, newly read."""
+
+    def __init__(self, view: RunView) -> None:
+        super().__init__()
+        self.view = view
+
+
+class PicturesLoaded(Message):
+    """Images of the buffer, or in words why there are none."""
+
+    def __init__(self, pictures: tuple[Picture, ...], problem: str = "") -> None:
+        super().__init__()
+        self.pictures = pictures
+        self.problem = problem
+
+
+class OverlaysLoaded(Message):
+    """The curves of the runs that the run on the screen is compared with."""
+
+    def __init__(self, overlays: tuple[Overlay, ...]) -> None:
+        super().__init__()
+        self.overlays = overlays
+
+
+class RequestAnswered(Message):
+    """What became of a request to the run: `level` is "information", "warning" or "error"."""
+
+    def __init__(self, action: str, level: str, text: str) -> None:
+        super().__init__()
+        self.action = action
+        self.level = level
+        self.text = text

@@ -1,0 +1,426 @@
+"""What the events of a run add up to: the state behind the dashboard's panels. No Textual, no torch, no clock.
+
+A `RunModel` is fed one parsed event after the other and can be asked for its state at any time. It keeps a bounded
+amount whatever the length of the run, and takes whatever a file may hold: unknown kinds, newer schemas and fields that
+are missing or of another type are counted and passed over.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from ssdkd_cli.dashboard.fields import histogram, items, mapping, number, numbers, text, whole
+from ssdkd_cli.dashboard.pace import Pace
+from ssdkd_cli.dashboard.series import Series
+from ssdkd_cli.dashboard.view import (
+    MAIN_METRICS,
+    Acknowledgement,
+    BufferView,
+    Curve,
+    DeviceView,
+    EvaluationView,
+    Header,
+    LogLine,
+    Progress,
+    SamplesView,
+    SampleTile,
+    StageProgress,
+)
+from stages.events import SCHEMA_VERSION
+
+MAX_LOG_LINES = 500
+MAX_ACKNOWLEDGEMENTS = 64
+MAX_SERIES = 64
+"""Above this, new names get no curve: a file that invents names cannot fill the memory."""
+
+_MAX_CHECKPOINTS = 4  # runs keep two checkpoints on disk: a resumption goes back to one of them
+_CLOCK_JUMP_S = 5.0
+
+Event = Mapping[str, Any]
+
+
+class _State:
+    """What the newest event of each kind says. A checkpoint keeps a shallow copy: every value is replaced whole."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.stage: str | None = None
+        self.step: int | None = None
+        self.stages_done: frozenset[str] = frozenset()
+        self.buffer: BufferView | None = None
+        self.device: DeviceView | None = None
+        self.evaluation: EvaluationView | None = None
+        self.samples: SamplesView | None = None
+
+
+class RunModel:
+    """The reducer. `path` is the run's directory, to which pictures are relative."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: Header | None = None
+        self.num_events = 0
+        self.is_paused = False
+        self.ending: Event | None = None
+        """The `run_finished` event while it is the last one."""
+        self.last_time_s: float | None = None
+        self.unknown_kinds: Counter[str] = Counter()
+        self.newer_schemas: Counter[int] = Counter()
+        self.num_misfits = 0
+        """JSON lines that are no events, or whose fields do not fit their kind."""
+        self.log: deque[LogLine] = deque(maxlen=MAX_LOG_LINES)
+        self.acknowledgements: dict[str, Acknowledgement] = {}
+        self._state = _State()
+        self._at_checkpoint: deque[tuple[int, _State]] = deque(maxlen=_MAX_CHECKPOINTS)
+        self._series: dict[str, Series] = {}
+        self._pace = Pace()
+        self._readers: dict[str, Callable[[Event], None]] = {
+            "run_started": self._run_started,
+            "run_resumed": self._run_resumed,
+            "stage_started": self._stage_started,
+            "stage_finished": self._stage_finished,
+            "inversion_step": self._inversion_step,
+            "distillation_step": self._distillation_step,
+            "buffer_state": self._buffer_state,
+            "evaluation": self._evaluation,
+            "device": self._device,
+            "samples": self._samples,
+            "checkpoint_saved": self._checkpoint_saved,
+            "control_acknowledged": self._control_acknowledged,
+            "warning": self._warning,
+            "run_finished": self._run_finished,
+        }
+
+    # -- events in -------------------------------------------------------------------------------------------
+
+    def add(self, event: Any) -> None:
+        """Take in one parsed line of the file, whatever it holds."""
+        if not isinstance(event, dict):
+            self.num_misfits += 1
+            return
+        kind, seq, epoch = event.get("kind"), event.get("seq"), event.get("epoch")
+        if not isinstance(kind, str) or not _is_count(seq) or not _is_count(epoch):
+            self.num_misfits += 1
+            return
+        self.num_events += 1
+        schema = event.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+            self.newer_schemas[schema] += 1
+        self._look_at_clock(event)
+        reader = self._readers.get(kind)
+        if reader is None:
+            if kind in self.unknown_kinds or len(self.unknown_kinds) < MAX_SERIES:
+                self.unknown_kinds[kind] += 1
+            return
+        self.ending = None
+        reader(event)
+        if kind != "run_resumed":  # that one is told before the checkpoint is read
+            self._state.epoch = epoch
+
+    def _look_at_clock(self, event: Event) -> None:
+        time_s = number(event, "time_s")
+        if time_s is None:
+            return
+        if self.last_time_s is not None and time_s < self.last_time_s - _CLOCK_JUMP_S:
+            back_s = self.last_time_s - time_s
+            self._say(event, "warning", f"the machine's clock was set back by {back_s:.0f} s")
+        self.last_time_s = time_s
+
+    def _run_started(self, event: Event) -> None:
+        class_names = items(event, "class_names")
+        self.header = Header(
+            run=text(event, "run"),
+            command=text(event, "command"),
+            preset=text(event, "preset"),
+            stages=tuple(str(stage) for stage in items(event, "stages")),
+            epochs=whole(event, "epochs"),
+            warmup_epochs=whole(event, "warmup_epochs"),
+            seed=whole(event, "seed"),
+            device=text(event, "device"),
+            precision=text(event, "precision"),
+            task=text(event, "task"),
+            num_classes=whole(event, "num_classes"),
+            class_names=tuple(str(name) for name in class_names) or None,
+            image_shape=tuple(size for size in items(event, "image_shape") if isinstance(size, int)),
+            teacher=text(event, "teacher"),
+            student=text(event, "student"),
+            capacity=whole(event, "capacity"),
+            inversion_steps=whole(event, "inversion_steps"),
+            distillation_steps=whole(event, "distillation_steps"),
+            started_s=number(event, "time_s") or 0.0,
+        )
+        self.is_paused = False
+        header = self.header
+        self._say(event, "info", f"started: {header.command} {header.preset}, {header.epochs} epochs, {header.device}")
+
+    def _run_resumed(self, event: Event) -> None:
+        """The earlier events with a seq above the checkpoint's are superseded."""
+        last_seq = whole(event, "checkpoint_seq")
+        for series in self._series.values():
+            series.drop_after(last_seq)
+        while self._at_checkpoint and self._at_checkpoint[-1][0] > last_seq:
+            self._at_checkpoint.pop()
+        self._state = copy.copy(self._at_checkpoint[-1][1]) if self._at_checkpoint else _State()
+        self._state.stage = self._state.step = None
+        self._pace.forget_position()
+        self.is_paused = False
+        checkpoint = text(event, "checkpoint")
+        where = f"from {checkpoint}" if checkpoint else "from the beginning: there was no checkpoint"
+        self._say(event, "info", f"resumed {where}")
+
+    def _stage_started(self, event: Event) -> None:
+        state = self._state
+        if event["epoch"] != state.epoch:
+            state.stages_done = frozenset()
+        state.stage, state.step = text(event, "stage") or None, None
+
+    def _stage_finished(self, event: Event) -> None:
+        state = self._state
+        state.stages_done = state.stages_done | {text(event, "stage")}
+        state.stage = state.step = None
+
+    def _inversion_step(self, event: Event) -> None:
+        x = self._x_of_step(event, self.header.inversion_steps if self.header else 0)
+        for name in event:
+            if name.startswith("loss"):
+                self._tell("inversion/" + name, x, event)
+
+    def _distillation_step(self, event: Event) -> None:
+        x = self._x_of_step(event, self.header.distillation_steps if self.header else 0)
+        for name in event:
+            if name.startswith("loss") or name == "lr" or name == "agreement":
+                self._tell("distillation/" + name, x, event)
+
+    def _x_of_step(self, event: Event, num_steps: int) -> float:
+        step = event.get("step")
+        if not _is_count(step):
+            return float(event["epoch"])
+        self._state.step = step
+        return float(event["epoch"] - 1 + min(1.0, (step + 1) / num_steps if num_steps > 0 else 1.0))
+
+    def _buffer_state(self, event: Event) -> None:
+        priority, age, epoch = mapping(event, "priority"), mapping(event, "age"), event["epoch"]
+        self._state.buffer = BufferView(
+            epoch=epoch,
+            size=whole(event, "size"),
+            capacity=whole(event, "capacity"),
+            class_counts=tuple(count for count in items(event, "class_counts") if _is_count(count)),
+            difficulty=histogram(mapping(event, "difficulty")),
+            priority=histogram(priority),
+            priority_min=number(priority, "min"),
+            priority_mean=number(priority, "mean"),
+            priority_max=number(priority, "max"),
+            effective_sample_size=number(priority, "effective_sample_size"),
+            age_min=number(age, "min"),
+            age_mean=number(age, "mean"),
+            age_max=number(age, "max"),
+        )
+        self._tell("buffer/size", epoch, event, "size")
+        self._tell("buffer/age_mean", epoch, event, "mean", age)
+        for name in ("mean", "max", "effective_sample_size"):
+            self._tell("priority/" + name, epoch, event, name, priority)
+
+    def _evaluation(self, event: Event) -> None:
+        epoch, real = event["epoch"], mapping(event, "real")
+        metrics = {role: numbers(mapping(real, role)) for role in ("student", "teacher")}
+        self._state.evaluation = EvaluationView(
+            epoch, metrics["student"], metrics["teacher"], number(mapping(event, "synthetic"), "agreement")
+        )
+        for role, values in metrics.items():
+            for name in values:
+                if name != "num_samples":
+                    self._tell(f"real/{role}.{name}", epoch, event, name, values)
+        self._tell("synthetic/agreement", epoch, event, "agreement", mapping(event, "synthetic"))
+        said = [f"{name} {value:.1%}" for name, value in metrics["student"].items() if name in MAIN_METRICS]
+        if self._state.evaluation.agreement is not None:
+            said.append(f"synthetic agreement {self._state.evaluation.agreement:.1%}")
+        self._say(event, "info", ", ".join(said) or "evaluation: nothing to measure on")
+
+    def _device(self, event: Event) -> None:
+        seconds = numbers(mapping(event, "seconds"))
+        total_s = seconds.pop("total", 0.0)
+        self._state.device = DeviceView(
+            device=text(event, "device"),
+            seconds=seconds,
+            total_s=total_s,
+            images_per_s=number(event, "images_per_s"),
+            utilisation=number(event, "utilisation"),
+            mem_mib=number(event, "mem_mib"),
+        )
+        for name in ("images_per_s", "utilisation", "mem_mib"):
+            self._tell("device/" + name, event["epoch"], event, name)
+        # A checkpoint within an epoch tells the accounts, too.
+        if self.header is not None and self._state.stages_done.issuperset(self.header.stages):
+            self._pace.account(event["epoch"], total_s, warmup_epochs=self.header.warmup_epochs)
+
+    def _samples(self, event: Event) -> None:
+        tiles = [tile for tile in items(event, "tiles") if isinstance(tile, dict)]
+        self._state.samples = SamplesView(
+            epoch=event["epoch"],
+            picture=self.path / text(event, "picture"),
+            tiles=tuple(
+                SampleTile(
+                    class_index=whole(tile, "class"),
+                    class_name=self.class_name(whole(tile, "class")),
+                    probability=number(tile, "probability") or 0.0,
+                    priority=number(tile, "priority") or 0.0,
+                )
+                for tile in tiles
+            ),
+        )
+
+    def _checkpoint_saved(self, event: Event) -> None:
+        # The checkpoint was taken after the event before this one; the epoch it belongs to is this event's.
+        state = copy.copy(self._state)
+        state.epoch = event["epoch"]
+        self._at_checkpoint.append((event["seq"] - 1, state))
+        self._say(event, "info", "checkpoint saved")
+
+    def _control_acknowledged(self, event: Event) -> None:
+        action, accepted, message = text(event, "action"), event.get("accepted") is True, text(event, "message")
+        if accepted and action in ("pause", "resume"):
+            self.is_paused = action == "pause"
+        answer = Acknowledgement(text(event, "id"), action, accepted, message)
+        self.acknowledgements.pop(answer.id, None)
+        self.acknowledgements[answer.id] = answer
+        while len(self.acknowledgements) > MAX_ACKNOWLEDGEMENTS:
+            del self.acknowledgements[next(iter(self.acknowledgements))]
+        outcome = message or ("done" if accepted else "refused")
+        self._say(event, "info" if accepted else "warning", f"{action}: {outcome}")
+
+    def _warning(self, event: Event) -> None:
+        hint = text(event, "hint")
+        self._say(event, "warning", text(event, "message") + (f" (hint: {hint})" if hint else ""))
+
+    def _run_finished(self, event: Event) -> None:
+        self.ending = event
+        status, message = text(event, "status"), text(event, "message")
+        state = self._state
+        state.stage = state.step = None
+        level = "error" if status in ("failed", "diverged") else "info"
+        self._say(event, level, status if message in ("", status) else f"{status}: {message}")
+
+    def _tell(self, name: str, x: float, event: Event, field: str | None = None, source: Event | None = None) -> None:
+        """Add a point to the series `name`; what is null (not finite) in the file leaves a gap."""
+        value = number(event if source is None else source, name.partition("/")[2] if field is None else field)
+        if value is None:
+            return
+        series = self._series.get(name)
+        if series is None:
+            if len(self._series) >= MAX_SERIES:
+                return
+            series = self._series[name] = Series(name)
+        series.append(x, value, event["seq"])
+
+    def _say(self, event: Event, level: str, said: str) -> None:
+        self.log.append(LogLine(number(event, "time_s"), event["epoch"], event["kind"], level, said))
+
+    # -- state out -------------------------------------------------------------------------------------------
+
+    def class_name(self, index: int) -> str:
+        """A class's name, or its number."""
+        return str(index) if self.header is None else self.header.class_name(index)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at work, from 1; 0 before the first."""
+        return self._state.epoch
+
+    @property
+    def stage(self) -> str | None:
+        """The stage at work."""
+        return self._state.stage
+
+    @property
+    def buffer(self) -> BufferView | None:
+        """The newest state of the buffer."""
+        return self._state.buffer
+
+    @property
+    def device(self) -> DeviceView | None:
+        """The newest accounts."""
+        return self._state.device
+
+    @property
+    def evaluation(self) -> EvaluationView | None:
+        """The newest evaluation."""
+        return self._state.evaluation
+
+    @property
+    def samples(self) -> SamplesView | None:
+        """The newest sheet of samples."""
+        return self._state.samples
+
+    def curves(self) -> dict[str, Curve]:
+        """All curves by name; a curve is the same object until the run tells more of it."""
+        return {name: series.curve() for name, series in self._series.items() if series.num_kept}
+
+    def progress(self) -> Progress | None:
+        """How far the run is; None before it said what it is going to do."""
+        header, state = self.header, self._state
+        if header is None:
+            return None
+        is_done = self.ending is not None and self.ending.get("status") == "done"
+        stages = tuple(self._stage_progress(name, header, is_done=is_done) for name in header.stages)
+        finished = float(header.epochs) if is_done else self._epochs_finished(header)
+        num_warmup = max(0.0, header.warmup_epochs - finished)
+        num_main = max(0.0, header.epochs - finished) - num_warmup
+        left_s = None
+        if self.ending is None and state.epoch > 0:
+            left_s = self._pace.seconds_left(num_warmup, num_main)
+        return Progress(
+            epoch=state.epoch,
+            epochs=header.epochs,
+            is_warmup=0 < state.epoch <= header.warmup_epochs and not is_done,
+            share=min(1.0, finished / header.epochs) if header.epochs > 0 else 0.0,
+            stages=stages,
+            left_s=left_s,
+        )
+
+    def _num_steps(self, stage: str, header: Header) -> int | None:
+        return {"inversion": header.inversion_steps, "distillation": header.distillation_steps}.get(stage)
+
+    def _step_share(self, header: Header) -> float:
+        """Part of the running stage that is done."""
+        state = self._state
+        num_steps = self._num_steps(state.stage or "", header)
+        return min(1.0, (state.step + 1) / num_steps) if state.step is not None and num_steps else 0.0
+
+    def _epochs_finished(self, header: Header) -> float:
+        """Epochs that are over, and of the present one the part that is done: its stages count alike."""
+        state = self._state
+        if state.epoch == 0 or not header.stages:
+            return 0.0
+        counted = [name for name in header.stages if name in ("inversion", "distillation")] or list(header.stages)
+        if state.epoch <= header.warmup_epochs and "inversion" in counted:
+            counted = ["inversion"]
+        done = sum(1.0 for name in counted if name in state.stages_done)
+        if state.stage in counted:
+            done += self._step_share(header)
+        is_over = state.stages_done.issuperset(header.stages)
+        return state.epoch - 1 + (1.0 if is_over else min(done / len(counted), 0.99))
+
+    def _stage_progress(self, name: str, header: Header, *, is_done: bool) -> StageProgress:
+        state = self._state
+        warmup = header.warmup_epochs if name == "distillation" else 0
+        total = max(0, header.epochs - warmup)
+        is_running = state.stage == name and self.ending is None
+        done = float(max(0, state.epoch - 1 - warmup))
+        if state.epoch > warmup:
+            done += 1.0 if name in state.stages_done else self._step_share(header) if is_running else 0.0
+        return StageProgress(
+            stage=name,
+            done=float(total) if is_done else min(done, float(total)),
+            total=total,
+            is_running=is_running,
+            step=state.step if is_running else None,
+            num_steps=self._num_steps(name, header) or None,
+        )
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53

@@ -1,0 +1,82 @@
+"""Single images out of a run's replay buffer, for terminals: chosen by class, hardest first.
+
+Only the images that are asked for are read, so that the size of the buffer does not matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.errors import FileError
+from stages.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One buffered image: uint8 [H, W, 3], with the teacher's class and probability, its priority and age in epochs."""
+
+    pixels_HW3: npt.NDArray[np.uint8]
+    class_index: int
+    probability: float
+    priority: float
+    age: int
+
+
+def buffer_stamp(run: RunDirectory) -> tuple[int, int] | None:
+    """Changes whenever the run has written its buffer anew; None while there is none."""
+    try:
+        status = run.buffer_file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def hardest_pictures(
+    run: RunDirectory, *, class_index: int | None = None, limit: int = 64, newest_first: bool = False
+) -> list[Picture]:
+    """At most `limit` images of the buffer, of one class or of all, highest priority first.
+
+    With `newest_first` those inserted last come before the others, and among equals the hardest.
+
+    Raises FileError where the buffer is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from stages.pictures import per_image
+
+    try:
+        with safe_open(run.buffer_file, framework="np") as file:
+            class_N, probability_N = per_image(file.get_tensor("teacher_class"), file.get_tensor("teacher_prob"))
+            priority_N, age_N = file.get_tensor("priority"), file.get_tensor("age")
+            images = file.get_slice("images")
+            wanted = np.flatnonzero(class_N == class_index) if class_index is not None else np.arange(len(class_N))
+            insertion_N = age_N[wanted] if newest_first else np.zeros(len(wanted))
+            wanted = wanted[np.lexsort((-priority_N[wanted], insertion_N))][:limit]
+            return [
+                Picture(
+                    _as_colour(images[int(row) : int(row) + 1][0]),
+                    int(class_N[row]),
+                    float(probability_N[row]),
+                    float(priority_N[row]),
+                    int(age_N[row]),
+                )
+                for row in wanted
+            ]
+    except FileNotFoundError as error:
+        raise FileError(
+            f"{run.path} holds no buffer yet", hint="a run writes it at its first checkpoint and at its end"
+        ) from error
+    except (OSError, SafetensorError, ValueError, IndexError) as error:
+        raise FileError(f"{run.buffer_file} cannot be read: {error}", hint=f"`ssdkd runs verify {run.path}`") from error
+
+
+def _as_colour(image_CHW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Three channels are colour; any other number is shown as the grey of their mean."""
+    if len(image_CHW) == 3:
+        return np.ascontiguousarray(np.moveaxis(image_CHW, 0, -1))
+    grey_HW = image_CHW.mean(axis=0).round().astype(np.uint8)
+    return np.repeat(grey_HW[..., None], 3, axis=-1)

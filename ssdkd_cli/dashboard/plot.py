@@ -1,0 +1,220 @@
+"""A chart as rows of text with roles: lines, axes with labels, marks and a cursor. Knows no widget and no colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdkd_cli.dashboard.axes import Scale, scale_of, tick_label
+from ssdkd_cli.dashboard.canvas import ASCII, BRAILLE, Canvas
+
+Floats = npt.NDArray[np.float64]
+Piece = tuple[str, str]
+"""Text and the role it is drawn in: `line-1`, `raw-1`, `axis`, `label`, `cursor`, `mark`, or empty."""
+
+_MIN_ROWS_WITH_X_LABELS = 4
+_ROWS_PER_TICK = 3
+_MORE_TICKS = 8
+_COLUMNS_PER_TICK = 9
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: points in order of x.
+
+    `letter` stands at its end and tells it from its neighbours; `is_points` leaves the points unconnected;
+    `has_markers` puts a dot on every point, for lines of few.
+    """
+
+    x: Floats
+    y: Floats
+    role: str
+    letter: str = ""
+    is_points: bool = False
+    has_markers: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on the x axis that has a name, the end of the warm-up for example."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What is to be drawn. `x_range` is the part of the x axis in view."""
+
+    lines: Sequence[Line]
+    x_range: tuple[float, float]
+    is_log: bool = False
+    marks: Sequence[Mark] = ()
+    cursor_x: float | None = None
+    is_ascii: bool = False
+    empty_text: str = "nothing yet"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Rows of pieces, and where the plotting area lies, so that a mouse position becomes an x."""
+
+    rows: list[list[Piece]]
+    left: int = 0
+    num_columns: int = 0
+
+    def x_at(self, column: int, x_range: tuple[float, float]) -> float:
+        """The x value under a column of the drawing, cut off at the ends of the axis."""
+        share = (column - self.left + 0.5) / max(1, self.num_columns)
+        return x_range[0] + min(1.0, max(0.0, share)) * (x_range[1] - x_range[0])
+
+
+def draw(plot: Plot, width: int, height: int) -> Drawing:
+    """The chart in exactly `height` rows of `width` columns."""
+    if width < 8 or height < 2:
+        return Drawing([[(" " * width, "")] for _ in range(height)])
+    scale = _y_scale(plot)
+    if scale is None:
+        return Drawing(_empty(plot.empty_text, width, height))
+    has_x_labels = height >= _MIN_ROWS_WITH_X_LABELS
+    num_rows = height - 1 if has_x_labels else height
+    labels = _y_labels(scale, num_rows)
+    gutter = max((len(text) for text in labels.values()), default=0) + 1
+    num_columns = width - gutter
+    cells = _cells(plot, scale, num_rows, num_columns)
+    vertical = "|" if plot.is_ascii else "│"
+    tick = "+" if plot.is_ascii else "┤"
+    rows: list[list[Piece]] = []
+    for row in range(num_rows):
+        text = labels.get(row, "")
+        pieces = [(text.rjust(gutter - 1), "label"), (tick if text else vertical, "axis")]
+        rows.append(pieces + _joined(cells[row]))
+    if has_x_labels:
+        rows.append(_x_labels(plot, gutter, num_columns))
+    return Drawing(rows, left=gutter, num_columns=num_columns)
+
+
+def _y_scale(plot: Plot) -> Scale | None:
+    low, high = plot.x_range
+    visible = [line.y[(line.x >= low) & (line.x <= high)] for line in plot.lines]
+    if not visible or not any(len(values) for values in visible):
+        visible = [line.y for line in plot.lines]
+    return scale_of(np.concatenate(visible), is_log=plot.is_log) if visible else None
+
+
+def _empty(text: str, width: int, height: int) -> list[list[Piece]]:
+    rows: list[list[Piece]] = [[(" " * width, "")] for _ in range(height)]
+    rows[height // 2] = [(text[:width].center(width), "label")]
+    return rows
+
+
+def _y_labels(scale: Scale, num_rows: int) -> dict[int, str]:
+    """Labels by row, in two rows at least: more ticks are asked for where they fall into the same one."""
+    fewest = max(2, num_rows // _ROWS_PER_TICK)
+    labels: dict[int, str] = {}
+    for most in range(fewest, fewest + _MORE_TICKS):
+        labels.clear()
+        for value in scale.ticks(most):
+            row = num_rows - 1 - round(float(scale.place(np.array([value]))[0]) * (num_rows - 1))
+            if 0 <= row < num_rows:
+                labels.setdefault(row, tick_label(value))
+        if len(labels) >= 2:
+            break
+    return labels
+
+
+def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int) -> list[list[Piece]]:
+    x_scale = Scale(*plot.x_range)
+    canvas = Canvas(num_rows, num_columns, ASCII if plot.is_ascii else BRAILLE)
+    ends: list[tuple[int, int, str, str]] = []
+    for index, line in enumerate(plot.lines):
+        y = scale.place(line.y)
+        x = x_scale.place(line.x)
+        keep = np.isfinite(y)
+        x, y = x[keep], y[keep]
+        if line.is_points:
+            canvas.draw_points(x, y, index)
+        else:
+            canvas.draw_line(x, y, index)
+        inside = np.flatnonzero((x >= 0) & (x <= 1))
+        if line.letter and len(inside):
+            at = inside[-1]
+            row = num_rows - 1 - round(float(np.clip(y[at], 0, 1)) * (num_rows - 1))
+            ends.append(
+                (row, min(num_columns - 1, round(float(x[at]) * (num_columns - 1)) + 1), line.letter, line.role)
+            )
+    cells: list[list[Piece]] = [
+        [(character, plot.lines[owner].role if owner >= 0 else "") for character, owner in row]
+        for row in canvas.cells()
+    ]
+    for line in plot.lines:
+        if line.has_markers:
+            _draw_markers(line, x_scale, scale, cells, "o" if plot.is_ascii else "•")
+    _draw_marks(plot, x_scale, cells)
+    for row, column, letter, role in ends:
+        cells[row][column] = (letter, f"{role} strong")
+    return cells
+
+
+def _draw_markers(line: Line, x_scale: Scale, y_scale: Scale, cells: list[list[Piece]], character: str) -> None:
+    num_rows, num_columns = len(cells), len(cells[0])
+    for x, y in zip(x_scale.place(line.x).tolist(), y_scale.place(line.y).tolist(), strict=True):
+        if 0 <= x <= 1 and 0 <= y <= 1:
+            row = num_rows - 1 - round(y * (num_rows - 1))
+            cells[row][round(x * (num_columns - 1))] = (character, line.role)
+
+
+def _draw_marks(plot: Plot, x_scale: Scale, cells: list[list[Piece]]) -> None:
+    """Marks and the cursor go behind the lines: only empty cells take them."""
+    num_columns = len(cells[0])
+    upright = [(mark.x, ":" if plot.is_ascii else "┊", "mark") for mark in plot.marks]
+    if plot.cursor_x is not None:
+        upright.append((plot.cursor_x, "|" if plot.is_ascii else "│", "cursor"))
+    for x, character, role in upright:
+        share = float(x_scale.place(np.array([x]))[0])
+        if not 0 <= share <= 1:
+            continue
+        column = min(num_columns - 1, int(share * num_columns))
+        for row in cells:
+            if row[column][0] == " " or row[column][1] == "mark":
+                row[column] = (character, role)
+    for mark in plot.marks:
+        share = float(x_scale.place(np.array([mark.x]))[0])
+        column = int(share * num_columns) - len(mark.label) - 1
+        if 0 <= share <= 1 and column >= 0:
+            span = range(column, column + len(mark.label))
+            if all(cells[0][at][0] == " " for at in span):
+                for at, character in zip(span, mark.label, strict=True):
+                    cells[0][at] = (character, "mark")
+
+
+def _joined(cells: list[Piece]) -> list[Piece]:
+    """Neighbours of one role as one piece: a row has few pieces then, and is quick to show."""
+    pieces: list[Piece] = []
+    text, role = "", cells[0][1] if cells else ""
+    for character, own in cells:
+        if own != role and character != " ":
+            if text:
+                pieces.append((text, role))
+            text, role = character, own
+        else:
+            text += character
+    pieces.append((text, role))
+    return pieces
+
+
+def _x_labels(plot: Plot, gutter: int, num_columns: int) -> list[Piece]:
+    low, high = plot.x_range
+    row = [" "] * num_columns
+    free_from = 0
+    for value in Scale(low, high).ticks(max(2, num_columns // _COLUMNS_PER_TICK)):
+        text = tick_label(value)
+        at = round((value - low) / (high - low) * (num_columns - 1)) - len(text) // 2
+        at = min(max(0, at), num_columns - len(text))
+        if at >= free_from:
+            row[at : at + len(text)] = text
+            free_from = at + len(text) + 2
+    return [(" " * gutter + "".join(row), "label")]

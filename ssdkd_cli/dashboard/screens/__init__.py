@@ -1,0 +1,1 @@
+"""Whole screens: the run, help, comparison, questions."""

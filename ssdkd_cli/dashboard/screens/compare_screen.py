@@ -1,0 +1,170 @@
+"""Choosing runs to lay over the charts, and the settings in which they differ from the run on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from ssdkd_cli.dashboard.bindings import COMPARE
+from ssdkd_cli.dashboard.comparison import LETTERS, MAX_OTHERS, Candidate, Difference, candidates, differences
+from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
+from ssdkd_cli.dashboard.widgets.panel import line
+from stages.errors import SsdkdError
+from stages.run_directory import RunDirectory
+
+
+class CompareScreen(Screen[list[Path] | None]):
+    """A list of runs on the left, what was set otherwise on the right. Returns the chosen runs."""
+
+    BINDINGS: ClassVar[list[BindingType]] = list(COMPARE.bindings)
+    AUTO_FOCUS = "#candidates"
+
+    class Found(Message):
+        """The runs beside this one."""
+
+        def __init__(self, found: list[Candidate]) -> None:
+            super().__init__()
+            self.found = found
+
+    class Compared(Message):
+        """The settings in which these runs differ, or why that is not known."""
+
+        def __init__(self, runs: list[RunDirectory], rows: list[Difference], problem: str = "") -> None:
+            super().__init__()
+            self.runs = runs
+            self.rows = rows
+            self.problem = problem
+
+    def __init__(self, run: RunDirectory, chosen: Sequence[Path]) -> None:
+        super().__init__()
+        self._run = run
+        self._chosen = [Path(path) for path in chosen]
+        self._candidates: list[Candidate] = []
+
+    def compose(self) -> ComposeResult:
+        """Two panels and the keys."""
+        with Horizontal(id="compare"):
+            runs = OptionList(id="candidates")
+            runs.border_title = "other runs"
+            yield runs
+            with VerticalScroll(id="differences") as box:
+                box.border_title = "settings in which they differ"
+                yield Static("", id="differences-text")
+        yield KeyBar(id="keys")
+
+    def on_mount(self) -> None:
+        """Look for runs, away from the screen."""
+        self._say("looking for other runs")
+        self.run_worker(self._find, thread=True, name="candidates")
+
+    def _find(self) -> None:
+        self.post_message(self.Found(candidates(self._run)))
+
+    def on_compare_screen_found(self, message: Found) -> None:
+        """Fill the list."""
+        self._candidates = message.found
+        runs = self.query_one(OptionList)
+        known = {candidate.path for candidate in message.found}
+        self._chosen = [path for path in self._chosen if path in known]
+        runs.add_options(Option(self._label(candidate)) for candidate in message.found)
+        if not message.found:
+            self._say(f"there is no other run beside {self._run.path}, nor in the folder runs")
+        else:
+            runs.highlighted = 0
+            self._compare()
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Choose the run, or not. The order of choosing gives runs their letters."""
+        path = self._candidates[event.option_index].path
+        if path in self._chosen:
+            self._chosen.remove(path)
+        elif len(self._chosen) < MAX_OTHERS:
+            self._chosen.append(path)
+        else:
+            self.notify(f"at most {MAX_OTHERS} other runs fit into a chart", severity="warning")
+        self._mark()
+
+    def _mark(self) -> None:
+        runs = self.query_one(OptionList)
+        for index, candidate in enumerate(self._candidates):
+            runs.replace_option_prompt_at_index(index, self._label(candidate))
+        self._compare()
+
+    def _label(self, candidate: Candidate) -> Content:
+        is_chosen = candidate.path in self._chosen
+        letter = LETTERS[1 + self._chosen.index(candidate.path)] if is_chosen else " "
+        how_far = f"{candidate.epoch}/{candidate.epochs}" if candidate.epochs else ""
+        style = f"bold $line-{LETTERS.index(letter) + 1}" if is_chosen else "$faint"
+        return line(
+            (f" ({letter}) ", style),
+            (candidate.name, "bold" if is_chosen else ""),
+            (f"  {candidate.status} {how_far}  {candidate.preset}", "$faint"),
+        )
+
+    def _compare(self) -> None:
+        if not self._chosen:
+            self._say("choose runs with the space bar, then press enter")
+            return
+        runs = [self._run, *(RunDirectory(path) for path in self._chosen)]
+        self.run_worker(partial(self._diff, runs), thread=True, exclusive=True, group="diff", name="diff")
+
+    def _diff(self, runs: list[RunDirectory]) -> None:
+        try:
+            self.post_message(self.Compared(runs, differences(runs)))
+        except SsdkdError as error:
+            self.post_message(self.Compared(runs, [], str(error)))
+
+    def on_compare_screen_compared(self, message: Compared) -> None:
+        """Show the differences, a setting a block: its name, then a value for each run."""
+        if [run.path for run in message.runs[1:]] != self._chosen:
+            return  # others have been chosen since
+        letters = list(zip(LETTERS, [run.name for run in message.runs], strict=False))
+        rows = [
+            line((f"{letter} ", f"bold $line-{index}"), (name, "bold"))
+            for index, (letter, name) in enumerate(letters, start=1)
+        ]
+        rows.append(Content(""))
+        if message.problem:
+            rows.append(line((message.problem, "$warning")))
+        elif not message.rows:
+            rows.append(line(("no setting differs", "$faint")))
+        for difference in message.rows:
+            rows.append(line((difference.key, "$faint")))
+            rows += [
+                line((f"  {letter} ", f"bold $line-{index}"), _value(value))
+                for index, ((letter, _), value) in enumerate(zip(letters, difference.values, strict=False), start=1)
+            ]
+        self.query_one("#differences-text", Static).update(Content("\n").join(rows))
+
+    def _say(self, text: str) -> None:
+        self.query_one("#differences-text", Static).update(line((text, "$faint")))
+
+    def action_overlay(self) -> None:
+        """Draw what was chosen."""
+        self.dismiss(self._chosen)
+
+    def action_choose(self) -> None:
+        """Choose the run under the bar, or not."""
+        self.query_one(OptionList).action_select()
+
+    def action_clear(self) -> None:
+        """No run is compared with."""
+        self._chosen.clear()
+        self._mark()
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "(not set)"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

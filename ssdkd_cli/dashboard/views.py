@@ -1,0 +1,206 @@
+"""What lies in each view: panels in a grid, on several pages where the screen is small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, TypeVar
+
+from textual.app import ComposeResult
+from textual.containers import Grid
+
+from ssdkd_cli.dashboard.view import MAIN_METRICS, RunView, title_of
+from ssdkd_cli.dashboard.widgets.buffer_panels import (
+    BufferSummary,
+    ClassBalance,
+    DifficultyHistogram,
+    PriorityHistogram,
+)
+from ssdkd_cli.dashboard.widgets.chart import ChartPanel, Trace
+from ssdkd_cli.dashboard.widgets.device_panels import DeviceFigures, TimeSplit
+from ssdkd_cli.dashboard.widgets.log_panel import LogPanel
+from ssdkd_cli.dashboard.widgets.panel import Panel
+from ssdkd_cli.dashboard.widgets.result_panels import Headline, RealResults, SyntheticAgreement
+from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
+
+PanelT = TypeVar("PanelT", bound=Panel)
+
+NO_INVERSION = "no inversion step yet"
+NO_DISTILLATION = "distillation begins after the warm-up"
+
+
+class View(Grid):
+    """A grid of panels, which know on which of the view's pages they lie."""
+
+    _open_page = 0
+
+    @property
+    def num_pages(self) -> int:
+        """Pages that the view has on a small screen."""
+        return 1 + max(panel.on_page or 0 for panel in self.query(Panel))
+
+    def show(self, view: RunView) -> None:
+        """Hand a run's state to every panel."""
+        for panel in self.query(Panel):
+            panel.show(view)
+
+    def open_page(self, page: int) -> None:
+        """Show this page, from 0, where there is not room for all."""
+        self._open_page = page
+        for panel in self.query(Panel):
+            panel.set_class(panel.on_page not in (None, page), "-elsewhere")
+
+
+def _on(page: int, panel: PanelT) -> PanelT:
+    """The panel, on a page of its view."""
+    panel.on_page = page
+    return panel
+
+
+class Overview(View):
+    """The run at a glance."""
+
+    def compose(self) -> ComposeResult:
+        """Losses, results, buffer and time; pictures and the log where there is room."""
+        distillation, inversion = Trace("distillation/loss"), Trace("inversion/loss")
+        yield ChartPanel(
+            title_of(distillation.curve), [distillation], empty_text=NO_DISTILLATION, id="overview-distillation"
+        )
+        yield ChartPanel(title_of(inversion.curve), [inversion], empty_text=NO_INVERSION, id="overview-inversion")
+        yield Headline("student", id="overview-results")
+        yield PriorityHistogram("priorities", id="overview-priorities")
+        yield ClassBalance("classes in the buffer", id="overview-classes")
+        yield DifficultyHistogram("difficulty, 1 - p", id="overview-difficulty")
+        yield TimeSplit("device time", id="overview-time")
+        yield SampleGrid("hardest samples", tile_size=32, id="overview-samples")
+        yield LogPanel("log", id="overview-log")
+
+
+class Losses(View):
+    """Every term of both stages, each on a scale of its own."""
+
+    _PAGES: ClassVar[Sequence[tuple[str, Sequence[str]]]] = (
+        (NO_INVERSION, ("inversion/loss", "inversion/loss_bn", "inversion/loss_task", "inversion/loss_adversarial")),
+        (NO_DISTILLATION, ("distillation/loss", "distillation/agreement", "distillation/lr")),
+    )
+    _PER_PAGE = 4
+
+    def compose(self) -> ComposeResult:
+        """The terms that every run has; others join as they come."""
+        for page, (empty_text, names) in enumerate(self._PAGES):
+            for name in names:
+                yield _on(page, self._chart(name, empty_text))
+
+    @staticmethod
+    def _chart(name: str, empty_text: str = "nothing yet") -> ChartPanel:
+        is_share = name.endswith("agreement")
+        return ChartPanel(
+            title_of(name),
+            [Trace(name)],
+            factor=100.0 if is_share else 1.0,
+            unit=" %" if is_share else "",
+            is_log_allowed=not is_share,
+            empty_text=empty_text,
+            id="losses-" + "".join(character if character.isalnum() else "-" for character in name),
+        )
+
+    def show(self, view: RunView) -> None:
+        """Hand on a run's state; a term that no chart shows yet gets one."""
+        known = [chart.traces[0].curve for chart in self.query(ChartPanel)]
+        num_usual = sum(len(names) for _, names in self._PAGES)
+        for curve in (*view.curves_of("inversion/"), *view.curves_of("distillation/")):
+            if curve.name not in known:
+                page = len(self._PAGES) + (len(known) - num_usual) // self._PER_PAGE
+                self.mount(_on(page, self._chart(curve.name)))
+                known.append(curve.name)
+                self.open_page(self._open_page)
+        super().show(view)
+
+
+class Buffer(View):
+    """The replay buffer now, and how it moved."""
+
+    def compose(self) -> ComposeResult:
+        """What the buffer holds, then how it changed."""
+        yield BufferSummary(id="buffer-summary")
+        yield _on(0, PriorityHistogram("priorities now (log bins)", id="buffer-priorities"))
+        yield _on(0, ClassBalance("classes", id="buffer-classes"))
+        yield _on(0, DifficultyHistogram("difficulty, 1 - p of the teacher", id="buffer-difficulty"))
+        effective = [Trace("priority/effective_sample_size")]
+        yield _on(0, ChartPanel("effective sample size", effective, id="buffer-effective"))
+        priorities = [Trace("priority/mean", "mean"), Trace("priority/max", "highest")]
+        yield _on(1, ChartPanel("priority: mean and highest", priorities, id="buffer-priority-chart"))
+        yield _on(1, ChartPanel("mean age in epochs", [Trace("buffer/age_mean")], id="buffer-age"))
+        yield _on(1, ChartPanel("samples in the buffer", [Trace("buffer/size")], id="buffer-size"))
+
+
+class Samples(View):
+    """Images of the buffer, hardest first."""
+
+    def compose(self) -> ComposeResult:
+        """One grid of pictures."""
+        yield SampleGrid(id="samples-grid")
+
+
+class Accuracy(View):
+    """Real data on the left, synthetic images on the right, never mixed."""
+
+    def compose(self) -> ComposeResult:
+        """Numbers above, their history below."""
+        yield RealResults("accuracy on real data", id="accuracy-real")
+        yield SyntheticAgreement("agreement on synthetic images", id="accuracy-synthetic")
+        yield ChartPanel(
+            "real data in %",
+            [Trace(f"real/{role}.{metric}", role) for metric in MAIN_METRICS for role in ("student", "teacher")],
+            factor=100.0,
+            unit=" %",
+            is_log_allowed=False,
+            empty_text="not evaluated on real data yet",
+            id="accuracy-real-chart",
+        )
+        yield ChartPanel(
+            "synthetic images, agreement in %",
+            [Trace("synthetic/agreement")],
+            factor=100.0,
+            unit=" %",
+            is_log_allowed=False,
+            empty_text="not evaluated yet",
+            id="accuracy-synthetic-chart",
+        )
+
+
+class Device(View):
+    """Where the time goes."""
+
+    def compose(self) -> ComposeResult:
+        """Shares and totals above, the device's history below."""
+        yield TimeSplit("device time by stage", id="device-time")
+        yield DeviceFigures("now", id="device-figures")
+        yield ChartPanel("images per second", [Trace("device/images_per_s")], id="device-images")
+        yield ChartPanel(
+            "utilisation in %",
+            [Trace("device/utilisation")],
+            factor=100.0,
+            unit=" %",
+            is_log_allowed=False,
+            id="device-utilisation",
+        )
+        yield ChartPanel("memory in MiB", [Trace("device/mem_mib")], unit=" MiB", id="device-memory")
+
+
+class Log(View):
+    """What the run said."""
+
+    def compose(self) -> ComposeResult:
+        """One panel."""
+        yield LogPanel("log", id="log-lines")
+
+
+VIEW_CLASSES: dict[str, type[View]] = {
+    "overview": Overview,
+    "losses": Losses,
+    "buffer": Buffer,
+    "samples": Samples,
+    "accuracy": Accuracy,
+    "device": Device,
+    "log": Log,
+}

@@ -1,0 +1,234 @@
+"""A chart of curves over the epochs: the run's own and those of the runs it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from textual import events
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+
+from ssdkd_cli.dashboard.axes import short
+from ssdkd_cli.dashboard.chart_settings import ChartSettings, Range
+from ssdkd_cli.dashboard.comparison import LETTERS
+from ssdkd_cli.dashboard.curves import point_at, smoothed
+from ssdkd_cli.dashboard.plot import Drawing, Line, Mark, Plot, draw
+from ssdkd_cli.dashboard.view import Curve, RunView
+from ssdkd_cli.dashboard.widgets.panel import Panel, line
+
+_MAX_MARKED_POINTS = 24
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A curve of a chart: its name in `RunView.curves`, and what it is called where a chart has several."""
+
+    curve: str
+    label: str = ""
+
+
+def style_of(role: str) -> str:
+    """A role of `plot.Piece` as a style of the theme."""
+    name, _, strength = role.partition(" ")
+    styles = {"axis": "$frame", "label": "$faint", "cursor": "$accent", "mark": "$faint", "raw": "$raw", "": ""}
+    style = styles.get(name, f"${name}")
+    return f"bold {style}" if strength else style
+
+
+class ChartPanel(Panel, can_focus=True):
+    """Draws its traces in the part of the run that the settings say, with a readable value at the cursor."""
+
+    settings: reactive[ChartSettings] = reactive(ChartSettings, init=False)
+
+    class Pointed(Message):
+        """The mouse is over the chart at `x` epochs."""
+
+        def __init__(self, chart: ChartPanel, x: float) -> None:
+            super().__init__()
+            self.chart = chart
+            self.x = x
+
+    class Scrolled(Pointed):
+        """The wheel was turned there."""
+
+        def __init__(self, chart: ChartPanel, x: float, *, inwards: bool) -> None:
+            super().__init__(chart, x)
+            self.inwards = inwards
+
+    def __init__(
+        self,
+        title: str,
+        traces: Sequence[Trace],
+        *,
+        factor: float = 1.0,
+        unit: str = "",
+        is_log_allowed: bool = True,
+        empty_text: str = "nothing yet",
+        id: str | None = None,
+    ) -> None:
+        super().__init__(title, id=id)
+        self.traces = tuple(traces)
+        self.factor = factor
+        self.unit = unit
+        self.is_log_allowed = is_log_allowed
+        self.empty_text = empty_text
+        self._drawing = Drawing([])
+        self._smoothed: dict[tuple[int, int], tuple[Curve, float, Curve]] = {}
+
+    def _facts(self, view: RunView) -> tuple[Any, ...]:
+        others = [other.curves.get(trace.curve) for other in self.dashboard.overlays for trace in self.traces]
+        header = view.header
+        return (
+            *(view.curves.get(trace.curve) for trace in self.traces),
+            *others,
+            header.warmup_epochs if header is not None else 0,
+        )
+
+    # -- what is in view -------------------------------------------------------------------------------------
+
+    def runs(self) -> list[Mapping[str, Curve]]:
+        """The curves of the run on the screen, then those of the runs it is compared with."""
+        if self.run_view is None:
+            return []
+        return [self.run_view.curves, *(overlay.curves for overlay in self.dashboard.overlays)]
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the plotting area."""
+        return max(1, self._drawing.num_columns)
+
+    def curves(self) -> list[tuple[int, int, Curve]]:
+        """Run's position, trace's position and curve, of all that have points; of several runs one trace only."""
+        runs = self.runs()
+        traces = [(index, trace) for index, trace in enumerate(self.traces) if any(trace.curve in run for run in runs)]
+        return [
+            (position, index, curve)
+            for position, run in enumerate(runs)
+            for index, trace in (traces[:1] if len(runs) > 1 else traces)
+            if (curve := run.get(trace.curve)) is not None and len(curve) > 0
+        ]
+
+    def _smooth(self, position: int, index: int, curve: Curve) -> Curve:
+        """The curve as the settings want it; computed once for each state of the curve."""
+        known = self._smoothed.get((position, index))
+        if known is None or known[0] is not curve or known[1] != self.settings.smoothing:
+            known = (curve, self.settings.smoothing, smoothed(curve, self.settings.smoothing))
+            self._smoothed[position, index] = known
+        return known[2]
+
+    def full_range(self) -> Range:
+        """The part of the x axis that holds every point."""
+        curves = [curve for _, _, curve in self.curves()]
+        if not curves:
+            return (0.0, 1.0)
+        low, high = min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves)
+        return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+    # -- drawing ---------------------------------------------------------------------------------------------
+
+    def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
+        settings = self.settings
+        plot = Plot(
+            lines=self._lines(),
+            x_range=settings.x_range or self.full_range(),
+            is_log=settings.is_log and self.is_log_allowed,
+            marks=self._marks(view),
+            cursor_x=settings.cursor_x,
+            is_ascii=self.glyphs.is_ascii,
+            empty_text=self.empty_text,
+        )
+        self._drawing = draw(plot, width, height)
+        return [line(*((text, style_of(role)) for text, role in row)) for row in self._drawing.rows]
+
+    def _lines(self) -> list[Line]:
+        drawn_behind: list[Line] = []
+        drawn_before: list[Line] = []
+        several_runs = len(self.runs()) > 1
+        # The run on the screen is drawn last, above the others.
+        for position, index, curve in reversed(self.curves()):
+            x = np.asarray(curve.x)
+            smooth_y = np.asarray(self._smooth(position, index, curve).y) * self.factor
+            color = 1 + (position if several_runs else index) % len(LETTERS)
+            if self.settings.smoothing:
+                drawn_behind.append(Line(x, np.asarray(curve.y) * self.factor, "raw", is_points=True))
+            name = LETTERS[position] if several_runs else self.traces[index].label[:1]
+            drawn_before.append(
+                Line(x, smooth_y, f"line-{color}", letter=name, has_markers=len(x) <= _MAX_MARKED_POINTS)
+            )
+        return drawn_behind + drawn_before
+
+    def _marks(self, view: RunView) -> list[Mark]:
+        if view.header is None or not 0 < view.header.warmup_epochs < view.header.epochs:
+            return []
+        low, high = self.settings.x_range or self.full_range()
+        warmup = float(view.header.warmup_epochs)
+        return [Mark(warmup, "warm-up")] if low < warmup < high else []
+
+    def _update_frame(self, view: RunView) -> None:  # noqa: ARG002
+        self._update_readout()
+
+    def _update_readout(self) -> None:
+        self.border_subtitle = self.glyphs.cut(self.readout(), max(4, self.size.width - 4))
+
+    def readout(self) -> str:
+        """The newest values, or those at the cursor, in words."""
+        cursor = self.settings.cursor_x
+        several_runs = len(self.runs()) > 1
+        values = []
+        at, label = None, ""
+        for position, index, curve in self.curves():
+            point = point_at(self._smooth(position, index, curve), curve.x[-1] if cursor is None else cursor)
+            if point is None:
+                continue
+            at, y = (point[0] if at is None else at), point[1] * self.factor
+            label = self.traces[index].label
+            name = LETTERS[position] if several_runs else label
+            values.append(f"{name} {short(y)}{self.unit}".strip())
+        if at is None:
+            return ""
+        facts = [f"epoch {at:.4g}"] if cursor is not None else []
+        if several_runs and label:
+            facts.append(label)
+        return ": ".join([*facts, ", ".join(values)])
+
+    def watch_settings(self) -> None:
+        """Another scale, zoom or cursor: another picture."""
+        if self.run_view is not None:
+            self._update_readout()
+        self.refresh()
+
+    def on_resize(self) -> None:
+        """The readout is cut to the frame."""
+        if self.run_view is not None:
+            self._update_readout()
+
+    # -- the mouse -------------------------------------------------------------------------------------------
+
+    def _x_at(self, event: events.MouseEvent) -> float | None:
+        if self._drawing.num_columns == 0:
+            return None
+        column = event.get_content_offset_capture(self).x
+        return self._drawing.x_at(column, self.settings.x_range or self.full_range())
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """The cursor follows the mouse."""
+        if (x := self._x_at(event)) is not None:
+            self.post_message(self.Pointed(self, x))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Zoom in."""
+        self._scroll(event, inwards=True)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Zoom out."""
+        self._scroll(event, inwards=False)
+
+    def _scroll(self, event: events.MouseEvent, *, inwards: bool) -> None:
+        event.stop()
+        event.prevent_default()
+        if (x := self._x_at(event)) is not None:
+            self.post_message(self.Scrolled(self, x, inwards=inwards))

@@ -1,0 +1,122 @@
+"""The three lines on top: what the run is and how it fares, how far it is overall, how far each stage is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual.content import Content
+
+from ssdkd_cli.dashboard.axes import duration
+from ssdkd_cli.dashboard.themes import stage_style
+from ssdkd_cli.dashboard.view import Progress, RunView, StageProgress
+from ssdkd_cli.dashboard.widgets.panel import Panel, line, spread
+
+STATUS_STYLES = {
+    "starting": "$faint",
+    "running": "$success",
+    "paused": "$warning",
+    "stopped": "$warning",
+    "failed": "$error",
+    "diverged": "$error",
+    "dead": "$error",
+    "done": "$success",
+}
+_LABEL_WIDTH = 9
+
+
+class Header(Panel):
+    """Status, identity and progress of the run."""
+
+    def _facts(self, view: RunView) -> tuple[Any, ...]:
+        return (view.status, view.status_text, view.header, view.progress, view.device, view.name, view.loaded)
+
+    def _rows(self, view: RunView, width: int, height: int) -> list[Content]:  # noqa: ARG002
+        return [
+            self._identity(view, width),
+            self._overall(view, width),
+            self._stages(view, width),
+        ]
+
+    def _identity(self, view: RunView, width: int) -> Content:
+        glyphs, style = self.glyphs, STATUS_STYLES.get(view.status, "$faint")
+        mark = glyphs.status.get(view.status, "?")
+        said = view.status_text if view.is_live and view.status_text != view.status else view.status.upper()
+        status = f" {mark} {said} "
+        notes = "".join(f" {note} " for note in self.dashboard.notes())
+        name_width = max(8, width - len(status) - len(notes) - 2)
+        head = view.header
+        dot = f" {glyphs.bullet} "
+        facts = [glyphs.cut(view.name, min(28, name_width))]
+        if head is not None:
+            facts += [
+                head.preset,
+                f"{head.teacher} {glyphs.arrow} {head.student}" if head.student else head.teacher,
+                f"{head.device} {head.precision}",
+                f"seed {head.seed}",
+                f"buffer {head.capacity:,}",
+            ]
+        facts = [fact for index, fact in enumerate(facts) if fact and fact not in facts[:index]]
+        while len(facts) > 1 and len(dot.join(facts)) > name_width:
+            facts.pop()
+        text = dot.join(facts[1:])
+        return spread(
+            [(status, f"bold {style} reverse"), " ", (facts[0], "bold"), (dot + text if text else "", "$foreground")],
+            [(notes, "bold $warning")] if notes else [],
+            width,
+        )
+
+    def _overall(self, view: RunView, width: int) -> Content:
+        progress = view.progress
+        if progress is None or progress.epochs <= 0:
+            said = "waiting for the run's first lines" if view.is_live else "the run has left no events"
+            return line((f" {said}", "$faint"))
+        phase = "warm-up" if progress.is_warmup and view.is_live else "overall"
+        right = f" epoch {progress.epoch} of {progress.epochs}  {int(progress.share * 100):3d} %"
+        right += self._time(view, progress, width)
+        bar_width = max(8, width - _LABEL_WIDTH - len(right) - 2)
+        return line(
+            (f" {phase:<{_LABEL_WIDTH - 1}}", "$faint"),
+            *self._bar(progress.share, bar_width, "$primary"),
+            right,
+        )
+
+    def _time(self, view: RunView, progress: Progress, width: int) -> str:
+        took = duration(view.device.total_s) if view.device is not None else ""
+        if not view.is_live:
+            return f"  took {took}" if took else ""
+        left = "time left: unknown" if progress.left_s is None else f"{duration(progress.left_s)} left"
+        return f"  {left}" + (f", {took} so far" if took and width >= 100 else "")
+
+    def _stages(self, view: RunView, width: int) -> Content:
+        progress = view.progress
+        if progress is None or not progress.stages:
+            return Content("")
+        share = width // len(progress.stages)
+        parts: list[str | tuple[str, str]] = []
+        for stage in progress.stages:
+            # Where a process died, no stage is at work any more.
+            parts += self._stage(stage, share, is_running=stage.is_running and view.is_live)
+        return line(*parts)
+
+    def _stage(self, stage: StageProgress, width: int, *, is_running: bool) -> list[str | tuple[str, str]]:
+        mark = self.glyphs.status["running"] if is_running else " "
+        # The longest name is cut where three stages share eighty columns.
+        name = self.glyphs.cut(stage.stage, max(6, width - 14))
+        count = f" {int(stage.done)}/{stage.total}"
+        if is_running and stage.step is not None and stage.num_steps and width >= 46:
+            count += f" step {stage.step + 1}/{stage.num_steps}"
+        bar_width = max(2, width - len(name) - len(count) - 4)
+        style = stage_style(stage.stage)
+        text_style = "bold" if is_running else "$faint"
+        used = 1 + 1 + len(name) + 1 + bar_width + len(count)
+        return [
+            (f"{mark} ", style),
+            (f"{name} ", text_style),
+            *self._bar(stage.share, bar_width, style),
+            (count, text_style),
+            " " * max(0, width - used),
+        ]
+
+    def _bar(self, share: float, width: int, style: str) -> list[tuple[str, str]]:
+        done = round(min(1.0, max(0.0, share)) * width)
+        return [(self.glyphs.line_done * done, style), (self.glyphs.line_left * (width - done), "$frame")]

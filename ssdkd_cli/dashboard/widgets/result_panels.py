@@ -1,0 +1,131 @@
+"""What the student reached: on real data, and, kept apart from that, its agreement on synthetic images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from textual.content import Content
+
+from ssdkd_cli.dashboard.axes import percent, short
+from ssdkd_cli.dashboard.view import MAIN_METRICS, EvaluationView, RunView
+from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
+
+NO_EVALUATION = "not evaluated yet"
+NO_REAL_DATA = "no real data: only agreement on synthetic images is measured"
+_COUNTS = ("num_samples",)
+_MEASURES_NOT_SHARES = ("loss",)
+
+
+def main_metric(metrics: Mapping[str, float]) -> str | None:
+    """The metric that people quote, of those that are there."""
+    return next((name for name in MAIN_METRICS if name in metrics), next(iter(metrics), None))
+
+
+def metric_title(name: str) -> str:
+    """A metric's name for people."""
+    return {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}.get(name, name)
+
+
+class _EvaluationPanel(Panel):
+    """Shows something of the newest evaluation, and in its frame of which epoch that is."""
+
+    def _facts(self, view: RunView) -> tuple[Any, ...]:
+        return (view.evaluation,)
+
+    def _update_frame(self, view: RunView) -> None:
+        self.border_subtitle = "" if view.evaluation is None else self._origin(view.evaluation)
+
+    def _origin(self, evaluation: EvaluationView) -> str:
+        return f"epoch {evaluation.epoch}"
+
+
+class RealResults(_EvaluationPanel):
+    """Metrics of student and teacher on labelled real images."""
+
+    def _origin(self, evaluation: EvaluationView) -> str:
+        num_images = evaluation.student.get("num_samples")
+        count = f"{num_images:,.0f} images, " if num_images is not None else ""
+        return count + super()._origin(evaluation)
+
+    def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
+        evaluation = view.evaluation
+        if evaluation is None:
+            return centred(NO_EVALUATION, width, height)
+        if not evaluation.student:
+            return centred(NO_REAL_DATA, width, height)
+        names = [name for name in evaluation.student if name not in _COUNTS]
+        names = names[: max(1, (width - 10) // 11)]
+        rows = [line((" " * 10 + "".join(f"{metric_title(name):>11}" for name in names), "$faint"))]
+        for who, metrics, style in (
+            ("student", evaluation.student, "bold $line-1"),
+            ("teacher", evaluation.teacher, "$line-2"),
+        ):
+            cells = "".join(f"{_value(name, metrics.get(name)):>11}" for name in names)
+            rows.append(line((f" {who:<9}", style), (cells, "bold" if who == "student" else "")))
+        gap = [_gap(name, evaluation.student.get(name), evaluation.teacher.get(name)) for name in names]
+        if any(gap):
+            rows.append(line((" gap      " + "".join(f"{text:>11}" for text in gap), "$faint")))
+        return rows
+
+
+def _value(name: str, value: float | None) -> str:
+    return short(value) if name in _MEASURES_NOT_SHARES else percent(value)
+
+
+def _gap(name: str, student: float | None, teacher: float | None) -> str:
+    if student is None or teacher is None:
+        return ""
+    difference = student - teacher
+    return f"{difference:+.3f}" if name in _MEASURES_NOT_SHARES else f"{difference * 100:+.1f} pt"
+
+
+class SyntheticAgreement(_EvaluationPanel):
+    """The share of held-out synthetic images on which student and teacher agree."""
+
+    def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
+        evaluation = view.evaluation
+        if evaluation is None or evaluation.agreement is None:
+            return centred(NO_EVALUATION, width, height)
+        bar_width = max(4, width - 2)
+        return [
+            line((f" {percent(evaluation.agreement)}", "bold $line-1"), (" agree with the teacher", "$foreground")),
+            line(" ", (self.glyphs.bar(evaluation.agreement, 1.0, bar_width), "$line-1")),
+            line((" on held-out synthetic images: judged", "$faint")),
+            line((" by the teacher, not by real labels", "$faint")),
+        ]
+
+
+class Headline(_EvaluationPanel):
+    """Both results in a few lines, for the overview."""
+
+    def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
+        evaluation = view.evaluation
+        if evaluation is None:
+            return centred(NO_EVALUATION, width, height)
+        rows: list[Content] = []
+        name = main_metric(evaluation.student)
+        if name is not None:
+            title = f"real data, {metric_title(name)}"
+            rows.append(line((f" {title}", "$faint")))
+            rows.append(self._bar("student", name, evaluation.student, width, "$line-1"))
+            if name in evaluation.teacher:
+                rows.append(self._bar("teacher", name, evaluation.teacher, width, "$line-2"))
+        else:
+            rows.append(line((" real data: none", "$faint")))
+        if evaluation.agreement is not None:
+            if height >= 6:
+                rows.append(Content(""))
+            rows.append(line((" synthetic images, agreement", "$faint")))
+            rows.append(self._bar("agree", "agreement", {"agreement": evaluation.agreement}, width, "$line-3"))
+        return rows
+
+    def _bar(self, label: str, name: str, metrics: Mapping[str, float], width: int, style: str) -> Content:
+        value = metrics.get(name)
+        text = _value(name, value)
+        bar_width = max(4, width - 19)
+        return line(
+            (f" {label:<8}", "$foreground"),
+            (f"{text:>8} ", "bold"),
+            (self.glyphs.bar(value or 0.0, 1.0, bar_width) if name not in _MEASURES_NOT_SHARES else "", style),
+        )

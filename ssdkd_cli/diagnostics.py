@@ -1,0 +1,178 @@
+"""Errors to stderr text and exit codes: the only place that writes them.
+
+A mistake of the user's gets `error: what, the value, where` and `hint: what to do`; a traceback is our bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from enum import IntEnum
+from typing import Any
+
+import typer
+
+from ssdkd_cli import console
+from stages.errors import (
+    ConfigError,
+    DivergedError,
+    FileError,
+    MachineError,
+    Problem,
+    SsdkdError,
+    StorageError,
+)
+
+
+class ExitCode(IntEnum):
+    """What the process ends with (DESIGN: part of the command line's contract)."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    FILE = 3
+    MACHINE = 4
+    DIVERGED = 5
+    STOPPED = 75
+    """Stopped by a signal with everything saved; resume to go on (EX_TEMPFAIL of sysexits.h)."""
+    INTERRUPTED = 130
+    """Ctrl-C with nothing to save, or the second one."""
+
+
+_EXIT_CODES: dict[type[SsdkdError], ExitCode] = {
+    ConfigError: ExitCode.USAGE,
+    FileError: ExitCode.FILE,
+    MachineError: ExitCode.MACHINE,
+    DivergedError: ExitCode.DIVERGED,
+    StorageError: ExitCode.FAILED,
+}
+
+# Typer exports BadParameter but not its base, the class of every mistake on the command line.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+def exit_code_of(error: SsdkdError) -> ExitCode:
+    """The exit code that tells a script what kind of failure this was."""
+    for kind in type(error).__mro__:
+        if kind in _EXIT_CODES:
+            return _EXIT_CODES[kind]
+    return ExitCode.FAILED
+
+
+def warn(message: str, *, hint: str | None = None) -> None:
+    """Something the user should know that stops nothing: a `warning:` line on stderr."""
+    _print_labelled("warning", message, style="bold yellow")
+    if hint:
+        print_hint(hint)
+
+
+def print_hint(hint: str) -> None:
+    """A `hint:` line on stderr: what to do next."""
+    _print_labelled("hint", hint, style="bold cyan")
+
+
+def note(text: str) -> None:
+    """A line on stderr for people, neither a warning nor an error."""
+    console.stderr().print(_printable(text), soft_wrap=True)
+
+
+def report(error: SsdkdError) -> None:
+    """`error:` lines on stderr with their hints, all problems of a configuration at once."""
+    problems = error.problems if isinstance(error, ConfigError) else (Problem(error.message, error.hint),)
+    for problem in problems:
+        _print_labelled("error", problem.message, style="bold red")
+        if problem.hint:
+            print_hint(problem.hint)
+
+
+def run_command(command: Callable[[], object]) -> int:
+    """Call `command`, report what goes wrong, and return the exit code of the process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a folder need not be text: it is shown escaped rather than not at all.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = _call(command)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered must go somewhere, or the interpreter complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or _report_output(error)
+    return code
+
+
+def _call(command: Callable[[], object]) -> int:
+    """What `command` returns or raises, as an exit code."""
+    try:
+        result = command()
+        return result if isinstance(result, int) else ExitCode.DONE
+    except SsdkdError as error:
+        report(error)
+        return exit_code_of(error)
+    except UsageError as error:
+        _report_usage(error)
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            return _report_output(error)
+        traceback.print_exc()
+        _print_labelled("error", "this is a bug in ssdkd, not a mistake of yours", style="bold red")
+        print_hint("please report it with the lines above and what `ssdkd doctor` prints")
+        return ExitCode.FAILED
+
+
+def _report_output(error: OSError) -> ExitCode:
+    """What could not be written: a reader who has seen enough (`| head -1`) need not be told so."""
+    if error.errno != errno.EPIPE:
+        report(StorageError(f"cannot write the output: {error.strerror}", hint="free some space"))
+    return ExitCode.FAILED
+
+
+def _report_usage(error: Any) -> None:
+    """A mistake on the command line itself, in the style of all others, with the nearest match."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "ssdkd"
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help: nothing was asked for
+        sys.stderr.write(error.message + "\n")
+        return
+    option = getattr(error, "option_name", None)
+    unknown_command = re.match(r"No such command '(.*?)'", error.message)
+    if unknown_command:
+        name = unknown_command[1]
+        known = context.command.list_commands(context) if context is not None else []
+        report(ConfigError(f"no such command `{name}`", hint=_nearest(name, known, f"{path} --help")))
+    elif option is not None and error.message.lower().startswith("no such option"):
+        known = context.command.params if context is not None else []
+        known = [text for parameter in known for text in (*parameter.opts, *parameter.secondary_opts)]
+        report(ConfigError(f"no such option `{option}`", hint=_nearest(option, known, f"{path} --help")))
+    else:
+        message = error.format_message().rstrip(".")
+        message = message[:1].lower() + message[1:]
+        report(ConfigError(message, hint=f"`{path} --help` shows what it takes"))
+
+
+def _nearest(name: str, known: Sequence[str], help_command: str) -> str:
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"`{help_command}` lists them"
+
+
+def _print_labelled(label: str, text: str, *, style: str) -> None:
+    """`label: text` on stderr, in one piece: only the terminal itself breaks the line."""
+    from rich.text import Text
+
+    line = Text.assemble((f"{label}:", style), " ", _printable(text))
+    console.stderr().print(line, soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """`text` without control characters: a file's name cannot move the cursor."""
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)

@@ -1,0 +1,104 @@
+"""Options that several commands share, each described once. Square brackets in a help text hold the unit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stages.config import Config
+
+
+def _complete_preset(incomplete: str) -> list[str]:
+    """Shipped presets for the shell's completion."""
+    import presets
+
+    return [name for name in presets.names() if name.startswith(incomplete)]
+
+
+Presets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE",
+        autocompletion=_complete_preset,
+        help="A preset's name, or a path ending in .toml; repeated, later ones overlay earlier ones.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any preset key, e.g. run.epochs=40 [TOML]; repeatable."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="New or empty run directory (otherwise runs/PRESET-TIME) [path]."),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Go on with this run, with the settings it was started with [path]."),
+]
+Buffer = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|RUN", help="The buffer to distil from [path]; default: the newest run's."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if there is one."),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="A run for each of these seeds, mean and spread [integers]."),
+]
+Tui = Annotated[
+    bool | None,
+    typer.Option(
+        "--tui/--no-tui",
+        help="The live dashboard (the default on a terminal), or progress on stderr.",
+        show_default=False,
+    ),
+]
+TrainTeacher = Annotated[
+    bool,
+    typer.Option("--train-teacher", help="Train the teacher first where it is missing (needs its data)."),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check everything, say what would be done and what it needs, and stop."),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout and nothing else there."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="SPEC", help="digits, cifar10, cifar100, imagefolder or a plugin's."),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="DIR", help="Where the data set's files are [path]."),
+]
+
+
+def check_device(device: str | None) -> None:
+    """Raise ConfigError where `--device` names no kind of device; whether there is such a one is seen later."""
+    if device is not None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ConfigError(
+            f"`--device {device}` is not a device",
+            hint="use auto, cpu, cuda, or cuda:N with the number of a GPU",
+        )
+
+
+def with_data(config: Config, *, data: str | None, root: Path | None, split: str | None) -> Config:
+    """`--data`, `--root` and `--split` over the preset's `[evaluation]` table; what was not given stays."""
+    from stages.config import with_values
+
+    named = {"data": data, "root": None if root is None else str(root), "split": split}
+    for key, value in named.items():
+        if value is not None:
+            config = with_values(config, {f"evaluation.{key}": value}, place=f"--{key}")
+    return config

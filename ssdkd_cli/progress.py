@@ -1,0 +1,233 @@
+"""How far a run has come, on stderr: a bar on a terminal, otherwise a plain line now and then.
+
+Both are listeners of the run's events and keep no state that the run depends on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from ssdkd_cli import console, diagnostics
+from stages import events
+from stages.events import Event, Listener
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Clock = Callable[[], float]
+
+MIN_SECONDS_BETWEEN_LINES = 10.0
+NUM_EPOCHS_TIMED = 20
+"""The time left comes from the last epochs only: the first ones pay for compilation and caches."""
+
+
+class Standing:
+    """Where a run stands, reduced from its events: epoch, stage, losses, agreement, time left."""
+
+    def __init__(self, clock: Clock = time.monotonic, *, epochs: int | None = None, warmup_epochs: int = 0) -> None:
+        self._clock = clock
+        self.epochs = epochs
+        self.warmup_epochs = warmup_epochs
+        self.epoch = 0
+        self.stage: str | None = None
+        self.loss_inversion: float | None = None
+        self.loss_distillation: float | None = None
+        self.agreement: float | None = None
+        self.is_finished = False
+        self._epoch_started_s: float | None = None
+        # Warm-up epochs only invert and are far cheaper than the others, so each kind has its own pace.
+        self._warmup_seconds: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
+        self._main_seconds: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
+
+    def update(self, event: Event, epoch: int) -> bool:
+        """Take in one event; True where it shows that an epoch has come to its end."""
+        epoch_ended = False
+        match event:
+            case events.RunStarted():
+                self.epochs, self.warmup_epochs = event.epochs, event.warmup_epochs
+            case events.StageStarted():
+                epoch_ended = self._enter_epoch(epoch)
+                self.stage = event.stage
+            case events.InversionStep():
+                self.loss_inversion = event.loss
+            case events.DistillationStep():
+                self.loss_distillation, self.agreement = event.loss, event.agreement
+            case events.RunFinished():
+                # A run that is stopped, or fails, leaves its last epoch unfinished.
+                epoch_ended = self.is_finished = event.status == "done" and self.epoch > 0
+        return epoch_ended
+
+    def _enter_epoch(self, epoch: int) -> bool:
+        if epoch == self.epoch:
+            return False
+        now_s = self._clock()
+        if self._epoch_started_s is not None:
+            seconds = self._warmup_seconds if self.epoch <= self.warmup_epochs else self._main_seconds
+            seconds.append(now_s - self._epoch_started_s)
+        had_epoch = self.epoch > 0
+        self.epoch, self._epoch_started_s = epoch, now_s
+        return had_epoch
+
+    @property
+    def num_finished(self) -> int:
+        """Epochs that are over."""
+        return self.epoch if self.is_finished else max(0, self.epoch - 1)
+
+    def seconds_left(self) -> float | None:
+        """Time until the run is over; None until an epoch of each kind still to come has been timed."""
+        if self.epochs is None or self._epoch_started_s is None:
+            return None
+        num_warmup = max(0, self.warmup_epochs - self.num_finished)
+        num_main = max(0, self.epochs - self.num_finished) - num_warmup
+        left_s = 0.0
+        for num_epochs, seconds in ((num_warmup, self._warmup_seconds), (num_main, self._main_seconds)):
+            if num_epochs > 0 and not seconds:
+                return None
+            left_s += num_epochs * fmean(seconds) if num_epochs > 0 else 0.0
+        return max(0.0, left_s - (self._clock() - self._epoch_started_s))
+
+    def describe(self) -> str:
+        """Losses and agreement of the last steps, in words."""
+        parts = [
+            f"inversion loss {self.loss_inversion:.3f}" if self.loss_inversion is not None else "",
+            f"distillation loss {self.loss_distillation:.4f}" if self.loss_distillation is not None else "",
+            f"agreement {self.agreement:.1%}" if self.agreement is not None else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `8 s`, `2 min 05 s`, `1 h 12 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class ProgressLines:
+    """One plain line at the end of an epoch, at most every ten seconds."""
+
+    def __init__(self, write: Callable[[str], object], standing: Standing, clock: Clock) -> None:
+        self.standing = standing
+        self._write = write
+        self._clock = clock
+        self._last_line_s = clock()
+
+    def __call__(self, event: Event, epoch: int) -> None:
+        """Take in one event (`stages.events.Listener`)."""
+        if isinstance(event, events.Warning):
+            diagnostics.warn(event.message, hint=event.hint)
+        finished = self.standing.epoch
+        if not self.standing.update(event, epoch):
+            return
+        now_s = self._clock()
+        if now_s - self._last_line_s >= MIN_SECONDS_BETWEEN_LINES:
+            self._last_line_s = now_s
+            self._write(self._line(finished))
+
+    def _line(self, finished: int) -> str:
+        total = f"/{self.standing.epochs}" if self.standing.epochs is not None else ""
+        left_s = self.standing.seconds_left()
+        parts = [f"epoch {finished}{total}", self.standing.describe()]
+        if left_s is not None and not self.standing.is_finished:
+            parts.append(f"{duration(left_s)} left")
+        return ", ".join(part for part in parts if part)
+
+
+class ProgressBar:
+    """A live bar over all epochs with the current stage, losses, agreement and time left."""
+
+    def __init__(self, terminal: Console, standing: Standing) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.standing = standing
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None, left="", visible=False)
+
+    def __call__(self, event: Event, epoch: int) -> None:
+        """Take in one event (`stages.events.Listener`)."""
+        if isinstance(event, events.Warning):
+            diagnostics.warn(event.message, hint=event.hint)
+        self.standing.update(event, epoch)
+        left_s = self.standing.seconds_left()
+        self._bar.update(
+            self._task,
+            total=self.standing.epochs,
+            completed=self.standing.num_finished,
+            description=self.standing.stage or "starting",
+            left="" if left_s is None else f"{duration(left_s)} left",
+            visible=self.standing.epochs is not None,
+        )
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        detail = Text(self.standing.describe(), style="dim", no_wrap=True, overflow="ellipsis")
+        return Group(self._bar.get_renderable(), detail)
+
+
+@contextmanager
+def shown(
+    *, epochs: int | None = None, warmup_epochs: int = 0, as_lines: bool = False, clock: Clock = time.monotonic
+) -> Iterator[Listener]:
+    """A listener that shows the run's progress on stderr in the way that fits what stderr is.
+
+    A resumed run does not tell its epochs again: then they are given here. `as_lines` is for a process whose stderr
+    is a terminal only as yet.
+    """
+    terminal = console.stderr()
+    standing = Standing(clock, epochs=epochs, warmup_epochs=warmup_epochs)
+    if as_lines or not terminal.is_interactive:
+        yield ProgressLines(diagnostics.note, standing, clock)
+        return
+    from rich.live import Live
+
+    bar = ProgressBar(terminal, standing)
+    with Live(bar, console=terminal, refresh_per_second=4, transient=True):
+        yield bar
+
+
+TrainingListener = Callable[[int, int, float, float], None]
+"""Called after each epoch of a teacher's training: (epoch from 1, epochs, mean loss, accuracy in [0, 1])."""
+
+
+@contextmanager
+def training_shown(clock: Clock = time.monotonic) -> Iterator[TrainingListener]:
+    """The same for the training of a teacher: one bar, or a line at the end of an epoch now and then."""
+    terminal = console.stderr()
+    if terminal.is_interactive:
+        from rich.progress import Progress
+
+        with Progress(console=terminal, transient=True) as bar:
+            task = bar.add_task("training the teacher")
+
+            def move(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
+                text = f"training the teacher, loss {loss:.3f}, accuracy {accuracy:.1%}"
+                bar.update(task, total=epochs, completed=epoch, description=text)
+
+            yield move
+        return
+    last_line_s = clock()
+
+    def write(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
+        nonlocal last_line_s
+        if clock() - last_line_s >= MIN_SECONDS_BETWEEN_LINES:
+            last_line_s = clock()
+            diagnostics.note(f"teacher: epoch {epoch}/{epochs}, loss {loss:.3f}, accuracy {accuracy:.1%}")
+
+    yield write

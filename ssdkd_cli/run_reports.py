@@ -1,0 +1,231 @@
+"""What `ssdkd runs` prints for people: lists, one run in detail, runs side by side, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any
+
+from ssdkd_cli import charts, console
+from ssdkd_cli.progress import duration
+from ssdkd_cli.summary import TITLES, format_metric, print_metrics
+
+if TYPE_CHECKING:
+    from stages.run_verification import Check
+
+_HIGHLIGHTS = (
+    "teacher.model",
+    "student.model",
+    "buffer.capacity",
+    "inversion.method",
+    "inversion.steps",
+    "distillation.steps",
+    "distillation.sampling",
+    "evaluation.data",
+    "run.seed",
+    "run.precision",
+)
+_NUM_WARNINGS = 5
+_LIST_HEADER = ("run", "status", "epoch", "student", "agreement", "time")
+
+
+def print_list(documents: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each run; on a terminal too narrow for that, its name and below it the rest."""
+    rows = [
+        (
+            document["name"],
+            document["status"],
+            _progress(document),
+            _headline(document["student"]),
+            _percent(document["agreement"]),
+            _time(document["seconds"]),
+        )
+        for document in documents
+    ]
+    out = console.stdout()
+    widths = [max(len(cell) for cell in column) for column in zip(_LIST_HEADER, *rows, strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) <= out.width:  # always so off a terminal
+        console.print_rows(_LIST_HEADER, rows)
+        return
+    for name, *cells in rows:
+        out.print(name, style="bold", soft_wrap=True)
+        out.print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths[1:], strict=True)).rstrip())
+
+
+def print_details(document: Mapping[str, Any]) -> None:
+    """One run from top to bottom."""
+    from stages.run_overview import flat
+
+    out = console.stdout()
+    out.print(f"{document['run']}: {document['status']}", style="bold", soft_wrap=True)
+    if document["message"] and document["message"] != document["status"]:
+        out.print(f"  {document['message']}", soft_wrap=True)
+    _print_pairs(
+        {
+            "command": document["command"],
+            "preset": document["preset"],
+            "started": _moment(document["started_s"]),
+            "epoch": _progress(document),
+            "device": document["device"],
+            "agreement": _percent(document["agreement"]),
+            TITLES["ece"]: _percent(document["ece"]),
+        }
+    )
+    if document["teacher"] or document["student"]:
+        _print_heading("Results on real data")
+        print_metrics({role: document[role] for role in ("teacher", "student")})
+    if document["seconds"]:
+        _print_heading("Time")
+        _print_pairs({name: _seconds(value) for name, value in document["seconds"].items()})
+    _print_heading("Settings")
+    config = flat(document["config"])
+    _print_pairs({key: config[key] for key in _HIGHLIGHTS if key in config})
+    _print_heading("Files")
+    _print_pairs({name: _size(size) for name, size in document["files"].items()})
+    if document["warnings"]:
+        _print_heading("Warnings")
+        for message in document["warnings"][-_NUM_WARNINGS:]:
+            out.print(f"  {message}", soft_wrap=True)
+
+
+def print_comparison(document: Mapping[str, Any]) -> None:
+    """Runs as columns, called A, B, C...; results, then settings that differ, then means over seeds."""
+    runs = document["runs"]
+    letters = {run["run"]: _letter(index) for index, run in enumerate(runs)}
+    out = console.stdout()
+    for run in runs:
+        out.print(f"{letters[run['run']]}  {run['run']}  ({_state(run)})", soft_wrap=True)
+    _print_heading("Results")
+    results = {_title(name): [_metric(name, value) for value in values] for name, values in document["metrics"].items()}
+    _print_columns(list(letters.values()), results)
+    _print_heading("Settings that differ")
+    if document["differences"]:
+        settings = {key: [_plain(value) for value in values] for key, values in document["differences"].items()}
+        _print_columns(list(letters.values()), settings)
+    else:
+        out.print("  none")
+    for group in document["seed_groups"]:
+        members = ", ".join(letters[run] for run in group["runs"])
+        seeds = ", ".join(str(seed) for seed in group["seeds"])
+        _print_heading(f"Mean and sample standard deviation of {members} (seeds {seeds})")
+        sign = charts.glyphs_for(out.encoding).plus_minus
+        _print_pairs(
+            {
+                _title(name): f"{_metric(name, value['mean'])} {sign} {_metric(name, value['std'])}"
+                for name, value in group["metrics"].items()
+                if value["std"] > 0  # what no seed changes is above
+            }
+        )
+        if group["left_out"]:
+            left_out = ", ".join(letters[run] for run in group["left_out"])
+            out.print(f"  left out, as not done: {left_out}", soft_wrap=True)
+
+
+def _state(document: Mapping[str, Any]) -> str:
+    """How a run ended; of one that is not done also where: what results it has are of an evaluation before."""
+    status = str(document["status"])
+    return status if status == "done" else f"{status}, epoch {_progress(document)}"
+
+
+def print_checks(checks: Iterable[Check]) -> None:
+    """A row for each file of a run."""
+    console.print_rows(
+        ("file", "state", ""),
+        [(check.file, "sound" if check.is_sound else "DAMAGED", check.message) for check in checks],
+    )
+
+
+def _print_heading(text: str) -> None:
+    console.stdout().print(f"\n{text}", style="bold")
+
+
+def _print_pairs(pairs: Mapping[str, Any]) -> None:
+    known = {key: _plain(value) for key, value in pairs.items() if value not in (None, "-")}
+    width = max((len(key) for key in known), default=0)
+    for key, text in known.items():
+        console.stdout().print(f"  {key:<{width}}  {text}", soft_wrap=True)
+
+
+def _print_columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", overflow="fold")
+    for name, cells in rows.items():
+        table.add_row("  " + name, *cells)
+    console.stdout().print(table)
+
+
+def _letter(index: int) -> str:
+    """A, B, ..., Z, A2, B2, ..."""
+    turn, position = divmod(index, len(ascii_uppercase))
+    return ascii_uppercase[position] + (str(turn + 1) if turn else "")
+
+
+def _title(dotted: str) -> str:
+    """`student.top1` as `student top-1`, `seconds.total` as `time total`."""
+    *owners, name = dotted.split(".")
+    words = ["time" if owner == "seconds" else owner for owner in owners]
+    return " ".join([*words, TITLES.get(name, name.replace("_", " "))])
+
+
+def _metric(dotted: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    owner, _, name = dotted.rpartition(".")
+    if owner == "seconds":
+        return _seconds(value)
+    if owner or name in ("agreement", "ece"):
+        return format_metric(name, value)
+    return f"{value:,.0f}"
+
+
+def _headline(metrics: Mapping[str, Any] | None) -> str:
+    """The metric that a task names first."""
+    if not metrics:
+        return "-"
+    name, value = next(iter(metrics.items()))
+    return f"{TITLES.get(name, name)} {format_metric(name, value)}"
+
+
+def _progress(document: Mapping[str, Any]) -> str:
+    if document["epochs"] is None:
+        return "-"
+    return f"{document['epoch'] or 0} of {document['epochs']}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _time(seconds: Mapping[str, Any] | None) -> str:
+    total = (seconds or {}).get("total")
+    return "-" if total is None else duration(total)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 60 else duration(value)
+
+
+def _moment(time_s: float | None) -> str:
+    return "-" if time_s is None else datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _size(size_bytes: int) -> str:
+    for unit, scale in (("MiB", 2**20), ("KiB", 2**10)):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:.1f} {unit}"
+    return f"{size_bytes} bytes"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(_plain(item) for item in value)}]"
+    return str(value)

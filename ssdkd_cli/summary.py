@@ -1,0 +1,164 @@
+"""What a run comes to, for people: the table after it, the plan before it, mean and spread over seeds."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ssdkd_cli import console
+from ssdkd_cli.progress import duration
+
+TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "num_samples": "images",
+    "ece": "ECE",
+}
+
+
+def series(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document of `--seeds`: every run's summary, and mean and sample standard deviation over those that are done.
+
+    What a run that diverged had reached before is no result. `student` is null unless every run that is done has
+    student metrics (evaluation had real data); std is 0 for one run.
+    """
+    done = [summary for summary in summaries if _status(summary) == "done"]
+    students = [summary.get("student") for summary in done]
+    measured = [student for student in students if student]
+    student = None
+    if measured and len(measured) == len(students):
+        student = {metric: _mean_and_std([each[metric] for each in measured]) for metric in measured[0]}
+    return {
+        "runs": list(summaries),
+        "student": student,
+        "agreement": _mean_and_std([summary.get("agreement") for summary in done]),
+        "ece": _mean_and_std([summary.get("ece") for summary in done]),
+    }
+
+
+def _status(summary: Mapping[str, Any]) -> str:
+    return str(summary.get("status", "done"))
+
+
+def _mean_and_std(values: Sequence[float | None]) -> dict[str, float] | None:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    mean = fmean(known)
+    # Not statistics.stdev: a loss may be NaN.
+    squares = sum((value - mean) ** 2 for value in known)
+    return {"mean": mean, "std": math.sqrt(squares / (len(known) - 1)) if len(known) > 1 else 0.0}
+
+
+def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
+    """After a run: how good teacher and student are, what it cost, where the files are, what to do next."""
+    seconds = summary["seconds"]
+    out = console.stdout()
+    out.print(f"{run_directory}: {summary['status']}", style="bold")
+    out.print(f"{summary['epochs']} epochs in {duration(seconds['total'])} on {summary['device']}")
+    out.print()
+    print_metrics({role: summary.get(role) for role in ("teacher", "student")})
+    if summary.get("agreement") is not None:
+        out.print(f"agreement with the teacher on held-out synthetic images: {summary['agreement']:.1%}")
+        if summary.get("student") is None:
+            out.print("no real images were at hand: accuracy is unknown until `ssdkd evaluate`")
+    stages = ", ".join(
+        f"{stage} {value:.1f} s" for stage, value in seconds.items() if stage != "total" and value is not None
+    )
+    out.print(f"{stages}; {summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer")
+    out.print()
+    _print_files(run_directory)
+
+
+def print_metrics(metrics_by_role: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """A row each for teacher and student, a column for each metric of the task; nothing without any."""
+    measured = {role: metrics for role, metrics in metrics_by_role.items() if metrics}
+    if not measured:
+        return
+    from rich.table import Table
+
+    names = list(next(iter(measured.values())))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in names:
+        table.add_column(TITLES.get(name, name.replace("_", " ")), justify="right")
+    for role, metrics in measured.items():
+        table.add_row(role, *(format_metric(name, metrics.get(name)) for name in names))
+    console.stdout().print(table)
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """A metric as people read it: fractions in percent, losses and counts as they are."""
+    if value is None:
+        return "-"
+    if name == "num_samples":
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
+
+
+def _print_files(run_directory: Path) -> None:
+    """The files a user wants next, and the commands that go on from them."""
+    from stages.run_directory import RunDirectory
+
+    run = RunDirectory(run_directory)
+    out = console.stdout()
+    has_student, has_buffer = run.student_file.is_file(), run.buffer_file.is_file()
+    if has_student:
+        out.print(f"student  {run.student_file}")
+    if has_buffer:
+        out.print(f"buffer   {run.buffer_file}")
+    if not has_student and not has_buffer:  # it ended before it wrote any
+        return
+    out.print("next:")
+    run_text = shlex.quote(str(run_directory))
+    if has_buffer:
+        out.print(f"  ssdkd inspect-buffer {run_text}")
+    if has_student:
+        out.print(f"  ssdkd evaluate {run_text}")
+    elif has_buffer:
+        out.print(f"  ssdkd distill --buffer {run_text}")
+
+
+def print_series(document: Mapping[str, Any]) -> None:
+    """Mean and spread over the seeds that are done, and how the others ended."""
+    out = console.stdout()
+    statuses = [_status(run) for run in document["runs"]]
+    num_done = statuses.count("done")
+    others = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses) if status != "done")
+    if num_done < 2:
+        told = ", ".join(filter(None, [f"{num_done} done", others]))
+        out.print(f"{told}: no mean over seeds", style="bold")
+        return
+    left_out = f" (left out: {others})" if others else ""
+    out.print(f"{num_done} runs, mean ± standard deviation{left_out}", style="bold")
+    values = {f"student {TITLES.get(name, name)}": (name, value) for name, value in (document["student"] or {}).items()}
+    values |= {TITLES.get(name, name): (name, document[name]) for name in ("agreement", "ece") if document[name]}
+    for title, (name, value) in values.items():
+        if name != "num_samples":
+            mean, spread = (format_metric(name, value[key]) for key in ("mean", "std"))
+            out.print(f"  {title}  {mean} ± {spread}")
+
+
+def print_plan(description: Mapping[str, Any]) -> None:
+    """What a run would do and need (`--dry-run`)."""
+    console.print_facts((key.replace("_", " "), _plain(value)) for key, value in description.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_plain(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "-" if value is None else str(value)

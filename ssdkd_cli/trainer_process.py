@@ -1,0 +1,108 @@
+"""The trainer as a process of its own, so that the terminal it was started from is only a viewer.
+
+The terminal's process starts the very command that was typed, with `--no-tui`, in a new session: neither Ctrl-C nor a
+lost connection reaches it. Until its first event the trainer keeps the terminal's output, so that everything that is
+refused is told there as ever. With the first event it says through a pipe where the run is, and from then on writes
+what it has to say to `trainer.log` in the run's directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from stages.events import Event
+from stages.run_directory import RUNS_ROOT, RunDirectory
+
+_PIPE_VARIABLE = "SSDKD_READY_PIPE"
+"""Number of the file descriptor on which a trainer says where its run is; only in a trainer's environment."""
+
+
+class Trainer:
+    """The terminal's end."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """Start `ssdkd` with these arguments."""
+        self._pipe, ready = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ssdkd_cli", *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(ready,),
+                env=os.environ | {_PIPE_VARIABLE: str(ready)},
+                start_new_session=True,
+            )
+        finally:
+            os.close(ready)
+
+    def wait_until_ready(self) -> RunDirectory | None:
+        """The run, as soon as the trainer has begun it; None where it ended without: its exit code tells.
+
+        Ctrl-C is passed on: nothing is running yet that would be worth keeping.
+        """
+        try:
+            with os.fdopen(self._pipe, "rb") as pipe:
+                line = pipe.readline()
+        except KeyboardInterrupt:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+            raise
+        return RunDirectory(Path(json.loads(line)["run"])) if line else None
+
+    def exit_code(self, timeout_s: float | None = None) -> int | None:
+        """The trainer's exit code; None while it works (after waiting for `timeout_s`)."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        return code if code >= 0 else 128 - code  # killed by a signal, in the words of shells
+
+
+class Readiness:
+    """The trainer's end: a listener of its run's events that acts on the first of them."""
+
+    def __init__(self, descriptor: int, *, out: Path | None, resumed: Path | None) -> None:
+        self._descriptor: int | None = descriptor
+        self._out = out
+        self._resumed = resumed
+
+    @classmethod
+    def from_environment(cls, *, out: Path | None, resumed: Path | None) -> Readiness | None:
+        """Where this process is a trainer with a viewer; None elsewhere."""
+        descriptor = os.environ.pop(_PIPE_VARIABLE, "")  # no process of ours inherits it
+        if not descriptor.isdecimal():
+            return None
+        os.set_inheritable(int(descriptor), False)
+        # The terminal that this run was started from may go; that is no reason to stop.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return cls(int(descriptor), out=out, resumed=resumed)
+
+    def __call__(self, event: Event, epoch: int, /) -> None:  # noqa: ARG002
+        """Leave the terminal, and say where the run is (`stages.events.Listener`)."""
+        if self._descriptor is None:
+            return
+        path = self._resumed or self._out or RUNS_ROOT / str(getattr(event, "run", ""))
+        _write_to(RunDirectory(path).trainer_log_file)
+        with suppress(BrokenPipeError):  # the viewer has gone already
+            os.write(self._descriptor, json.dumps({"run": str(path)}).encode() + b"\n")
+        os.close(self._descriptor)
+        self._descriptor = None
+
+
+def _write_to(path: Path) -> None:
+    """Let standard output and standard error of this process end up in a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError:  # the run itself goes on without it
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)

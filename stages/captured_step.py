@@ -1,0 +1,120 @@
+"""A step of training that is run by Python a few times, then recorded, then played without Python.
+
+On a fast device the host needs longer to launch the thousand kernels of a step than the device to run them; a recorded
+step is one launch. A step that can be recorded keeps to three rules:
+
+- What differs between calls is in its inputs, tensors whose shapes stay.
+- What it changes are tensors that outlive it, in place: weights, the optimiser's state, statistics. No Python value.
+- It never looks at a value on the device.
+
+Its outputs are tensors without a history of gradients. They are valid until the next call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from stages.events import Warning
+
+if TYPE_CHECKING:
+    from stages.run import Run
+
+InputsT = TypeVar("InputsT", bound=tuple[Tensor | None, ...])
+"""A named tuple of tensors."""
+OutputsT = TypeVar("OutputsT")
+
+NUM_REHEARSALS = 3
+"""Calls that run as they are before one is recorded. Libraries choose their kernels in them, optimisers allocate."""
+
+
+class Tape(Protocol):
+    """How a device records the work of a step."""
+
+    def rehearse(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, bool]:
+        """Run a step in the surroundings of a recording. Its outputs, and whether it waited for the device."""
+
+    def record(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, Callable[[], None]]:
+        """Record a step without running it. What will hold its outputs, and what plays it.
+
+        May raise anything that the step raises, and more; nothing has run then, and the device is as it was.
+        """
+
+
+class CapturedStep(Generic[InputsT, OutputsT]):
+    """A step that is recorded where the run has a tape, and run as it is where it has none.
+
+    The rehearsals are steps like any other: nothing is run twice and nothing has to be undone. A step that cannot be
+    recorded (data-dependent control flow in a network, say) is run as it is from then on, with a warning.
+    """
+
+    def __init__(self, run: Run, name: str, step: Callable[[InputsT], OutputsT]) -> None:
+        """`name` is what warnings call it."""
+        self._run = run
+        self._name = name
+        self._step = step
+        self._tape = run.tape
+        self._num_rehearsals = 0
+        self._recording: _Recording[InputsT, OutputsT] | None = None
+
+    def __call__(self, inputs: InputsT) -> OutputsT:
+        """Do the step."""
+        if self._recording is not None:
+            return self._recording.play(inputs) if self._recording.fits(inputs) else self._step(inputs)
+        if self._tape is None:
+            return self._step(inputs)
+        if self._num_rehearsals < NUM_REHEARSALS:
+            return self._rehearse(self._tape, inputs)
+        return self._record_and_play(self._tape, inputs)
+
+    def _rehearse(self, tape: Tape, inputs: InputsT) -> OutputsT:
+        outputs, has_waited = tape.rehearse(lambda: self._step(inputs))
+        self._num_rehearsals += 1
+        if has_waited and self._num_rehearsals == NUM_REHEARSALS:  # the first ones may wait for libraries to load
+            self._give_up("it waits for the device")
+        return outputs
+
+    def _record_and_play(self, tape: Tape, inputs: InputsT) -> OutputsT:
+        try:
+            with self._run.charged_to("setup"):
+                self._recording = _Recording(tape, self._step, inputs)
+        except Exception as error:  # a stranger's network is in it: it may fail in ways of its own
+            self._give_up(f"{type(error).__name__}: {error}".splitlines()[0])
+            return self._step(inputs)
+        return self._recording.play(inputs)
+
+    def _give_up(self, reason: str) -> None:
+        self._tape = None
+        self._run.emit(
+            Warning(
+                message=f"{self._name} is not recorded and runs slower: {reason}",
+                hint="the result is the same; run.acceleration=eager records nothing",
+            )
+        )
+
+
+class _Recording(Generic[InputsT, OutputsT]):
+    """A recorded step: tensors that inputs are copied to, the tensors of its outputs, and what plays it."""
+
+    def __init__(self, tape: Tape, step: Callable[[InputsT], OutputsT], inputs: InputsT) -> None:
+        copies = (None if value is None else value.clone() for value in inputs)
+        self._inputs = type(inputs)(*copies)  # type: ignore[arg-type]  # a named tuple takes its fields one by one
+        self._outputs, self._play = tape.record(lambda: step(self._inputs))
+
+    def fits(self, inputs: InputsT) -> bool:
+        """Whether inputs have the shapes and types of those that were recorded."""
+        return _layout(inputs) == _layout(self._inputs)
+
+    def play(self, inputs: InputsT) -> OutputsT:
+        """Do the step again, with other inputs."""
+        for own, given in zip(self._inputs, inputs, strict=True):
+            if own is not None and given is not None:
+                own.copy_(given)
+        self._play()
+        return self._outputs
+
+
+def _layout(inputs: tuple[Tensor | None, ...]) -> list[object]:
+    return [None if value is None else (value.shape, value.dtype) for value in inputs]

@@ -1,0 +1,140 @@
+"""The whole state of a run in one file: tensors as safetensors, everything else as JSON in its metadata.
+
+The file holds no times and no paths, and its metadata is one JSON text under one key (safetensors keeps no order among
+keys), so equal runs give equal bytes. Nothing in it is ever unpickled. It is written a few MiB at a time: nothing of a
+large buffer is copied whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from stages.errors import FileError
+from stages.run_directory import write_atomically
+from stages.tensor_file import TensorData, file_pieces
+
+SCHEMA_VERSION = 1
+
+_PIECE_BYTES = 2**24
+_TYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.float32: "F32",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float64: "F64",
+}
+
+_METADATA_KEY = "ssdkd_checkpoint"
+_TENSOR = "__tensor__"
+_PAIRS = "__pairs__"
+"""How a tensor and a dictionary with keys that are not text are written in the JSON part."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a nested state of dicts, lists, tensors and JSON values (NaN and infinity among them). Atomic.
+
+    Costs the disk's time, and the memory of a piece. Raises StorageError (disk full).
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = _taken_apart(state, "", tensors)
+    metadata = json.dumps({"schema": SCHEMA_VERSION, "state": skeleton}, sort_keys=True)
+    data = {
+        name: TensorData(_TYPES[tensor.dtype], tuple(tensor.shape), _pieces(tensor)) for name, tensor in tensors.items()
+    }
+    write_atomically(path, file_pieces(data, metadata={_METADATA_KEY: metadata}))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote, tensors on the CPU.
+
+    Large tensors are mapped: they come from the disk when they are looked at, and the file is held until the last of
+    them is gone. Raises FileError where the file is missing, damaged, or of another kind or a newer version.
+    """
+    hint = "put it aside to go on from the checkpoint before; `ssdkd runs verify` looks at all files of the run"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: _unless_large(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
+        document = json.loads(metadata[_METADATA_KEY])
+        version, skeleton = document["schema"], document["state"].items()
+    except FileNotFoundError as error:
+        raise FileError(f"no such checkpoint: {path}", hint=hint) from error
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path} is damaged: {error}", hint=hint) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path} is not a checkpoint of a run", hint=hint) from error
+    if version != SCHEMA_VERSION:
+        raise FileError(
+            f"{path} has checkpoint schema {version}, this version reads {SCHEMA_VERSION}",
+            hint="use the version of ssdkd that wrote it",
+        )
+    try:
+        return {key: _put_together(item, tensors) for key, item in skeleton}
+    except KeyError as error:
+        raise FileError(f"{path} is damaged: tensor {error} is missing", hint=hint) from error
+
+
+def _unless_large(tensor: Tensor) -> Tensor:
+    """A copy of a tensor that is mapped: a few numbers that somebody keeps must not hold a file of gigabytes."""
+    return tensor if tensor.nbytes > _PIECE_BYTES else tensor.clone()
+
+
+def _taken_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        assert path not in tensors, f"two tensors of the state would be called {path}"
+        tensors[path] = value
+        return {_TENSOR: path}
+    if isinstance(value, dict):
+        parts = [(key, _taken_apart(item, f"{path}/{key}", tensors)) for key, item in value.items()]
+        if all(isinstance(key, str) for key in value):
+            return dict(parts)
+        return {_PAIRS: [list(part) for part in parts]}
+    if isinstance(value, list | tuple):
+        return [_taken_apart(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
+    return value
+
+
+def _pieces(tensor: Tensor) -> Iterator[npt.NDArray[np.uint8]]:
+    """The bytes of a tensor on any device, some of its elements at a time. A tensor of odd strides is copied first."""
+    for elements in torch.split(tensor.reshape(-1), max(1, _PIECE_BYTES // tensor.element_size())):
+        yield elements.cpu().view(torch.uint8).numpy()
+
+
+def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_put_together(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _PAIRS in value:
+        return {key: _put_together(item, tensors) for key, item in value[_PAIRS]}
+    return {key: _put_together(item, tensors) for key, item in value.items()}
+
+
+def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Give the loaded state of an optimiser the strides of its parameters, as it would have had undisturbed."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

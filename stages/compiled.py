@@ -1,0 +1,72 @@
+"""Parts of a step translated by torch's compiler, where the run asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+
+import torch
+
+from stages.events import Warning
+
+if TYPE_CHECKING:
+    from stages.run import Run
+
+_AT_ONCE = "force_non_lazy_backward_lowering"
+"""Torch's setting for that; not public."""
+
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+
+
+class Compiled(Generic[P, ResultT]):
+    """A function of tensors that is compiled at its second call, or run as it is where that fails.
+
+    The first call runs it as it is, so that what it makes once and keeps is there. A function is compiled as a whole or
+    not at all: where the compiler gives up, on the forward or the backward pass, nothing of it has run.
+    """
+
+    def __init__(self, run: Run, name: str, function: Callable[P, ResultT]) -> None:
+        """`name` is what warnings call it."""
+        self._run = run
+        self._name = name
+        self._function = function
+        self._compiled: Callable[P, ResultT] | None = None
+        self._has_run = False
+        self._is_wanted = run.config.run.acceleration == "compile"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ResultT:
+        """What the function gives."""
+        if not self._is_wanted or not self._has_run:
+            self._has_run = True
+            return self._function(*args, **kwargs)
+        try:
+            if self._compiled is not None:
+                return self._compiled(*args, **kwargs)
+            with self._run.charged_to("setup"), _backward_too():
+                self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
+                return self._compiled(*args, **kwargs)
+        except Exception as error:  # no compiler on the machine, a network it cannot read: each fails in its own way
+            self._give_up(error)
+            return self._function(*args, **kwargs)
+
+    def _give_up(self, error: Exception) -> None:
+        self._is_wanted = False
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        self._run.emit(
+            Warning(
+                message=f"{self._name} is not compiled and runs as it is: {reason}",
+                hint="the result is the same; run.acceleration=auto compiles nothing",
+            )
+        )
+
+
+def _backward_too() -> AbstractContextManager[object]:
+    """Within this context the backward pass is compiled with the forward pass, not when it is first needed."""
+    from torch._functorch import config  # heavy
+
+    if not hasattr(config, _AT_ONCE):  # another version of torch
+        return nullcontext()
+    context: AbstractContextManager[object] = config.patch({_AT_ONCE: True})
+    return context

@@ -1,0 +1,374 @@
+"""The settings of a run: the tables of a preset, checked all at once, before anything heavy is imported.
+
+    config = load(["cifar100-wrn", "fast5"], ["run.epochs=60"])
+
+A preset is TOML. Tables of a fixed meaning are here; the table of a stage has the schema that the stage
+brings, ours as well as a stranger's (`stages.registry`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from stages import registry
+from stages.buffer.config import BufferConfig
+from stages.config_table import Table, rule_error
+from stages.config_warnings import warnings_of
+from stages.distillation.config import DistillationConfig
+from stages.errors import ConfigError, Problem
+from stages.evaluation.config import NO_DATA, EvaluationConfig
+from stages.inversion.config import InversionConfig
+from stages.preset_loading import Settings, config_error, load_file, load_presets, nested
+from stages.preset_schema import parse_override, validate, validate_table
+
+DEFAULT_PRESET = "digits"
+"""What runs when no preset is named."""
+
+
+class RunTable(Table):
+    """The `[run]` table: which stages, for how long, on what."""
+
+    stages: tuple[str, ...] = Field(default=("inversion", "distillation", "evaluation"), min_length=1, strict=False)
+    """Names of the stages of an epoch, in order; each reads the table that bears its name."""
+
+    epochs: PositiveInt = 220
+    """All epochs, warm-up included."""
+
+    warmup_epochs: PositiveInt = 20
+    """Epochs that only fill the buffer; the adversarial term is off until the last of them."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of every random draw."""
+
+    device: str = "auto"
+    """"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N"."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the networks; losses and statistics are fp32 always.
+
+    "auto": bf16 where the device has it in hardware.
+    """
+
+    acceleration: Literal["auto", "eager", "graphs", "compile"] = "auto"
+    """How the steps of training are launched.
+
+    "eager": by Python, one operation after the other; "graphs": recorded once and replayed, on a CUDA device;
+    "compile": by torch's compiler, and recorded too where that is possible. "auto": graphs where there are any, else
+    eager. What cannot be recorded or compiled runs eagerly, with a warning.
+    """
+
+    threads: PositiveInt | Literal["auto"] = "auto"
+    """CPU threads of the arithmetic; "auto": as many as the process may use."""
+
+    eval_every: PositiveInt = 20
+    """Epochs between evaluations; the last epoch is always evaluated."""
+
+    checkpoint_every: PositiveInt = 10
+    """Epochs between checkpoints; a stop and the end always make one."""
+
+    log_every: PositiveInt = 10
+    """Steps of a stage between logged ones; logging waits for the device."""
+
+    @field_validator("device")
+    @classmethod
+    def _device_must_be_known(cls, device: str) -> str:
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
+            raise ValueError("it must be auto, cpu, cuda or cuda:N")
+        return device
+
+    @model_validator(mode="after")
+    def _warmup_must_leave_epochs(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise rule_error(
+                self,
+                "warmup_epochs",
+                "epochs",
+                message="the student learns in the epochs after warm-up, so there must be some",
+                hint="raise `run.epochs` or lower `run.warmup_epochs`",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_must_differ(self) -> Self:
+        if len(set(self.stages)) < len(self.stages):
+            raise rule_error(self, "stages", message="each stage may be named once", hint="remove the repeated name")
+        return self
+
+
+def _eighth_of_height(table: dict[str, Any]) -> int:
+    return int(table["image_shape"][1]) // 8
+
+
+class TaskTable(Table):
+    """The `[task]` table: what the teacher does, and what its inputs look like."""
+
+    kind: str = "classification"
+    """The kind of task: the name of a registered one."""
+
+    num_classes: int = Field(ge=2)
+    """Classes the teacher tells apart, K."""
+
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(strict=False)
+    """Channels, height, width of its inputs."""
+
+    mean: tuple[float, ...] = Field(strict=False)
+    """Mean of each channel, of images in [0, 1], that the teacher was trained with."""
+
+    std: tuple[PositiveFloat, ...] = Field(strict=False)
+    """Standard deviation of each channel, of images in [0, 1], that the teacher was trained with."""
+
+    crop_padding: NonNegativeInt = Field(default_factory=_eighth_of_height)
+    """Zero pixels on each side that a random crop may take in. Default: an eighth of the height."""
+
+    horizontal_flip: bool = True
+    """Whether images are mirrored at random: not where mirrored images are other things (digits)."""
+
+    @model_validator(mode="after")
+    def _normalisation_must_fit_images(self) -> Self:
+        num_channels = self.image_shape[0]
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != num_channels:
+                raise rule_error(
+                    self,
+                    name,
+                    "image_shape",
+                    message=f"there must be one value for each of the {num_channels} channels",
+                    hint="image_shape is channels, height, width",
+                )
+        if any(not 0 <= mean <= 1 for mean in self.mean):
+            raise rule_error(
+                self,
+                "mean",
+                message="images are in [0, 1], so is their mean",
+                hint="divide a mean and std of images in 0..255 by 255",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _crop_must_keep_pixels(self) -> Self:
+        if self.crop_padding >= min(self.image_shape[1:]):
+            raise rule_error(
+                self,
+                "crop_padding",
+                "image_shape",
+                message="the padding must be smaller than the image, or crops may hold nothing of it",
+                hint="an eighth of the height is usual",
+            )
+        return self
+
+
+class TeacherTable(Table):
+    """The `[teacher]` table: the trained network."""
+
+    model: str
+    """Its architecture: a built-in name, `torchvision:NAME`, a plugin's, or `path/to/file.py:factory`."""
+
+    weights: str = "auto"
+    """Its file; "auto": one shipped with the presets, else one in the user's cache."""
+
+    trained_on: str | None = None
+    """Its data set, part of the file name that "auto" looks for: `<model>-<trained_on>.safetensors`."""
+
+
+class StudentTable(Table):
+    """The `[student]` table: the network that learns."""
+
+    model: str
+    """Its architecture, named as the teacher's."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a run, checked. Two are equal when all their values are."""
+
+    run: RunTable
+    task: TaskTable
+    teacher: TeacherTable
+    student: StudentTable
+    inversion: InversionConfig
+    buffer: BufferConfig
+    distillation: DistillationConfig
+    evaluation: EvaluationConfig
+    plugin_tables: Mapping[str, BaseModel]
+    """The tables of stages that others bring, by their names."""
+
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """Settings that have no effect, each with the reason."""
+
+    settings: Settings = field(default_factory=Settings, compare=False, repr=False)
+    """What was set, and where; the rest are defaults."""
+
+    def stage_table(self, name: str) -> BaseModel:
+        """The table of a stage of this run."""
+        return self.tables()[name]
+
+    def tables(self) -> dict[str, BaseModel]:
+        """All tables by name."""
+        return {name: getattr(self, name) for name in _OWN_TABLES} | dict(self.plugin_tables)
+
+    @property
+    def num_distillation_steps(self) -> int:
+        """T_kd, student updates per epoch: `distillation.steps`, or what "auto" stands for."""
+        if self.distillation.steps != "auto":
+            return self.distillation.steps
+        return max(4, round(400 * self.buffer.capacity / 50_000))
+
+    def to_toml(self) -> str:
+        """The complete preset, defaults written out: loading it gives an equal Config."""
+        tables = {name: table.model_dump(mode="json", exclude_none=True) for name, table in self.tables().items()}
+        if not tables["inversion"]["options"]:
+            del tables["inversion"]["options"]
+        return _arrays_on_one_line(tomli_w.dumps(tables))
+
+
+_OWN_TABLES: dict[str, type[Table]] = {
+    "run": RunTable,
+    "task": TaskTable,
+    "teacher": TeacherTable,
+    "student": StudentTable,
+    "inversion": InversionConfig,
+    "buffer": BufferConfig,
+    "distillation": DistillationConfig,
+    "evaluation": EvaluationConfig,
+}
+
+_REGISTERED_NAMES = {
+    "task.kind": "tasks",
+    "teacher.model": "models",
+    "student.model": "models",
+    "inversion.method": "methods",
+    "inversion.generator": "generators",
+    "evaluation.data": "datasets",
+}
+"""Keys whose value must be known to the registry, and the group it is looked up in."""
+
+
+def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | None = None) -> Config:
+    """The settings of presets, the later over the earlier, with `key=value` overrides (`--set`) on top.
+
+    A preset is the name of a shipped one, or a path ending in `.toml`, relative to `base` (default: the
+    current folder). No preset: the default one. Raises ConfigError with all problems at once, FileError for a
+    preset file that is missing or unreadable.
+    """
+    schemas = _schemas()
+    problems: list[Problem] = []
+    overriding: list[tuple[str, Any]] = []
+    for text in overrides:
+        try:
+            overriding.append(parse_override(text, schemas, place="--set"))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    try:
+        settings = load_presets(tuple(presets) or (DEFAULT_PRESET,), base=base)
+    except ConfigError as error:
+        raise config_error([*error.problems, *problems]) from error
+    if not settings.is_whole:
+        problem = Problem(
+            f"only overlays were given: {', '.join(presets)}",
+            f"name the preset they go on first, for example: --preset {DEFAULT_PRESET} --preset {presets[0]}",
+        )
+        raise config_error([problem, *problems])
+    for key, value in overriding:
+        settings = settings.overlaid(nested(key, value), place="--set")
+    return _config(settings, problems)
+
+
+def check(preset: str, base: Path | None = None) -> Config:
+    """Load one preset by itself, an overlay on top of the default preset. Raises as `load`."""
+    if load_presets([preset], base=base).is_whole:
+        return load([preset], base=base)
+    # What has no effect depends on the preset beneath, which is another in earnest.
+    return replace(load([DEFAULT_PRESET, preset], base=base), warnings=())
+
+
+def from_file(path: Path) -> Config:
+    """The settings in one file, such as a run's `config.toml`. Raises as `load`."""
+    return _config(load_file(path), [])
+
+
+def with_values(config: Config, values: Mapping[str, Any], *, place: str = "--set") -> Config:
+    """A copy with other values for some dotted keys; `place` is who says so, for errors. Raises as `load`."""
+    settings = config.settings
+    for key, value in values.items():
+        settings = settings.overlaid(nested(key, value), place=place)
+    return _config(settings, [])
+
+
+def _schemas() -> dict[str, type[BaseModel]]:
+    """The schema of every table that any preset may have."""
+    brought = {spec.name: spec.schema or Table for spec in registry.all_specs("stages")}
+    return _OWN_TABLES | {name: schema for name, schema in brought.items() if name not in _OWN_TABLES}
+
+
+def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
+    """Settings held against all schemas and the registry; `problems` were found before."""
+    stages = _as_texts(settings.value("run.stages"))
+    tables, table_problems = validate(settings, _schemas(), [*_OWN_TABLES, *stages])
+    found = [*problems, *table_problems, *_unregistered_names(settings)]
+    options, option_problems = _method_options(settings)
+    found += option_problems
+    if found:
+        raise config_error(list(dict.fromkeys(found)))
+    own: dict[str, Any] = {name: tables.pop(name) for name in _OWN_TABLES}
+    own["inversion"] = own["inversion"].model_copy(update={"options": options})
+    config = Config(**own, plugin_tables=tables, settings=settings)
+    return replace(config, warnings=warnings_of(config))
+
+
+def _arrays_on_one_line(toml: str) -> str:
+    # tomli_w puts each item on a line of its own. A line never ends with `[` or `,` inside of a string.
+    toml = re.sub(r"\[\n\s*", "[", toml)
+    return re.sub(r",\n\s*", ", ", re.sub(r",\n\s*\]", "]", toml))
+
+
+def _unregistered_names(settings: Settings) -> list[Problem]:
+    """Names among the values that no installed part of ssdkd bears."""
+    wanted = [("run.stages", "stages", name) for name in _as_texts(settings.value("run.stages"))]
+    for key, group in _REGISTERED_NAMES.items():
+        wanted += [(key, group, name) for name in _as_texts(settings.value(key))]
+    problems = []
+    for key, group, name in wanted:
+        if key == "evaluation.data" and name == NO_DATA:
+            continue
+        try:
+            registry.find(group, name, where=key)
+        except ConfigError as error:
+            place = f" in {settings.place_of(key)}"
+            problems += [Problem(problem.message + place, problem.hint) for problem in error.problems]
+    return problems
+
+
+def _as_texts(value: Any) -> list[str]:
+    """The strings in a value that has not been validated yet."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [text for text in values if isinstance(text, str)]
+
+
+def _method_options(settings: Settings) -> tuple[dict[str, Any], list[Problem]]:
+    """`inversion.options`, completed by the schema that the inversion method brings."""
+    key = "inversion.options"
+    method = settings.value("inversion.method") or InversionConfig().method
+    values = settings.value(key) or {}
+    if not isinstance(method, str) or not isinstance(values, Mapping):
+        return {}, []  # told with the table
+    try:
+        schema = registry.find("methods", method, where="inversion.method").spec.schema or Table
+    except ConfigError:
+        return {}, []  # told with the other unregistered names
+    options, problems = validate_table(key, values, {key: schema}, settings)
+    return {} if options is None else options.model_dump(mode="json", exclude_none=True), problems

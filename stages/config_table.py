@@ -1,0 +1,31 @@
+"""The base of every table of a preset, and how a table's own rules report the keys they concern."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+RULE_ERROR = "preset_rule"
+"""Type of the pydantic error that `rule_error` makes."""
+
+
+class Table(BaseModel):
+    """A frozen table of a preset. Unknown keys, wrong types, NaN and infinity are errors; nothing is coerced.
+
+    A stranger's stage or method derives its schema from this class too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def rule_error(table: Table, *keys: str, message: str, hint: str) -> PydanticCustomError:
+    """The error a table raises when values that are fine alone contradict each other.
+
+    `keys` are the keys of the table that are involved, the one to blame first. They are told with their
+    values; `message` says what is wrong with these together.
+    """
+    values = {key: getattr(table, key) for key in keys}
+    context: dict[str, Any] = {"values": values, "message": message, "hint": hint}
+    return PydanticCustomError(RULE_ERROR, "{message}", context)

@@ -1,0 +1,134 @@
+"""Settings that someone wrote down and that change nothing, given the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.evaluation.config import NO_DATA
+from stages.preset_schema import shown
+
+if TYPE_CHECKING:
+    from stages.config import Config
+
+
+@dataclass(frozen=True)
+class _Idle:
+    """Keys that have no effect while `holds` is true, because of what `reason` says."""
+
+    keys: tuple[str, ...]
+    holds: Callable[[Config], bool]
+    reason: str
+
+
+_IDLE = (
+    _Idle(
+        ("distillation.alpha", "distillation.beta", "distillation.epsilon", "distillation.weight_loss"),
+        lambda config: config.distillation.sampling == "uniform",
+        'distillation.sampling is "uniform"',
+    ),
+    _Idle(
+        ("distillation.beta", "distillation.epsilon", "distillation.weight_loss"),
+        lambda config: config.distillation.sampling == "priority" and config.distillation.alpha == 0,
+        "distillation.alpha is 0, which is uniform sampling",
+    ),
+    _Idle(
+        ("distillation.weight_loss",),
+        lambda config: config.distillation.sampling == "priority" and config.distillation.beta == 0,
+        "distillation.beta is 0, which makes all weights 1",
+    ),
+    _Idle(
+        ("distillation.delta_temperature",),
+        lambda config: config.distillation.sampling == "uniform" and config.buffer.eviction == "oldest",
+        "nothing depends on the priorities of uniformly sampled images of which the oldest leave",
+    ),
+    _Idle(
+        ("inversion.gamma",),
+        lambda config: not config.inversion.difficulty,
+        "inversion.difficulty is false",
+    ),
+    _Idle(
+        ("inversion.targets", "inversion.diversity", "inversion.difficulty", "inversion.gamma"),
+        lambda config: config.inversion.task_weight == 0,
+        "inversion.task_weight is 0",
+    ),
+    _Idle(
+        ("inversion.bn_momentum",),
+        lambda config: config.inversion.bn_weight == 0,
+        "inversion.bn_weight is 0",
+    ),
+    _Idle(
+        ("inversion.reset_epoch",),
+        lambda config: config.inversion.reset_epoch > config.run.epochs,
+        "the run has fewer epochs",
+    ),
+    _Idle(
+        (
+            "evaluation.root",
+            "evaluation.split",
+            "evaluation.resize",
+            "evaluation.download",
+            "evaluation.select_best",
+        ),
+        lambda config: config.evaluation.data == NO_DATA,
+        'evaluation.data is "none"',
+    ),
+)
+
+
+def warnings_of(config: Config) -> tuple[str, ...]:
+    """A sentence for each setting without effect; a default, even written out in a file, stays untold."""
+    warnings: dict[str, str] = {}
+    for idle in _IDLE:
+        if not idle.holds(config):
+            continue
+        for key in idle.keys:
+            if key not in warnings and _is_deliberate(config, key):
+                warnings[key] = _told(config, key, idle.reason)
+    for key in _keys_of_stages_left_out(config):
+        warnings.setdefault(key, _told(config, key, f"`{key.partition('.')[0]}` is not in run.stages"))
+    return (*warnings.values(), *_surplus(config))
+
+
+def _keys_of_stages_left_out(config: Config) -> list[str]:
+    """Keys of stages that do not run, where they were given on the command line.
+
+    A preset that is used for a part of the chain has tables for the rest, and rightly so.
+    """
+    left_out = {"inversion", "distillation", "evaluation", *config.plugin_tables} - set(config.run.stages)
+    return [
+        key
+        for key, place in config.settings.places.items()
+        if place.startswith("--") and "." in key and key.partition(".")[0] in left_out
+    ]
+
+
+def _surplus(config: Config) -> list[str]:
+    capacity, batch_size = config.buffer.capacity, config.inversion.batch_size
+    if capacity >= batch_size or "inversion" not in config.run.stages:
+        return []
+    lost = batch_size - capacity
+    return [f"`buffer.capacity` is {capacity}: {lost} of each call's {batch_size} images are dropped at once"]
+
+
+def _is_deliberate(config: Config, key: str) -> bool:
+    place = config.settings.places.get(key)
+    if place is None:
+        return False
+    return place.startswith("--") or _value(config, key) != _default(config, key)
+
+
+def _told(config: Config, key: str, reason: str) -> str:
+    value, place = shown(_value(config, key)), config.settings.place_of(key)
+    return f"`{key}` is {value} in {place} and has no effect: {reason}"
+
+
+def _value(config: Config, key: str) -> Any:
+    table, _, name = key.partition(".")
+    return getattr(config.tables()[table], name.partition(".")[0])
+
+
+def _default(config: Config, key: str) -> Any:
+    table, _, name = key.partition(".")
+    return type(config.tables()[table]).model_fields[name].get_default()

@@ -1,0 +1,167 @@
+"""Asking a running run to do something: requests in `control.jsonl`, answers in `events.jsonl`.
+
+Whoever asks appends one line, `{"id": ..., "action": ...}`. The trainer reads them at its safe points and
+answers each with a `control_acknowledged` event that carries the id. Neither side waits for the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from stages.errors import ConfigError, FileError
+from stages.events import ControlAcknowledged
+from stages.run_directory import LIVE_STATUSES, RunDirectory, parse_event
+
+ACTIONS = ("pause", "resume", "checkpoint", "stop")
+
+_POLL_S = 0.1
+# An answer may come before anyone waits for it: so much of the events before the wait is looked through, too.
+_LOOK_BACK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asked of the run. The action may be one that this version does not know."""
+
+    id: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The run's answer to a request."""
+
+    id: str
+    action: str
+    accepted: bool
+    message: str
+
+
+def send_request(run: RunDirectory, action: str) -> str:
+    """Append a request to the run's control file; returns the id that its acknowledgement will carry.
+
+    Raises ConfigError for an unknown action or a run that no process is working on, FileError where the
+    control file cannot be written.
+    """
+    if action not in ACTIONS:
+        near = get_close_matches(action, ACTIONS, n=1)
+        raise ConfigError(
+            f"unknown action `{action}`",
+            hint=f"did you mean `{near[0]}`?" if near else f"actions: {', '.join(ACTIONS)}",
+        )
+    refuse_idle(run, action)
+    request_id = secrets.token_hex(8)
+    line = json.dumps({"id": request_id, "action": action}).encode() + b"\n"
+    try:
+        descriptor = os.open(run.control_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # somebody's torn line must not swallow ours
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {run.control_file}: {error.strerror or error}",
+            hint="a run is controlled by those who may write into its directory",
+        ) from error
+    return request_id
+
+
+def wait_for_acknowledgement(
+    run: RunDirectory,
+    request_id: str,
+    timeout_s: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Acknowledgement | None:
+    """The answer to a request, or None where none comes within `timeout_s` or the run ends without one."""
+    deadline_s = clock() + timeout_s
+    tail = _LineTail(run.events_file, look_back_bytes=_LOOK_BACK_BYTES)
+    while True:
+        # Liveness before the lines: an answer written just before the end is then still found.
+        is_last_look = not run.is_alive() or clock() >= deadline_s
+        for line in tail.poll():
+            event = parse_event(line)
+            if event and event["kind"] == ControlAcknowledged.kind and event.get("id") == request_id:
+                return Acknowledgement(
+                    id=request_id,
+                    action=str(event.get("action")),
+                    accepted=bool(event.get("accepted")),
+                    message=str(event.get("message") or ""),
+                )
+        if is_last_look:
+            return None
+        sleep(_POLL_S)
+
+
+def refuse_idle(run: RunDirectory, action: str) -> None:
+    """Raise ConfigError where no process works on the run, so that nobody would answer."""
+    status = run.status()
+    if status in LIVE_STATUSES:
+        return
+    hint = f"`ssdkd run --resume {run.path}` goes on with it" if status in ("dead", "stopped") else None
+    raise ConfigError(f"cannot {action} {run.path}: it is not running, its status is {status}", hint=hint)
+
+
+class ControlReader:
+    """The trainer's end: the requests that arrived since the last look.
+
+    Make it right after taking the run's lock. It starts at the end of the file: what was asked of an earlier
+    process of the run is not carried out again by this one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tail = _LineTail(path, look_back_bytes=0)
+
+    def poll(self) -> list[Request]:
+        """New requests, oldest first; other lines are skipped. Costs one stat while nothing is new."""
+        return [request for line in self._tail.poll() if (request := _parse_request(line)) is not None]
+
+
+def _parse_request(line: bytes) -> Request | None:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    request_id, action = fields.get("id"), fields.get("action")
+    if not isinstance(request_id, str) or not isinstance(action, str):
+        return None
+    return Request(request_id, action)
+
+
+class _LineTail:
+    """The lines that were appended to a file since the last look; a torn line waits for its newline."""
+
+    def __init__(self, path: Path, *, look_back_bytes: int) -> None:
+        self._path = path
+        self._offset = max(0, self._size() - look_back_bytes)
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
+    def poll(self) -> list[bytes]:
+        """Whole new lines, without their newlines."""
+        size = self._size()
+        self._offset = min(self._offset, size)  # somebody cut the file
+        if size == self._offset:
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            *lines, torn = file.read().split(b"\n")
+            self._offset = file.tell() - len(torn)
+        return lines

@@ -1,0 +1,109 @@
+"""Recording a step on a CUDA device, as a CUDA graph.
+
+Nothing here runs where there is no such device; `stages.captured_step` says what is recorded and when.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+OutputsT = TypeVar("OutputsT")
+
+_FIRST_TORCH = "2.13"
+"""Before it the allocator and the generator of a device stay unusable after a recording that failed."""
+
+_WAITED = "called a synchronizing CUDA operation"
+_ABOUT_ITSELF = "Synchronization debug mode"
+"""Of the warnings that torch gives while it watches for waits: that there was one, and that it may miss some."""
+
+
+def can_record(device: torch.device) -> bool:
+    """Whether steps on the device can be recorded by this version of torch."""
+    return device.type == "cuda" and torch.__version__ >= _FIRST_TORCH
+
+
+class CudaTape:
+    """Records steps as CUDA graphs, on a stream of its own and with one memory pool for all of them.
+
+    Steps with one tape must not be played at the same time: what one of them leaves in the pool between its kernels
+    another may overwrite. Inputs, outputs and everything that outlives a step are safe.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def rehearse(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, bool]:
+        """Run the step on the stream that records: autograd remembers the stream on which a leaf was last used.
+
+        Memory may change hands between the two streams without being marked: each waits for the other before it runs
+        anything new.
+        """
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream), _noting_waits() as waits:
+            outputs = step()
+        current.wait_stream(self._stream)
+        return outputs, bool(waits)
+
+    def record(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, Callable[[], None]]:
+        """Capture the step. Random layers will draw from the device's default generator as it is at each replay."""
+        graph = torch.cuda.CUDAGraph()
+        first_error: Exception | None = None
+        try:
+            with (
+                torch.cuda.device(self._device),
+                _no_collection(),
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+            ):
+                try:
+                    outputs = step()
+                except Exception as error:
+                    first_error = error
+                    raise
+        except Exception as error:
+            graph.reset()
+            self._pool = torch.cuda.graph_pool_handle()
+            # A capture that is ended broken raises an error of its own, which says less.
+            raise first_error or error from None
+        return outputs, graph.replay
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection in this context: a graph or an event that dies while a stream records breaks it."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def _noting_waits() -> Iterator[list[str]]:
+    """The context's waits for the device, as far as torch notices them; known when it ends. Other warnings pass."""
+    waits: list[str] = []
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    for warning in caught:
+        message = str(warning.message)
+        if _WAITED in message:
+            waits.append(f"{warning.filename}:{warning.lineno}")
+        elif _ABOUT_ITSELF not in message:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -1,0 +1,95 @@
+"""What a labelled data set is, and how one is loaded by name and checked against the task.
+
+Legend: N images, C channels, H W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stages.errors import FileError
+from stages.registry import find
+
+if TYPE_CHECKING:
+    from stages.config import TaskTable
+
+UNSPLIT = "all"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """One split of a data set, whole and in memory; images are not normalised."""
+
+    images_NCHW: Tensor
+    """uint8 [N, C, H, W]."""
+
+    labels_N: Tensor
+    """int64 [N], from 0 to K - 1."""
+
+    class_names: tuple[str, ...] | None
+    """In the order of the labels, where the data set knows them."""
+
+    name: str
+    split: str
+    """The part of the data set these are; `UNSPLIT` where it has no parts."""
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+def load_data(
+    name: str, *, root: Path | None, split: str, task: TaskTable, resize: bool = False, download: bool = False
+) -> LabelledImages:
+    """The split of the data set that the registry knows as `name`, checked to fit the task.
+
+    A data set is a callable `(root, split, *, image_shape, resize, download) -> LabelledImages`.
+
+    Raises FileError where the data is missing, unreadable, or has another image shape or number of classes
+    than the task; ConfigError where no data set has the name or the settings make no sense.
+    """
+    found = find("datasets", name, where="evaluation.data")
+    load = found.spec.load()
+    image_shape = (task.image_shape[0], task.image_shape[1], task.image_shape[2])
+    data: LabelledImages = load(
+        root, split, image_shape=image_shape, resize=resize, download=download, **found.arguments
+    )
+    assert data.images_NCHW.dtype == torch.uint8
+    assert data.labels_N.dtype == torch.int64
+    _check_shape(data, image_shape)
+    _check_classes(data, task.num_classes, root)
+    return data
+
+
+def _check_shape(data: LabelledImages, image_shape: tuple[int, int, int]) -> None:
+    shape = tuple(data.images_NCHW.shape[1:])
+    if shape != image_shape:
+        raise FileError(
+            f"images of `{data.name}` are {list(shape)}, but `task.image_shape` is {list(image_shape)}",
+            hint=f"set `task.image_shape` to {list(shape)} if that is what the teacher takes, "
+            "or choose another `evaluation.data`",
+        )
+
+
+def _check_classes(data: LabelledImages, num_classes: int, root: Path | None) -> None:
+    where = f"`{data.name}`" if root is None else f"`{data.name}` in {root}"
+    if len(data) == 0:
+        raise FileError(f"{where} has no images in its split `{data.split}`", hint="choose `evaluation.split`")
+    if data.class_names is not None:
+        classes = len(data.class_names)
+        if classes != num_classes:
+            shown = ", ".join(data.class_names[:3]) + (", ..." if classes > 3 else "")
+            raise FileError(
+                f"{where} has {classes} classes ({shown}), but `task.num_classes` is {num_classes}",
+                hint="the data must have the teacher's classes, all of them, in the teacher's order",
+            )
+    lowest, highest = int(data.labels_N.min()), int(data.labels_N.max())
+    if lowest < 0 or highest >= num_classes:
+        raise FileError(
+            f"{where} has labels from {lowest} to {highest}, but `task.num_classes` is {num_classes}",
+            hint="the data must have the teacher's classes, in the teacher's order",
+        )

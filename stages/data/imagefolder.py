@@ -1,0 +1,143 @@
+"""Images in class folders: `root/split/<class>/*.png`, or `root/<class>/*.png` without a split folder.
+
+The class folders' names in alphabetical order are the classes 0 to K - 1. Any file below a class folder that
+Pillow knows by its suffix is an image of the class; hidden files and others are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from stages.data.dataset import UNSPLIT, LabelledImages
+from stages.device import num_usable_cpus
+from stages.errors import ConfigError, FileError
+
+PILLOW_MODES = {1: "L", 3: "RGB"}
+SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+
+
+def load_imagefolder(
+    root: Path | None,
+    split: str,
+    *,
+    image_shape: tuple[int, int, int],
+    resize: bool,
+    download: bool,  # noqa: ARG001
+) -> LabelledImages:
+    """All images of a split as uint8 [N, C, H, W], converted to grey or RGB as the task takes them.
+
+    Where `resize`, an image of another height or width is scaled until it covers H x W and its centre cut
+    out. Raises ConfigError without a root or for a number of channels that pictures do not have; FileError
+    for a missing folder, one without classes or images, a file that is no readable image, an image of
+    another size.
+    """
+    if root is None:
+        raise ConfigError(
+            "`evaluation.data = imagefolder` needs `evaluation.root`",
+            hint="`--set evaluation.root=DIR`, the folder that holds one folder a class",
+        )
+    channels, height, width = image_shape
+    if channels not in PILLOW_MODES:
+        raise ConfigError(
+            f"image folders hold grey (1) or RGB (3) images, but `task.image_shape` has {channels} channels",
+            hint="a data set of another kind can be added as a plugin of the group ssdkd.datasets",
+        )
+    root = root.expanduser()
+    base = root / split if (root / split).is_dir() else root
+    classes = _class_folders(root, base, split)
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, folder in enumerate(classes):
+        found = _image_files(folder)
+        if not found:
+            raise FileError(f"no images in the class folder {folder}", hint="remove the folder or put its images in")
+        paths += found
+        labels += [label] * len(found)
+
+    pixels_NHWC = np.empty((len(paths), height, width, channels), dtype=np.uint8)
+
+    def decode(index: int) -> None:
+        pixels_NHWC[index] = _decode(paths[index], image_shape, resize=resize)
+
+    with ThreadPoolExecutor(num_usable_cpus()) as pool:
+        for _ in pool.map(decode, range(len(paths))):
+            pass  # drawn one by one so that the first unreadable file is the one named
+    images_NCHW = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
+    names = tuple(folder.name for folder in classes)
+    part = UNSPLIT if base == root else split
+    return LabelledImages(images_NCHW, torch.tensor(labels), names, "imagefolder", part)
+
+
+def _class_folders(root: Path, base: Path, split: str) -> list[Path]:
+    if not root.is_dir():
+        raise FileError(f"no such folder: {root}", hint="set `evaluation.root` to the folder with the images")
+    try:
+        folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise FileError(f"cannot read the folder {base}: {error.strerror}", hint="check its permissions") from error
+    if not folders:
+        raise FileError(f"no class folders in {base}", hint="images are expected in ROOT/SPLIT/CLASS/ or ROOT/CLASS/")
+    names = [folder.name for folder in folders]
+    if base == root and SPLIT_NAMES.issuperset(names):
+        raise FileError(
+            f"{root} has no folder for the split `{split}`",
+            hint=f"it has {', '.join(names)}: choose with `evaluation.split`",
+        )
+    return folders
+
+
+def _image_files(folder: Path) -> list[Path]:
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+    )
+
+
+def _decode(path: Path, image_shape: tuple[int, int, int], *, resize: bool) -> np.ndarray:
+    """The pixels of a file, uint8 [H, W, C]."""
+    channels, height, width = image_shape
+    try:
+        with Image.open(path) as opened:
+            image = _to_mode(opened, PILLOW_MODES[channels])
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        # Pillow's plugins raise SyntaxError and ValueError for damaged files.
+        raise FileError(
+            f"cannot read the image {path}: {error}",
+            hint="replace the file, or remove it from the class folder",
+        ) from error
+    if image.size != (width, height):
+        if not resize:
+            raise FileError(
+                f"{path} is {image.height} x {image.width} pixels, but `task.image_shape` wants {height} x {width}",
+                hint="`--set evaluation.resize=true` scales and centre-crops every image",
+            )
+        image = _cover(image, height, width)
+    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range")
+    if image.mode.startswith("I;16"):
+        # Pillow cuts 16-bit grey off at 255 instead of scaling it.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert(mode)
+
+
+def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Scale (bilinear, antialiased) until the image just covers H x W, then cut out the centre."""
+    scale = max(height / image.height, width / image.width)
+    scaled_height = max(height, int(image.height * scale))
+    scaled_width = max(width, int(image.width * scale))
+    scaled = image.resize((scaled_width, scaled_height), Image.Resampling.BILINEAR)
+    top, left = round((scaled_height - height) / 2), round((scaled_width - width) / 2)
+    return scaled.crop((left, top, left + width, top + height))

@@ -1,0 +1,129 @@
+"""The machine a run is on: which device, which precision, how many threads, and a heap that stays warm."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from stages.cuda_graph import can_record
+from stages.errors import MachineError
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+"""Parameters of glibc's mallopt(3), from malloc.h."""
+
+
+def keep_heap_warm() -> bool:
+    """Tell glibc to keep freed memory instead of returning it to the kernel at every training step.
+
+    Activations of tens of MiB are freed and allocated again at each step; by default glibc unmaps them and the kernel
+    zeroes the pages anew, which costs up to half of the time on a CPU. True where it took effect (Linux with glibc).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def num_usable_cpus() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for. Raises MachineError where there is none."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise MachineError(
+            f"no such device: `{name}`, this machine has no usable CUDA device",
+            hint="use --device cpu, or install a torch build and a driver that fit (`ssdkd doctor` shows both)",
+        )
+    index = int(name.partition(":")[2] or 0)
+    num_devices = torch.cuda.device_count()
+    if index >= num_devices:
+        raise MachineError(
+            f"no such device: `{name}`, this machine has {num_devices} CUDA device(s)",
+            hint=f"use cuda:0 to cuda:{num_devices - 1}",
+        )
+    return torch.device("cuda", index)
+
+
+@contextmanager
+def out_of_memory_is_told() -> Iterator[None]:
+    """Where the device runs out of memory in this context, MachineError is raised, with what to do about it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"the device is out of memory: {error}",
+            hint="lower inversion.batch_size, distillation.batch_size or buffer.capacity",
+        ) from error
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware, decided from what it is and never by timing."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AMX"):
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """ "fp32" or "bf16": `auto` is bf16 where the device has it in hardware."""
+    if precision != "auto":
+        return precision
+    return "bf16" if has_fast_bf16(device) else "fp32"
+
+
+def resolve_acceleration(acceleration: str, device: torch.device) -> str:
+    """ "eager", "graphs" or "compile": `auto` is graphs where the device can record them; elsewhere there are none."""
+    if acceleration in ("auto", "graphs"):
+        return "graphs" if can_record(device) else "eager"
+    return acceleration
+
+
+def prepare_device(device: torch.device) -> None:
+    """Settings of a CUDA device for the whole process; a CPU needs none."""
+    if device.type != "cuda":
+        return
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True  # shapes are the same in every step: the fastest kernels are worth a search
+    # fp32 is what it says: TF32 would cut it to 11 bits. Networks in a hurry run in bf16.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def resident_memory_mib(device: torch.device) -> float | None:
+    """Memory the process holds: on the device for CUDA, resident set otherwise [MiB]."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device) / 2**20
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a kernel file, read each epoch
+            pages = int(file.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def utilisation(device: torch.device, *, elapsed_s: float, cpu_s: float) -> float | None:
+    """Share of the device in use, in [0, 1]: NVML's word for a CUDA device, else CPU time over threads and time."""
+    if device.type == "cuda":
+        try:
+            return torch.cuda.utilization(device) / 100
+        except Exception:  # nvidia-ml-py is optional, and its errors (a partitioned GPU) are of a kind of their own
+            return None
+    if elapsed_s <= 0:
+        return None
+    return min(1.0, cpu_s / (elapsed_s * torch.get_num_threads()))

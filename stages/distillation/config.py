@@ -1,0 +1,93 @@
+"""Settings of stage 2: how the student learns from the buffer."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from stages.config_table import Table, rule_error
+
+
+class DistillationConfig(Table):
+    """The `[distillation]` table: the student's updates of one epoch (Algorithm 1, lines 16-23; Eq. 4-6)."""
+
+    steps: PositiveInt | Literal["auto"] = "auto"
+    """Student updates per epoch, T_kd; "auto": 400 * capacity / 50,000, at least 4.
+
+    Not stated in the paper: the best fit to its times (40 at 5,000 images).
+    """
+
+    batch_size: PositiveInt = 256
+    """Images drawn per update."""
+
+    lr: PositiveFloat = 0.2
+    """SGD's rate at the start; a cosine takes it to lr_min over the epochs after warm-up."""
+
+    lr_min: NonNegativeFloat = 2e-4
+    """SGD's rate at the end."""
+
+    weight_decay: NonNegativeFloat = 1e-4
+    """SGD's weight decay."""
+
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """SGD's momentum."""
+
+    views: NonNegativeInt = 0
+    """Augmented views kept of each buffered image with the teacher's logits; 0: a fresh view, and a teacher pass, at
+    every draw.
+
+    Not in the paper: saves most of the teacher's work where an image is drawn far more often than this.
+    """
+
+    temperature: PositiveFloat = 20.0
+    """Temperature T of the loss T^2 KL(teacher || student)."""
+
+    sampling: Literal["priority", "uniform"] = "priority"
+    """How images are drawn from the buffer: by Eq. 6, or all alike (Table 4's baseline)."""
+
+    alpha: NonNegativeFloat = 0.6
+    """Exponent of the priorities in Eq. 6; 0 is uniform. Not stated in the paper: prioritised replay's."""
+
+    beta: NonNegativeFloat = 0.4
+    """Exponent of the importance-sampling weight in Eq. 5; alpha * beta must stay below 1.
+
+    Not stated in the paper: prioritised replay's, kept constant.
+    """
+
+    epsilon: PositiveFloat = 1e-6
+    """Keeps every image drawable in Eq. 6. Not stated in the paper."""
+
+    delta_temperature: PositiveFloat = 1.0
+    """Temperature of the KL in the priority delta (Eq. 4). Not stated in the paper: 1."""
+
+    weight_loss: bool = False
+    """Whether the loss too is weighted by Eq. 5's w, divided by its largest.
+
+    Not stated in the paper, whose w enters the priority only.
+    """
+
+    @model_validator(mode="after")
+    def _priorities_must_settle(self) -> Self:
+        # delta <- w KL multiplies the error of a log-priority by -alpha * beta at each visit.
+        if self.sampling == "priority" and self.alpha * self.beta >= 1:
+            raise rule_error(
+                self,
+                "beta",
+                "alpha",
+                message="alpha * beta must be below 1, or the priorities diverge",
+                hint="lower `distillation.beta` or `distillation.alpha`",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rate_must_not_rise(self) -> Self:
+        if self.lr_min > self.lr:
+            raise rule_error(
+                self,
+                "lr_min",
+                "lr",
+                message="the final learning rate must not be above the first",
+                hint="lower `distillation.lr_min`, for example to lr / 1000",
+            )
+        return self

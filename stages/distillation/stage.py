@@ -1,0 +1,166 @@
+"""Stage 2: train the student on samples drawn by priority, write new priorities back (Algorithm 1, lines 16-23).
+
+Legend: B batch, C channels, H W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stages import optimizers
+from stages.buffer.priorities import importance_sampling_weights, updated_priority
+from stages.captured_step import CapturedStep
+from stages.compiled import Compiled
+from stages.distillation.config import DistillationConfig
+from stages.distillation.losses import distillation_loss
+from stages.distillation.views import make_views
+from stages.divergence import agreement, kl_divergence
+from stages.errors import DivergedError
+from stages.events import DistillationStep
+from stages.run import Run
+from stages.stage import Stage
+
+
+class Lesson(NamedTuple):
+    """A batch for the student: images uint8 [B, C, H, W], the teacher's logits [B, K, ...], w of Eq. 5 [B]."""
+
+    images_BCHW: Tensor
+    teacher_logits_BK: Tensor
+    weight_B: Tensor
+
+
+class Learnt(NamedTuple):
+    """The loss before the update, a scalar; delta of Eq. 4 [B]; the student's logits [B, K, ...]."""
+
+    loss: Tensor
+    priority_B: Tensor
+    student_logits_BK: Tensor
+
+
+class Distillation(Stage[DistillationConfig]):
+    """Distillation with priority sampling (Sec. 3.4). Its state: the optimiser, the views, the step it is at."""
+
+    def setup(self, run: Run) -> None:
+        """Build the student's optimiser."""
+        self._optimizer = optimizers.sgd(
+            run.student.parameters(),
+            lr=self.config.lr,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+            device=run.device,
+        )
+        self._views = make_views(self.config.views, run)
+        self._ask_student = Compiled(run, "the student", run.student)
+        self._learn: CapturedStep[Lesson, Learnt] = CapturedStep(
+            run, "the student's update", lambda lesson: self._update_student(run, lesson)
+        )
+        self._is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
+        self._num_steps = run.config.num_distillation_steps
+        self._step = 0
+        run.checks.append(lambda: self._check(run))
+
+    def run_epoch(self, run: Run) -> None:
+        """T_kd student updates; none while the buffer warms up."""
+        if run.in_warmup:
+            return
+        self._views.begin_epoch(run)
+        run.student.train()
+        while self._step < self._num_steps:
+            self._run_step(run, self._step)
+            self._step += 1
+            run.num_trained += self.config.batch_size
+            run.safe_point()
+        self._step = 0
+
+    def _run_step(self, run: Run, step: int) -> None:
+        config = self.config
+        # Line 17: sample a small-scale mini-batch M from B.
+        batch = run.buffer.draw(
+            config.batch_size,
+            run.rng("distillation", "draw", step),
+            sampling=config.sampling,
+            alpha=config.alpha,
+            epsilon=config.epsilon,
+        )
+        judged = self._views.judge(run, batch, step)
+        weight_B = importance_sampling_weights(batch.probability_B, num_samples=run.buffer.size, beta=config.beta)
+
+        # Lines 18-20 and 22: the loss, the new priorities, the update.
+        lr = self._learning_rate(run, step)
+        optimizers.set_learning_rate(self._optimizer, lr)
+        run.seed_layers("distillation", "student", step)
+        learnt = self._learn(Lesson(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
+
+        # Line 21: the priorities are written back.
+        run.buffer.update_priorities(batch.slots_B, learnt.priority_B)
+
+        if run.should_log(step, self._num_steps):
+            self._report(run, step, lr, learnt, judged.teacher_logits_BK)
+
+    def _update_student(self, run: Run, lesson: Lesson) -> Learnt:
+        """Lines 18-22 for a batch. A loss that is not finite leaves the student as it was."""
+        config, teacher_logits_BK = self.config, lesson.teacher_logits_BK
+        # Line 18: the distillation loss.
+        with run.autocast():
+            student_logits_BK = self._ask_student(lesson.images_BCHW)
+        loss_B = run.task.per_sample(
+            distillation_loss(teacher_logits_BK, student_logits_BK, temperature=config.temperature)
+        )
+
+        # Lines 19-20: the new priority (Eq. 4), with the importance-sampling weight (Eq. 5).
+        divergence_B = run.task.per_sample(
+            kl_divergence(teacher_logits_BK, student_logits_BK.detach(), temperature=config.delta_temperature)
+        )
+        priority_B = updated_priority(lesson.weight_B, divergence_B)
+
+        # Line 22: update theta_s.
+        if config.weight_loss:
+            loss_B = lesson.weight_B / lesson.weight_B.max() * loss_B
+        loss = loss_B.mean()
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        is_finite = loss.detach().isfinite()
+        self._is_lost |= ~is_finite
+        optimizers.step_if(self._optimizer, is_finite)
+        return Learnt(loss.detach(), priority_B, student_logits_BK.detach())
+
+    def _report(self, run: Run, step: int, lr: float, learnt: Learnt, teacher_logits_BK: Tensor) -> None:
+        agree_B = run.task.per_sample(agreement(teacher_logits_BK, learnt.student_logits_BK).float())
+        loss, agree = torch.stack([learnt.loss, agree_B.mean()]).tolist()
+        run.emit(DistillationStep(step=step, loss=loss, lr=lr, agreement=agree))
+        if not math.isfinite(loss):
+            raise _diverged(f"{loss} in epoch {run.epoch}, step {step}")
+        self._check(run)
+
+    def _check(self, run: Run) -> None:
+        """Raise DivergedError where a loss that nobody was told was not finite."""
+        if self._is_lost:
+            raise _diverged(f"not finite in epoch {run.epoch}, before step {self._step}")
+
+    def _learning_rate(self, run: Run, step: int) -> float:
+        """A cosine from lr to lr_min over all student updates of the run, in closed form.
+
+        Not stated in the paper: Fast-Datafree's cosine moves once an epoch, this one at each step.
+        """
+        epochs_done = run.epoch - run.schedule.warmup_epochs - 1 + step / self._num_steps
+        progress = epochs_done / run.schedule.distillation_epochs
+        lowest = self.config.lr_min
+        return lowest + (self.config.lr - lowest) * (1 + math.cos(math.pi * progress)) / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's momenta, the cached views, and how many updates of this epoch are done."""
+        return {"optimizer": self._optimizer.state_dict(), "views": self._views.state_dict(), "step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`: the epoch goes on at the step it was at."""
+        optimizers.load(self._optimizer, state["optimizer"])
+        self._views.load_state_dict(state["views"])
+        self._step = state["step"]
+
+
+def _diverged(how: str) -> DivergedError:
+    return DivergedError(f"the distillation loss is {how}", hint="lower distillation.lr, or use run.precision=fp32")

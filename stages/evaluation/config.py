@@ -1,0 +1,38 @@
+"""Settings of stage 3: what the student is measured on."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from stages.config_table import Table
+
+NO_DATA = "none"
+"""Value of `data` where there are no real images."""
+
+
+class EvaluationConfig(Table):
+    """The `[evaluation]` table: the only stage that may open real images; the student never depends on it."""
+
+    data: str = NO_DATA
+    """Real data set with labels: the name of a registered one, or "none"."""
+
+    root: str | None = None
+    """Folder the data set is in, where it needs one."""
+
+    split: str = "test"
+    """Which part of the data set."""
+
+    resize: bool = False
+    """Whether pictures of another size are resized and centre-cropped to `task.image_shape`."""
+
+    download: bool = False
+    """Whether the data set may be downloaded into `root`."""
+
+    batch_size: PositiveInt = 256
+    """Images per forward pass; has no influence on the result beyond rounding."""
+
+    num_holdout: NonNegativeInt = 256
+    """Synthetic images kept out of the buffer, on which student and teacher are compared (agreement)."""
+
+    select_best: bool = False
+    """Whether the epoch that does best on the labelled data is kept too, and labelled as so selected."""

@@ -1,0 +1,67 @@
+"""How good a network is: on real, labelled images, or against its teacher on any images. Always in fp32.
+
+Legend: N images, B batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.data.dataset import LabelledImages
+from stages.divergence import agreement
+from stages.evaluation.calibration import CalibrationError
+from stages.run import NormalizedModel, evaluating
+from stages.tasks.task import Task
+
+
+@torch.no_grad()
+def measure(
+    model: NormalizedModel, data: LabelledImages, task: Task, *, batch_size: int, device: torch.device
+) -> dict[str, Any]:
+    """The task's metrics of a network on labelled images: for classification top1, top5, loss, num_samples."""
+    metrics = task.new_metrics()
+    batches = zip(torch.split(data.images_NCHW, batch_size), torch.split(data.labels_N, batch_size), strict=True)
+    with evaluating(model):
+        for images_BCHW, labels_B in batches:
+            metrics.update(model(images_BCHW.to(device)), labels_B.to(device))
+    return metrics.result()
+
+
+@dataclass(frozen=True)
+class TeacherComparison:
+    """What a student's predictions have to do with its teacher's, on any images."""
+
+    agreement: float
+    """The share of images on which the two name the same class."""
+
+    ece: float
+    """Expected calibration error: how far the student's confidence, its highest softmax probability, is from the share
+    of images on which it names the teacher's class (`stages.evaluation.calibration`)."""
+
+
+@torch.no_grad()
+def compare_with_teacher(
+    teacher: NormalizedModel,
+    student: NormalizedModel,
+    images_NCHW: Tensor,
+    task: Task,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> TeacherComparison:
+    """Compare the two on images (uint8 [N, C, H, W], N > 0). In dense tasks the calibration counts pixels."""
+    agree = torch.zeros((), dtype=torch.float64, device=device)
+    calibration = CalibrationError(device)
+    with evaluating(teacher), evaluating(student):
+        for batch_BCHW in torch.split(images_NCHW, batch_size):
+            images_BCHW = batch_BCHW.to(device)
+            teacher_logits_BK, student_logits_BK = teacher(images_BCHW), student(images_BCHW)
+            is_same_B = agreement(teacher_logits_BK, student_logits_BK)
+            agree += task.per_sample(is_same_B.double()).sum()
+            _, confidence_B = task.predict(student_logits_BK)
+            calibration.update(confidence_B, is_same_B)
+    return TeacherComparison(agreement=float(agree) / len(images_NCHW), ece=calibration.result())

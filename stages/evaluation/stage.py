@@ -1,0 +1,58 @@
+"""Stage 3: how good the student is. It changes nothing that training depends on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.evaluation.config import EvaluationConfig
+from stages.evaluation.measure import compare_with_teacher, measure
+from stages.events import Evaluation
+from stages.run import Run
+from stages.stage import Stage
+
+
+class EvaluationStage(Stage[EvaluationConfig]):
+    """Metrics on real data where there is any; agreement and calibration with the teacher on the synthetic hold-out."""
+
+    def setup(self, run: Run) -> None:
+        """Nothing to build."""
+
+    def run_epoch(self, run: Run) -> None:
+        """Measure every `run.eval_every` epochs and at the last one; the student only once it learns."""
+        if run.epoch % run.config.run.eval_every != 0 and not run.is_last_epoch:
+            return
+        if run.in_warmup and not run.is_last_epoch:
+            return
+        self._measure_on_real_data(run)
+        if run.holdout_NCHW is not None and not run.in_warmup:
+            found = compare_with_teacher(
+                run.teacher,
+                run.student,
+                run.holdout_NCHW,
+                run.task,
+                batch_size=self.config.batch_size,
+                device=run.device,
+            )
+            run.results.agreement, run.results.ece = found.agreement, found.ece
+        real = None if run.evaluation_data is None else {"student": run.results.student, "teacher": run.results.teacher}
+        results = run.results
+        synthetic = None if results.agreement is None else {"agreement": results.agreement, "ece": results.ece}
+        run.emit(Evaluation(real=real, synthetic=synthetic))
+
+    def _measure_on_real_data(self, run: Run) -> None:
+        data = run.evaluation_data
+        if data is None:
+            return
+        if run.results.teacher is None:
+            run.results.teacher = measure(
+                run.teacher, data, run.task, batch_size=self.config.batch_size, device=run.device
+            )
+        if run.in_warmup:
+            return
+        run.results.student = measure(run.student, data, run.task, batch_size=self.config.batch_size, device=run.device)
+        if self.config.select_best:
+            run.keep_if_best(run.results.student[run.task.headline])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing of its own: what it found is in `run.results`."""
+        return {}

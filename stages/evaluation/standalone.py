@@ -1,0 +1,117 @@
+"""`ssdkd evaluate`: measure the student of a run, or any weights that fit a preset's student, on real images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stages.config import Config
+from stages.data.dataset import LabelledImages, load_data
+from stages.device import keep_heap_warm, num_usable_cpus, out_of_memory_is_told, resolve_device
+from stages.errors import ConfigError, FileError
+from stages.evaluation.config import NO_DATA
+from stages.evaluation.measure import compare_with_teacher, measure
+from stages.models.build import build_model
+from stages.models.checkpoints import load_weights
+from stages.registry import find
+from stages.run import NormalizedModel
+from stages.run_directory import RunDirectory
+from stages.tasks.task import Task
+from stages.teachers.load import load_teacher
+from stages.teachers.resolve import teacher_file
+
+
+def evaluate_run(run: RunDirectory, config: Config, device: str) -> dict[str, Any]:
+    """The document of `evaluate RUN --json`: the run's student and its teacher on real images.
+
+    `agreement` is measured on the run's hold-out of synthetic images. Raises FileError where the run has no student
+    yet, where the data is missing, or where a teacher that is there is damaged or another network.
+    """
+    if not run.student_file.is_file():
+        raise FileError(
+            f"the run {run.path} holds no student yet", hint="a run writes it at its first checkpoint and at its end"
+        )
+    return _evaluate(run.student_file, config, device, holdout_file=run.holdout_file)
+
+
+def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
+    """The document of `evaluate WEIGHTS --preset P --json`; the weights are of `student.model`, in any public layout.
+
+    Without a run there is no synthetic hold-out: `agreement` is then measured on the real images. It and `teacher` are
+    None where the preset's teacher is not at hand.
+    """
+    return _evaluate(path, config, device, holdout_file=None)
+
+
+@out_of_memory_is_told()
+def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: Path | None) -> dict[str, Any]:
+    keep_heap_warm()
+    device = resolve_device(device_name)
+    torch.set_num_threads(num_usable_cpus() if config.run.threads == "auto" else config.run.threads)
+    task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
+    student_model = build_model(config.student.model, task=config.task, where="student.model")
+    load_weights(student_model, weights)
+    student = _ready(student_model, config, device)
+    teacher = _teacher_if_at_hand(config, device)
+    data = _real_images(config)
+    batch_size = config.evaluation.batch_size
+    agreement = None
+    if teacher is not None:
+        holdout_NCHW = data.images_NCHW if holdout_file is None else _read_holdout(holdout_file)
+        if holdout_NCHW is not None:
+            found = compare_with_teacher(teacher, student, holdout_NCHW, task, batch_size=batch_size, device=device)
+            agreement = found.agreement
+    return {
+        "task": config.task.kind,
+        "data": data.name,
+        "split": data.split,
+        "student": measure(student, data, task, batch_size=batch_size, device=device),
+        "teacher": None if teacher is None else measure(teacher, data, task, batch_size=batch_size, device=device),
+        "agreement": agreement,
+    }
+
+
+def _ready(model: nn.Module, config: Config, device: torch.device) -> NormalizedModel:
+    return NormalizedModel.on(device, model, config.task).eval().requires_grad_(False)
+
+
+def _teacher_if_at_hand(config: Config, device: torch.device) -> NormalizedModel | None:
+    try:
+        teacher_file(config)
+    except FileError:  # it is not there, and the student can be measured without it
+        return None
+    return _ready(load_teacher(config, device).model, config, device)
+
+
+def _real_images(config: Config) -> LabelledImages:
+    evaluation = config.evaluation
+    if evaluation.data == NO_DATA:
+        raise ConfigError(
+            "nothing to evaluate on: `evaluation.data` is none",
+            hint="`--data imagefolder --root FOLDER`, or another data set (`ssdkd plugins ls` lists them)",
+        )
+    return load_data(
+        evaluation.data,
+        root=None if evaluation.root is None else Path(evaluation.root).expanduser(),
+        split=evaluation.split,
+        task=config.task,
+        resize=evaluation.resize,
+        download=evaluation.download,
+    )
+
+
+def _read_holdout(path: Path) -> Tensor | None:
+    """The run's synthetic hold-out, or None where it kept none."""
+    try:
+        return load_file(path)["images"]
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, KeyError, OSError) as error:
+        raise FileError(
+            f"{path} is damaged: {error}", hint="`ssdkd runs verify` looks at all files of the run"
+        ) from error

@@ -1,0 +1,274 @@
+"""What a run tells the world: frozen event types, one JSON object a line in `events.jsonl`.
+
+The file is public and append-only. Every line carries `schema, kind, seq, time_s, epoch` and the fields of its
+type. `time_s` is Unix time in seconds; `epoch` counts from 1 (0 before the first). Numbers that are not finite are
+written as null: the file never holds a NaN literal. Kinds and fields may be added, none is renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened in a run."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """The first line of a run: what it is going to do."""
+
+    kind: ClassVar[str] = "run_started"
+    run: str
+    command: str
+    preset: str
+    stages: Sequence[str]
+    epochs: int
+    warmup_epochs: int
+    seed: int
+    device: str
+    precision: str
+    task: str
+    num_classes: int
+    class_names: Sequence[str] | None
+    image_shape: Sequence[int]
+    teacher: str
+    student: str
+    capacity: int
+    inversion_steps: int
+    distillation_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResumed(Event):
+    """The run goes on from a checkpoint. Readers drop the earlier lines whose seq is above `checkpoint_seq`."""
+
+    kind: ClassVar[str] = "run_resumed"
+    checkpoint: str
+    checkpoint_seq: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStarted(Event):
+    """A stage begins its part of an epoch."""
+
+    kind: ClassVar[str] = "stage_started"
+    stage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFinished(Event):
+    """A stage has done its part of an epoch; `seconds` is its wall-clock time, in this process, in this epoch."""
+
+    kind: ClassVar[str] = "stage_finished"
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionStep(Event):
+    """One generator update (Eq. 2): the weighted sum and its unweighted terms."""
+
+    kind: ClassVar[str] = "inversion_step"
+    step: int
+    loss: float
+    loss_bn: float
+    loss_task: float
+    loss_adversarial: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationStep(Event):
+    """One student update; `agreement` is the share of the batch on which student and teacher agree."""
+
+    kind: ClassVar[str] = "distillation_step"
+    step: int
+    loss: float
+    lr: float
+    agreement: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferState(Event):
+    """The replay buffer after an insertion or at the end of an epoch.
+
+    `difficulty` has counts and edges of 1 - p_T; `priority` has counts, edges, min, mean, max and
+    effective_sample_size; `age` has min, mean, max in epochs.
+    """
+
+    kind: ClassVar[str] = "buffer_state"
+    size: int
+    capacity: int
+    class_counts: Sequence[int]
+    difficulty: Mapping[str, Any]
+    priority: Mapping[str, Any]
+    age: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Event):
+    """Metrics on real data (null without any) apart from what synthetic images tell.
+
+    `synthetic` has `agreement` with the teacher, and `ece`, the student's expected calibration error against it.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+    real: Mapping[str, Any] | None
+    synthetic: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device(Event):
+    """What the run has cost so far: seconds per stage (total) and what the device is doing."""
+
+    kind: ClassVar[str] = "device"
+    device: str
+    seconds: Mapping[str, float]
+    utilisation: float | None
+    mem_mib: float | None
+    images_per_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(Event):
+    """A picture of buffered images was written; `tiles` has class, probability and priority of each, row by row."""
+
+    kind: ClassVar[str] = "samples"
+    picture: str
+    tiles: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved(Event):
+    """Everything that resuming needs is on disk; writing it and the files beside it took `seconds`."""
+
+    kind: ClassVar[str] = "checkpoint_saved"
+    checkpoint: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlAcknowledged(Event):
+    """A request from control.jsonl was carried out, or refused with a reason."""
+
+    kind: ClassVar[str] = "control_acknowledged"
+    id: str
+    action: str
+    accepted: bool
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warning(Event):
+    """Something the user should know that does not stop the run."""
+
+    kind: ClassVar[str] = "warning"
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """The last line of a run: status is done, stopped, failed or diverged."""
+
+    kind: ClassVar[str] = "run_finished"
+    status: str
+    message: str
+    summary: Mapping[str, Any] | None = None
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite replaced by None, in depth, ready for strict JSON."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [finite(item) for item in value]
+    return value
+
+
+def to_line(event: Event, *, seq: int, epoch: int, time_s: float) -> str:
+    """The event as one line of JSON, with its newline."""
+    envelope = {"schema": SCHEMA_VERSION, "kind": event.kind, "seq": seq, "time_s": time_s, "epoch": epoch}
+    fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+    return json.dumps(finite(envelope | fields), allow_nan=False, separators=(",", ":")) + "\n"
+
+
+Listener = Callable[[Event, int], None]
+"""Called with each event and its epoch, in the run's own process (the progress display is one).
+
+One that raises OSError is not called again: its terminal or pipe is gone, and the run goes on.
+"""
+
+
+class EventLog:
+    """Numbers events, appends them to a file and tells the listeners.
+
+    A line is written at once. Where it does not fit on the disk, what was written of it is taken back, so a reader sees
+    a torn last line only of a process that was killed.
+    """
+
+    def __init__(self, file: IO[Any], *, next_seq: int = 0, clock: Callable[[], float] = time.time) -> None:
+        """`file` is open for appending; its own buffer is passed by, so nothing is left to write when it closes."""
+        self._descriptor = file.fileno()
+        self._clock = clock
+        self.next_seq = next_seq
+        self.listeners: list[Listener] = []
+
+    def emit(self, event: Event, *, epoch: int) -> None:
+        """Append one event. Raises OSError where the disk is full."""
+        line = to_line(event, seq=self.next_seq, epoch=epoch, time_s=round(self._clock(), 3))
+        self._append(line.encode())
+        self.next_seq += 1
+        for listener in tuple(self.listeners):
+            try:
+                listener(event, epoch)
+            except OSError:
+                self.listeners.remove(listener)
+
+    def _append(self, line: bytes) -> None:
+        size_bytes = os.fstat(self._descriptor).st_size
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, size_bytes)
+            raise
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a file as dictionaries, oldest first, without those that a resumption supersedes.
+
+    A torn last line, a line that is not a JSON object and kinds from a newer version are passed over.
+    """
+    kept: list[dict[str, Any]] = []
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if not isinstance(event, dict) or not isinstance(event.get("seq"), int):
+                continue
+            if event.get("kind") == RunResumed.kind and isinstance(event.get("checkpoint_seq"), int):
+                kept = [earlier for earlier in kept if earlier["seq"] <= event["checkpoint_seq"]]
+            kept.append(event)
+    return iter(kept)

@@ -1,0 +1,87 @@
+"""Settings of stage 1: how images are inverted from the teacher."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from stages.config_table import Table
+
+
+def _reference_meta_rate(table: dict[str, Any]) -> float:
+    """Fast-Datafree's rule: the meta-generator moves as far as its clone's steps together."""
+    return float(table["lr_generator"] * table["steps"])
+
+
+class InversionConfig(Table):
+    """The `[inversion]` table: one synthesis call an epoch (Algorithm 1, lines 4-10; Eq. 1-3).
+
+    Rates and loss weights are not in the paper, which follows the settings of Fast-Datafree: the defaults are
+    those of its public code for WRN40-2 teachers.
+    """
+
+    method: str = "ssdkd"
+    """How images are made: the name of a registered method."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of a method that brings a schema of its own; empty for those that bring none."""
+
+    steps: PositiveInt = 5
+    """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images."""
+
+    batch_size: PositiveInt = 256
+    """Images made per call."""
+
+    lr_generator: PositiveFloat = 3e-3
+    """Adam's rate for the generator's clone. Fast-Datafree: 5e-3, 3e-3, 2e-3 at 2, 5, 10 steps."""
+
+    lr_latent: PositiveFloat = 0.01
+    """Adam's rate for the latents z. Fast-Datafree: .015, .01, .01 at 2, 5, 10 steps."""
+
+    lr_meta: PositiveFloat = Field(default_factory=_reference_meta_rate)
+    """Adam's rate for the meta-generator, one step a call. Default: lr_generator * steps."""
+
+    latent_dim: PositiveInt = 256
+    """Size of the latent vector z."""
+
+    generator: str = "dcgan"
+    """The generator's architecture: the name of a registered generator."""
+
+    bn_weight: NonNegativeFloat = 10.0
+    """Weight of L_BN. About 1 where bn_momentum is 0."""
+
+    bn_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """m of the running average of batch statistics that L_BN compares; 0 is Eq. 1 as printed.
+
+    Not stated in the paper: .9 is the reference's, of which only 1 - m of the gradient comes through.
+    """
+
+    task_weight: NonNegativeFloat = 0.4
+    """Weight of the teacher's cross-entropy, L_Task. Per pair of networks."""
+
+    adversarial_weight: NonNegativeFloat = 1.1
+    """Weight of the teacher-student gap, L_KD, which the generator maximises after warm-up. Per pair."""
+
+    gamma: NonNegativeFloat = 2.0
+    """Exponent of the difficulty factor (1 - p_T)^gamma of Eq. 3. Not stated in the paper: focal loss's 2."""
+
+    diversity: bool = True
+    """Whether phi (Eq. 3) has the factor 1 - share of the buffer that is of the image's class."""
+
+    difficulty: bool = True
+    """Whether phi (Eq. 3) has the factor (1 - p_T)^gamma."""
+
+    targets: Literal["uniform", "balanced", "teacher", "inverse_frequency"] = "uniform"
+    """Where the classes y of L_Task come from.
+
+    "uniform": drawn at random; "balanced": equally many of each; "teacher": what the teacher predicts, the
+    literal reading of Sec. 3.1; "inverse_frequency": proportional to 1 / (count in the buffer + 1).
+    Not stated in the paper's settings: uniform, as in Fast-Datafree.
+    """
+
+    reset_epoch: NonNegativeInt = 0
+    """Epoch (from 1) at whose start the generator's first layer is drawn anew; 0: never.
+
+    Not in the paper: part of the Fast-Datafree recipes, at epoch 140 of 220.
+    """

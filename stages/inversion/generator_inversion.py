@@ -1,0 +1,122 @@
+"""SSD-KD's data inversion: a meta-learned generator that balances what it makes (Sec. 3.3; Algorithm 1, lines 4-10).
+
+The generator is that of Fast-Datafree: a persistent meta-generator whose clone is trained for a few steps at each call
+together with the latents; the sum of the clone's gradients is one gradient for the meta-generator. With phi = 1
+(`inversion.diversity` and `inversion.difficulty` off) this is Fast-Datafree's inversion.
+
+Legend: B batch, Z latent.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from stages import optimizers
+from stages.errors import DivergedError
+from stages.events import InversionStep
+from stages.inversion.bn_statistics import BatchNormMatching
+from stages.inversion.config import InversionConfig
+from stages.inversion.method import Inverted
+from stages.inversion.synthesis import ADAM_BETAS, StepOutcome, Synthesis, draw_inputs
+from stages.models.build import build_generator
+from stages.models.generator import reset_first_layer
+from stages.run import Run, evaluating
+
+
+class GeneratorInversion:
+    """The `ssdkd` method. Its state is the meta-generator, its optimiser and the moving averages of L_BN."""
+
+    def __init__(self, config: InversionConfig) -> None:
+        self.config = config
+
+    def setup(self, run: Run) -> None:
+        """Build the meta-generator, its optimiser and the watch on the teacher's batch-norm layers."""
+        run.seed_layers("inversion", "generator")
+        generator = build_generator(
+            self.config.generator,
+            latent_dim=self.config.latent_dim,
+            image_shape=run.config.task.image_shape,
+        )
+        self._meta_generator = generator.to(run.device).to(memory_format=torch.channels_last).train()
+        self._meta_optimizer = optimizers.adam(
+            [{"params": list(self._meta_generator.parameters()), "lr": self.config.lr_meta}],
+            betas=ADAM_BETAS,
+            device=run.device,
+        )
+        self._bn = BatchNormMatching(run.teacher, momentum=self.config.bn_momentum)
+        self._synthesis = Synthesis(run, self.config, self._meta_generator, self._bn, self.config.batch_size)
+        self._synthesis.accelerate()
+
+    def invert(self, run: Run) -> Inverted:
+        """One call: T_g steps of the clone and the latents, then one of the meta-generator."""
+        if run.epoch == self.config.reset_epoch:
+            reset_first_layer(self._meta_generator, run.rng("inversion", "reset"))
+        inverted, last = self._call(run, "epoch", self._synthesis, is_reported=True)
+        for parameter, gradient in zip(self._meta_generator.parameters(), self._synthesis.meta_gradient, strict=True):
+            parameter.grad = gradient
+        optimizers.step_if(self._meta_optimizer, ~self._synthesis.is_lost)
+        self._bn.update_average(last.statistics_L)
+        return inverted
+
+    def invert_holdout(self, run: Run, num_images: int) -> Inverted:
+        """As `invert`, from streams of its own, and nothing is learnt from it."""
+        synthesis = Synthesis(run, self.config, self._meta_generator, self._bn, num_images)
+        return self._call(run, "holdout", synthesis, is_reported=False)[0]
+
+    def _call(self, run: Run, stream: str, synthesis: Synthesis, *, is_reported: bool) -> tuple[Inverted, StepOutcome]:
+        """Lines 4-10: initialise g, draw z, and minimise Eq. 2 over both for T_g steps. And the last step's outcome."""
+        config, num_images = self.config, synthesis.num_images
+        latent_BZ = torch.randn(
+            num_images, config.latent_dim, generator=run.rng("inversion", f"{stream} latent"), device=run.device
+        )
+        target_B = run.task.draw_targets(
+            config.targets,
+            num_images,
+            class_counts_K=run.buffer.class_counts(),
+            image_shape=run.config.task.image_shape,
+            rng=run.rng("inversion", f"{stream} targets"),
+        )
+        class_share_K = run.buffer.class_share()  # Eq. 3's counts stand still during a call
+        is_adversarial = config.adversarial_weight > 0 and run.schedule.is_adversarial(run.epoch)
+        synthesis.begin(self._meta_generator, latent_BZ)
+        with self._bn.watching(), evaluating(run.student):
+            for step in range(config.steps):
+                inputs = draw_inputs(
+                    run, stream, step, num_images=num_images, target_B=target_B, class_share_K=class_share_K
+                )
+                outcome = synthesis.step(inputs, is_adversarial=is_adversarial)
+                run.num_trained += num_images
+                if is_reported and run.should_log(step, config.steps):
+                    _report(run, step, outcome, synthesis)
+        images_BCHW, teacher_class_B = synthesis.best()
+        return Inverted(images_BCHW, teacher_class_B if target_B is None else target_B), outcome
+
+    def state_dict(self) -> dict[str, Any]:
+        """Meta-generator, its optimiser, and the averages of L_BN."""
+        return {
+            "meta_generator": self._meta_generator.state_dict(),
+            "meta_optimizer": self._meta_optimizer.state_dict(),
+            "bn": self._bn.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self._meta_generator.load_state_dict(state["meta_generator"])
+        optimizers.load(self._meta_optimizer, state["meta_optimizer"])
+        self._bn.load_state_dict(state["bn"])
+
+
+def _report(run: Run, step: int, outcome: StepOutcome, synthesis: Synthesis) -> None:
+    loss = outcome.loss
+    scalars = [loss.total, loss.bn, loss.task, loss.adversarial, synthesis.is_lost.float()]
+    total, bn, task, adversarial, is_lost = torch.stack(scalars).tolist()
+    run.emit(InversionStep(step=step, loss=total, loss_bn=bn, loss_task=task, loss_adversarial=adversarial))
+    if is_lost:
+        value = "not finite" if math.isfinite(total) else total
+        raise DivergedError(
+            f"the inversion loss is {value} in epoch {run.epoch}, step {step}",
+            hint="lower inversion.lr_generator or inversion.bn_weight, or use run.precision=fp32",
+        )

@@ -1,0 +1,92 @@
+"""Stage 1: make images, and insert them into the buffer (Algorithm 1, lines 4-15)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.errors import DivergedError
+from stages.inversion.config import InversionConfig
+from stages.inversion.method import InversionMethod, Inverted
+from stages.registry import find
+from stages.run import Run
+from stages.scoring import score
+from stages.stage import Stage
+
+
+class Inversion(Stage[InversionConfig]):
+    """Data inversion with distribution balancing (Sec. 3.3). How images are made is the method's business."""
+
+    def setup(self, run: Run) -> None:
+        """Build the method that the preset names."""
+        found = find("methods", self.config.method, where="inversion.method")
+        self._method: InversionMethod = found.spec.load()(self.config)
+        self._method.setup(run)
+        self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)
+        self._must_vary = False
+        run.checks.append(lambda: self._check(run))
+
+    def run_epoch(self, run: Run) -> None:
+        """One call of the method and the insertion of its images; after the last warm-up epoch the hold-out too."""
+        self._is_finite &= insert(run, self._method.invert(run), batch_size=self.config.batch_size)
+        if run.epoch == run.schedule.warmup_epochs:
+            self._must_vary = True
+            num_holdout = run.config.evaluation.num_holdout
+            if run.schedule.command == "run" and num_holdout > 0:
+                run.holdout_NCHW = quantized(self._method.invert_holdout(run, num_holdout).images_BCHW)
+
+    def _check(self, run: Run) -> None:
+        """Raise DivergedError where the student is lost, or where warm-up made images of one class only."""
+        if not self._is_finite:
+            raise DivergedError(
+                f"the KL divergence of teacher and student is not finite on the images of epoch {run.epoch}",
+                hint="lower distillation.lr, or use run.precision=fp32",
+            )
+        if self._must_vary:
+            self._must_vary = False
+            self._require_variety(run)
+
+    def _require_variety(self, run: Run) -> None:
+        counts_K = run.buffer.class_counts()
+        if run.task.num_classes > 1 and int((counts_K > 0).sum()) == 1:
+            raise DivergedError(
+                f"inversion collapsed: after warm-up all {run.buffer.size} images in the buffer are of class"
+                f" {int(counts_K.argmax())} to the teacher",
+                hint="lower inversion.lr_generator, raise inversion.task_weight, or check task.mean and task.std",
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The method's state."""
+        return self._method.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self._method.load_state_dict(state)
+
+
+def quantized(images_BCHW: Tensor) -> Tensor:
+    """Images in [0, 1] as they are stored: uint8, rounded to nearest."""
+    return (images_BCHW.clamp(0, 1) * 255).round().to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
+    """Lines 12-15: quantise, let teacher and student judge what will be stored, give delta_0, insert, evict.
+
+    delta_0 is Eq. 4 with w_{-1} = 1; one that is not finite is stored as 0, for nothing could be drawn by it. Returns
+    whether all were finite, a scalar bool on the device.
+    """
+    images_BCHW = quantized(inverted.images_BCHW)
+    scores = score(run, images_BCHW, batch_size=batch_size)
+    finite_B = scores.divergence_N.isfinite()
+    run.buffer.insert(
+        images_BCHW,
+        teacher_class_B=scores.teacher_class_N,
+        teacher_prob_B=scores.teacher_prob_N,
+        priority_B=torch.where(finite_B, scores.divergence_N, 0.0),
+        target_B=inverted.target_B,
+        epoch=run.epoch,
+    )
+    run.num_synthesized += len(images_BCHW)
+    return finite_B.all()

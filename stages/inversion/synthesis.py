@@ -1,0 +1,199 @@
+"""One synthesis call: the T_g steps that turn latents into images (Algorithm 1, lines 4-10; Eq. 1-3).
+
+Legend: B batch, C channels, H W pixels, K classes, Z latent.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stages.captured_step import CapturedStep
+from stages.compiled import Compiled
+from stages.data.augment import Augmentation, apply, draw_augmentation
+from stages.inversion.bn_statistics import BatchNormMatching, ChannelStatistics
+from stages.inversion.config import InversionConfig
+from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
+from stages.optimizers import adam, reset, step_if
+from stages.run import Run
+
+ADAM_BETAS = (0.5, 0.999)
+"""Of the clone's optimiser and of the meta-generator's, as in Fast-Datafree."""
+
+
+class StepInputs(NamedTuple):
+    """What is new in a step: its augmentation. And what stands still during a call."""
+
+    shift_y_B: Tensor
+    shift_x_B: Tensor
+    flip_B: Tensor
+    target_B: Tensor | None
+    """None: the teacher's own prediction."""
+    class_share_K: Tensor
+    """Of the buffer, for Eq. 3."""
+
+
+class StepOutcome(NamedTuple):
+    """The loss before a step's update, and the statistics under its L_BN."""
+
+    loss: InversionLoss
+    statistics_L: list[ChannelStatistics]
+
+
+class _Best:
+    """The images of the lowest loss so far and the teacher's classes of them, chosen on the device without a wait."""
+
+    def __init__(self, run: Run, num_images: int) -> None:
+        image_shape = run.config.task.image_shape
+        label_shape = run.task.label_shape(image_shape)
+        self.loss = torch.zeros((), device=run.device)
+        """Infinite: none so far."""
+        self.images_BCHW = torch.zeros((num_images, *image_shape), device=run.device)
+        self.teacher_class_B = torch.zeros((num_images, *label_shape), dtype=torch.int64, device=run.device)
+
+    def update(self, loss: Tensor, images_BCHW: Tensor, teacher_class_B: Tensor) -> None:
+        """Keep what belongs to this loss where it is the lowest, or the first."""
+        is_better = (loss < self.loss) | self.loss.isinf()
+        given = (loss, images_BCHW, teacher_class_B)
+        for kept, value in zip((self.loss, self.images_BCHW, self.teacher_class_B), given, strict=True):
+            kept.copy_(torch.where(is_better, value, kept))
+
+
+class Synthesis:
+    """A clone of the generator and a batch of latents, minimised together over Eq. 2.
+
+    The tensors are the same in every call, so that its steps can be recorded: `begin` gives them new values. An update
+    by a loss that is not finite is left out, and `is_lost` says so from then on until the next call.
+    """
+
+    def __init__(
+        self, run: Run, config: InversionConfig, generator: nn.Module, bn: BatchNormMatching, num_images: int
+    ) -> None:
+        self.num_images = num_images
+        self._run = run
+        self._config = config
+        self._bn = bn
+        self._generator = copy.deepcopy(generator)
+        self._parameters = list(self._generator.parameters())
+        self._latent_BZ = torch.zeros(num_images, config.latent_dim, device=run.device).requires_grad_()
+        self._optimizer = adam(
+            [
+                {"params": self._parameters, "lr": config.lr_generator},
+                {"params": [self._latent_BZ], "lr": config.lr_latent},
+            ],
+            betas=ADAM_BETAS,
+            device=run.device,
+        )
+        self.meta_gradient = [torch.zeros_like(parameter) for parameter in self._parameters]
+        """The sum of the clone's gradients over the steps of a call."""
+        self.is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
+        self._best = _Best(run, num_images)
+        self._make_images: Callable[[Tensor], Tensor] = self._generator
+        self._ask_student: Callable[[Tensor], Tensor] = run.student
+        self._watch_teacher = self._teacher_and_statistics
+        self._steps: dict[bool, Callable[[StepInputs], StepOutcome]] = {
+            is_adversarial: partial(self._step, is_adversarial=is_adversarial) for is_adversarial in (False, True)
+        }
+
+    def accelerate(self) -> None:
+        """Compile and record what the run wants compiled and recorded: worth it for many calls."""
+        run = self._run
+        self._make_images = Compiled(run, "the generator", self._make_images)
+        self._ask_student = Compiled(run, "the student", self._ask_student)
+        self._watch_teacher = Compiled(run, "the teacher", self._watch_teacher)
+        self._steps = {key: CapturedStep(run, "the inversion step", step) for key, step in self._steps.items()}
+
+    @torch.no_grad()
+    def begin(self, generator: nn.Module, latent_BZ: Tensor) -> None:
+        """Lines 4-5: initialise g and z, and what a call accumulates."""
+        own = [*self._parameters, *self._generator.buffers()]
+        torch._foreach_copy_(own, [*generator.parameters(), *generator.buffers()])
+        self._latent_BZ.copy_(latent_BZ)
+        reset(self._optimizer)
+        torch._foreach_zero_(self.meta_gradient)
+        self._best.loss.fill_(torch.inf)
+        self.is_lost.fill_(False)
+
+    def step(self, inputs: StepInputs, *, is_adversarial: bool) -> StepOutcome:
+        """Lines 6-9 once. The outcome holds until the next step."""
+        return self._steps[is_adversarial](inputs)
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The images [B, C, H, W] of the step with the lowest loss, and the teacher's classes of them."""
+        return self._best.images_BCHW.clone(), self._best.teacher_class_B.clone()
+
+    def _step(self, inputs: StepInputs, *, is_adversarial: bool) -> StepOutcome:
+        with self._run.autocast():
+            images_BCHW = self._make_images(self._latent_BZ)
+        images_BCHW = images_BCHW.float()
+        loss, teacher_class_B, statistics_L = self._loss(images_BCHW, inputs, is_adversarial=is_adversarial)
+        self._best.update(loss.total.detach(), images_BCHW.detach(), teacher_class_B)
+        self._optimizer.zero_grad()
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        torch._foreach_add_(self.meta_gradient, [_gradient(parameter) for parameter in self._parameters])
+        is_finite = loss.total.detach().isfinite()
+        self.is_lost |= ~is_finite
+        step_if(self._optimizer, is_finite)
+        return StepOutcome(loss.detach(), statistics_L)
+
+    def _loss(
+        self, images_BCHW: Tensor, inputs: StepInputs, *, is_adversarial: bool
+    ) -> tuple[InversionLoss, Tensor, list[ChannelStatistics]]:
+        """Eq. 2 for the present images, the teacher's classes of them, and the statistics under its L_BN."""
+        run, config = self._run, self._config
+        views_BCHW = apply(images_BCHW, Augmentation(inputs.shift_y_B, inputs.shift_x_B, inputs.flip_B))
+        with run.autocast():
+            teacher_logits_BK, bn, statistics_L = self._watch_teacher(views_BCHW)
+        teacher_class_B, teacher_prob_B = run.task.predict(teacher_logits_BK.detach())
+        phi_B = modulation(
+            teacher_class_B,
+            teacher_prob_B,
+            inputs.class_share_K,
+            gamma=config.gamma,
+            diversity=config.diversity,
+            difficulty=config.difficulty,
+        )
+        task = (phi_B * task_loss(teacher_logits_BK, inputs.target_B)).mean()
+        adversarial = torch.zeros((), device=run.device)
+        if is_adversarial:
+            with run.autocast():
+                student_logits_BK = self._ask_student(views_BCHW)
+            adversarial = adversarial_loss(teacher_logits_BK, student_logits_BK)
+        loss = inversion_loss(
+            bn,
+            task,
+            adversarial,
+            bn_weight=config.bn_weight,
+            task_weight=config.task_weight,
+            adversarial_weight=config.adversarial_weight,
+        )
+        return loss, teacher_class_B, statistics_L
+
+    def _teacher_and_statistics(self, views_BCHW: Tensor) -> tuple[Tensor, Tensor, list[ChannelStatistics]]:
+        """The teacher's logits of the views, L_BN and the statistics under it."""
+        teacher_logits_BK = self._run.teacher(views_BCHW)
+        return teacher_logits_BK, *self._bn.loss()
+
+
+def draw_inputs(
+    run: Run, stream: str, step: int, *, num_images: int, target_B: Tensor | None, class_share_K: Tensor
+) -> StepInputs:
+    """What a step of a call gets; `stream` names the call's random draws."""
+    augmentation = draw_augmentation(
+        num_images,
+        padding=run.config.task.crop_padding,
+        flip=run.config.task.horizontal_flip,
+        rng=run.rng("inversion", f"{stream} augmentation", step),
+        device=run.device,
+    )
+    return StepInputs(augmentation.shift_y_B, augmentation.shift_x_B, augmentation.flip_B, target_B, class_share_K)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad

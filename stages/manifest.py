@@ -1,0 +1,79 @@
+"""What a run was made with: versions, machine, code revision, teacher, seed, command line."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.models.checkpoints import sha256_of
+from stages.plan import Plan
+
+_PACKAGES = ("ssdkd", "torch", "torchvision", "numpy", "safetensors")
+
+
+def manifest_of(planned: Plan) -> bytes:
+    """The manifest as JSON."""
+    launch, config = planned.launch, planned.config
+    document: dict[str, Any] = {
+        "schema": 1,
+        "command": launch.command,
+        "preset": launch.preset_name,
+        "command_line": list(launch.command_line),
+        "seed": config.run.seed,
+        "teacher_file": str(planned.teacher.path.resolve()),
+        "teacher_sha256": planned.teacher.sha256,
+        "buffer": None if launch.buffer is None else str(launch.buffer.resolve()),
+        "buffer_sha256": None if launch.buffer is None else sha256_of(launch.buffer),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "git_revision": _git_revision(),
+        "machine": {
+            "platform": platform.platform(),
+            "device": device_name(planned.device),
+            "threads": config.run.threads,
+        },
+    }
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called by its maker."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if sys.platform.startswith("linux"):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    """The commit of the checkout that this code runs from, with "-dirty" where it has changes; None outside of one."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
+        if tracked.returncode != 0:  # installed into an environment that happens to lie in somebody's checkout
+            return None
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,64 @@
+"""Networks by name: classifiers that teach or learn, and the generators that are inverted from a teacher.
+
+Nothing here imports torch: a preset is checked against these specs before any network is built.
+`stages.models.build` builds them, `stages.models.checkpoints` reads and writes their weights.
+"""
+
+from __future__ import annotations
+
+from stages.registry import Spec
+
+WRN = Spec(
+    name="wrn",
+    target="stages.models.wrn:wide_resnet",
+    summary="Wide ResNet for small images, depth 6n+4 and any width",
+    pattern=r"wrn(?P<depth>\d+)_(?P<width>[1-9]\d*)",
+    example="wrn40_2",
+)
+
+CIFAR_RESNET = Spec(
+    name="cifar-resnet",
+    target="stages.models.cifar_resnet:cifar_resnet",
+    summary="the CIFAR ResNets of He et al., shortcuts without weights: resnet20, 32, 44, 56, 110",
+    pattern=r"resnet(?P<depth>20|32|44|56|110)",
+    example="resnet20",
+)
+
+RESNET = Spec(
+    name="resnet",
+    target="stages.models.resnet:resnet",
+    summary="ResNet-18 and ResNet-34 with the stem for small images",
+    pattern=r"resnet(?P<depth>18|34)",
+    example="resnet18",
+)
+
+VGG = Spec(
+    name="vgg",
+    target="stages.models.vgg:vgg",
+    summary="VGG-11 with batch-norm for small images, one linear layer on top",
+    pattern=r"vgg(?P<depth>11)",
+    example="vgg11",
+)
+
+TORCHVISION = Spec(
+    name="torchvision",
+    target="stages.models.torchvision_models:torchvision_model",
+    summary="any classifier of torchvision.models, by its name there",
+    pattern=r"torchvision:(?P<name>[a-z]\w*)",
+    example="torchvision:resnet18",
+)
+
+FILE = Spec(
+    name="file",
+    target="stages.models.file_factory:model_from_file",
+    summary="a function in a Python file of yours, called with num_classes",
+    # The function's name may be missing here, so that its absence gets a message of its own.
+    pattern=r"(?P<path>.+\.py):?(?P<factory>[^\d\W]\w*|)",
+    example="path/to/file.py:factory",
+)
+
+DCGAN = Spec(
+    name="dcgan",
+    target="stages.models.generator:Generator",
+    summary="the generator of Fast-Datafree and SSD-KD: a linear layer and three convolutions",
+)

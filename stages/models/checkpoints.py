@@ -1,0 +1,259 @@
+"""Weights in files: safetensors and public PyTorch checkpoints in, safetensors out.
+
+Nothing is unpickled but through `torch.load(weights_only=True)`. Public checkpoints come wrapped
+(`state_dict`, `module.`) and in families of names; the tables below say which. All else is a FileError.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from stages.errors import ConfigError, FileError
+from stages.run_directory import write_atomically
+
+# Where a training script keeps the weights among its other state, most specific name first.
+CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+
+# What wrappers put in front of every name: DataParallel, torch.compile.
+WRAPPER_PREFIX = re.compile(r"^(?:module|_orig_mod)\.")
+
+# Names that mean the same part in different public code, as (pattern, common name). Both the file's and the
+# network's names are translated, so each rule works in both directions and one table serves every network.
+SAME_PART = tuple(
+    (re.compile(pattern), common)
+    for pattern, common in (
+        (r"^(?:(?:module|_orig_mod|model|net|network|backbone)\.)+", ""),
+        (r"^(?:block|layer)(\d+)\.layer\.", r"stage\1."),  # WRN: `block1.layer.0`, `layer1.layer.0`
+        (r"\.(?:downsample|shortcut)\.", ".shortcut."),  # ResNet
+        (r"\.(norm|conv)\.([12])\.", r".\1\2."),  # torchvision's DenseNets, as published
+        (r"^(?:fc|linear|classifier)\.(weight|bias)$", r"head.\1"),
+    )
+)
+
+# Files that are often taken for weights: (first bytes, what it is, what to do).
+FOREIGN = (
+    (b"<", "a web page or XML, not weights", "download the file itself, not the page about it"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the weights", "fetch the file with `git lfs pull`"),
+    (b"\x89HDF", "an HDF5 file (Keras?)", "convert it to a PyTorch state_dict first"),
+    (b"\x1f\x8b", "gzip-compressed", "unpack it first: `gunzip FILE`"),
+)
+
+SAFETENSORS_LENGTH_BYTES = 8  # its JSON header comes after its length
+MAX_NESTING = 3
+NUM_NAMES_SHOWN = 3
+BATCH_COUNTER = ".num_batches_tracked"
+NAME_THE_NETWORK = "name the network they belong to; `path/to/file.py:factory` takes any nn.Module"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The weights in a file, by name, dense, on the CPU; floating point ones as float32.
+
+    Unwraps containers and wrapper prefixes; knows nothing of the network they belong to. Raises FileError
+    where the file is missing, damaged, foreign, or would have to run code to be read.
+    """
+    stored = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    weights = _find_weights(stored)
+    if not weights:
+        raise FileError(
+            f"no weights found in `{path}`: its entries are {_shorten(map(str, stored)) or 'none'}",
+            hint="save the network's state_dict: torch.save(model.state_dict(), FILE)",
+        )
+    while all(WRAPPER_PREFIX.match(name) for name in weights):
+        weights = {WRAPPER_PREFIX.sub("", name): tensor for name, tensor in weights.items()}
+    for name, tensor in weights.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+            raise FileError(
+                f"`{name}` in `{path}` is not a plain tensor ({kind})",
+                hint="save the network before quantising or pruning it",
+            )
+    return {
+        name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in weights.items()
+    }
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a network from a file of any public layout; the network is untouched unless everything fits.
+
+    Batch counters may be missing (files older than them). Raises ConfigError where the file only disagrees
+    with the preset's number of classes or channels, FileError where it is another network's or holds NaN.
+    """
+    stored = read_state_dict(path)
+    expected = model.state_dict()
+    weights = _rename(stored, expected)
+    missing = [name for name in expected if name not in weights and not name.endswith(BATCH_COUNTER)]
+    unexpected = [name for name in weights if name not in expected]
+    if missing or unexpected:
+        raise _other_network(path, missing=missing, unexpected=unexpected, num_expected=len(expected))
+    misfits = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+    if misfits:
+        raise _misfit(path, misfits, stored=weights, expected=expected)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise FileError(
+                f"`{name}` in `{path}` holds NaN or infinity",
+                hint="take an earlier checkpoint of the network",
+            )
+    model.load_state_dict({**expected, **weights})
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a network's weights as safetensors, atomically; equal weights give equal bytes."""
+    weights = {
+        WRAPPER_PREFIX.sub("", name): tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    write_atomically(path, safetensors.torch.save(weights, metadata={"format": "pt"}))
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Which of the two formats the first bytes say it is. Raises FileError where it can be neither."""
+    if path.is_dir():
+        raise FileError(f"`{path}` is a folder, not a file of weights", hint="name the file in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except FileNotFoundError as error:
+        raise FileError(f"no such file: `{path}`", hint=f"relative paths start at {Path.cwd()}") from error
+    except OSError as error:
+        raise FileError(f"`{path}` cannot be read: {error.strerror}", hint="check its permissions") from error
+    if not start:
+        raise FileError(f"`{path}` is empty", hint="download or save it again")
+    if start[SAFETENSORS_LENGTH_BYTES:].startswith(b"{"):
+        return True
+    for signature, what, hint in FOREIGN:
+        if start.lstrip().startswith(signature):
+            raise FileError(f"`{path}` is {what}", hint=hint)
+    return False
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise FileError(f"`{path}` is a damaged safetensors file: {error}", hint="download or save it again") from error
+
+
+def _read_torch(path: Path) -> Mapping[Any, Any]:
+    try:
+        with (
+            path.open("rb") as file,  # not the path, whose suffix torch would go by
+            warnings.catch_warnings(action="ignore"),  # about old formats; what matters comes as an error
+            torch.serialization.safe_globals([argparse.Namespace]),  # a training script's settings: no code
+        ):
+            stored = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise _unreadable(path) from error
+        raise FileError(
+            f"`{path}` holds Python objects (`{refused[1]}`), not only weights: reading it would run code",
+            hint="where you trust it, save its weights alone: torch.save(model.state_dict(), FILE)",
+        ) from error
+    except Exception as error:  # a damaged file can make the reader raise anything
+        raise _unreadable(path) from error
+    if isinstance(stored, Mapping):
+        return stored
+    raise FileError(
+        f"`{path}` holds a {type(stored).__name__}, not a network's weights",
+        hint="save the network's state_dict: torch.save(model.state_dict(), FILE)",
+    )
+
+
+def _unreadable(path: Path) -> FileError:
+    return FileError(
+        f"`{path}` is not a readable safetensors or PyTorch file: damaged, cut off, or of another kind",
+        hint="download or save it again",
+    )
+
+
+def _find_weights(stored: Mapping[Any, Any], *, nesting: int = MAX_NESTING) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, from the container that holds them."""
+    for container in CONTAINERS if nesting else ():
+        inner = stored.get(container)
+        if isinstance(inner, Mapping) and (weights := _find_weights(inner, nesting=nesting - 1)):
+            return weights
+    return {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
+
+
+def _common_name(name: str) -> str:
+    for pattern, common in SAME_PART:
+        name = pattern.sub(common, name)
+    return name
+
+
+def _rename(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`stored` under the network's own names where they mean the same part, else under its own."""
+    own_names: dict[str, list[str]] = {}
+    for name in expected:
+        own_names.setdefault(_common_name(name), []).append(name)
+    renamed = {}
+    for name, tensor in stored.items():
+        candidates = own_names.get(_common_name(name), [])
+        is_clear = name not in expected and len(candidates) == 1
+        if is_clear and candidates[0] not in stored and candidates[0] not in renamed:
+            name = candidates[0]
+        renamed[name] = tensor
+    return renamed
+
+
+def _other_network(path: Path, *, missing: list[str], unexpected: list[str], num_expected: int) -> FileError:
+    parts = [
+        f"{len(names)} {kind} ({_shorten(names)})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    return FileError(
+        f"the weights in `{path}` are of another network: of {num_expected} names " + ", ".join(parts),
+        hint=NAME_THE_NETWORK,
+    )
+
+
+def _shorten(names: Iterable[str]) -> str:
+    shown = [f"`{name}`" for name in names]
+    return ", ".join(shown[:NUM_NAMES_SHOWN]) + (", ..." if len(shown) > NUM_NAMES_SHOWN else "")
+
+
+def _misfit(
+    path: Path, misfits: list[str], *, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> FileError | ConfigError:
+    """Which setting disagrees, where only the last or only the first layer does; else another network."""
+    names = list(expected)
+    got, want = stored[misfits[0]].shape, expected[misfits[0]].shape
+    if {_layer_of(name) for name in misfits} == {_layer_of(names[-1])} and got[1:] == want[1:]:
+        return ConfigError(
+            f"`{path}` has {got[0]} classes, the preset says {want[0]}",
+            hint=f"--set task.num_classes={got[0]}, or name another file",
+        )
+    if misfits == names[:1] and len(got) == 4 and (got[0], got[2:]) == (want[0], want[2:]):
+        return ConfigError(
+            f"`{path}` takes images of {got[1]} channels, the preset says {want[1]}",
+            hint="set task.image_shape, task.mean and task.std to what the network was trained on",
+        )
+    return FileError(
+        f"the weights in `{path}` are of another network: {len(misfits)} shapes differ, "
+        f"`{misfits[0]}` is {list(got)}, expected {list(want)}",
+        hint=NAME_THE_NETWORK,
+    )
+
+
+def _layer_of(name: str) -> str:
+    return name.rpartition(".")[0]

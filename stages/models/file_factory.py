@@ -1,0 +1,97 @@
+"""Models from a Python file of the user's: `path/to/file.py:factory`, called with num_classes.
+
+The file runs as any import does: it is the user's own code, named by the user. It may import what lies beside
+it. What it prints goes to stderr, because stdout carries data only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from stages.errors import ConfigError, FileError
+
+
+def model_from_file(
+    *, path: str, factory: str, num_classes: int, in_channels: int, image_size: tuple[int, int]
+) -> nn.Module:
+    """Call `factory(num_classes=...)` of the file at `path`.
+
+    Raises FileError where the file is missing, fails, or gives no nn.Module; ConfigError where it has no such
+    function.
+    """
+    del in_channels, image_size  # such a network is made for one kind of image
+    module = _import_file(Path(path))
+    function = getattr(module, factory, None)
+    if not callable(function):
+        functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+        near = get_close_matches(factory, functions, n=1)
+        raise ConfigError(
+            f"`{path}` has no function `{factory}`" if factory else f"`{path}` is named without a function",
+            hint=f"write `{path}:{near[0]}`" if near else f"write `{path}:NAME`; NAME is called with num_classes",
+        )
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            model = function(num_classes=num_classes)
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
+        raise FileError(
+            f"`{factory}(num_classes={num_classes})` of `{path}` failed: {_describe(error, path)}",
+            hint="the function is called with num_classes only and returns the network",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise FileError(
+            f"`{factory}` of `{path}` returned a {type(model).__name__}, not a torch.nn.Module",
+            hint="the function is called with num_classes only and returns the network",
+        )
+    return model
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileError(f"no such file: `{path}`", hint=f"relative paths start at {Path.cwd()}")
+    name = f"ssdkd_model_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
+    try:
+        with _importable(path.resolve().parent), contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
+        del sys.modules[name]
+        raise FileError(
+            f"`{path}` cannot be imported: {_describe(error, str(path))}",
+            hint=f"`python {path}` should run without an error",
+        ) from error
+    return module
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the file import its neighbours, and leave sys.path as it was."""
+    before = list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _describe(error: BaseException, path: str) -> str:
+    """The error and the last line of the user's file that it passed through."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve() == Path(path).resolve()
+    ]
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"

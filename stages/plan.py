@@ -1,0 +1,356 @@
+"""Everything that can be known before the first step, read and checked before it; nothing is written here."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.buffer.file import BufferContents, BufferMeta, read_buffer
+from stages.buffer.replay_buffer import ReplayBuffer
+from stages.buffer.stored import insert_stored_rows
+from stages.config import Config, with_values
+from stages.cuda_graph import CudaTape, can_record
+from stages.data.dataset import LabelledImages, load_data
+from stages.device import (
+    keep_heap_warm,
+    num_usable_cpus,
+    out_of_memory_is_told,
+    prepare_device,
+    resolve_acceleration,
+    resolve_device,
+    resolve_precision,
+)
+from stages.errors import ConfigError, FileError, MachineError
+from stages.evaluation.config import NO_DATA
+from stages.models.build import build_model
+from stages.registry import find
+from stages.run import NormalizedModel, Run, derived_seed
+from stages.run_directory import RunDirectory
+from stages.schedule import Command, Schedule
+from stages.scoring import score
+from stages.tasks.task import Task
+from stages.teachers.load import LoadedTeacher, load_teacher
+from stages.teachers.obtain import ensure_teacher
+from stages.teachers.resolve import AUTO
+from stages.teachers.train import Progress
+
+_BYTES_PER_FILE_OVERHEAD = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a run was asked for, beside its configuration."""
+
+    command: Command
+    preset_name: str
+    out: Path | None = None
+    buffer: Path | None = None
+    """The buffer file that `distill` starts from."""
+    train_teacher: bool = False
+    command_line: tuple[str, ...] = ()
+    evaluation_named: bool = False
+    """Whether the user, and not only the preset, named the evaluation data: then it must be there."""
+    device: str = "auto"
+    seed_in_name: int | None = None
+    """Set where the run is one of a group with different seeds."""
+
+    @property
+    def run_name(self) -> str:
+        """What the run's folder is named after."""
+        return self.preset_name if self.command == "run" else f"{self.command}-{self.preset_name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that can start: its resolved configuration and all it was given, loaded and checked."""
+
+    config: Config
+    launch: Launch
+    schedule: Schedule
+    device: torch.device
+    task: Task
+    teacher: LoadedTeacher
+    student: nn.Module
+    evaluation_data: LabelledImages | None
+    stored: BufferContents | None
+    """The buffer that `distill` starts from."""
+    class_names: tuple[str, ...] | None
+    """Names of the classes, where a data set or a buffer knows them."""
+    warnings: tuple[str, ...]
+
+    def buffer_meta(self) -> BufferMeta:
+        """What the buffer's file says of its samples."""
+        config = self.config
+        return BufferMeta(
+            task=config.task.kind,
+            num_classes=config.task.num_classes,
+            class_names=self.class_names,
+            mean=config.task.mean,
+            std=config.task.std,
+            capacity=config.buffer.capacity,
+            alpha=config.distillation.alpha,
+            epsilon=config.distillation.epsilon,
+            teacher_sha256=self.teacher.sha256,
+        )
+
+    @property
+    def num_images(self) -> int:
+        """Images that the run makes, the hold-out not counted."""
+        if "inversion" not in self.schedule.stages:
+            return 0
+        return self.schedule.epochs * self.config.inversion.batch_size
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Size of the full buffer."""
+        num_stored = 0 if self.stored is None else len(self.stored)
+        num_samples = min(self.config.buffer.capacity, max(self.num_images, num_stored))
+        return num_samples * (_num_pixels(self.config) + 40)
+
+    def disk_bytes(self) -> int:
+        """Disk that the run needs at its fullest: buffer file, two checkpoints and one being written, weights."""
+        student = sum(parameter.numel() * 4 for parameter in self.student.parameters())
+        return 4 * self.buffer_bytes + 8 * student + 64 * _BYTES_PER_FILE_OVERHEAD
+
+    def describe(self) -> dict[str, Any]:
+        """What is going to happen, for people and for `--dry-run`."""
+        config = self.config
+        return {
+            "command": self.launch.command,
+            "preset": self.launch.preset_name,
+            "stages": list(self.schedule.stages),
+            "epochs": self.schedule.epochs,
+            "warmup_epochs": self.schedule.warmup_epochs,
+            "images_to_synthesize": self.num_images,
+            "student_updates": self.schedule.distillation_epochs * config.num_distillation_steps,
+            "teacher": config.teacher.model,
+            "teacher_file": str(self.teacher.path),
+            "student": config.student.model,
+            "device": str(self.device),
+            "precision": config.run.precision,
+            "acceleration": config.run.acceleration,
+            "threads": config.run.threads,
+            "evaluation_data": None if self.evaluation_data is None else self.evaluation_data.name,
+            "buffer_mib": round(self.buffer_bytes / 2**20, 1),
+            "disk_mib": round(self.disk_bytes() / 2**20, 1),
+            "run_directory": str(self.launch.out) if self.launch.out else f"runs/{self.launch.run_name}-<time>",
+        }
+
+
+@out_of_memory_is_told()
+def plan(
+    config: Config, launch: Launch, *, is_resumption: bool = False, training_progress: Progress = lambda *_: None
+) -> Plan:
+    """Check everything and load it; with `launch.train_teacher` a missing teacher is trained, last of all.
+
+    Raises ConfigError, FileError or MachineError; leaves nothing behind but that teacher.
+    """
+    keep_heap_warm()
+    schedule = Schedule.of(launch.command, config)
+    device = resolve_device(launch.device if launch.device != "auto" else config.run.device)
+    prepare_device(device)
+    wanted, config = config, _resolved(config, device)
+    if not is_resumption:
+        _check_stages(schedule, launch)
+        if launch.out is not None:
+            RunDirectory.refuse_used(launch.out)
+    torch.set_num_threads(int(config.run.threads))
+    data, warnings = _evaluation_data(config, launch, schedule)
+    if (wanted.run.acceleration, config.run.acceleration) == ("graphs", "eager"):
+        warnings += (f"run.acceleration is graphs, which {device} and this torch have none of: steps run eagerly",)
+    stored = None if launch.buffer is None else _stored_buffer(config, launch.buffer)
+    task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
+    torch.manual_seed(derived_seed(config.run.seed, "student"))
+    student = build_model(config.student.model, task=config.task, where="student.model")
+    if launch.train_teacher:
+        ensure_teacher(config, device, training_progress)
+    teacher = load_teacher(config, device)
+    if stored is not None:
+        warnings += _stored_warnings(stored, config, launch, teacher)
+    names = data.class_names if data is not None else None if stored is None else stored.meta.class_names
+    planned = Plan(
+        config=_anchored(config),
+        launch=launch,
+        schedule=schedule,
+        device=device,
+        task=task,
+        teacher=teacher,
+        student=student,
+        evaluation_data=data,
+        stored=stored,
+        class_names=names,
+        warnings=(*config.warnings, *teacher.warnings, *warnings),
+    )
+    if not is_resumption:
+        _check_disk(planned)
+    return planned
+
+
+def build_run(planned: Plan) -> Run:
+    """The state that the stages share, on the device, at its beginning."""
+    config, device = planned.config, planned.device
+    run = Run(
+        config=config,
+        schedule=planned.schedule,
+        task=planned.task,
+        device=device,
+        precision=config.run.precision,
+        tape=CudaTape(device) if config.run.acceleration != "eager" and can_record(device) else None,
+        teacher=NormalizedModel.on(device, planned.teacher.model, config.task).eval().requires_grad_(False),
+        student=NormalizedModel.on(device, copy.deepcopy(planned.student), config.task),
+        buffer=ReplayBuffer(
+            config.buffer,
+            image_shape=config.task.image_shape,
+            label_shape=planned.task.label_shape(config.task.image_shape),
+            num_classes=config.task.num_classes,
+            device=device,
+        ),
+        class_names=planned.class_names,
+        evaluation_data=planned.evaluation_data,
+    )
+    if planned.stored is not None:
+        _fill_from_file(
+            run, planned.stored, is_same_teacher=planned.stored.meta.teacher_sha256 == planned.teacher.sha256
+        )
+    return run
+
+
+def _resolved(config: Config, device: torch.device) -> Config:
+    """The configuration with everything that depends on the machine written out, so that it repeats the run."""
+    threads = num_usable_cpus() if config.run.threads == "auto" else config.run.threads
+    return with_values(
+        config,
+        {
+            "run.device": str(device),
+            "run.precision": resolve_precision(config.run.precision, device),
+            "run.acceleration": resolve_acceleration(config.run.acceleration, device),
+            "run.threads": threads,
+        },
+    )
+
+
+def _anchored(config: Config) -> Config:
+    """The configuration with its paths made absolute, so that the run can be resumed and repeated from any folder."""
+    paths = {"student.model": _anchored_model(config.student.model)}
+    if config.teacher.weights != AUTO:  # the name of a cached teacher has that of its model in it, as it was given
+        paths["teacher.model"] = _anchored_model(config.teacher.model)
+        paths["teacher.weights"] = str(Path(config.teacher.weights).expanduser().absolute())
+    if config.evaluation.root is not None:
+        paths["evaluation.root"] = str(Path(config.evaluation.root).expanduser().absolute())
+    return with_values(config, paths)
+
+
+def _anchored_model(name: str) -> str:
+    file, suffix, factory = name.rpartition(".py:")
+    return f"{Path(file).absolute()}{suffix}{factory}" if suffix else name
+
+
+def _evaluation_data(
+    config: Config, launch: Launch, schedule: Schedule
+) -> tuple[LabelledImages | None, tuple[str, ...]]:
+    evaluation = config.evaluation
+    if "evaluation" not in schedule.stages or evaluation.data == NO_DATA:
+        return None, ()
+    try:
+        data = load_data(
+            evaluation.data,
+            root=None if evaluation.root is None else Path(evaluation.root).expanduser(),
+            split=evaluation.split,
+            task=config.task,
+            resize=evaluation.resize,
+            download=evaluation.download,
+        )
+    except FileError as error:
+        if launch.evaluation_named:
+            raise
+        warning = f"the student will not be measured on real data: {error.message}"
+        return None, (f"{warning} ({error.hint})" if error.hint else warning,)
+    return data, ()
+
+
+def _check_stages(schedule: Schedule, launch: Launch) -> None:
+    """Raise ConfigError where nothing would come out of the stages: no one fills the buffer, or no one learns."""
+    idle = {"evaluation"} if launch.buffer is not None else {"evaluation", "distillation"}
+    if set(schedule.stages) <= idle:
+        raise ConfigError(
+            f"nothing to do for `ssdkd {launch.command}`: of `run.stages` it has {list(schedule.stages)}"
+            + ("" if launch.buffer is not None else ", and nothing that fills the buffer"),
+            hint='`run.stages` is ["inversion", "distillation", "evaluation"] unless a preset changes it',
+        )
+
+
+def _stored_buffer(config: Config, path: Path) -> BufferContents:
+    """The rows of the file that `distill` starts from, known to fit the task and to leave some to learn from."""
+    rows = read_buffer(path)
+    found = (rows.meta.task, list(rows.images.shape[1:]), rows.meta.num_classes)
+    expected = (config.task.kind, list(config.task.image_shape), config.task.num_classes)
+    if found != expected:
+        raise FileError(
+            f"{path} is for {found[0]}, images {found[1]} of {found[2]} classes;"
+            f" the preset is for {expected[0]}, {expected[1]} of {expected[2]}",
+            hint="name the preset that the buffer was made with (`--preset RUN/config.toml`)",
+        )
+    if len(rows) == 0:
+        raise FileError(f"{path} holds no images", hint="`ssdkd invert` fills a buffer")
+    num_holdout = config.evaluation.num_holdout
+    if num_holdout >= len(rows):
+        raise ConfigError(
+            f"{path} has {len(rows)} images, evaluation.num_holdout would set {num_holdout} of them aside",
+            hint=f"--set evaluation.num_holdout={len(rows) // 10}",
+        )
+    return rows
+
+
+def _stored_warnings(rows: BufferContents, config: Config, launch: Launch, teacher: LoadedTeacher) -> tuple[str, ...]:
+    warnings = []
+    if rows.meta.teacher_sha256 != teacher.sha256:
+        warnings.append(
+            f"{launch.buffer} was made from another teacher: classes, probabilities and priorities are computed anew"
+        )
+    num_left = len(rows) - config.evaluation.num_holdout
+    if num_left > config.buffer.capacity:
+        warnings.append(
+            f"of {num_left} images in {launch.buffer} the newest {config.buffer.capacity} are used (buffer.capacity)"
+        )
+    return tuple(warnings)
+
+
+def _fill_from_file(run: Run, rows: BufferContents, *, is_same_teacher: bool) -> None:
+    """Set the hold-out aside, drawn at random, and put the rest into the buffer."""
+    rng = torch.Generator().manual_seed(derived_seed(run.config.run.seed, "holdout"))
+    is_held_out = np.zeros(len(rows), dtype=bool)
+    is_held_out[torch.randperm(len(rows), generator=rng)[: run.config.evaluation.num_holdout].numpy()] = True
+    if is_held_out.any():
+        run.holdout_NCHW = torch.from_numpy(rows.images[is_held_out]).to(run.device)
+    insert_stored_rows(run.buffer, rows, np.flatnonzero(~is_held_out))
+    if is_same_teacher:
+        return
+    scores = score(run, run.buffer.column("images"), batch_size=run.config.evaluation.batch_size)
+    run.buffer.column("teacher_class").copy_(scores.teacher_class_N)
+    run.buffer.column("teacher_prob").copy_(scores.teacher_prob_N)
+    run.buffer.column("priority").copy_(scores.divergence_N)
+
+
+def _num_pixels(config: Config) -> int:
+    channels, height, width = config.task.image_shape
+    return channels * height * width
+
+
+def _check_disk(planned: Plan) -> None:
+    folder = (planned.launch.out or Path("runs")).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free_bytes, needed_bytes = shutil.disk_usage(folder).free, planned.disk_bytes()
+    if free_bytes < needed_bytes:
+        raise MachineError(
+            f"not enough disk at {folder}: {free_bytes / 2**20:.0f} MiB free,"
+            f" the run needs {needed_bytes / 2**20:.0f} MiB",
+            hint="free some space, choose another --out, or lower buffer.capacity",
+        )

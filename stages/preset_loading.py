@@ -1,0 +1,192 @@
+"""From preset names, files and overrides to one set of values, each with the place it comes from.
+
+Nothing here knows which keys exist: `stages.config` holds the values against the schema.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import presets as shipped_presets
+from stages.errors import ConfigError, FileError, Problem
+
+_HEADER_KEYS: dict[str, type] = {"extends": str, "overlay": bool, "summary": str}
+"""The only keys of a preset outside its tables."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The merged tables of one or more presets; `places` says who set each dotted key last."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    is_whole: bool = False
+    """Whether a preset that is no overlay is among them."""
+
+    def overlaid(self, values: Mapping[str, Any], *, place: str, is_whole: bool = False) -> Settings:
+        """These settings with `values` (nested tables) on top: tables merge, anything else is replaced."""
+        places = dict(self.places)
+        merged = _merge(self.values, values, prefix="", place=place, places=places)
+        return Settings(merged, places, self.is_whole or is_whole)
+
+    def value(self, key: str) -> Any:
+        """What was set for a dotted key, not yet validated; None where nothing was."""
+        level: Any = self.values
+        for part in key.split("."):
+            if not isinstance(level, Mapping) or part not in level:
+                return None
+            level = level[part]
+        return level
+
+    def place_of(self, key: str) -> str | None:
+        """Where a dotted key, or the nearest table above it, was set last; None where it is a default."""
+        while key:
+            if key in self.places:
+                return self.places[key]
+            key = key.rpartition(".")[0]
+        return None
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`{"a": {"b": value}}` for the dotted key `a.b`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def load_presets(names: Sequence[str], *, base: Path | None = None) -> Settings:
+    """Merge presets in order, later over earlier, each over what it extends.
+
+    A name ending in `.toml` is a file, relative to `base` (default: the current folder), or to the preset
+    that extends it. Raises ConfigError with all problems found, FileError for a file that is missing or
+    unreadable.
+    """
+    problems: list[Problem] = []
+    layers = [layer for name in names for layer in _layers(name, folder=base or Path(), above=(), problems=problems)]
+    return _merged(layers, problems)
+
+
+def load_file(path: Path) -> Settings:
+    """The settings of one TOML file of any name, and of what it extends. Raises as `load_presets`."""
+    problems: list[Problem] = []
+    return _merged(_layers_of(_file_source(path), above=(), problems=problems), problems)
+
+
+def config_error(problems: Sequence[Problem]) -> ConfigError:
+    """One error that carries all problems."""
+    if len(problems) == 1:
+        return ConfigError(problems[0].message, hint=problems[0].hint)
+    return ConfigError(f"{len(problems)} problems in the settings", problems=problems)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What one file sets by itself."""
+
+    values: Mapping[str, Any]
+    place: str
+    is_overlay: bool
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A preset's text; `identity` is the same for the same preset, however it was named."""
+
+    identity: str
+    place: str
+    folder: Path
+    text: bytes
+
+
+def _merged(layers: Sequence[_Layer], problems: Sequence[Problem]) -> Settings:
+    if problems:
+        raise config_error(problems)
+    settings = Settings()
+    for layer in layers:
+        settings = settings.overlaid(layer.values, place=layer.place, is_whole=not layer.is_overlay)
+    return settings
+
+
+def _merge(
+    below: Mapping[str, Any], above: Mapping[str, Any], *, prefix: str, place: str, places: dict[str, str]
+) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        key = prefix + name
+        places[key] = place
+        if isinstance(value, Mapping):
+            table = merged.get(name)
+            value = _merge(
+                table if isinstance(table, Mapping) else {},
+                value,
+                prefix=f"{key}.",
+                place=place,
+                places=places,
+            )
+        merged[name] = value
+    return merged
+
+
+def _layers(name: str, *, folder: Path, above: tuple[_Source, ...], problems: list[Problem]) -> list[_Layer]:
+    """The layers of a preset, lowest first; `above` are the presets that led to it by `extends`."""
+    try:
+        source = _find(name, folder=folder, extended_by=above[-1].place if above else None)
+    except ConfigError as error:
+        problems.extend(error.problems)
+        return []
+    return _layers_of(source, above=above, problems=problems)
+
+
+def _layers_of(source: _Source, *, above: tuple[_Source, ...], problems: list[Problem]) -> list[_Layer]:
+    chain = (*above, source)
+    if source.identity in (other.identity for other in above):
+        circle = " -> ".join(other.place for other in chain)
+        problems.append(Problem(f"presets extend each other in a circle: {circle}", "remove one `extends`"))
+        return []
+    try:
+        values = tomllib.loads(source.text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers or nesting without end
+        problems.append(Problem(f"{source.place} is not valid TOML: {error}", "correct the file there"))
+        return []
+    header = {key: values.pop(key) for key in _HEADER_KEYS if key in values}
+    for key, value in header.items():
+        if not isinstance(value, _HEADER_KEYS[key]):
+            expected = "true or false" if _HEADER_KEYS[key] is bool else "a string"
+            problems.append(Problem(f"`{key}` in {source.place} must be {expected}, not {value!r}"))
+            return []
+    layers = []
+    if "extends" in header:
+        layers = _layers(header["extends"], folder=source.folder, above=chain, problems=problems)
+    return [*layers, _Layer(values, source.place, header.get("overlay", False))]
+
+
+def _find(name: str, *, folder: Path, extended_by: str | None) -> _Source:
+    if name.endswith(".toml"):
+        return _file_source(folder / name, extended_by=extended_by)
+    known = shipped_presets.names()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "`ssdkd presets ls` lists them; a file ends in .toml"
+        where = f" in `extends` of {extended_by}" if extended_by else ""
+        raise ConfigError(f"unknown preset `{name}`{where}", hint=hint)
+    text = shipped_presets.read_text(name).encode("utf-8")
+    return _Source(identity=f"preset {name}", place=f"{name}.toml", folder=folder, text=text)
+
+
+def _file_source(path: Path, *, extended_by: str | None = None) -> _Source:
+    try:
+        text = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        where = f" (`extends` of {extended_by})" if extended_by else ""
+        raise FileError(
+            f"cannot read preset file {path}{where}: {reason}",
+            hint="a path ends in .toml and starts at the file that extends it, or at the current folder; "
+            "a shipped preset is named without .toml (`ssdkd presets ls`)",
+        ) from error
+    return _Source(identity=str(path.resolve()), place=str(path), folder=path.parent, text=text)

@@ -1,0 +1,278 @@
+"""The tables a preset may have: which keys exist, what they take, what is wrong with values that misfit."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from stages.config_table import RULE_ERROR
+from stages.errors import ConfigError, Problem
+from stages.preset_loading import Settings
+
+Schemas = Mapping[str, type[BaseModel]]
+"""A schema for each table, by its name."""
+
+_NO_SUCH_KEY = object()
+_ALIKE = 0.7
+"""Share of common letters from which a key is offered in place of an unknown one."""
+
+
+def validate(
+    settings: Settings, schemas: Schemas, tables_of_run: Iterable[str]
+) -> tuple[dict[str, BaseModel], list[Problem]]:
+    """Hold settings against the schemas: the tables that are fine, and all that is wrong with the others.
+
+    `tables_of_run` are those that the run has though nothing be set in them.
+    """
+    problems = [
+        _unknown_key(key, schemas, settings.place_of(key))
+        for name, content in settings.values.items()
+        if name not in schemas
+        for key in _leaves(content, name)
+    ]
+    tables: dict[str, BaseModel] = {}
+    present = {*tables_of_run, *settings.values}
+    for name in (name for name in schemas if name in present):
+        table, table_problems = validate_table(name, settings.values.get(name, {}), schemas, settings)
+        problems.extend(table_problems)
+        if table is not None:
+            tables[name] = table
+    return tables, problems
+
+
+def validate_table(
+    name: str, values: Any, schemas: Schemas, settings: Settings
+) -> tuple[BaseModel | None, list[Problem]]:
+    """One table, or all that is wrong with it; `name` is its dotted key, `settings` tells the places."""
+    schema = schemas[name]
+    if not isinstance(values, Mapping):
+        message = f"`{name}` is {shown(values)}{_in(settings.place_of(name))}: it must be a table"
+        return None, [Problem(message, f"write [{name}] and its keys below it")]
+    # A stranger's schema may ignore what it does not know: unknown keys are told here, for all alike.
+    known = {key: value for key, value in values.items() if key in schema.model_fields}
+    problems = [
+        _unknown_key(f"{name}.{key}", schemas, settings.place_of(f"{name}.{key}")) for key in values if key not in known
+    ]
+    try:
+        table = schema.model_validate(known)
+    except ValidationError as error:
+        by_key: dict[str, list[ErrorDetails]] = {}
+        for detail in error.errors(include_url=False):
+            if detail["type"] != "default_factory_not_called":  # follows from another error of the table
+                by_key.setdefault(_key_of(name, detail, schema), []).append(detail)
+        problems += [_problem(name, key, details, settings, schema) for key, details in by_key.items()]
+        return None, problems
+    return table, problems
+
+
+def parse_override(text: str, schemas: Schemas, *, place: str) -> tuple[str, Any]:
+    """The dotted key and the value of `key=value`: text for a string field, TOML elsewhere.
+
+    Raises ConfigError for an unknown key or a value that is no TOML; its range is validated later.
+    """
+    key, equals, value_text = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"{place} got `{text}`, which is not key=value", hint=f"for example: {place} run.epochs=60")
+    if key in schemas:
+        raise ConfigError(
+            f"{place} got `{text}`, but `{key}` is a table",
+            hint=f"keys of `{key}`: {_keys_of(key, schemas)}",
+        )
+    annotation = annotation_of(key, schemas)
+    if annotation is _NO_SUCH_KEY:
+        problem = _unknown_key(key, schemas, place)
+        raise ConfigError(problem.message, hint=problem.hint)
+    if _takes_only_text(annotation):
+        return key, value_text
+    try:
+        document = tomllib.loads(f"value = {value_text}")
+    except (ValueError, RecursionError):  # also numbers of thousands of digits, lists in thousands of lists
+        document = {}
+    if set(document) == {"value"}:
+        return key, document["value"]
+    if _takes_text(annotation):
+        return key, value_text
+    raise ConfigError(
+        f"`{key}` is `{value_text}` in {place}: that is not a TOML value",
+        hint='a number (0.5, not .5), true, false, or a list in quotes: --set "task.mean=[0.5, 0.5, 0.5]"',
+    )
+
+
+def shown(value: Any) -> str:
+    """A value as a preset would have it, shortened."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def known_keys(schemas: Schemas) -> tuple[str, ...]:
+    """All dotted keys."""
+    return tuple(f"{table}.{name}" for table, schema in schemas.items() for name in schema.model_fields)
+
+
+def annotation_of(key: str, schemas: Schemas) -> Any:
+    """The type that the field of a dotted key takes; `_NO_SUCH_KEY` where there is none."""
+    table, *names = key.split(".")
+    annotation: Any = schemas.get(table, _NO_SUCH_KEY)
+    for name in names:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            info = annotation.model_fields.get(name)
+            annotation = info.annotation if info is not None else _NO_SUCH_KEY
+        elif get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif annotation is not Any:
+            return _NO_SUCH_KEY
+    return annotation
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The types a field takes, None apart."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(one for part in get_args(annotation) for one in _alternatives(part))
+    return () if annotation is NoneType else (annotation,)
+
+
+def _is_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return all(isinstance(value, str) for value in get_args(annotation))
+    return isinstance(annotation, type) and issubclass(annotation, (str, PurePath))
+
+
+def _takes_only_text(annotation: Any) -> bool:
+    return all(_is_text(one) for one in _alternatives(annotation))
+
+
+def _takes_text(annotation: Any) -> bool:
+    return any(one is Any or _is_text(one) for one in _alternatives(annotation))
+
+
+def _leaves(content: Any, key: str) -> Iterator[str]:
+    """The dotted keys of the values in a table, or the table's own where it has none."""
+    if not isinstance(content, Mapping) or not content:
+        yield key
+        return
+    for name, value in content.items():
+        yield from _leaves(value, f"{key}.{name}")
+
+
+def _unknown_key(key: str, schemas: Schemas, place: str | None) -> Problem:
+    return Problem(f"unknown key `{key}`{_in(place)}", _nearest(key, schemas))
+
+
+def _nearest(key: str, schemas: Schemas) -> str:
+    """A hint with the likeliest key: the nearest of the table, or of all, or else the table's keys."""
+    table = next((name for name in schemas if key.startswith(f"{name}.")), key.partition(".")[0])
+    name = key.removeprefix(table).removeprefix(".")
+    tables = get_close_matches(table, schemas, n=1)
+    homes = {known.rpartition(".")[2]: known for known in known_keys(schemas)}
+    if tables and name:
+        names = get_close_matches(name, schemas[tables[0]].model_fields, n=1, cutoff=_ALIKE)
+        if names:
+            return f"did you mean `{tables[0]}.{names[0]}`?"
+    names = get_close_matches(name or table, homes, n=1, cutoff=_ALIKE)
+    if names:
+        return f"did you mean `{homes[names[0]]}`?"
+    if tables:
+        return f"keys of `{tables[0]}`: {_keys_of(tables[0], schemas)}"
+    return f"tables: {', '.join(schemas)}"
+
+
+def _keys_of(table: str, schemas: Schemas) -> str:
+    return ", ".join(schemas[table].model_fields) or "none"
+
+
+def _key_of(name: str, detail: ErrorDetails, schema: type[BaseModel]) -> str:
+    """The dotted key an error is about, without the names pydantic gives to the members of a union."""
+    if detail["type"] == RULE_ERROR:
+        return f"{name}.{next(iter(detail['ctx']['values']))}"
+    key = name
+    level: Any = schema
+    for part in detail["loc"]:
+        if isinstance(part, int) and not _is_short_tuple(detail):
+            key += f"[{part}]"
+        elif isinstance(level, type) and issubclass(level, BaseModel) and part in level.model_fields:
+            key += f".{part}"
+            level = level.model_fields[part].annotation
+    return key
+
+
+def _problem(table: str, key: str, details: list[ErrorDetails], settings: Settings, schema: type[BaseModel]) -> Problem:
+    """All that pydantic says about one key, in a sentence with the value and its place."""
+    first = details[0]
+    place = settings.place_of(key.partition("[")[0])
+    if first["type"] == "missing" and not _is_short_tuple(first):
+        return Problem(f"`{key}` is not set", f"set it in a preset, or with --set {key}=VALUE")
+    if first["type"] == RULE_ERROR:
+        return _rule_problem(table, first, settings)
+    value = first["input"]
+    if _is_short_tuple(first):
+        reasons = [f"it must have {int(details[-1]['loc'][-1]) + 1} values"]
+    else:
+        # Members of a union fail one by one: "it must be a valid integer" or "it must be 'auto'".
+        reasons = list(dict.fromkeys(_reason(detail) for detail in details))
+    reason = " or ".join([reasons[0], *(other.removeprefix("it must be ") for other in reasons[1:])])
+    message = f"`{key}` is {shown(value)}{_in(place)}: {reason}"
+    info = schema.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    return Problem(message, _hint(info, value))
+
+
+def _is_short_tuple(detail: ErrorDetails) -> bool:
+    """Whether pydantic misses a member of a tuple of fixed length."""
+    return detail["type"] == "missing" and isinstance(detail["loc"][-1], int)
+
+
+def _rule_problem(table: str, detail: ErrorDetails, settings: Settings) -> Problem:
+    """A contradiction between keys of a table: each with its value and place."""
+    context = detail["ctx"]
+    told = []
+    for name, value in context["values"].items():
+        key = f"{table}.{name}"
+        place = _in(settings.place_of(key)) if key in settings.places else " (the default)"
+        told.append(f"`{key}` is {shown(value)}{place}")
+    return Problem(f"{' and '.join(told)}: {context['message']}", context["hint"])
+
+
+def _reason(detail: ErrorDetails) -> str:
+    """What pydantic says, as the end of a sentence about the value."""
+    limits = detail.get("ctx", {})
+    if detail["type"] == "too_short":
+        return f"it must have at least {limits['min_length']} value(s)"
+    if detail["type"] == "too_long":
+        return f"it must have at most {limits['max_length']} value(s)"
+    return (
+        detail["msg"]
+        .replace("Input should be", "it must be")
+        .replace("valid tuple", "list")
+        .removeprefix("Value error, ")
+    )
+
+
+def _hint(info: FieldInfo | None, value: Any) -> str | None:
+    """The nearest of the values that a field allows, or its default."""
+    if info is None:
+        return None
+    allowed = [
+        choice for one in _alternatives(info.annotation) if get_origin(one) is Literal for choice in get_args(one)
+    ]
+    near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
+    if near:
+        return f"did you mean `{near[0]}`?"
+    if info.is_required() or info.default_factory is not None:
+        return None
+    default = info.get_default()
+    return None if default is None else f"the default is {shown(default)}"
+
+
+def _in(place: str | None) -> str:
+    return f" in {place}" if place else ""

@@ -1,0 +1,173 @@
+"""What a run leaves behind: events as it goes, and its files at each checkpoint and at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from stages.accounts import Accounts
+from stages.buffer.file import BufferMeta
+from stages.buffer.stored import report_of, save_buffer
+from stages.checkpoint import save_checkpoint
+from stages.device import resident_memory_mib, utilisation
+from stages.errors import StorageError
+from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
+from stages.models.checkpoints import save_weights
+from stages.pictures import Tile, choose_tiles, grid_png
+from stages.run import Run
+from stages.run_directory import RunDirectory, write_atomically
+
+_NUM_TILES = 64
+"""Images in a picture of samples: eight by eight."""
+
+_SLOW_SAVING_S = 10.0
+_SLOW_SAVING_SHARE = 0.1
+"""Saving that takes both this long and this share of the time since the last one is worth a word."""
+
+
+class Recorder:
+    """Writes a run's events and files, and keeps its accounts: seconds per stage, images per second."""
+
+    def __init__(self, run: Run, directory: RunDirectory, log: EventLog, *, buffer_meta: BufferMeta) -> None:
+        self.run = run
+        self.directory = directory
+        self.accounts = Accounts()
+        self._log = log
+        self._buffer_meta = buffer_meta
+        self._meter = _Meter(run, self.accounts)
+        self._last_saved_s = time.perf_counter()
+        self._was_slow_told = False
+
+    def continue_from(self, seconds: Mapping[str, float]) -> None:
+        """Go on with the accounts of earlier processes. To be called once the run's state is that of its checkpoint."""
+        self.accounts.continue_from(seconds)
+        self._meter = _Meter(self.run, self.accounts)
+
+    def emit(self, event: Event) -> None:
+        """Append an event to the run's log. Raises StorageError (disk full)."""
+        try:
+            self._log.emit(event, epoch=self.run.epoch)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self.directory.events_file}: {error.strerror or error}",
+                hint=f"free some space, then `ssdkd run --resume {self.directory.path}`",
+            ) from error
+
+    def finish_epoch(self) -> None:
+        """Tell what the epoch made of the buffer, and what it cost."""
+        buffer, meta = self.run.buffer, self._buffer_meta
+        report = report_of(buffer, epoch=self.run.epoch, alpha=meta.alpha, epsilon=meta.epsilon)
+        del report["class_entropy"]
+        self.emit(BufferState(size=buffer.size, capacity=buffer.config.capacity, **report))
+        self.emit_device()
+
+    def emit_device(self) -> None:
+        """Tell what the run has cost so far: the accounts that a resumption goes on with."""
+        self.emit(
+            Device(
+                device=str(self.run.device),
+                seconds=self.accounts.seconds(),
+                utilisation=self._meter.utilisation(),
+                mem_mib=resident_memory_mib(self.run.device),
+                images_per_s=self._meter.images_per_s(),
+            )
+        )
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Bring buffer, student and samples up to date, then write the checkpoint of the present epoch.
+
+        The checkpoint comes last: once it is there, a run that is killed has nothing left to write for this epoch.
+        """
+        epoch, began_s = self.run.epoch, time.perf_counter()
+        if self.run.buffer.size > 0:
+            save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
+            self._save_samples(epoch)
+        if self.run.schedule.command != "invert":
+            save_weights(self.run.student.model, self.directory.student_file)
+        if self.run.best_student is not None:
+            write_atomically(self.directory.best_student_file, save(self.run.best_student.weights))
+        if self.run.holdout_NCHW is not None:
+            write_atomically(self.directory.holdout_file, save({"images": self.run.holdout_NCHW.cpu()}))
+        path = self.directory.checkpoint_file(epoch)
+        save_checkpoint(path, {**state, "seq": self._log.next_seq})  # that of the next event, which belongs to it
+        seconds = time.perf_counter() - began_s
+        self.emit(CheckpointSaved(checkpoint=self._relative(path), seconds=round(seconds, 3)))
+        self.directory.prune_checkpoints()
+        self._tell_if_slow(seconds)
+
+    def _tell_if_slow(self, seconds: float) -> None:
+        """Warn, once, where the disk takes a good part of the run's time."""
+        now_s = time.perf_counter()
+        elapsed_s, self._last_saved_s = now_s - self._last_saved_s, now_s
+        if self._was_slow_told or seconds < max(_SLOW_SAVING_S, _SLOW_SAVING_SHARE * elapsed_s):
+            return
+        self._was_slow_told = True
+        self.emit(
+            Warning(
+                message=f"saving took {seconds:.0f} s of the {elapsed_s:.0f} s since the last checkpoint",
+                hint="`run.checkpoint_every` says how often; --dry-run, how much is written",
+            )
+        )
+
+    def _save_samples(self, epoch: int) -> None:
+        buffer, task = self.run.buffer, self.run.task
+        class_N = task.image_classes(buffer.column("teacher_class")).cpu()
+        chosen = torch.from_numpy(
+            choose_tiles(class_N.numpy(), buffer.column("priority").cpu().numpy(), num_tiles=_NUM_TILES)
+        )
+        slots = chosen.to(self.run.device)
+        facts = zip(
+            class_N[chosen].tolist(),
+            task.per_sample(buffer.column("teacher_prob")[slots]).tolist(),
+            buffer.column("priority")[slots].tolist(),
+            strict=True,
+        )
+        tiles = [
+            {"class": label, "probability": probability, "priority": priority} for label, probability, priority in facts
+        ]
+        picture = grid_png(
+            buffer.column("images")[slots].cpu().numpy(),
+            [
+                Tile(_class_label(tile["class"], self.run.class_names), tile["probability"], tile["priority"])
+                for tile in tiles
+            ],
+        )
+        path = self.directory.samples_file(epoch)
+        write_atomically(path, picture)
+        self.emit(Samples(picture=self._relative(path), tiles=tiles))
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.directory.path).as_posix()
+
+
+class _Meter:
+    """What happened between two looks: images per second, and how busy the device was."""
+
+    def __init__(self, run: Run, accounts: Accounts) -> None:
+        self._run = run
+        self._accounts = accounts
+        self._num_trained, self._training_s = run.num_trained, accounts.training_seconds()
+        self._wall_s, self._cpu_s = time.perf_counter(), time.process_time()
+
+    def images_per_s(self) -> float | None:
+        """Images through a training step a second, inversion and distillation together, since the last look."""
+        num_trained, training_s = self._run.num_trained, self._accounts.training_seconds()
+        num, elapsed_s = num_trained - self._num_trained, training_s - self._training_s
+        self._num_trained, self._training_s = num_trained, training_s
+        return num / elapsed_s if num > 0 and elapsed_s > 0 else None
+
+    def utilisation(self) -> float | None:
+        """Share of the device's time in use: of the CUDA device, or of the CPU threads the run has."""
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        elapsed_s, used_s = wall_s - self._wall_s, cpu_s - self._cpu_s
+        self._wall_s, self._cpu_s = wall_s, cpu_s
+        return utilisation(self._run.device, elapsed_s=elapsed_s, cpu_s=used_s)
+
+
+def _class_label(class_index: int, class_names: Sequence[str] | None) -> str:
+    return str(class_index) if class_names is None else class_names[class_index]

@@ -1,0 +1,124 @@
+"""Everything a preset names is looked up here: stages, methods, tasks, models, generators, data sets.
+
+All of them, ours included, are installed as entry points. An entry point loads a *spec*: a light object that
+names the thing, describes it in a line, brings its schema, and says where the code is. Loading a spec imports no
+torch, so a preset can be checked in milliseconds; `Spec.load()` imports the code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import BaseModel
+
+from stages.errors import ConfigError
+
+GROUPS = ("stages", "methods", "tasks", "models", "generators", "datasets")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A named part of a run.
+
+    `target` is "module:attribute" of the code, imported on use. `schema` is the pydantic model of the table the
+    part reads, if it reads one. `pattern` makes one spec serve a family of names (`wrn40_2`): the named groups of
+    the match are passed to the target as keyword arguments, digits as int. `example` is shown to people.
+    """
+
+    name: str
+    target: str
+    summary: str
+    schema: type[BaseModel] | None = None
+    pattern: str | None = None
+    example: str | None = None
+
+    def match(self, name: str) -> dict[str, Any] | None:
+        """Keyword arguments that `name` stands for, or None where this spec does not serve it."""
+        if self.pattern is None:
+            return {} if name == self.name else None
+        found = re.fullmatch(self.pattern, name)
+        if found is None:
+            return None
+        return {key: int(value) if value.isdigit() else value for key, value in found.groupdict().items()}
+
+    def load(self) -> Any:
+        """Import the code behind the spec. Raises ConfigError where a plugin's cannot be imported."""
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (Exception, SystemExit) as error:  # a stranger's import can raise anything
+            if self.is_ours:
+                raise
+            raise ConfigError(
+                f"plugin `{self.name}` cannot be loaded: {type(error).__name__}: {error}",
+                hint=f"fix or uninstall the package that provides `{self.target}`",
+            ) from error
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the code is part of ssdkd: what it raises is then a bug of ours."""
+        return self.target.startswith("stages.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A spec that serves a name, with the arguments the name carries."""
+
+    spec: Spec
+    arguments: dict[str, Any]
+
+
+@cache
+def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+    assert group in GROUPS, group
+    # Our own parts first, so that a plugin with the same name is an error and not a silent replacement.
+    return tuple(sorted(entry_points(group=f"ssdkd.{group}"), key=lambda point: not point.value.startswith("stages.")))
+
+
+def plugin_entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """The installed entry points of a group, unloaded (for `ssdkd plugins ls`)."""
+    return _entry_points(group)
+
+
+@cache
+def all_specs(group: str) -> tuple[Spec, ...]:
+    """Every installed spec of a group. A plugin that fails to load is an error that names it."""
+    specs: dict[str, Spec] = {}
+    for point in _entry_points(group):
+        try:
+            spec = point.load()
+        except (Exception, SystemExit) as error:  # a stranger's import can raise anything
+            raise ConfigError(
+                f"plugin `{point.name}` of ssdkd.{group} cannot be loaded: {type(error).__name__}: {error}",
+                hint=f"fix or uninstall the package that provides `{point.value}`",
+            ) from error
+        if not isinstance(spec, Spec):
+            raise ConfigError(
+                f"plugin `{point.name}` of ssdkd.{group}: `{point.value}` is a {type(spec).__name__}, not a Spec",
+                hint="the entry point must name a `stages.registry.Spec`",
+            )
+        if spec.name in specs:
+            raise ConfigError(f"two plugins of ssdkd.{group} are called `{spec.name}`", hint="uninstall one")
+        specs[spec.name] = spec
+    return tuple(specs.values())
+
+
+def find(group: str, name: str, *, where: str) -> Found:
+    """The spec that serves `name`; `where` is the preset key the name was read from.
+
+    Raises ConfigError with the nearest match where there is none.
+    """
+    for spec in all_specs(group):
+        arguments = spec.match(name)
+        if arguments is not None:
+            return Found(spec, arguments)
+    shown = [spec.example or spec.name for spec in all_specs(group)]
+    near = get_close_matches(name, shown, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
+    raise ConfigError(f"unknown name `{name}` in `{where}`", hint=hint)

@@ -1,0 +1,189 @@
+"""The state that the stages of a run share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.buffer.replay_buffer import ReplayBuffer
+from stages.captured_step import Tape
+from stages.config import Config, TaskTable
+from stages.data.dataset import LabelledImages
+from stages.events import Event
+from stages.schedule import Schedule
+from stages.tasks.task import Task
+
+
+class NormalizedModel(nn.Module):
+    """A network that takes images in [0, 1]: the one place where images are normalised.
+
+    Input [B, C, H, W] float in [0, 1] (or uint8, which is divided by 255), output the network's logits.
+    """
+
+    def __init__(self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def on(cls, device: torch.device, model: nn.Module, task: TaskTable) -> NormalizedModel:
+        """The network on the device, channels-last, behind the task's normalisation."""
+        return cls(model, mean=task.mean, std=task.std).to(device).to(memory_format=torch.channels_last)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits of the images."""
+        if images_BCHW.dtype == torch.uint8:
+            images_BCHW = images_BCHW.float() / 255
+        normalized_BCHW = (images_BCHW - self.mean) / self.std
+        logits: Tensor = self.model(normalized_BCHW.contiguous(memory_format=torch.channels_last))
+        return logits
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The network in eval mode and without gradients for its weights; as it was afterwards.
+
+    Gradients still flow through the network to its input.
+    """
+    was_training = model.training
+    required = [parameter.requires_grad for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for parameter, requires_grad in zip(model.parameters(), required, strict=True):
+            parameter.requires_grad_(requires_grad)
+
+
+@dataclass
+class Results:
+    """What the last evaluation found: metrics on real data (None without any), and on the synthetic hold-out agreement
+    and calibration error against the teacher."""
+
+    teacher: dict[str, Any] | None = None
+    student: dict[str, Any] | None = None
+    agreement: float | None = None
+    ece: float | None = None
+
+
+@dataclass
+class BestStudent:
+    """The student that did best on labelled data, and how it did."""
+
+    score: float
+    epoch: int
+    weights: dict[str, Tensor]
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error: the user asked for it
+    """Raised at a safe point when the run shall save and stop."""
+
+
+@dataclass
+class Run:
+    """Teacher, student and buffer, and the services every stage needs. Stages talk to each other only through this."""
+
+    config: Config
+    schedule: Schedule
+    task: Task
+    device: torch.device
+    precision: str
+    """ "fp32" or "bf16", resolved."""
+    teacher: NormalizedModel
+    """Frozen, in eval mode."""
+    student: NormalizedModel
+    buffer: ReplayBuffer
+    class_names: tuple[str, ...] | None = None
+    evaluation_data: LabelledImages | None = None
+    """Real images; only the evaluation stage may look."""
+    holdout_NCHW: Tensor | None = None
+    """Synthetic images uint8 that were never in the buffer, for agreement."""
+    epoch: int = 0
+    """The present epoch, from 1; 0 before the first."""
+    num_synthesized: int = 0
+    """Images made for the buffer so far."""
+    num_trained: int = 0
+    """Images that went through a training step so far, in inversion and distillation."""
+    best_student: BestStudent | None = None
+    """Only where `evaluation.select_best` asks for it."""
+    results: Results = field(default_factory=Results)
+    tape: Tape | None = None
+    """What records the steps of training; None where Python runs them all."""
+    checks: list[Callable[[], None]] = field(default_factory=list)
+    """What stages look for where the run waits for the device anyway; each raises DivergedError if it finds it."""
+    emit: Callable[[Event], None] = lambda _event: None
+    safe_point: Callable[[], None] = lambda: None
+    """Called where the run may be stopped, paused or saved; raises StopRequested."""
+    charged_to: Callable[[str], AbstractContextManager[None]] = lambda _account: nullcontext()
+    """A context whose time is charged to an account of its own instead of the stage's."""
+
+    @property
+    def in_warmup(self) -> bool:
+        """Whether the student does not learn yet."""
+        return self.schedule.is_warmup(self.epoch)
+
+    @property
+    def is_last_epoch(self) -> bool:
+        """Whether the run ends with this epoch."""
+        return self.epoch == self.schedule.epochs
+
+    def check(self) -> None:
+        """Raise DivergedError where something has gone wrong on the device. Waits for it: not for use within a step."""
+        for look in self.checks:
+            look()
+
+    def rng(self, stage: str, purpose: str, step: int = 0) -> torch.Generator:
+        """A fresh random stream for one purpose in one step of this epoch, on the run's device.
+
+        Counter-based: the seed is a hash of (run.seed, stage, purpose, epoch, step), so nobody's draws depend
+        on how many others drew, and a resumed run draws what the undisturbed one would have drawn.
+        """
+        return torch.Generator(self.device).manual_seed(self._derived_seed(stage, purpose, step))
+
+    def seed_layers(self, stage: str, purpose: str, step: int = 0) -> None:
+        """Seed torch's global stream, from which layers such as dropout, and weight initialisation, draw."""
+        torch.manual_seed(self._derived_seed(stage, purpose, step))
+
+    def _derived_seed(self, stage: str, purpose: str, step: int) -> int:
+        return derived_seed(self.config.run.seed, stage, purpose, self.epoch, step)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of the networks. Losses and statistics are fp32 whatever it is."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def keep_if_best(self, score: float) -> None:
+        """Keep a copy of the student's weights where `score`, on labelled data, is the highest so far."""
+        if self.best_student is None or score > self.best_student.score:
+            weights = {
+                name: value.detach().clone(memory_format=torch.contiguous_format)
+                for name, value in self.student.model.state_dict().items()
+            }
+            self.best_student = BestStudent(score, self.epoch, weights)
+
+    def load_results(self, results: dict[str, Any], best_student: dict[str, Any] | None) -> None:
+        """Continue with what evaluations before a checkpoint found."""
+        self.results = Results(**results)
+        self.best_student = None if best_student is None else BestStudent(**best_student)
+
+    def should_log(self, step: int, num_steps: int) -> bool:
+        """Whether to report this step (from 0): every `run.log_every` steps, and the last one.
+
+        Nothing else in a step waits for the device.
+        """
+        return (step + 1) % self.config.run.log_every == 0 or step + 1 == num_steps
+
+
+def derived_seed(seed: int, *counters: object) -> int:
+    """A 63-bit seed from the run's seed and any counters."""
+    digest = hashlib.blake2b(repr((seed, *counters)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,107 @@
+"""Runs side by side: their results, the settings in which they differ, and mean and spread over seeds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from stages.run_directory import RUNS_ROOT, RunDirectory, is_run, list_runs, resolve_run
+from stages.run_overview import flat, metrics, overview, settings
+
+_SEED = "run.seed"
+
+
+def group_of(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory] | None:
+    """The runs in the folder that a user means, by name, as `ssdkd run --seeds 0,1 --out FOLDER` leaves them.
+
+    None where it is a run itself, or holds none. Like a run, a folder may be named as in `root`.
+    """
+    for folder in (Path(text).expanduser(), root / text):
+        if folder.is_dir() and not is_run(folder):
+            runs = list_runs(folder)
+            if runs:
+                return sorted(runs, key=lambda run: _natural(run.name))
+    return None
+
+
+def list_groups(root: Path) -> list[RunDirectory]:
+    """The runs of all groups in a folder, group by group."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return [run for folder in folders for run in group_of(str(folder)) or []]
+
+
+def find_runs(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory]:
+    """The run that a user means, or the runs of a group. Raises FileError where there is neither."""
+    return group_of(text, root) or [resolve_run(text, root)]
+
+
+def _natural(name: str) -> list[Any]:
+    """seed-10 comes after seed-9."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def compare(runs: Sequence[RunDirectory]) -> dict[str, Any]:
+    """The document of `ssdkd runs compare`.
+
+    `runs`: the overview of each. `metrics`: each result, with a value per run, None where a run has none.
+    `differences`: each setting in which they differ, with a value per run. `seed_groups`: mean and sample
+    standard deviation over runs that are done and differ in nothing but their seed; `left_out` are those that
+    would belong to them, but are not done. Raises FileError for a run without readable settings.
+    """
+    documents = [overview(run) for run in runs]
+    results = [metrics(document) for document in documents]
+    configurations = [flat(settings(run)) for run in runs]
+    return {
+        "runs": documents,
+        "metrics": {name: [result.get(name) for result in results] for name in _ordered_union(results)},
+        "differences": _differences(configurations),
+        "seed_groups": _seed_groups(documents, results, configurations),
+    }
+
+
+def _differences(configurations: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    columns = {
+        key: [configuration.get(key) for configuration in configurations] for key in _ordered_union(configurations)
+    }
+    return {key: values for key, values in columns.items() if any(value != values[0] for value in values)}
+
+
+def _ordered_union(tables: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for table in tables for key in table))
+
+
+def _seed_groups(
+    documents: Sequence[dict[str, Any]],
+    results: Sequence[dict[str, float]],
+    configurations: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    members: dict[str, list[int]] = {}
+    for index, (document, configuration) in enumerate(zip(documents, configurations, strict=True)):
+        # The command counts, too: an `invert` run has the settings of the `run` it belongs to.
+        rest = {"command": document["command"], **configuration, _SEED: None}
+        members.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(index)
+    groups = []
+    for group in members.values():
+        done = [index for index in group if documents[index]["status"] == "done"]
+        seeds = [configurations[index].get(_SEED) for index in done]
+        if len(done) > 1 and len(set(seeds)) == len(seeds):
+            groups.append(
+                {
+                    "runs": [documents[index]["run"] for index in done],
+                    "seeds": seeds,
+                    "left_out": [documents[index]["run"] for index in group if index not in done],
+                    "metrics": _mean_and_std([results[index] for index in done]),
+                }
+            )
+    return groups
+
+
+def _mean_and_std(results: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Of each metric that all runs have: mean, and standard deviation with n - 1."""
+    shared = [name for name in results[0] if all(name in result for result in results)]
+    columns = {name: [result[name] for result in results] for name in shared}
+    return {name: {"mean": fmean(values), "std": stdev(values)} for name, values in columns.items()}

@@ -1,0 +1,121 @@
+"""A run in one document: what it is, how far it is, what it reached, which files it left."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from stages.errors import FileError
+from stages.events import Device, Evaluation, RunFinished, Warning
+from stages.run_directory import RunDirectory
+
+_RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_synthesized", "buffer_size", "device")
+
+
+def overview(run: RunDirectory) -> dict[str, Any]:
+    """One run as a row of `ssdkd runs ls`; what it has not reached yet is None.
+
+    Results are those of its summary, or of its newest events while it has none.
+    """
+    started = run.first_event() or {}
+    last = run.last_event() or {}
+    return {
+        "run": str(run.path),
+        "name": run.name,
+        "status": run.status(),
+        "command": started.get("command"),
+        "preset": started.get("preset"),
+        "seed": started.get("seed"),
+        "started_s": started.get("time_s"),
+        "epoch": last.get("epoch"),
+        "epochs": started.get("epochs"),
+        **_results(run),
+    }
+
+
+def _results(run: RunDirectory) -> dict[str, Any]:
+    summary = run.summary()
+    if summary is not None:
+        return {key: summary.get(key) for key in _RESULT_KEYS}
+    evaluation = run.last_event(Evaluation.kind) or {}
+    device = run.last_event(Device.kind) or {}
+    real, synthetic = _mapping(evaluation.get("real")), _mapping(evaluation.get("synthetic"))
+    return dict.fromkeys(_RESULT_KEYS) | {
+        "teacher": real.get("teacher"),
+        "student": real.get("student"),
+        "agreement": synthetic.get("agreement"),
+        "ece": synthetic.get("ece"),
+        "seconds": device.get("seconds"),
+        "device": device.get("device"),
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def details(run: RunDirectory) -> dict[str, Any]:
+    """All of `ssdkd runs show`: the overview, how it ended, warnings, files, settings, manifest."""
+    ending = run.last_event()
+    is_over = ending is not None and ending["kind"] == RunFinished.kind
+    warnings = [event.get("message") for event in run.events_newest_first(Warning.kind)]
+    return {
+        **overview(run),
+        "message": ending.get("message") if is_over and ending else None,
+        "warnings": warnings[::-1],
+        "summary": run.summary(),
+        "files": files(run),
+        "config": settings(run),
+        "manifest": run.manifest(),
+    }
+
+
+def files(run: RunDirectory) -> dict[str, int]:
+    """Size in bytes of each file of the run, by its path within the run."""
+    return {
+        path.relative_to(run.path).as_posix(): path.stat().st_size
+        for path in sorted(run.path.rglob("*"))
+        if path.is_file()
+    }
+
+
+def settings(run: RunDirectory) -> dict[str, Any]:
+    """The run's settings as its `config.toml` has them, plugins installed or not.
+
+    Raises FileError where the file is missing or does not parse.
+    """
+    try:
+        return tomllib.loads(run.config_file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(
+            f"cannot read {run.config_file}: {error.strerror or error}",
+            hint="every run keeps its settings there",
+        ) from error
+    except ValueError as error:
+        raise FileError(
+            f"{run.config_file} is damaged: {error}",
+            hint=f"`ssdkd runs verify {run.path}` looks at the other files",
+        ) from error
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys: {"run": {"seed": 0}} gives {"run.seed": 0}."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def metrics(document: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an overview by dotted key, `student.top1` for example; None and NaN left out."""
+    results = {key: document.get(key) for key in _RESULT_KEYS}
+    return {
+        key: value
+        for key, value in flat(results).items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }

@@ -1,0 +1,157 @@
+"""Whether a run's files are what a run writes: read every one, and say of each what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from stages.buffer.file import implausible, read_buffer
+from stages.errors import SsdkdError
+from stages.events import RunResumed, RunStarted
+from stages.run_directory import RunDirectory, parse_event
+
+_FLOATS_OF_NUMPY = ("F16", "F32", "F64")
+
+
+@dataclass(frozen=True)
+class Check:
+    """The state of one file: whether it is sound, and what is to be said about it."""
+
+    file: str
+    is_sound: bool
+    message: str
+
+
+class _UnsoundError(Exception):
+    """What is wrong with a file, in words."""
+
+
+def verify(run: RunDirectory) -> list[Check]:
+    """One check for each file that the run has or, by its state, should have."""
+    return [_checked(name, look) for name, look in _looks(run)]
+
+
+def _looks(run: RunDirectory) -> Iterator[tuple[str, Callable[[], str]]]:
+    command = (run.first_event() or {}).get("command")
+    is_complete = run.status() in ("done", "stopped")
+    yield run.config_file.name, lambda: _look_at_config(run)
+    yield run.manifest_file.name, lambda: _look_at_manifest(run.manifest_file)
+    yield run.events_file.name, lambda: _look_at_events(run)
+    if run.buffer_file.exists() or is_complete:
+        yield run.buffer_file.name, lambda: _look_at_buffer(run)
+    if run.student_file.exists() or (is_complete and command != "invert"):
+        yield run.student_file.name, lambda: _look_at_tensors(run.student_file)
+    for path in (run.best_student_file, run.holdout_file):
+        if path.exists():
+            yield path.name, lambda path=path: _look_at_tensors(path)  # type: ignore[misc]
+    checkpoints = run.checkpoints()
+    for path in checkpoints:
+        name = path.relative_to(run.path).as_posix()
+        yield name, lambda path=path: _look_at_checkpoint(path)  # type: ignore[misc]
+    if not checkpoints:
+        yield "checkpoints", lambda: _look_at_no_checkpoints(is_complete=is_complete)
+
+
+def _checked(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except _UnsoundError as error:
+        return Check(name, False, str(error))
+    except FileNotFoundError:
+        return Check(name, False, "missing")
+    except SsdkdError as error:
+        return Check(name, False, error.message)
+    except OSError as error:
+        return Check(name, False, f"cannot be read: {error.strerror or error}")
+
+
+def _look_at_config(run: RunDirectory) -> str:
+    from stages.config import from_file
+
+    config = from_file(run.config_file)
+    return f"{config.teacher.model} -> {config.student.model}, {config.run.epochs} epochs"
+
+
+def _look_at_manifest(path: Path) -> str:
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _UnsoundError(f"not JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise _UnsoundError("not a JSON object")
+    return f"{len(manifest)} entries"
+
+
+def _look_at_events(run: RunDirectory) -> str:
+    """Every line is an event, the first starts the run, and seq counts them from 0.
+
+    A process that is killed while it writes leaves a torn line: at the end, or before the run was resumed.
+    """
+    num_events = 0
+    next_seq = 0
+    torn_line: int | None = None
+    with run.events_file.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            event = parse_event(line) if line.endswith(b"\n") else None
+            if event is None and torn_line is None:
+                torn_line = number
+                continue
+            is_resumption = event is not None and event["kind"] == RunResumed.kind
+            if event is None or (torn_line == number - 1 and not is_resumption):
+                raise _UnsoundError(f"line {torn_line} is not an event")
+            if number == 1 and event["kind"] != RunStarted.kind:
+                raise _UnsoundError(f"the first event is {event['kind']}, not {RunStarted.kind}")
+            if event["seq"] != next_seq and not (is_resumption and event["seq"] > next_seq):
+                raise _UnsoundError(f"line {number} has seq {event['seq']}, expected {next_seq}")
+            torn_line = None
+            num_events += 1
+            next_seq = event["seq"] + 1
+    if num_events == 0:
+        raise _UnsoundError("it holds no events")
+    return f"{num_events:,} events" + ("" if torn_line is None else ", and a torn last line")
+
+
+def _look_at_buffer(run: RunDirectory) -> str:
+    contents = read_buffer(run.buffer_file)
+    problems = implausible(contents)
+    teacher_sha256 = run.manifest().get("teacher_sha256")
+    if isinstance(teacher_sha256, str) and teacher_sha256 != contents.meta.teacher_sha256:
+        problems.append("it was filled from another teacher than the manifest names")
+    if problems:
+        raise _UnsoundError("; ".join(problems))
+    return f"{len(contents):,} of {contents.meta.capacity:,} images"
+
+
+def _look_at_tensors(path: Path) -> str:
+    """All tensors can be read, and hold no NaN or infinity."""
+    try:
+        with safe_open(path, framework="np") as file:
+            names = list(file.keys())
+            for name in names:
+                if file.get_slice(name).get_dtype() not in _FLOATS_OF_NUMPY:
+                    continue
+                if not np.isfinite(file.get_tensor(name)).all():
+                    raise _UnsoundError(f"the tensor `{name}` holds values that are not finite")
+    except SafetensorError as error:
+        raise _UnsoundError(f"truncated, damaged, or no safetensors file ({error})") from error
+    if not names:
+        raise _UnsoundError("it holds no tensors")
+    return f"{len(names):,} tensors"
+
+
+def _look_at_checkpoint(path: Path) -> str:
+    from stages.checkpoint import load_checkpoint
+
+    load_checkpoint(path)
+    return "can be resumed from"
+
+
+def _look_at_no_checkpoints(*, is_complete: bool) -> str:
+    if is_complete:
+        raise _UnsoundError("there are none, so the run cannot be resumed")
+    return "none yet"

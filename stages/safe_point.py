@@ -1,0 +1,105 @@
+"""Who may interrupt a run, and where: signals and requests are heard at safe points only.
+
+A first SIGINT, SIGTERM or SIGHUP asks the run to save and stop; a second one ends the process at once. A SIGHUP that
+the process was told to ignore (`nohup`, or a trainer that outlives its terminal) stays ignored.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import sleep
+from types import FrameType
+
+from stages.control import ACTIONS, ControlReader, Request
+from stages.events import ControlAcknowledged
+from stages.recorder import Recorder
+from stages.run import StopRequested
+
+_PAUSE_POLL_S = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class SafePoint:
+    """Called between stages and between distillation steps; costs a look at one file's size."""
+
+    def __init__(self, recorder: Recorder, control: ControlReader, *, save: Callable[[], None]) -> None:
+        self._recorder = recorder
+        self._control = control
+        self._save = save
+        self._was_signalled = False
+        self._is_stop_requested = False
+        self._is_paused = False
+
+    def __call__(self) -> None:
+        """Carry out what was asked since the last safe point. Raises StopRequested; returns once not paused."""
+        requests = self._control.poll()
+        if not requests and not self._must_stop:
+            return
+        with self._recorder.accounts.waiting():
+            self._answer(requests)
+            while self._is_paused and not self._must_stop:
+                sleep(_PAUSE_POLL_S)
+                self._answer(self._control.poll())
+        if self._must_stop:
+            raise StopRequested
+
+    @property
+    def _must_stop(self) -> bool:
+        return self._was_signalled or self._is_stop_requested
+
+    def refuse_rest(self) -> None:
+        """Answer what was asked after the last safe point: the run is over."""
+        for request in self._control.poll():
+            self._acknowledge(request, accepted=False, message="the run is over")
+
+    def _answer(self, requests: list[Request]) -> None:
+        for request in requests:
+            accepted, message = self._carry_out(request.action)
+            self._acknowledge(request, accepted=accepted, message=message)
+
+    def _acknowledge(self, request: Request, *, accepted: bool, message: str) -> None:
+        self._recorder.emit(
+            ControlAcknowledged(id=request.id, action=request.action, accepted=accepted, message=message)
+        )
+
+    def _carry_out(self, action: str) -> tuple[bool, str]:
+        match action:
+            case "pause":
+                was_paused, self._is_paused = self._is_paused, True
+                return True, "was paused already" if was_paused else "paused"
+            case "resume":
+                was_paused, self._is_paused = self._is_paused, False
+                return True, "goes on" if was_paused else "was not paused"
+            case "checkpoint":
+                self._save()
+                return True, "checkpoint saved"
+            case "stop":
+                self._is_stop_requested = True
+                return True, "saves and stops"
+        return False, f"unknown action `{action}`; known: {', '.join(ACTIONS)}"
+
+    @contextmanager
+    def listening_to_signals(self) -> Iterator[None]:
+        """While in this context the signals ask for a stop. Only in the main thread; elsewhere it does nothing.
+
+        A signal that the process was told to ignore (`nohup`, a job in the background of a script) stays ignored.
+        """
+
+        def ask_to_stop(_signal_number: int, _frame: FrameType | None) -> None:
+            if self._was_signalled:
+                raise KeyboardInterrupt
+            self._was_signalled = True
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, ask_to_stop) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""What a task has to say for itself; everything else in a run does not know which task it serves.
+
+Predictions are logits [B, K, ...]: a label per image has no further dimensions, a label per pixel has H, W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Metrics(Protocol):
+    """Accumulates a task's metrics over batches of real, labelled images."""
+
+    def update(self, logits_BK: Tensor, labels_B: Tensor) -> None:
+        """Add one batch."""
+
+    def result(self) -> dict[str, Any]:
+        """The metrics so far, as plain numbers (fractions in [0, 1])."""
+
+
+class Task(Protocol):
+    """How classes, targets, reductions and metrics work for one kind of problem."""
+
+    kind: str
+    num_classes: int
+    headline: str
+    """The metric that sums up the others ("top1")."""
+
+    def label_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of one sample's label: () for a label per image, (H, W) for a label per pixel."""
+
+    def predict(self, logits_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """c_T and p_T of Eq. 3: the most probable class [B, ...] int64 and its probability [B, ...] float32."""
+
+    def per_sample(self, values_B: Tensor) -> Tensor:
+        """Reduce a value per prediction [B, ...] to one per sample [B]."""
+
+    def draw_targets(
+        self,
+        policy: str,
+        num: int,
+        *,
+        class_counts_K: Tensor,
+        image_shape: Sequence[int],
+        rng: torch.Generator,
+    ) -> Tensor | None:
+        """Classes that the inverted samples shall have, [num, ...] int64; None: the teacher's own prediction."""
+
+    def new_metrics(self) -> Metrics:
+        """An empty accumulator."""
+
+    def image_classes(self, teacher_class_N: Tensor) -> Tensor:
+        """The one class that stands for each image in pictures: [N, ...] int64 -> [N] int64."""

@@ -1,0 +1,65 @@
+"""Build the teacher, load its weights, and say what the user should know about it.
+
+Everything that can be wrong with a teacher is found here, before the first step of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stages.config import Config
+from stages.errors import FileError
+from stages.models.build import bn_layers, build_model
+from stages.models.checkpoints import load_weights, sha256_of
+from stages.teachers.resolve import teacher_file
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher that is ready: frozen, in eval mode, taking normalised images."""
+
+    model: nn.Module
+    path: Path
+    sha256: str
+    """Of the file, 64 hexadecimal digits."""
+    warnings: tuple[str, ...]
+
+
+def load_teacher(config: Config, device: torch.device) -> LoadedTeacher:
+    """The teacher of the preset on `device`, known to turn `task.image_shape` into `task.num_classes` logits.
+
+    Raises FileError for weights that are missing, damaged or of another network, ConfigError where the preset
+    disagrees with a readable model.
+    """
+    path = teacher_file(config)
+    model = build_model(config.teacher.model, task=config.task, where="teacher.model")
+    load_weights(model, path)
+    model.to(device).eval().requires_grad_(False)
+    _check_answer(model, config.task.image_shape, path, device)
+    return LoadedTeacher(model, path, sha256_of(path), _warnings(model, config.teacher.model))
+
+
+@torch.no_grad()
+def _check_answer(model: nn.Module, image_shape: tuple[int, int, int], path: Path, device: torch.device) -> None:
+    # Once normalised, zeros are the mean image: any teacher has something to say about it.
+    logits_1K = model(torch.zeros(1, *image_shape, device=device))
+    if not bool(torch.isfinite(logits_1K).all()):
+        raise FileError(
+            f"the teacher in {path} answers NaN or infinity to the mean image",
+            hint="its weights are damaged (a negative running variance?): take another checkpoint",
+        )
+
+
+def _warnings(model: nn.Module, name: str) -> tuple[str, ...]:
+    if bn_layers(model):
+        return ()
+    lost = (
+        f"the teacher `{name}` has no batch-norm statistics: the BN term (Eq. 1, `inversion.bn_weight`) has "
+        "nothing to match, so nothing draws the synthetic images towards the data the teacher saw, only its "
+        "classes and the gap to the student shape them; expect a weaker student"
+    )
+    return (lost,)

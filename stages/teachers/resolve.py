@@ -1,0 +1,70 @@
+"""Where a teacher's weights are: named by the user, shipped with the presets, or in the user's cache.
+
+A shipped or cached file is called `<model>-<data set>.safetensors`, as in `wrn40_2-cifar100.safetensors`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import platformdirs
+
+import presets
+from stages.config import Config
+from stages.errors import ConfigError, FileError
+
+AUTO = "auto"
+
+
+def teacher_file(config: Config) -> Path:
+    """The file `teacher.weights` means; it exists.
+
+    "auto" is a teacher shipped with the presets, else one that `ssdkd teacher train` has put into the cache.
+    Raises FileError where there is none, with the ways to get one.
+    """
+    if config.teacher.weights != AUTO:
+        path = Path(config.teacher.weights).expanduser()
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise FileError(
+                f"the teacher's file {path} {what} (`teacher.weights`)",
+                hint="name a .safetensors, .pt, .pth or .th file with the teacher's state dict",
+            )
+        return path
+    if config.teacher.trained_on is None:
+        raise FileError(
+            '`teacher.weights` is "auto", but nothing says which data the teacher learned',
+            hint="`--set teacher.weights=FILE` names your teacher's file; "
+            "`--set teacher.trained_on=NAME` looks for one in the cache",
+        )
+    name = _file_name(config.teacher.model, config.teacher.trained_on)
+    shipped = presets.teachers_folder() / name
+    cached = cached_teacher_file(config)
+    for path in (shipped, cached):
+        if path.is_file():
+            return path
+    raise FileError(
+        f"no teacher: {name} is neither shipped with the presets nor in {cached.parent}",
+        hint="use one you have (`--set teacher.weights=FILE`), train one and keep it there "
+        "(`ssdkd teacher train --preset ...`), or have it trained first (`--train-teacher`)",
+    )
+
+
+def cached_teacher_file(config: Config) -> Path:
+    """Where a teacher trained for this preset is kept, whether it is there or not.
+
+    Raises ConfigError where the preset does not name the data set it learned.
+    """
+    if config.teacher.trained_on is None:
+        raise ConfigError(
+            "the preset does not say which data its teacher learns (`teacher.trained_on`)",
+            hint="`--set teacher.trained_on=NAME`, or say where the file goes with `--out FILE`",
+        )
+    folder = platformdirs.user_cache_path("ssdkd") / "teachers"
+    return folder / _file_name(config.teacher.model, config.teacher.trained_on)
+
+
+def _file_name(model: str, trained_on: str) -> str:
+    # `torchvision:resnet18` and `path/to/file.py:factory` have characters that are not for file names.
+    return re.sub(r"[^\w.+-]+", "-", f"{model}-{trained_on}").strip("-") + ".safetensors"

@@ -1,0 +1,201 @@
+"""Train a teacher on real, labelled images: what `ssdkd teacher train` does, never part of a distillation.
+
+SGD with Nesterov momentum on plain cross-entropy, crop and flip, a learning rate that rises over the first
+epochs and falls along a cosine. No mixing augmentation and no label smoothing: teachers trained so distil
+badly.
+
+Legend: N images, B batch, C channels, H W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.config import Config
+from stages.data.augment import apply, draw_augmentation
+from stages.data.dataset import LabelledImages, load_data
+from stages.device import keep_heap_warm, num_usable_cpus, resolve_precision
+from stages.errors import DivergedError, MachineError
+from stages.evaluation.measure import measure
+from stages.models.build import build_model
+from stages.models.checkpoints import save_weights
+from stages.registry import find
+from stages.run import NormalizedModel, derived_seed
+
+LEARNING_RATE = 0.1
+MOMENTUM = 0.9
+WEIGHT_DECAY = 5e-4
+BATCH_SIZE = 128
+EPOCHS = 200
+"""The settings most public CIFAR teachers were trained with."""
+
+WARMUP_SHARE = 0.05
+"""Share of the steps in which the learning rate rises, at most five epochs."""
+MAX_WARMUP_EPOCHS = 5
+
+Progress = Callable[[int, int, float, float], None]
+"""Called after each epoch: (epoch from 1, epochs, mean training loss [nats], training accuracy in [0, 1])."""
+
+
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """Where a trained teacher is, and how good it is."""
+
+    path: Path
+    metrics: dict[str, Any] | None
+    """The task's metrics on the held-out split (top1, top5, loss, num_samples); None without one."""
+    seconds: float
+
+
+def train_teacher(
+    config: Config,
+    *,
+    data: str,
+    root: Path | None,
+    out: Path,
+    device: torch.device,
+    seed: int,
+    split: str = "train",
+    test_split: str | None = None,
+    epochs: int = EPOCHS,
+    progress: Progress = lambda *_: None,
+) -> TrainedTeacher:
+    """Train `teacher.model` from scratch on a split of `data` and write its weights to `out` (safetensors).
+
+    The last epoch is what is written; `test_split`, where given and not the same images, is looked at once, after
+    training. Equal seeds give equal files on a CPU. Raises FileError for data that is missing or does not fit the
+    task, DivergedError where the loss is no longer finite, MachineError where there is no place for it; nothing is
+    written then.
+    """
+    start_s = time.perf_counter()
+    keep_heap_warm()
+    torch.set_num_threads(num_usable_cpus() if config.run.threads == "auto" else config.run.threads)
+
+    def load(name_of_split: str) -> LabelledImages:
+        evaluation = config.evaluation
+        return load_data(
+            data,
+            root=root,
+            split=name_of_split,
+            task=config.task,
+            resize=evaluation.resize,
+            download=evaluation.download,
+        )
+
+    train_data = load(split)
+    test_data = None if test_split is None else load(test_split)  # before training: a mistake shows at once
+    if test_data is not None and test_data.split == train_data.split:
+        test_data = None  # the folder has no splits
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)  # not found out after hours of training
+    except OSError as error:
+        raise MachineError(
+            f"cannot make the folder {out.parent}: {error.strerror or error}",
+            hint="name a file in a folder that can be written",
+        ) from error
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(derived_seed(seed, "teacher", "layers"))
+        network = build_model(config.teacher.model, task=config.task, where="teacher.model")
+        network.to(device).to(memory_format=torch.channels_last)
+        model = NormalizedModel(network, mean=config.task.mean, std=config.task.std).to(device)
+        precision = resolve_precision(config.run.precision, device)
+        fitting = _Fitting(model, train_data, config=config, device=device, precision=precision, seed=seed)
+        fitting.fit(epochs, progress)
+    metrics = None
+    if test_data is not None:
+        task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
+        batch_size = config.evaluation.batch_size
+        metrics = measure(model, test_data, task, batch_size=batch_size, device=device)
+    save_weights(network, out)
+    return TrainedTeacher(out, metrics, time.perf_counter() - start_s)
+
+
+class _Fitting:
+    """The training loop: images stay on the device as uint8, and are drawn and augmented there."""
+
+    def __init__(
+        self,
+        model: NormalizedModel,
+        data: LabelledImages,
+        *,
+        config: Config,
+        device: torch.device,
+        precision: str,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._precision = precision
+        self._images_NCHW = data.images_NCHW.to(device).contiguous(memory_format=torch.channels_last)
+        self._labels_N = data.labels_N.to(device)
+        self._batch_size = min(BATCH_SIZE, len(data))
+        self._padding = config.task.crop_padding
+        self._flip = config.task.horizontal_flip
+        self._rng = torch.Generator(device).manual_seed(derived_seed(seed, "teacher", "batches"))
+
+    def fit(self, epochs: int, progress: Progress) -> None:
+        """Train for `epochs`; images that fill no batch at the end of an epoch are left out of it."""
+        steps_per_epoch = len(self._labels_N) // self._batch_size
+        optimizer = torch.optim.SGD(
+            self._model.parameters(),
+            lr=LEARNING_RATE,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+            nesterov=True,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, epochs * steps_per_epoch, steps_per_epoch)
+        )
+        self._model.train()
+        for epoch in range(1, epochs + 1):
+            order_N = torch.randperm(len(self._labels_N), generator=self._rng, device=self._device)
+            totals = torch.zeros(2, device=self._device)
+            for step in range(steps_per_epoch):
+                index_B = order_N[step * self._batch_size : (step + 1) * self._batch_size]
+                totals += self._step(index_B, optimizer)
+                scheduler.step()
+            loss, accuracy = (totals / steps_per_epoch).tolist()
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"training the teacher diverged in epoch {epoch}: the loss is {loss}",
+                    hint="check `task.mean` and `task.std`, or try another seed",
+                )
+            progress(epoch, epochs, loss, accuracy)
+
+    def _step(self, index_B: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        """One update on one batch; its loss and accuracy [2], still on the device."""
+        labels_B = self._labels_N[index_B]
+        draw = draw_augmentation(
+            len(index_B), padding=self._padding, flip=self._flip, rng=self._rng, device=self._device
+        )
+        with self._autocast():
+            logits_BK = self._model(apply(self._images_NCHW[index_B], draw))
+        loss = F.cross_entropy(logits_BK.float(), labels_B)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        accuracy = (logits_BK.argmax(dim=1) == labels_B).float().mean()
+        return torch.stack([loss.detach(), accuracy])
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16")
+
+
+def learning_rate_factor(step: int, steps: int, steps_per_epoch: int) -> float:
+    """What multiplies the learning rate in `step` (from 0): linear up to 1, then half a cosine down to 0."""
+    warmup = min(WARMUP_SHARE * steps, MAX_WARMUP_EPOCHS * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))

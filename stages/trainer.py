@@ -1,0 +1,323 @@
+"""From a configuration to a finished run: everything is checked first, then the pipeline runs, then it is summed up.
+
+plan(config, launch) -> Plan          reads, builds and checks; writes nothing
+execute(plan) -> Outcome              makes the run directory and trains
+resume(path) -> Outcome               goes on from the last checkpoint
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from stages import events
+from stages.checkpoint import load_checkpoint
+from stages.config import from_file
+from stages.control import ControlReader
+from stages.device import out_of_memory_is_told
+from stages.errors import DivergedError, FileError, MachineError, SsdkdError, StorageError
+from stages.events import Event, EventLog, Listener
+from stages.lazy_compiler import keep_compiler_unloaded
+from stages.manifest import manifest_of
+from stages.models.checkpoints import sha256_of
+from stages.pipeline import AnyStage, Pipeline
+from stages.plan import Launch, Plan, build_run, plan
+from stages.recorder import Recorder
+from stages.registry import find
+from stages.run import Run, StopRequested
+from stages.run_directory import RunDirectory, write_atomically
+from stages.safe_point import SafePoint
+
+__all__ = ["Launch", "Outcome", "Plan", "execute", "plan", "resume"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the summary that `--json` prints, and the error that ended it, if one did."""
+
+    summary: dict[str, Any]
+    run_directory: Path
+    error: SsdkdError | None = None
+
+
+def execute(planned: Plan, listeners: Iterable[Listener] = ()) -> Outcome:
+    """Make the run directory and run the pipeline.
+
+    A run that fails, diverges or is stopped is an Outcome too. Raises ConfigError, FileError or MachineError where it
+    cannot take its first step; no directory is left then.
+    """
+    launch = planned.launch
+    ready = _set_up(planned)
+    directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
+    try:
+        with directory.lock():
+            control = ControlReader(directory.control_file)
+            with _before_the_first_step():
+                write_atomically(directory.config_file, planned.config.to_toml().encode())
+                write_atomically(directory.manifest_file, manifest_of(planned))
+            return _train(ready, directory, control, listeners)
+    except SsdkdError:
+        if ready.run.epoch == 0:  # what is there of the run holds nothing
+            shutil.rmtree(directory.path, ignore_errors=True)
+        raise
+
+
+def resume(path: Path, *, device: str, listeners: Iterable[Listener] = ()) -> Outcome:
+    """Go on with a run from its last checkpoint; of a finished one, its summary.
+
+    Raises FileError where files of the run are missing or damaged, or the files it began with are other ones now,
+    ConfigError where another process works on it.
+    """
+    directory = RunDirectory(path)
+    config = from_file(directory.config_file)
+    summary = directory.summary()
+    if directory.status() == "done" and summary is not None:
+        return Outcome(summary, path)
+    with directory.lock():
+        control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too
+        checkpoint = directory.latest_checkpoint()
+        manifest = directory.manifest()
+        if "command" not in manifest:
+            raise FileError(
+                f"{directory.manifest_file} is missing or damaged",
+                hint="it says what the run was made with; `ssdkd runs verify` looks at all files of the run",
+            )
+        launch = Launch(
+            command=manifest["command"],
+            preset_name=str(manifest.get("preset", directory.name)),
+            buffer=_first_buffer(manifest) if checkpoint is None else None,  # a checkpoint has the buffer in it
+            device=device,
+        )
+        planned = plan(config, launch, is_resumption=True)
+        _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
+        started = directory.first_event()
+        if started is not None:  # even where the data that knew them has come or gone since
+            names = started.get("class_names")
+            planned = replace(planned, class_names=None if names is None else tuple(names))
+        return _train(_set_up(planned), directory, control, listeners, checkpoint=checkpoint)
+
+
+def _first_buffer(manifest: dict[str, Any]) -> Path | None:
+    """The buffer file that a run of `distill` began with."""
+    if manifest.get("buffer") is None:
+        return None
+    path = Path(manifest["buffer"])
+    if path.is_file():
+        _refuse_other_file(path, sha256_of(path), manifest.get("buffer_sha256"))
+    return path
+
+
+def _refuse_other_file(path: Path, sha256: str, expected_sha256: str | None) -> None:
+    if expected_sha256 not in (None, sha256):
+        raise FileError(
+            f"{path} is not the file that this run began with",
+            hint="put the old file back; manifest.json has its sha256",
+        )
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A planned run with its stages set up: nothing but its directory is missing."""
+
+    planned: Plan
+    run: Run
+    stages: dict[str, AnyStage]
+    said: Sequence[Event]
+    """What the stages emitted while they were set up."""
+
+
+@out_of_memory_is_told()
+def _set_up(planned: Plan) -> _Ready:
+    keep_compiler_unloaded()
+    torch.set_num_threads(int(planned.config.run.threads))
+    run = build_run(planned)
+    said: list[Event] = []
+    run.emit = said.append
+    stages: dict[str, AnyStage] = {
+        name: find("stages", name, where="run.stages").spec.load()(run.config.stage_table(name))
+        for name in run.schedule.stages
+    }
+    for stage in stages.values():
+        stage.setup(run)
+    return _Ready(planned, run, stages, said)
+
+
+def _train(
+    ready: _Ready,
+    directory: RunDirectory,
+    control: ControlReader,
+    listeners: Iterable[Listener],
+    *,
+    checkpoint: Path | None = None,
+) -> Outcome:
+    run = ready.run
+    state = None if checkpoint is None else load_checkpoint(checkpoint)
+    seq = None if state is None else int(state["seq"])
+    with _event_log(directory, seq) as log:
+        log.listeners.extend(listeners)
+        recorder = Recorder(run, directory, log, buffer_meta=ready.planned.buffer_meta())
+        pipeline = Pipeline(run, ready.stages, recorder)
+        if checkpoint is not None and state is not None and seq is not None:
+            _load(pipeline, state, checkpoint)
+            recorder.continue_from(_seconds_until(directory, seq))
+        state = None  # a second buffer: the run goes on without it
+        safe_point = SafePoint(recorder, control, save=pipeline.save)
+        run.emit, run.safe_point, run.charged_to = recorder.emit, safe_point, recorder.accounts.stage
+        with safe_point.listening_to_signals():
+            with _before_the_first_step():
+                if log.next_seq == 0:
+                    run.emit(_started_event(run, directory, ready.planned))
+                else:
+                    run.emit(_resumed_event(directory, checkpoint, seq))
+                for event in (*map(_warning, ready.planned.warnings), *ready.said):
+                    run.emit(event)
+            status, error = _attempt(pipeline)
+            return _finish(directory, pipeline, safe_point, status, error)
+
+
+@contextmanager
+def _before_the_first_step() -> Iterator[None]:
+    """Storage that fails in this context is something that the machine lacks, not a run that failed."""
+    try:
+        yield
+    except StorageError as error:
+        raise MachineError(error.message, hint="free some space, or check the folder's permissions") from error
+
+
+def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path) -> None:
+    try:
+        pipeline.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FileError(
+            f"{checkpoint} does not fit the settings of its run: {error}",
+            hint="was config.toml changed? `ssdkd run --preset RUN/config.toml` starts a new run with new settings",
+        ) from error
+
+
+def _attempt(pipeline: Pipeline) -> tuple[str, Exception | None]:
+    """Train; how it ended ("done", "stopped", "diverged", "failed") and what ended it."""
+    try:
+        with out_of_memory_is_told():
+            return _train_or_stop(pipeline), None
+    except DivergedError as error:
+        return "diverged", error
+    except Exception as error:
+        return "failed", error
+
+
+def _train_or_stop(pipeline: Pipeline) -> str:
+    try:
+        pipeline.train()
+    except StopRequested:
+        pipeline.save()
+        return "stopped"
+    return "done"
+
+
+def _finish(
+    directory: RunDirectory, pipeline: Pipeline, safe_point: SafePoint, status: str, error: Exception | None
+) -> Outcome:
+    """Say how it ended. An error that is a bug, ours or a plugin's, is raised again once that is said."""
+    run, recorder = pipeline.run, pipeline.recorder
+    summary = {
+        "run": str(directory.path),
+        "status": status,
+        "epochs": pipeline.epochs_done,
+        "seconds": {name: round(value, 3) for name, value in recorder.accounts.seconds().items()},
+        "images_synthesized": run.num_synthesized,
+        "buffer_size": run.buffer.size,
+        "teacher": run.results.teacher,
+        "student": run.results.student,
+        "agreement": run.results.agreement,
+        "ece": run.results.ece,
+        "device": str(run.device),
+    }
+    message = status
+    if error is not None:
+        message = error.message if isinstance(error, SsdkdError) else f"{type(error).__name__}: {error}"
+    try:
+        safe_point.refuse_rest()
+        recorder.emit(events.RunFinished(status=status, message=message, summary=summary))
+    except StorageError as storage_error:  # the disk is full: the first error is the one to tell
+        error = error or storage_error
+    if error is not None and not isinstance(error, SsdkdError):
+        raise error
+    return Outcome(summary, directory.path, error)
+
+
+@contextmanager
+def _event_log(directory: RunDirectory, checkpoint_seq: int | None) -> Iterator[EventLog]:
+    """The run's event log, open for appending; seq goes on where both the log and the checkpoint have been."""
+    try:
+        file = _open_for_appending(directory)
+    except OSError as error:
+        raise MachineError(
+            f"cannot write {directory.events_file}: {error.strerror or error}",
+            hint="check the folder's permissions",
+        ) from error
+    last = directory.last_event()
+    seen = [-1 if last is None else int(last["seq"]), -1 if checkpoint_seq is None else checkpoint_seq]
+    with file:
+        yield EventLog(file, next_seq=max(seen) + 1)
+
+
+def _open_for_appending(directory: RunDirectory) -> IO[bytes]:
+    """The file of events, unbuffered. A torn last line is closed, or dropped where it is all there is."""
+    if directory.last_event() is None:
+        return directory.events_file.open("wb", buffering=0)
+    file = directory.events_file.open("a+b", buffering=0)
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+        file.write(b"\n")
+    return file
+
+
+def _seconds_until(directory: RunDirectory, seq: int) -> dict[str, float]:
+    """The accounts at a checkpoint: no tensor file holds times, so they come from the events before it."""
+    for event in directory.events_newest_first(events.Device.kind):
+        if event["seq"] <= seq:
+            return {str(name): float(value) for name, value in event["seconds"].items()}
+    return {}
+
+
+def _warning(message: str) -> Event:
+    return events.Warning(message=message)
+
+
+def _resumed_event(directory: RunDirectory, checkpoint: Path | None, seq: int | None) -> events.RunResumed:
+    # Without a checkpoint the run begins anew: of what was told before, only `run_started` (seq 0) still holds.
+    return events.RunResumed(
+        checkpoint="" if checkpoint is None else checkpoint.relative_to(directory.path).as_posix(),
+        checkpoint_seq=0 if seq is None else seq,
+    )
+
+
+def _started_event(run: Run, directory: RunDirectory, planned: Plan) -> events.RunStarted:
+    config, schedule = run.config, run.schedule
+    return events.RunStarted(
+        run=directory.name,
+        command=schedule.command,
+        preset=planned.launch.preset_name,
+        stages=schedule.stages,
+        epochs=schedule.epochs,
+        warmup_epochs=schedule.warmup_epochs,
+        seed=config.run.seed,
+        device=str(run.device),
+        precision=run.precision,
+        task=config.task.kind,
+        num_classes=config.task.num_classes,
+        class_names=run.class_names,
+        image_shape=config.task.image_shape,
+        teacher=config.teacher.model,
+        student=config.student.model,
+        capacity=config.buffer.capacity,
+        inversion_steps=config.inversion.steps,
+        distillation_steps=config.num_distillation_steps,
+    )

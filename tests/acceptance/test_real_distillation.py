@@ -1,0 +1,65 @@
+"""The first part of a real run: a public teacher, networks of real size, measured on real images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from stages.events import read_events
+
+pytestmark = pytest.mark.slow
+
+EPOCHS, BATCH_SIZE, CAPACITY = 80, 256, 5000
+"""The preset's whole warm-up, 60 epochs, and the first 20 of distillation: its early epochs teach little."""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("real") / "run"
+
+
+def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
+    settings = {
+        "teacher.weights": teachers / "resnet32-d509ac18.th",
+        "evaluation.data": "imagefolder",
+        "evaluation.root": images("cifar10"),
+        "run.epochs": EPOCHS,
+    }
+    overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    summary = ssdkd("run", "--preset", "cifar10-resnet20", *overrides, "--out", out)
+
+    assert summary["status"] == "done"
+    assert summary["epochs"] == EPOCHS
+    assert summary["images_synthesized"] == EPOCHS * BATCH_SIZE
+    assert summary["teacher"]["top1"] == pytest.approx(0.9263, abs=0.002)
+    assert summary["student"]["top1"] > 0.3, "chance is .1"
+
+    events = list(read_events(out / "events.jsonl"))
+    bn = [event["loss_bn"] for event in events if event["kind"] == "inversion_step"]
+    distillation = [event["loss"] for event in events if event["kind"] == "distillation_step"]
+    assert all(math.isfinite(loss) for loss in [*bn, *distillation])
+    assert sum(bn[-3:]) < 0.5 * sum(bn[:3])
+    assert sum(distillation[-3:]) < 0.7 * sum(distillation[:3])
+
+
+def test_its_buffer_is_balanced_and_sound(ssdkd, out):
+    if not out.exists():
+        pytest.skip("the run above did not take place")
+    report = ssdkd("inspect-buffer", out, "--verify")
+    assert report["verified"] is True
+    assert report["num_samples"] == CAPACITY
+    assert report["image_shape"] == [3, 32, 32]
+    assert min(report["class_counts"]) > 0
+    assert report["class_entropy"] > 0.9
+
+
+def test_evaluating_the_run_again_gives_the_same_figures(ssdkd, out):
+    if not out.exists():
+        pytest.skip("the run above did not take place")
+    last = [event for event in read_events(out / "events.jsonl") if event["kind"] == "evaluation"][-1]
+    document = ssdkd("evaluate", out)
+    assert document["student"] == pytest.approx(last["real"]["student"])
+    assert document["teacher"] == pytest.approx(last["real"]["teacher"])
+    assert document["agreement"] == pytest.approx(last["synthetic"]["agreement"])

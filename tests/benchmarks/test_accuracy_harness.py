@@ -1,0 +1,517 @@
+"""The accuracy harness: lists, numbers, the table, and real runs that are stopped, go on, fail and are refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmark_modules import BENCHMARKS, import_beside
+
+from stages.config import load
+
+HARNESS = BENCHMARKS / "accuracy"
+LISTS = sorted((HARNESS / "lists").glob("*.toml"))
+PATIENCE_S = 300
+experiment_list, product, series, results, table = import_beside(
+    "accuracy", "experiment_list", "product", "series", "results", "table"
+)
+
+
+# -- the shipped lists ---------------------------------------------------------------------------------------
+
+
+def rows(path: Path, overlays: list[str] | None = None) -> list[Any]:
+    return [
+        pytest.param(experiment, id=f"{path.stem}-{experiment.name}")
+        for experiment in experiment_list.read_list(path, overlays=overlays).experiments
+    ]
+
+
+def test_lists_are_where_they_are_looked_for() -> None:
+    assert {path.stem for path in LISTS} >= {"table4", "fig4", "calibration", "fast5-like", "flagship", "digits"}
+
+
+@pytest.mark.parametrize("experiment", [row for path in LISTS for row in rows(path)])
+def test_every_row_resolves_and_has_no_setting_without_effect(experiment) -> None:
+    config = load(experiment.presets, experiment.overrides)
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "experiment", [row for path in LISTS if path.stem != "digits" for row in rows(path, overlays=["full"])]
+)
+def test_every_row_resolves_at_full_length(experiment) -> None:
+    config = load(experiment.presets, experiment.overrides)
+    assert (config.run.epochs, config.run.warmup_epochs) == (220, 20)
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
+def test_no_two_rows_are_the_same_and_each_has_a_baseline(path: Path) -> None:
+    read = experiment_list.read_list(path)
+    configs = [load(experiment.presets, experiment.overrides) for experiment in read.experiments]
+    assert all(one != other for index, one in enumerate(configs) for other in configs[:index])
+    assert all(experiment.baseline is not None for experiment in read.experiments)
+    assert len({experiment.title for experiment in read.experiments}) == len(read.experiments)
+
+
+def test_table_4_switches_one_part_at_a_time() -> None:
+    read = experiment_list.read_list(HARNESS / "lists" / "table4.toml")
+    switches = {}
+    for experiment in read.experiments:
+        config = load(experiment.presets, experiment.overrides)
+        assert (config.run.epochs, config.run.warmup_epochs) == (60, 20)
+        is_priority = config.distillation.sampling == "priority"
+        switches[experiment.name] = (is_priority, config.inversion.difficulty, config.inversion.diversity)
+    assert switches == {
+        "baseline": (False, False, False),
+        "priority": (True, False, False),
+        "difficulty": (False, True, False),
+        "diversity": (False, False, True),
+        "both": (False, True, True),
+        "all": (True, True, True),
+    }
+
+
+def test_fig_4_scales_the_updates_with_the_buffer() -> None:
+    read = experiment_list.read_list(HARNESS / "lists" / "fig4.toml")
+    configs = [load(experiment.presets, experiment.overrides) for experiment in read.experiments]
+    scales = [(config.buffer.capacity, config.num_distillation_steps) for config in configs]
+    assert scales == [(500, 4), (2_500, 20), (5_000, 40), (10_000, 80), (50_000, 400)]
+
+
+# -- reading lists and machine files -------------------------------------------------------------------------
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_experiments_take_from_the_list_what_they_do_not_have(tmp_path: Path) -> None:
+    read = experiment_list.read_list(
+        write(
+            tmp_path / "mine.toml",
+            """
+            presets = ["digits"]
+            overlays = ["short", "more.toml"]
+            seeds = [0, 1]
+            baseline = "a"
+            [experiments.a]
+            [experiments.b]
+            title = "another"
+            presets = ["mine/b.toml"]
+            seeds = [7]
+            paper = 0.5
+            set.task.mean = [0.5, 0.25]
+            set.inversion.diversity = false
+            set.inversion.targets = "teacher"
+            set.inversion.options.strength = 1e-5
+            """,
+        )
+    )
+    a, b = read.experiments
+    overlays = (str(HARNESS / "overlays" / "short.toml"), str(tmp_path / "more.toml"))
+    assert read.name == "mine-short-more"
+    assert (a.title, a.presets, a.overrides, a.seeds, a.baseline) == ("a", ("digits", *overlays), (), (0, 1), "a")
+    assert (b.title, b.presets, b.seeds, b.paper) == ("another", (str(tmp_path / "mine/b.toml"), *overlays), (7,), 0.5)
+    assert b.overrides == (
+        "task.mean=[0.5, 0.25]",
+        "inversion.diversity=false",
+        "inversion.targets=teacher",
+        "inversion.options.strength=1e-05",
+    )
+    with_others = experiment_list.read_list(tmp_path / "mine.toml", overlays=["full"], seeds=[3])
+    assert with_others.name == "mine-full"
+    assert with_others.experiments[1].presets[1:] == (str(HARNESS / "overlays" / "full.toml"),)
+    assert {experiment.seeds for experiment in with_others.experiments} == {(3,)}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = ", "not valid TOML"),
+        ("presets = ['digits']", "no table [experiments.NAME]"),
+        ("preset = ['digits']\n[experiments.a]", "unknown key `preset`, did you mean `presets`?"),
+        ("presets = ['digits']\n[experiments.a]\nseed = [1]", "unknown key `experiments.a.seed`"),
+        ("presets = 'digits'\n[experiments.a]", "`presets` is 'digits'"),
+        ("presets = ['digits']\n[experiments]\na = 1", "`experiments.a` must be a table"),
+        ("[experiments.a]", "`a` has no presets"),
+        ("presets = ['digits']\nbaseline = 'b'\n[experiments.a]", "the baseline of `a`, `b`"),
+        ("presets = ['digits']\nseeds = [1, 1]\n[experiments.a]", "the seeds of `a`"),
+        ("presets = ['digits']\n[experiments.'a/b']", "`a/b` cannot be the name of a folder"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_told(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(product.HarnessError, match=r"mine\.toml") as caught:
+        experiment_list.read_list(write(tmp_path / "mine.toml", text))
+    assert told in caught.value.message
+
+
+def test_a_machine_file_says_where_things_lie(tmp_path: Path) -> None:
+    machine = experiment_list.read_machine(
+        write(
+            tmp_path / "machine.toml",
+            """
+            [machine]
+            note = "one core"
+            set.run.threads = 1
+            data.cifar10 = { data = "imagefolder", root = "images" }
+            teachers.resnet32-cifar10 = "resnet32.th"
+            teachers.wrn40_2-cifar10 = "~/wrn.th"
+            """,
+        )
+    )
+    assert (machine.note, machine.overrides) == ("one core", ("run.threads=1",))
+    settings = {
+        "evaluation.data": "cifar10",
+        "teacher.model": "resnet32",
+        "teacher.trained_on": "cifar10",
+        "teacher.weights": "auto",
+    }
+    data = ["evaluation.data=imagefolder", f"evaluation.root={tmp_path / 'images'}"]
+    teacher = [f"teacher.weights={tmp_path / 'resnet32.th'}"]
+    assert machine.places(settings, []) == data + teacher
+    assert machine.places(settings, ["evaluation.root=elsewhere"]) == teacher
+    assert machine.places(settings, ["teacher.weights=mine.pt"]) == data
+    assert machine.places(settings | {"teacher.weights": "mine.pt"}, []) == data
+    assert machine.places(settings | {"teacher.model": "wrn40_2"}, [])[2] == f"teacher.weights={Path.home() / 'wrn.th'}"
+    assert machine.places(settings | {"evaluation.data": "digits", "teacher.model": "resnet20"}, []) == []
+
+
+def test_no_machine_file_is_fine_but_a_named_one_must_be_there(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(experiment_list, "MACHINE_FILE", tmp_path / "none.toml")
+    assert experiment_list.read_machine(None) == experiment_list.Machine()
+    with pytest.raises(product.HarnessError, match="cannot read"):
+        experiment_list.read_machine(tmp_path / "none.toml")
+
+
+# -- numbers and the table -----------------------------------------------------------------------------------
+
+EXPERIMENT = experiment_list.Experiment(
+    name="all", title="all parts", presets=("digits",), overrides=("a.b=1",), seeds=(0, 1), baseline=None, paper=None
+)
+
+
+def a_run(folder: Path, seed: int, top1: float, *, status: str = "done", rates: tuple[float, ...] = (), **changes: Any):
+    """A run as it would have been found on the disk."""
+    path = folder / "all" / f"seed-{seed}"
+    path.mkdir(parents=True)
+    events = [{"kind": "run_started", "seq": 0, "epoch": 0, "warmup_epochs": 1}]
+    events += [
+        {"kind": "device", "seq": epoch, "epoch": epoch, "images_per_s": rate} for epoch, rate in enumerate(rates, 1)
+    ]
+    lines = [json.dumps(event) for event in events]
+    path.joinpath("events.jsonl").write_text("\n".join([*lines, '{"kind": "torn']))
+    document = {
+        "epoch": 4,
+        "student": {"top1": top1, "loss": 1.0},
+        "teacher": {"top1": 0.8, "loss": 0.5},
+        "summary": {"agreement": top1 / 2, "ece": 0.1},
+        "seconds": {"total": 100.0 + seed, "inversion": 40.0, "distillation": 50.0, "evaluation": 1.0},
+        "manifest": {
+            "machine": {"device": "a CPU", "threads": 1},
+            "versions": {"python": "3.11", "torch": "2.8"},
+            "git_revision": "0123456789abcdef",
+        },
+    }
+    return series.Run(
+        experiment=changes.pop("experiment", EXPERIMENT),
+        seed=seed,
+        path=path,
+        overrides=("a.b=1", "teacher.weights=/secret/teacher.pt", f"run.seed={seed}"),
+        settings={"a.b": 1, "run.seed": seed, "teacher.weights": "/secret/teacher.pt"},
+        is_wanted=True,
+        status=status,
+        document=document,
+        **changes,
+    )
+
+
+def document_of(*runs: Any, experiments: tuple[Any, ...] = (EXPERIMENT,)) -> dict[str, Any]:
+    read = experiment_list.ExperimentList(name="mine", title="Mine", note="", experiments=experiments)
+    document = results.results(read, runs, experiment_list.Machine(note="a quiet one"))
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    return document
+
+
+def test_mean_and_spread_are_over_runs_that_are_done(tmp_path: Path) -> None:
+    top1 = [0.5, 0.6, 0.64]
+    runs = [a_run(tmp_path, seed, value) for seed, value in enumerate(top1)]
+    failed = a_run(tmp_path, 3, 0.1, status="diverged", message=f"{tmp_path}/all/seed-3 is no good")
+    (row,) = document_of(*runs, failed)["experiments"]
+    assert row["mean"]["student.top1"] == pytest.approx(np.mean(top1))
+    assert row["std"]["student.top1"] == pytest.approx(np.std(top1, ddof=1))
+    assert row["mean"]["share_of_teacher"] == pytest.approx(np.mean(top1) / 0.8)
+    assert row["mean"]["agreement"] == pytest.approx(np.mean(top1) / 2)
+    assert row["mean"]["seconds.total"] == 101.0
+    assert [run["status"] for run in row["runs"]] == ["done", "done", "done", "diverged"]
+
+
+def test_one_run_has_no_spread(tmp_path: Path) -> None:
+    (row,) = document_of(a_run(tmp_path, 0, 0.5))["experiments"]
+    assert row["std"]["student.top1"] is None
+    assert "**.5000**" in table.markdown(document_of(a_run(tmp_path / "other", 0, 0.5)))
+
+
+def test_images_per_second_are_the_median_after_warm_up(tmp_path: Path) -> None:
+    (row,) = document_of(a_run(tmp_path, 0, 0.5, rates=(9000.0, 100.0, 300.0, 800.0)))["experiments"]
+    assert row["mean"]["images_per_s"] == 300.0  # the first epoch was warm-up
+
+
+def test_what_a_resumption_supersedes_does_not_count(tmp_path: Path) -> None:
+    run = a_run(tmp_path, 0, 0.5, rates=(1.0, 1.0, 5.0, 5.0))
+    with run.path.joinpath("events.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"kind": "run_resumed", "seq": 9, "epoch": 2, "checkpoint_seq": 2}) + "\n")
+        file.write(json.dumps({"kind": "device", "seq": 10, "epoch": 3, "images_per_s": 7.0}) + "\n")
+    (row,) = document_of(run)["experiments"]
+    assert row["mean"]["images_per_s"] == 4.0  # of 1 and 7
+
+
+def test_the_difference_to_the_baseline_is_seed_by_seed(tmp_path: Path) -> None:
+    mine = replace(EXPERIMENT, name="mine", baseline="all")
+    pairs = {0: (0.5, 0.58), 1: (0.7, 0.72)}
+    base = [a_run(tmp_path / "base", seed, value) for seed, (value, _) in pairs.items()]
+    own = [a_run(tmp_path / "own", seed, value, experiment=mine) for seed, (_, value) in pairs.items()]
+    # One seed that the other has not, each.
+    alone = [a_run(tmp_path / "more", 2, 0.99, experiment=mine), a_run(tmp_path / "more base", 3, 0.01)]
+    row = document_of(*base, *own, *alone, experiments=(EXPERIMENT, mine))["experiments"][1]
+    assert row["against_baseline"]["seeds"] == [0, 1]
+    assert row["against_baseline"]["mean"] == pytest.approx(0.05)
+    assert row["against_baseline"]["std"] == pytest.approx(np.std([0.08, 0.02], ddof=1))
+
+
+def test_the_table(tmp_path: Path) -> None:
+    mine = replace(EXPERIMENT, name="mine", title="mine | yours", baseline="all", paper=0.5196)
+    never = replace(EXPERIMENT, name="never", title="never begun")
+    runs = [
+        a_run(tmp_path / "base", 0, 0.5, rates=(1.0, 1234.4)),
+        a_run(tmp_path / "own", 0, 0.58, experiment=mine),
+        a_run(tmp_path / "own", 1, 0.62, experiment=mine),
+        a_run(tmp_path / "own", 2, 0.1, experiment=mine, status="diverged", message="the loss is nan"),
+    ]
+    text = table.markdown(document_of(*runs, experiments=(EXPERIMENT, mine, never)))
+    lines = text.splitlines()
+    head, _, *body = [line for line in lines if line.startswith("|")]
+    cells = [dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True)) for line in body]
+    assert cells[0]["student top-1, last epoch"] == "**.5000**"
+    assert cells[0]["against the baseline"] == "baseline"
+    assert cells[0]["images/s"] == "1,234"
+    assert cells[1]["experiment"] == "mine \\| yours (`mine`)"
+    assert cells[1]["seeds"] == "0, 1; 2 diverged"
+    assert cells[1]["student top-1, last epoch"] == "**.6000 ± .0283**"
+    assert cells[1]["paper"] == ".5196"
+    assert cells[1]["share of the teacher's"] == ".7500 ± .0354"
+    assert cells[1]["against the baseline"] == "+.0800"
+    assert cells[1]["ECE"] == ".1000 ± .0000"
+    assert cells[1]["total, s"] == "100"
+    assert cells[2]["student top-1, last epoch"] == "-"
+    assert "- mine | yours, seed 2: diverged (the loss is nan)" in lines
+    assert "- all parts: `ssdkd run --preset digits --set a.b=1`" in lines
+    assert "a CPU, 1 thread; a quiet one; Python 3.11, torch 2.8; ssdkd at 0123456789." in text
+    assert "secret" not in text + json.dumps(document_of(*runs, experiments=(EXPERIMENT, mine, never)))
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "found", "is_same"),
+    [
+        ("run.threads", "auto", 2, True),
+        ("run.precision", "auto", "bf16", True),
+        ("distillation.steps", "auto", 40, False),
+        ("run.device", "cuda", "cuda:0", True),
+        ("run.device", "cpu", "cuda:0", False),
+        ("evaluation.root", "images", str(Path("images").absolute()), True),
+        ("evaluation.root", "images", "/images", False),
+        ("distillation.alpha", 0.6, 0.5, False),
+        ("teacher.trained_on", None, "digits", False),
+    ],
+)
+def test_when_a_run_has_the_settings_that_are_asked_for(key, asked, found, is_same) -> None:
+    assert series._is_same(key, asked, found) == is_same
+
+
+# -- a list of real runs -------------------------------------------------------------------------------------
+
+STUDENTS = """
+import time
+from pathlib import Path
+
+from torch import nn
+
+
+class Waiting(nn.Sequential):
+    def forward(self, images):
+        while self.training and Path("wait").exists():
+            time.sleep(0.01)
+        return super().forward(images)
+
+
+def waiting(num_classes):
+    return Waiting(nn.Flatten(), nn.Linear(64, num_classes))
+"""
+LIST = """
+title = "Small"
+presets = ["digits"]
+baseline = "good"
+
+[experiments.good]
+
+[experiments.diverging]
+set.distillation.lr = 1e30
+"""
+REFUSED = """
+presets = ["digits"]
+[experiments.refused]
+set.teacher.weights = "nowhere.pt"
+[experiments.good]
+"""
+ONE = 'presets = ["digits"]\n[experiments.good]\n'
+SMALL = {
+    "student.model": "students.py:waiting",
+    "run.epochs": 3,
+    "run.warmup_epochs": 1,
+    "run.threads": 1,
+    "run.device": "cpu",
+    "buffer.capacity": 64,
+    "inversion.batch_size": 32,
+    "inversion.steps": 1,
+    "distillation.batch_size": 32,
+    "distillation.steps": 2,
+    "evaluation.num_holdout": 16,
+}
+
+
+def arguments(*more: str) -> list[str]:
+    return [sys.executable, str(HARNESS / "run.py"), "list.toml", "--out", "out", "--machine", "machine.toml", *more]
+
+
+def harness(*more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments(*more), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write(tmp_path / "students.py", STUDENTS)
+    write(tmp_path / "list.toml", LIST)
+    settings = "\n".join(f"set.{key} = {json.dumps(value)}" for key, value in SMALL.items())
+    write(tmp_path / "machine.toml", f"[machine]\n{settings}\n")
+    return tmp_path
+
+
+def wait_for(path: Path) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        assert time.monotonic() < deadline_s, f"{path} does not come"
+        time.sleep(0.02)
+
+
+def test_a_list_is_stopped_goes_on_and_tells_what_failed(place: Path) -> None:
+    # The first run hangs in its second epoch, until it is stopped. Meanwhile nobody else may work here.
+    (place / "wait").touch()
+    with subprocess.Popen(arguments(), stderr=subprocess.PIPE, text=True) as first:
+        try:
+            wait_for(place / "out/good/seed-0/events.jsonl")
+            second = harness()
+            assert (second.returncode, second.stdout) == (2, "")
+            assert "another harness works in out" in second.stderr
+            first.send_signal(signal.SIGTERM)  # SIGINT is ignored where the tests run in the background
+            assert first.stderr is not None
+            while "saves everything" not in first.stderr.readline():
+                assert first.poll() is None
+        finally:
+            (place / "wait").unlink()
+        _, said = first.communicate(timeout=PATIENCE_S)
+    assert first.returncode == 75, said
+    assert "the same command goes on" in said
+    assert not (place / "out/diverging").exists()
+    assert "0 stopped" in (place / "out/results.md").read_text()
+
+    # The same command resumes it and makes the others.
+    result = harness()
+    assert result.returncode == 1, result.stderr
+    assert "good, seed 0 goes on (stopped)" in result.stderr
+    document = json.loads((place / "out/results.json").read_text())
+    runs = {row["name"]: row["runs"][0] for row in document["experiments"]}
+    assert {name: run["status"] for name, run in runs.items()} == {
+        "good": "done",
+        "diverging": "diverged",
+    }
+    assert runs["good"]["epochs"] == 3
+    assert "is nan" in runs["diverging"]["message"]
+    assert 0 <= document["experiments"][0]["mean"]["ece"] <= 1
+    assert document["experiments"][0]["mean"]["images_per_s"] > 0
+    assert str(place) not in (place / "out/results.json").read_text()
+    assert "not done: diverging, seed 0, diverged" in result.stderr
+    assert "| diverging (`diverging`) | 0 diverged |" in (place / "out/results.md").read_text()
+
+    # What is over is not made again.
+    before = (place / "out/good/seed-0/events.jsonl").read_bytes()
+    again = harness("--only", "good", "--table", "told/table.md")
+    assert again.returncode == 0, again.stderr
+    assert "starts" not in again.stderr
+    assert (place / "out/good/seed-0/events.jsonl").read_bytes() == before
+    assert "| good (`good`) | 0 |" in (place / "told/table.md").read_text()
+
+    # Other settings are refused in words, and nothing is touched.
+    other = harness("--set", "distillation.alpha=0.5")
+    assert other.returncode == 2
+    assert "good/seed-0 was made with other settings: distillation.alpha is 0.6, not 0.5" in other.stderr
+    assert (place / "out/good/seed-0/events.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_what_ssdkd_refuses_is_told_and_the_list_goes_on(place: Path) -> None:
+    write(place / "list.toml", REFUSED)
+    described = harness("--dry-run")
+    assert described.returncode == 2, described.stderr
+    assert "refused, seed 0:\n  ssdkd run --preset digits" in described.stdout
+    assert "REFUSED: the teacher's file nowhere.pt does not exist" in described.stdout
+    assert described.stdout.count("REFUSED: ") == 1
+    assert not (place / "out").exists()
+
+    result = harness()
+    assert result.returncode == 1, result.stderr
+    told = (place / "out/results.md").read_text()
+    assert "| refused (`refused`) | 0 refused | - |" in told
+    assert "| good (`good`) | 0 |" in told
+    assert "nowhere.pt does not exist" in told
+    assert not (place / "out/refused/seed-0").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--only", "god"], "no such experiment: god"),
+        (["--set", "distillation.alpa=1"], "did you mean `distillation.alpha`?"),
+        (["--machine", "none.toml"], "cannot read none.toml"),
+        (["--overlay", "none"], "unknown preset `none`"),
+    ],
+)
+def test_what_cannot_be_asked_for(place: Path, more: list[str], told: str) -> None:
+    write(place / "list.toml", ONE)
+    result = harness(*more)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(place.glob("out/*/seed-*"))
+
+
+def test_a_folder_that_is_no_run_is_not_overwritten(place: Path) -> None:
+    write(place / "list.toml", ONE)
+    (place / "out/good/seed-0").mkdir(parents=True)
+    write(place / "out/good/seed-0/mine.txt", "mine")
+    result = harness("--only", "good")
+    assert result.returncode == 2
+    assert "cannot be read, remove it" in result.stderr
+    assert [path.name for path in (place / "out/good/seed-0").iterdir()] == ["mine.txt"]

@@ -1,0 +1,162 @@
+"""What the plots of `benchmarks/accuracy` compute, and that they become pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmark_modules import import_beside
+from PIL import Image
+
+from stages.buffer.file import BufferContents, BufferMeta, write_buffer
+from stages.events import EventLog, RunFinished
+from stages.run_directory import RunDirectory
+
+balance, honesty = import_beside("accuracy", "balance", "honesty")
+
+
+def make_run(path: Path, *, seed: int, sampling: str = "priority", top1: float = 0.5, status: str = "done") -> Path:
+    """A run's directory with a buffer in it, of four classes, written without a trainer."""
+    run = RunDirectory.create(path, "unused")
+    run.config_file.write_text(
+        f'[run]\nepochs = 9\nseed = {seed}\n[teacher]\nmodel = "resnet32"\ntrained_on = "cifar10"\n'
+        f'[student]\nmodel = "resnet20"\n[evaluation]\ndata = "imagefolder"\n[distillation]\nsampling = "{sampling}"\n'
+    )
+    rng = np.random.default_rng(seed)
+    num = 40
+    write_buffer(
+        run.buffer_file,
+        BufferContents(
+            images=rng.integers(256, size=(num, 1, 2, 2), dtype=np.uint8),
+            teacher_class=np.repeat([0, 1, 2, 3], [20, 10, 6, 4]),
+            teacher_prob=np.repeat([0.95, 0.6], [30, 10]).astype(np.float32),
+            priority=rng.random(num).astype(np.float32),
+            age=np.zeros(num, dtype=np.int32),
+            target=np.full(num, -1),
+            meta=BufferMeta(
+                task="classification",
+                num_classes=4,
+                class_names=None,
+                mean=(0.5,),
+                std=(0.5,),
+                capacity=100,
+                alpha=0.6,
+                epsilon=1e-6,
+                teacher_sha256="0" * 64,
+            ),
+        ),
+    )
+    summary = {"student": {"top1": top1}, "teacher": None, "agreement": top1 - 0.1, "ece": 0.5 - top1 / 2}
+    with run.events_file.open("ab") as file:
+        EventLog(file).emit(RunFinished(status=status, message=status, summary=summary), epoch=9)
+    return path
+
+
+def assert_is_picture(path: Path) -> None:
+    with Image.open(path) as picture:
+        assert picture.width > 1000
+        colours = picture.convert("RGB").getcolors(maxcolors=1 << 20)
+    assert colours is not None
+    assert len(colours) > 20
+
+
+# -- balance -------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_called_what_is_said_or_by_their_folders() -> None:
+    assert balance.labelled(["a = b=x/run-1", "out/all/seed-0", "out/all/seed-1", "single"]) == {
+        "a = b": [Path("x/run-1")],
+        "all": [Path("out/all/seed-0"), Path("out/all/seed-1")],
+        "single": [Path("single")],
+    }
+
+
+def test_balance_tells_and_draws_two_kinds_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prioritised = [make_run(tmp_path / "all" / f"seed-{seed}", seed=seed) for seed in (0, 1)]
+    uniform = make_run(tmp_path / "uniform", seed=2, sampling="uniform")
+    picture = tmp_path / "pictures" / "balance.png"
+    assert balance.main([*map(str, prioritised), f"even drawing={uniform}", "--out", str(picture)]) == 0
+    assert_is_picture(picture)
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    share = np.array([20, 10, 6, 4]) / 40
+    entropy = f"{-(share * np.log(share)).sum() / np.log(4):.4f}"
+    assert cells[0][:7] == ["all", "2", "40", entropy, "2.00", "0.40", "75.0%"]
+    assert cells[1] == ["even drawing", "1", "40", entropy, "2.00", "0.40", "75.0%", "40"]
+    sizes = []
+    for seed in (0, 1):  # Kish's size of the probabilities of Eq. 6
+        rng = np.random.default_rng(seed)
+        rng.integers(256, size=(40, 1, 2, 2), dtype=np.uint8)
+        weight = (rng.random(40).astype(np.float32) + 1e-6) ** 0.6
+        sizes.append(weight.sum() ** 2 / (weight**2).sum())
+    assert cells[0][7] == f"{np.mean(sizes):.0f}"
+    assert int(cells[0][7]) < 40
+
+
+def test_balance_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert balance.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.png")]) == 2
+    assert "there is no run" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+
+
+# -- honesty -------------------------------------------------------------------------------------------------
+
+
+def point(accuracy: float, agreement: float | None, ece: float | None, setting: str = "a") -> Any:
+    return honesty.Point("run", setting, accuracy, {"agreement": agreement, "ece": ece})
+
+
+def test_ranks_share_the_mean_of_equal_values() -> None:
+    assert honesty.ranks(np.array([3.0, 1.0, 3.0, 2.0, 3.0])).tolist() == [4, 1, 4, 2, 4]
+
+
+def test_correlations_against_numpy_and_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    values, accuracies = rng.random(20), rng.random(20)
+    points = [point(*pair, None) for pair in zip(accuracies, values, strict=True)]
+    (found,) = honesty.predictions(points, "agreement").values()
+    assert found.pearson == pytest.approx(np.corrcoef(values, accuracies)[0, 1])
+    # Without ties: 1 - 6 sum d^2 / (n (n^2 - 1)).
+    distance = values.argsort().argsort() - accuracies.argsort().argsort()
+    assert found.spearman == pytest.approx(1 - 6 * (distance**2).sum() / (20 * 399))
+    assert honesty.predictions(points, "ece") == {}
+
+
+def test_what_choosing_by_an_estimate_loses() -> None:
+    points = [point(0.7, 0.5, 0.1), point(0.9, 0.6, 0.2), point(0.8, 0.9, 0.3)]
+    assert honesty.predictions(points, "agreement")["a"].lost_by_choosing == pytest.approx(0.1)  # takes the third
+    assert honesty.predictions(points, "ece")["a"].lost_by_choosing == pytest.approx(0.2)  # takes the first
+
+
+def test_settings_are_kept_apart_and_need_three_runs() -> None:
+    better = [point(0.9, 0.9, 0.1, "b"), point(0.91, 0.8, 0.1, "b"), point(0.92, 0.7, 0.1, "b")]
+    worse = [point(0.1, 0.1, 0.1, "c"), point(0.2, 0.2, 0.1, "c")]
+    found = honesty.predictions([*better, *worse], "agreement")
+    assert list(found) == ["b"]
+    assert found["b"].pearson == pytest.approx(-1.0)
+    assert np.isnan(honesty.predictions(better, "ece")["b"].pearson)  # it does not vary
+
+
+def test_honesty_finds_runs_below_folders_and_draws_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, top1 in enumerate((0.5, 0.6, 0.7)):
+        make_run(tmp_path / "out" / "all" / f"seed-{seed}", seed=seed, top1=top1)
+    make_run(tmp_path / "out" / "stopped", seed=7, status="stopped")
+    picture = tmp_path / "honesty.png"
+    places = [str(tmp_path / "out"), str(tmp_path / "out/all/seed-0")]  # the second is in the first
+    assert honesty.main([*places, "--out", str(picture)]) == 0
+    assert_is_picture(picture)
+    captured = capsys.readouterr()
+    setting = "cifar10, resnet32 -> resnet20, 9 epochs"
+    assert f"| {setting} | agreement | 3 | +1.00 | +1.00 | 0.0000 |" in captured.out
+    assert f"| {setting} | ece | 3 | -1.00 | -1.00 | 0.0000 |" in captured.out
+    assert f"| out/all/seed-2 | {setting} | 0.7000 | 0.6000 | 0.1500 |" in captured.out
+    assert "left out: 1 runs" in captured.err
+
+
+def test_too_few_runs_are_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "one", seed=0)
+    assert honesty.main([str(tmp_path), "--out", str(tmp_path / "x.png")]) == 2
+    assert "1 of 1 runs are done and measured on real data, 3 are needed" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.png"))

@@ -1,0 +1,199 @@
+"""The benchmarks of speed: what they count, and that they run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from benchmark_modules import import_beside
+from torch import nn
+
+from stages.inversion.bn_statistics import BatchNormMatching
+
+compare, ceilings, observing, profile_stages, reference, workload = import_beside(
+    "speed", "compare", "ceilings", "observing", "profile_stages", "reference", "workload"
+)
+
+B, IN, MIDDLE, H, W, K = 3, 2, 5, 6, 4, 7
+CONVOLUTION = 2 * B * H * W * MIDDLE * IN * 9
+LINEAR = 2 * B * K * MIDDLE * H * W
+SMALL = ["inversion.batch_size=8", "inversion.steps=2", "distillation.batch_size=8", "distillation.steps=3"]
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(IN, MIDDLE, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(MIDDLE * H * W, K, bias=False),
+    )
+
+
+def test_flop_of_a_pass_is_the_hand_count(network: nn.Module) -> None:
+    images = torch.rand(B, IN, H, W)
+    with torch.no_grad():
+        cost = observing.cost_of(lambda: network(images))
+    assert cost.flop == CONVOLUTION + LINEAR
+    assert cost.num_passes == 1
+
+
+def test_flop_of_a_step_counts_only_the_gradients_that_are_taken(network: nn.Module) -> None:
+    images = torch.rand(B, IN, H, W)
+    # The convolution's weights, the linear layer's weights and input; the images need no gradient.
+    assert observing.cost_of(lambda: network(images).sum().backward()).flop == 2 * CONVOLUTION + 3 * LINEAR
+    network.requires_grad_(False)
+    images.requires_grad_()
+    assert observing.cost_of(lambda: network(images).sum().backward()).flop == 2 * CONVOLUTION + 2 * LINEAR
+
+
+def test_bytes_are_weights_inputs_outputs_and_saved_activations_once_per_pass(network: nn.Module) -> None:
+    images = torch.rand(B, IN, H, W)
+    weights = 4 * (MIDDLE * IN * 9 + K * MIDDLE * H * W)
+    edges = 4 * (images.numel() + B * K)
+    with torch.no_grad():
+        assert observing.cost_of(lambda: network(images)).num_bytes == weights + edges
+    # For the gradients: the images, and the activated map, which ReLU and the linear layer share.
+    saved = 4 * (images.numel() + B * MIDDLE * H * W)
+    cost = observing.cost_of(lambda: network(images).sum().backward())
+    assert cost.num_bytes == 2 * (weights + edges + saved)
+
+
+def test_networks_are_timed_from_outside_and_nothing_else_is(network: nn.Module) -> None:
+    images = torch.rand(B, IN, H, W)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    ticks = itertools.count()
+    with observing.timing_networks(lambda: next(ticks)) as watch:
+        loss = network(images).sum()
+        torch.rand(3) @ torch.rand(3)
+        loss.backward()
+        optimizer.step()
+    # Three stretches, a tick each: a nested module, or a step of the optimiser on its own, would be a fourth.
+    assert watch.seconds == 3
+    assert watch.num_passes == 1
+    network(images).sum().backward()
+    optimizer.step()
+    assert next(ticks) == 6  # nobody watches any longer
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_memory() -> None:
+    found = ceilings.Ceilings({"fp32": 100.0, "bf16": 200.0}, bytes_per_s=10.0)
+    assert found.floor_s(flop=1000, num_bytes=20, precision="fp32") == 10
+    assert found.floor_s(flop=1000, num_bytes=20, precision="bf16") == 5
+    assert found.floor_s(flop=1000, num_bytes=80, precision="bf16") == 8
+    better = found.best_with(ceilings.Ceilings({"fp32": 90.0, "bf16": 300.0}, bytes_per_s=20.0))
+    assert better == ceilings.Ceilings({"fp32": 100.0, "bf16": 300.0}, bytes_per_s=20.0)
+
+
+def test_profile_of_the_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(ceilings.GEMM_SIZES, "cpu", (64,))
+    monkeypatch.setitem(ceilings.COPIED_BYTES, "cpu", 2**20)
+    file = tmp_path / "profile.json"
+    options = [f"--set={text}" for text in SMALL] + ["--fill=20", "--repeats=2", "--kd-steps=2", "--epochs=1"]
+    monkeypatch.setattr(sys, "argv", ["profile", *options, "--parts", "units", "epoch", "--json", str(file)])
+    profile_stages.main()
+    document = json.loads(file.read_text(encoding="utf-8"))
+    flop = {unit["name"]: unit["flop"] for unit in document["units"]}
+    assert list(flop) == [
+        "inversion step, warm-up",
+        "inversion step, adversarial",
+        "insertion of 8",
+        "distillation step",
+        "evaluation of 1,000",
+    ]
+    # The adversarial term adds the student's forward pass and the gradient to its input.
+    student_forward = flop["evaluation of 1,000"] / 1000 * 8
+    added = flop["inversion step, adversarial"] - flop["inversion step, warm-up"]
+    assert added == pytest.approx(2 * student_forward, rel=0.01)
+    # An epoch is its units.
+    units = 2 * flop["inversion step, adversarial"] + flop["insertion of 8"] + 3 * flop["distillation step"]
+    assert document["epoch"]["flop"] == units
+    assert 0 < document["epoch"]["overhead_share"] < 1
+    assert document["epoch"]["plain"][0]["num_images"] == 2 * 8 + 3 * 8
+    for unit in document["units"]:
+        assert unit["times_floor"] == pytest.approx(unit["seconds"]["median"] / unit["floor_s"])
+    told = capsys.readouterr().out
+    assert "wrn16_2-digits.safetensors" in told
+    assert all(name in told for name in [*flop, "between stages", "images a second", "overhead"])
+
+
+def test_a_teacher_that_is_not_there_is_replaced_by_a_sane_one(tmp_path: Path) -> None:
+    config, told = workload.with_teacher([], ["teacher.trained_on=nothing", "teacher.model=wrn10_1"], tmp_path)
+    assert "random weights" in told
+    assert Path(config.teacher.weights).is_file()
+    model = reference.build_model("wrn10_1", task=config.task, where="teacher.model")
+    reference.load_weights(model, Path(config.teacher.weights))
+    noise = torch.randn(256, *config.task.image_shape)
+    with torch.no_grad():
+        by_its_statistics, by_the_batch_s = model.eval()(noise), model.train()(noise)
+    torch.testing.assert_close(by_its_statistics, by_the_batch_s, rtol=0.1, atol=0.1)
+
+
+@pytest.fixture
+def plain_loop(tmp_path: Path) -> reference.Reference:
+    torch.manual_seed(0)
+    config, _ = workload.with_teacher([], [*SMALL, "inversion.bn_momentum=0.9"], tmp_path)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    return reference.Reference(config, pool, torch.device("cpu"), num_workers=0)
+
+
+def test_reference_epoch_counts_its_images_and_keeps_them_as_files(plain_loop: reference.Reference) -> None:
+    ticks = itertools.count()
+    before = [parameter.clone() for parameter in plain_loop.student.parameters()]
+    times = plain_loop.epoch(lambda: next(ticks), kd_steps=3)
+    assert times.num_images == 2 * 8 + 3 * 8
+    assert times.stages == {"inversion": 1, "distillation": 1}
+    plain_loop.synthesize()
+    pool = reference.PngPool(plain_loop._pool, transform=lambda picture: (picture.size, picture.mode))
+    assert len(pool) == 16
+    assert pool[0] == ((8, 8), "L")
+    assert not torch.equal(before[0], next(plain_loop.student.parameters()))
+
+
+def test_reference_matches_the_same_statistics(plain_loop: reference.Reference) -> None:
+    teacher = plain_loop._teacher
+    matching = BatchNormMatching(teacher, momentum=0.9)
+    views = torch.randn(8, *plain_loop.config.task.image_shape)
+    with matching.watching(), torch.no_grad():
+        teacher(views)
+        loss, _ = matching.loss()
+    assert sum(hook.term for hook in plain_loop._hooks).item() == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_reference_learns(plain_loop: reference.Reference) -> None:
+    plain_loop.add_to_pool(workload.generated_images(plain_loop.config, 32))
+    first = plain_loop.distil(4)
+    for _ in range(5):
+        last = plain_loop.distil(4)
+    assert last < first / 2
+
+
+def test_sides_alternate_and_the_ratio_is_that_of_the_medians(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = {"reference": iter([10.0, 12.0, 90.0]), "ssdkd": iter([55.0, 60.0, 70.0])}
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def run_side(side: str, _preset: str, overrides: list[str], *_: object) -> dict[str, object]:
+        asked.append((side, tuple(overrides)))
+        rate = next(rates[side])
+        epoch = {"images_per_s": rate, "seconds": 1.0, "stages": {"inversion": 0.5, "distillation": 0.5}}
+        facts = {"processor": "P", "cpus": 2, "threads": 2, "cpu_capability": "C", "device": "cpu"}
+        facts |= {"python": "3", "torch": "2", "load": [0.0]}
+        return {"epochs": [epoch], "machine": facts, "precision": "fp32", "fill": 1, "teacher": "T"}
+
+    monkeypatch.setattr(compare, "_run_side", run_side)
+    monkeypatch.setattr(sys, "argv", ["compare", "--preset", "digits", "--rounds", "3", "--set", "run.seed=4"])
+    compare.main()
+    assert [side for side, _ in asked] == ["reference", "ssdkd", "ssdkd", "reference", "reference", "ssdkd"]
+    assert len({overrides for _, overrides in asked}) == 1
+    assert asked[0][1][0] == "run.seed=4"
+    assert asked[0][1][1].startswith("teacher.weights=")
+    assert "ssdkd / reference, by median images a second: 5.00" in capsys.readouterr().out

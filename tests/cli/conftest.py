@@ -1,0 +1,96 @@
+"""Two ways to type a command: `call` in this process (fast), `ssdkd` in a process of its own (the real thing)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+
+class Result(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+PATIENCE_S = 300
+"""A process that takes longer hangs; even a busy machine is faster."""
+
+Call = Callable[..., Result]
+
+
+def settings(**values: object) -> list[str]:
+    """`--set` options; a double underscore stands for the dot of a key."""
+    return [text for key, value in values.items() for text in ("--set", f"{key.replace('__', '.', 1)}={value}")]
+
+
+TINY = settings(
+    run__epochs=3,
+    run__warmup_epochs=1,
+    run__threads=1,
+    run__device="cpu",
+    buffer__capacity=64,
+    inversion__batch_size=32,
+    inversion__steps=2,
+    distillation__batch_size=32,
+    distillation__steps=2,
+    evaluation__num_holdout=16,
+)
+"""Digits in about a second: every part of the chain, none of it for long."""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test is in a folder of its own, with a cache of its own and no opinion on colours."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Type `ssdkd ...` in this process."""
+    from ssdkd_cli.main import main
+
+    def type_in(*arguments: str) -> Result:
+        capfd.readouterr()
+        code = main(arguments)
+        captured = capfd.readouterr()
+        return Result(int(code), captured.out, captured.err)
+
+    return type_in
+
+
+@pytest.fixture
+def ssdkd() -> Call:
+    """Type `ssdkd ...` in a process of its own, off a terminal."""
+
+    def type_in(*arguments: str, environment: dict[str, str] | None = None) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "ssdkd_cli", *arguments],
+            capture_output=True,
+            text=True,
+            env=os.environ | (environment or {}),
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return type_in
+
+
+@pytest.fixture
+def tiny() -> list[str]:
+    """The options that make a run on digits tiny."""
+    return list(TINY)

@@ -1,0 +1,66 @@
+"""Data on stdout: one JSON document, whole rows, no control codes."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from ssdkd_cli import console
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_json_is_strict(capfd):
+    console.print_json({"loss": float("nan"), "shares": [0.5, float("inf")], "name": "é"})
+    text = capfd.readouterr().out
+    assert json.loads(text, parse_constant=pytest.fail) == {"loss": None, "shares": [0.5, None], "name": "é"}
+
+
+def test_rows_off_a_terminal_are_whole_and_without_header(capfd):
+    name = "a-very-long-name-" * 20
+    console.print_rows(("name", "what"), [(name, "first"), ("b", "[second]")])
+    assert capfd.readouterr().out == f"{name}\tfirst\nb\t[second]\n"
+
+
+def test_rows_on_a_terminal_have_a_header_and_keep_names_whole(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    console.print_rows(("name", "what"), [("cifar100-wrn-40-1-relaxed", "words and words and words and words")])
+    text = terminal.getvalue()
+    assert "what" in text.splitlines()[0]
+    assert "cifar100-wrn-40-1-relaxed" in text
+
+
+@pytest.mark.parametrize(("no_color", "expected"), [("", True), ("1", False)])
+def test_no_color_is_honoured_on_a_terminal(monkeypatch, no_color, expected):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    console.stderr().print("text", style="red")
+    assert ("\x1b[31m" in terminal.getvalue()) is expected
+
+
+def test_facts_are_aligned(capfd):
+    console.print_facts([("a", "1"), ("long name", "2")])
+    assert capfd.readouterr().out == "a          1\nlong name  2\n"
+
+
+@pytest.mark.parametrize(
+    ("terminal_type", "are_terminals", "has_screen"),
+    [("xterm", True, True), ("dumb", True, False), (None, True, False), ("xterm", False, False)],
+)
+def test_a_screen_is_a_terminal_that_is_not_dumb(monkeypatch, terminal_type, are_terminals, has_screen):
+    if terminal_type is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", terminal_type)
+    monkeypatch.setattr(console, "is_terminal", lambda _: are_terminals)
+    assert console.has_screen() is has_screen

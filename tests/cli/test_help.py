@@ -1,0 +1,127 @@
+"""`--help`, `--version`, and what importing the command line costs."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    "run",
+    "invert",
+    "distill",
+    "watch",
+    "evaluate",
+    "inspect-buffer",
+    "runs",
+    "presets",
+    "teacher",
+    "plugins",
+    "doctor",
+]
+LEAVES = [
+    *("run", "invert", "distill", "watch", "evaluate", "inspect-buffer", "doctor"),
+    *("presets ls", "presets show", "presets cp", "presets check"),
+    *("teacher train", "teacher check", "plugins ls"),
+]
+
+
+def test_help_lists_the_commands_in_the_order_of_the_contract(call):
+    result = call("--help")
+    assert result.code == 0
+    listed = re.findall(r"^  ([a-z-]+)  ", result.out.partition("Commands:")[2], re.M)
+    assert listed == COMMANDS
+
+
+def test_no_command_in_the_list_has_its_description_cut(call):
+    lines = call("--help").out.partition("Commands:")[2].splitlines()
+    assert [line for line in lines if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_every_command_has_one_example_that_names_it(call, command):
+    result = call(*command.split(), "--help")
+    assert result.code == 0
+    examples = re.findall(r"^ +Example:\n +(.+)$", result.out, re.M)
+    assert len(examples) == 1
+    assert examples[0].startswith(f"ssdkd {command}")
+
+
+def test_units_survive_into_the_help_text(call):
+    assert "[path]" in call("run", "--help").out
+
+
+def test_help_has_no_control_codes(call):
+    assert "\x1b" not in call("run", "--help").out
+
+
+def test_run_invert_and_distill_take_the_same_options(call):
+    def options(command):
+        return set(re.findall(r"^  (--[a-z-]+)", call(command, "--help").out, re.M))
+
+    assert options("run") == options("invert") == options("distill") - {"--buffer"}
+    assert options("run") >= {
+        *("--preset", "--set", "--out", "--resume", "--device", "--seeds"),
+        *("--tui", "--train-teacher", "--dry-run", "--json"),
+    }
+
+
+def test_version(call):
+    from importlib.metadata import version
+
+    assert call("--version") == (0, f"ssdkd {version('ssdkd')}\n", "")
+
+
+def test_no_command_at_all_prints_the_help_to_stderr(call):
+    result = call()
+    assert result.code == 2
+    assert result.out == ""
+    assert "Commands:" in result.err
+
+
+def test_help_comes_at_once(ssdkd):
+    def used_s():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    ssdkd("--help")  # writes byte code
+    before_s = used_s()
+    assert ssdkd("--help").code == 0
+    # Processor time: on a busy machine the clock on the wall measures the neighbours.
+    assert used_s() - before_s < 1.0
+
+
+def test_importing_the_command_line_pulls_in_nothing_heavy():
+    heavy = ["torch", "torchvision", "numpy", "pydantic", "rich", "textual", "matplotlib", "importlib.metadata"]
+    program = f"import sys, ssdkd_cli.main; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--set", "run.epoch=3"],
+        ["presets", "ls"],
+        ["presets", "check", "digits"],
+        ["plugins", "ls"],
+        ["run", "--resume", "nowhere"],
+    ],
+)
+def test_what_needs_no_torch_does_not_import_it(arguments):
+    program = (
+        "import sys; from ssdkd_cli.main import main\n"
+        f"main({arguments!r})\n"
+        "print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "False"
+
+
+def test_the_shell_completes_presets(ssdkd):
+    words = {"COMP_WORDS": "ssdkd run --preset dig", "COMP_CWORD": "3"}
+    result = ssdkd(environment={"_SSDKD_COMPLETE": "complete_bash", **words})
+    assert (result.code, result.out) == (0, "digits\n")

@@ -1,0 +1,188 @@
+"""What is refused before the first step, and how outcomes become exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ssdkd_cli.commands.launching import parse_seeds
+from stages.errors import ConfigError, DivergedError, MachineError, StorageError
+
+REFUSED = {
+    "unknown key": (["--set", "distilation.steps=3"], 2, "distillation.steps"),
+    "value out of range": (["--set", "run.epochs=0"], 2, "run.epochs"),
+    "warm-up without end": (["--set", "run.epochs=2", "--set", "run.warmup_epochs=2"], 2, "warmup_epochs"),
+    "no key=value": (["--set", "run.epochs"], 2, "key=value"),
+    "unknown preset": (["--preset", "digit"], 2, "did you mean `digits`?"),
+    "preset file missing": (["--preset", "nowhere.toml"], 3, "nowhere.toml"),
+    "preset file no TOML": (["--preset", "broken.toml"], 2, "broken.toml"),
+    "unknown model": (["--set", "student.model=wrn16-1"], 2, "student.model"),
+    "teacher missing": (["--set", "teacher.weights=nowhere.pt"], 3, "nowhere.pt"),
+    "teacher is rubbish": (["--set", "teacher.weights=rubbish.safetensors"], 3, "rubbish.safetensors"),
+    "teacher not cached": (["--set", "teacher.trained_on=nothing"], 3, "teacher train"),
+    "other classes": (["--set", "task.num_classes=7"], 2, "10 classes"),
+    "evaluation data missing": (
+        ["--set", "evaluation.data=imagefolder", "--set", "evaluation.root=nowhere"],
+        3,
+        "nowhere",
+    ),
+    "out in use": (["--out", "used"], 2, "used"),
+    "out is a file": (["--out", "broken.toml"], 2, "broken.toml"),
+    "no kind of device": (["--device", "gpu"], 2, "--device gpu"),
+    "no such device": (["--device", "cuda:99"], 4, "cuda:99"),
+    "seeds are words": (["--seeds", "a,b"], 2, "--seeds a,b"),
+    "dashboard off a terminal": (["--tui"], 2, "not a terminal"),
+    "resume and out": (["--resume", "used", "--out", "new"], 2, "--out"),
+    "resume and set": (["--resume", "used", "--set", "run.seed=1"], 2, "--set"),
+    "resume and preset": (["--resume", "used", "--preset", "digits"], 2, "--preset"),
+    "resume and dry run": (["--resume", "used", "--dry-run"], 2, "--dry-run"),
+    "resume and teacher": (["--resume", "used", "--train-teacher"], 2, "--train-teacher"),
+    "resume nothing": (["--resume", "nowhere"], 3, "nowhere"),
+    "resume no run": (["--resume", "used"], 3, "used"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "names"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_before_the_first_step(call, place, arguments, code, names):
+    (place / "broken.toml").write_text("run = [", encoding="utf-8")
+    (place / "rubbish.safetensors").write_bytes(b"not a tensor in sight")
+    (place / "used").mkdir()
+    (place / "used" / "precious.txt").write_text("mine", encoding="utf-8")
+    before = sorted(place.rglob("*"))
+    result = call("run", *arguments)
+    assert result.code == code, result.err
+    assert result.out == ""
+    assert names in result.err
+    assert "Traceback" not in result.err
+    lines = result.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert any(line.startswith("hint: ") for line in lines)
+    assert sorted(place.rglob("*")) == before  # no directory was left
+    if arguments != ["--tui"]:  # --json implies --no-tui
+        assert call("run", *arguments, "--json")[:2] == (code, "")
+
+
+def test_all_problems_at_once(call):
+    result = call("run", "--set", "run.epoch=1", "--set", "student.modl=x", "--set", "run.seed=-1")
+    assert result.code == 2
+    for key in ("run.epoch", "student.modl", "run.seed"):
+        assert key in result.err
+    assert result.err.count("error: ") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "names"),
+    [
+        (["--buffer", "nowhere.safetensors"], 3, "nowhere.safetensors"),
+        (["--buffer", "rubbish.safetensors"], 3, "rubbish.safetensors"),
+        (["--buffer", "nowhere"], 3, "nowhere"),
+        ([], 3, "no run"),
+    ],
+)
+def test_distill_without_a_buffer(call, place, arguments, code, names):
+    (place / "rubbish.safetensors").write_bytes(b"not a tensor in sight")
+    result = call("distill", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert names in result.err
+
+
+def test_seeds_are_read():
+    assert parse_seeds("0,1, 2") == (0, 1, 2)
+    for text in ("", "1,", "1;2", "-1", "1.5", "2,2"):
+        with pytest.raises(ConfigError):
+            parse_seeds(text)
+
+
+# -- outcomes ---------------------------------------------------------------------------------------------
+
+
+class FakeTrainer:
+    """Stands in for the trainer: gives back one prepared ending after another."""
+
+    def __init__(self, monkeypatch, *endings):
+        from stages import trainer
+
+        self.launches = []
+        self._endings = iter(endings)
+        monkeypatch.setattr(trainer, "plan", lambda config, launch, **_: (config, launch))
+        monkeypatch.setattr(trainer, "execute", self.execute)
+
+    def execute(self, planned, listeners):
+        from stages.trainer import Outcome
+
+        config, launch = planned
+        self.launches.append((config, launch))
+        status, error = next(self._endings)
+        if status == "refused":
+            raise error
+        metrics = {"top1": 0.5 + config.run.seed / 10, "loss": 1.0}
+        seconds = {"total": 1.0, "inversion": 0.5, "distillation": 0.25, "evaluation": 0.25}
+        summary = {
+            **{"run": "runs/x", "status": status, "epochs": 2, "seconds": seconds},
+            **{"images_synthesized": 64, "buffer_size": 64, "teacher": metrics, "student": metrics},
+            **{"agreement": 0.5, "device": "cpu"},
+        }
+        return Outcome(summary, Path("runs/x"), error)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [
+        ("done", None, 0),
+        ("stopped", None, 75),
+        ("failed", StorageError("no space left on the disk"), 1),
+        ("failed", MachineError("the device is out of memory"), 1),
+        ("diverged", DivergedError("the loss is NaN"), 5),
+        ("done", StorageError("the last event could not be written"), 1),
+    ],
+)
+def test_the_exit_code_tells_how_a_run_ended(call, monkeypatch, status, error, code):
+    FakeTrainer(monkeypatch, (status, error))
+    result = call("run", "--json")
+    assert result.code == code
+    assert json.loads(result.out)["status"] == status
+    if error is not None:
+        assert f"error: {error.message}" in result.err
+    assert ("ssdkd run --resume runs/x" in result.err) is (status == "stopped")
+
+
+DIVERGED = ("diverged", DivergedError("NaN"))
+
+
+@pytest.mark.parametrize(
+    ("endings", "code", "num_runs"),
+    [
+        ([("done", None)] * 3, 0, 3),
+        ([("done", None), DIVERGED, ("done", None)], 5, 3),
+        ([DIVERGED, ("stopped", None)], 75, 2),
+        ([("done", None), ("failed", StorageError("full"))], 1, 2),
+        ([("done", None), ("refused", MachineError("full"))], 4, 1),
+    ],
+)
+def test_the_exit_code_of_several_seeds_is_the_worst(call, monkeypatch, endings, code, num_runs):
+    trainer = FakeTrainer(monkeypatch, *endings)
+    result = call("run", "--seeds", "0,1,2", "--json")
+    assert result.code == code
+    assert len(json.loads(result.out)["runs"]) == num_runs
+    assert [config.run.seed for config, _ in trainer.launches] == list(range(len(endings)))
+    assert [launch.seed_in_name for _, launch in trainer.launches] == list(range(len(endings)))
+
+
+def test_several_seeds_refused_at_once_print_nothing(call, monkeypatch):
+    FakeTrainer(monkeypatch, ("refused", MachineError("full")))
+    result = call("run", "--seeds", "0,1", "--json")
+    assert (result.code, result.out) == (4, "")
+
+
+def test_what_the_user_named_reaches_the_trainer(call, monkeypatch):
+    trainer = FakeTrainer(monkeypatch, *[("done", None)] * 3)
+    assert call("run", "--preset", "digits", "--device", "cpu", "--out", "d").code == 0
+    assert call("invert", "--set", "evaluation.split=test", "--train-teacher").code == 0
+    assert call("run", "--preset", "cifar100-wrn", "--preset", "fast5").code == 0
+    (_, first), (_, second), (_, third) = trainer.launches
+    assert (first.command, first.preset_name, first.out, first.device) == ("run", "digits", Path("d"), "cpu")
+    assert (first.evaluation_named, first.train_teacher, first.seed_in_name) == (False, False, None)
+    assert (second.command, second.evaluation_named, second.train_teacher) == ("invert", True, True)
+    assert third.preset_name == "cifar100-wrn-fast5"

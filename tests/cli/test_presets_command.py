@@ -1,0 +1,110 @@
+"""`ssdkd presets`: list, show, copy, check."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import pytest
+
+import presets
+
+
+def test_one_whole_name_a_line_and_overlays_marked(call):
+    result = call("presets", "ls")
+    assert (result.code, result.err) == (0, "")
+    listed = dict(line.partition("\t")[::2] for line in result.out.splitlines())
+    assert list(listed) == list(presets.names())
+    assert listed["digits"] == ""
+    assert listed["fast5"] == "(overlay)"
+
+
+def test_the_list_as_json(call):
+    listed = {row["name"]: row for row in json.loads(call("presets", "ls", "--json").out)}
+    assert listed["digits"] == {"name": "digits", "overlay": False, "summary": presets.summary("digits")}
+    assert listed["fast5"]["overlay"] is True
+
+
+def test_a_shown_preset_runs_as_it_is(call, place):
+    shown = call("presets", "show", "cifar100-wrn", "fast5", "--set", "run.seed=3")
+    assert shown.code == 0, shown.err
+    assert tomllib.loads(shown.out)["run"]["seed"] == 3
+    (place / "shown.toml").write_text(shown.out, encoding="utf-8")
+    assert call("presets", "show", "shown.toml").out == shown.out
+
+
+def test_a_preset_as_json_is_the_toml(call):
+    document = json.loads(call("presets", "show", "digits", "--json").out)
+    assert document == tomllib.loads(call("presets", "show", "digits").out)
+
+
+def test_an_overlay_by_itself_is_its_own_text(call):
+    result = call("presets", "show", "fast5")
+    assert result.code == 0
+    assert result.out == presets.read_text("fast5")
+    assert json.loads(call("presets", "show", "fast5", "--json").out)["overlay"] is True
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_an_unknown_preset(call, command):
+    result = call("presets", command, "digit")
+    assert (result.code, result.out) == (2, "")
+    assert "did you mean `digits`?" in result.err
+
+
+def test_a_copy_is_the_shipped_text_and_overwrites_nothing(call, place):
+    first = call("presets", "cp", "digits", "mine.toml")
+    assert (first.code, first.out) == (0, "")
+    assert (place / "mine.toml").read_text(encoding="utf-8") == presets.read_text("digits")
+    (place / "mine.toml").write_text("# edited", encoding="utf-8")
+    second = call("presets", "cp", "cifar100-wrn", "mine.toml")
+    assert second.code == 2
+    assert "mine.toml" in second.err
+    assert (place / "mine.toml").read_text(encoding="utf-8") == "# edited"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "code", "names"),
+    [
+        ("digit", "mine.toml", 2, "did you mean `digits`?"),
+        ("digits", "mine.txt", 2, "mine.txt"),
+        ("digits", "nowhere/mine.toml", 3, "nowhere/mine.toml"),
+        ("nowhere.toml", "mine.toml", 3, "nowhere.toml"),
+    ],
+)
+def test_what_cannot_be_copied(call, place, source, target, code, names):
+    result = call("presets", "cp", source, target)
+    assert result.code == code
+    assert names in result.err
+    assert list(place.iterdir()) == []
+
+
+def test_a_copied_preset_checks_out(call):
+    call("presets", "cp", "digits", "mine.toml")
+    assert call("presets", "check", "mine.toml") == (0, "mine.toml: ok\n", "")
+
+
+def test_check_reports_every_problem_of_a_file(call, place):
+    text = 'extends = "digits"\n[run]\nepoch = 3\nseed = -1\n[distillation]\nlr = "fast"\n[studnt]\nmodel = "x"\n'
+    (place / "mine.toml").write_text(text, encoding="utf-8")
+    result = call("presets", "check", "mine.toml")
+    assert (result.code, result.out) == (2, "")
+    for key in ("run.epoch", "run.seed", "distillation.lr", "studnt"):
+        assert key in result.err
+    assert len(re.findall(r"^error: ", result.err, re.M)) == 4
+    assert "mine.toml" in result.err
+
+
+def test_check_warns_of_settings_without_effect(call, place):
+    text = 'extends = "digits"\n[distillation]\nsampling = "uniform"\nbeta = 0.3\n'
+    (place / "mine.toml").write_text(text, encoding="utf-8")
+    result = call("presets", "check", "mine.toml")
+    assert (result.code, result.out) == (0, "mine.toml: ok\n")
+    assert result.err.startswith("warning: ")
+    assert "beta" in result.err
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_shipped_preset_checks_out(call, name):
+    assert call("presets", "check", name) == (0, f"{name}: ok\n", "")

@@ -1,0 +1,193 @@
+"""run, invert and distill on the real thing, tiny: what they print, what they leave, how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+SUMMARY_KEYS = {
+    *("run", "status", "epochs", "seconds", "images_synthesized", "buffer_size"),
+    *("teacher", "student", "agreement", "device"),
+}
+METRICS = {"top1", "top5", "loss", "num_samples"}
+
+
+def document(result):
+    """The one document on stdout."""
+    assert "\x1b" not in result.out
+    return json.loads(result.out)
+
+
+def test_run_prints_one_document_and_leaves_the_files_of_a_run(ssdkd, tiny, place):
+    result = ssdkd("run", *tiny, "--json")
+    assert result.code == 0, result.err
+    summary = document(result)
+    assert set(summary) >= SUMMARY_KEYS
+    assert summary["status"] == "done"
+    assert summary["epochs"] == 3
+    assert set(summary["seconds"]) >= {"total", "inversion", "distillation", "evaluation"}
+    assert summary["images_synthesized"] == 96
+    assert summary["buffer_size"] == 64
+    assert set(summary["teacher"]) == set(summary["student"]) == METRICS
+    assert summary["teacher"]["top1"] > 0.9
+    assert 0 <= summary["agreement"] <= 1
+    assert "\x1b" not in result.err
+    run = place / summary["run"]
+    assert run.parent == place / "runs"
+    assert re.fullmatch(r"digits-\d{8}-\d{6}", run.name)
+    for name in (
+        *("config.toml", "manifest.json", "events.jsonl"),
+        *("buffer.safetensors", "student.safetensors", "holdout.safetensors"),
+    ):
+        assert (run / name).is_file(), name
+
+
+def test_run_tells_people_how_good_the_student_is_and_what_comes_next(call, tiny, place):
+    result = call("run", *tiny, "--out", "my run")
+    assert result.code == 0, result.err
+    for part in ("my run: done", "teacher", "student", "top-1", "agreement", "student.safetensors"):
+        assert part in result.out
+    assert "ssdkd inspect-buffer 'my run'" in result.out
+    assert "ssdkd evaluate 'my run'" in result.out
+    assert "\x1b" not in result.out
+
+
+def test_a_signal_saves_everything_and_the_resumed_run_is_the_undisturbed_one(call, tiny, place):
+    # A setting without effect gives a warning, which says that the run has begun.
+    arguments = [*tiny, "--set", "distillation.sampling=uniform", "--set", "distillation.beta=0.3", "--json"]
+    command = [sys.executable, "-m", "ssdkd_cli", "run", *arguments, "--out", "stopped"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        assert first.startswith("warning:"), first
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 75, err
+    stopped = json.loads(out)
+    assert stopped["status"] == "stopped"
+    assert stopped["epochs"] < 3
+    assert "ssdkd run --resume stopped" in err
+
+    resumed = call("run", "--resume", "stopped", "--json")
+    assert resumed.code == 0, resumed.err
+    assert document(resumed)["status"] == "done"
+    assert document(resumed)["epochs"] == 3
+    assert call("run", *arguments, "--out", "undisturbed").code == 0
+    for name in ("student.safetensors", "buffer.safetensors", "holdout.safetensors"):
+        assert Path("stopped", name).read_bytes() == Path("undisturbed", name).read_bytes(), name
+
+    again = call("run", "--resume", "stopped", "--json")  # finished: its summary at once
+    assert again.code == 0
+    assert document(again) == document(resumed)
+
+
+def test_seeds_run_one_after_another_and_give_mean_and_spread(call, tiny, place):
+    result = call("run", *tiny, "--seeds", "3,4", "--out", "group", "--json")
+    assert result.code == 0, result.err
+    series = document(result)
+    assert [Path(run["run"]) for run in series["runs"]] == [Path("group/seed-3"), Path("group/seed-4")]
+    losses = [run["student"]["loss"] for run in series["runs"]]
+    assert losses[0] != losses[1]
+    assert series["student"]["loss"]["mean"] == sum(losses) / 2
+    assert set(series["agreement"]) == {"mean", "std"}
+    assert json.loads(Path("group/seed-4/manifest.json").read_text())["seed"] == 4
+
+
+STUDENTS = """
+from pathlib import Path
+from torch import nn
+
+def build(num_classes):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+    number = len(list(Path().glob("built-*")))
+    Path(f"built-{number}").touch()
+    if number == 1:
+        SECOND
+    return model
+"""
+
+
+def test_a_seed_that_diverges_is_told_and_left_out(call, tiny, place):
+    Path("student.py").write_text(STUDENTS.replace("SECOND", "model[1].weight.data.fill_(float('nan'))"))
+    options = [*tiny, "--set", "student.model=student.py:build", "--seeds", "0,1,2", "--out", "group"]
+    result = call("run", *options)
+    assert result.code == 5
+    assert "group/seed-1: diverged" in result.out
+    assert "2 runs, mean ± standard deviation (left out: 1 diverged)" in result.out
+    shown = call("runs", "show", "group")
+    assert shown.code == 0, shown.err
+    assert "B  group/seed-1  (diverged, epoch 1 of 3)" in shown.out
+    assert "Mean and sample standard deviation of A, C (seeds 0, 2)" in shown.out
+    assert "left out, as not done: B" in shown.out
+
+
+def test_seeds_that_were_not_begun_are_named(call, tiny, place):
+    Path("student.py").write_text(STUDENTS.replace("SECOND", "raise ValueError('not twice')"))
+    options = [*tiny, "--set", "student.model=student.py:build", "--seeds", "0,1,2"]
+    result = call("run", *options, "--out", "group", "--json")
+    assert result.code in (2, 3), result.err
+    assert [run["run"] for run in document(result)["runs"]] == ["group/seed-0"]
+    assert "seeds not begun: 2" in result.err
+    assert "--seeds 2" in result.err
+
+
+def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
+    inverted = call("invert", *tiny, "--out", "inverted", "--json")
+    assert inverted.code == 0, inverted.err
+    summary = document(inverted)
+    assert summary["student"] is None
+    assert summary["agreement"] is None
+    assert summary["buffer_size"] == 64
+    assert not Path("inverted/student.safetensors").exists()
+
+    # The run: its own settings, unless others are given.
+    distilled = call("distill", "--buffer", "inverted", "--set", "run.epochs=2", "--json")
+    assert distilled.code == 0, distilled.err
+    assert document(distilled)["epochs"] == 1
+    assert document(distilled)["images_synthesized"] == 0
+    assert Path(document(distilled)["run"]).name.startswith("distill-digits-")
+    assert document(distilled)["student"]["num_samples"] > 0
+
+    # The file, with a preset.
+    from_file = call("distill", "--buffer", "inverted/buffer.safetensors", *tiny, "--out", "file", "--json")
+    assert from_file.code == 0, from_file.err
+
+    # Nothing: the newest run in ./runs, which is the first distillation.
+    newest = call("distill", "--dry-run", "--json")
+    assert newest.code == 0, newest.err
+    assert "the newest run" in newest.err
+
+
+def test_a_dry_run_checks_everything_and_leaves_nothing(call, tiny, place):
+    useless = ["--set", "distillation.sampling=uniform", "--set", "distillation.beta=0.3"]
+    result = call("run", *tiny, *useless, "--dry-run", "--json")
+    assert result.code == 0, result.err
+    description = document(result)
+    assert description["epochs"] == 3
+    assert description["device"] == "cpu"
+    assert "beta" in result.err  # its warnings are a run's
+    people = call("run", *tiny, "--dry-run")
+    assert "teacher file" in people.out
+    several = document(call("run", *tiny, "--dry-run", "--json", "--seeds", "0,1"))
+    assert len(several["runs"]) == 2
+    assert list(place.iterdir()) == []
+
+
+def test_evaluation_data_that_only_the_preset_names_may_be_missing(call, tiny, place):
+    Path("mine.toml").write_text(
+        'extends = "digits"\n[evaluation]\ndata = "imagefolder"\nroot = "nowhere"\n', encoding="utf-8"
+    )
+    result = call("run", "--preset", "mine.toml", *tiny, "--out", "r", "--json")
+    assert result.code == 0, result.err
+    summary = document(result)
+    assert summary["teacher"] is None
+    assert summary["student"] is None
+    assert summary["agreement"] is not None
+    assert "warning: " in result.err
+    assert "nowhere" in result.err
+    people = call("run", "--resume", "r")
+    assert "accuracy is unknown until `ssdkd evaluate`" in people.out

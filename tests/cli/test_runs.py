@@ -1,0 +1,449 @@
+"""`ssdkd runs`: lists and comparisons, damage found in a real run, and requests to a live one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+
+from ssdkd_cli import run_reports
+from ssdkd_cli.commands import runs as command
+from stages.control import ControlReader
+from stages.events import ControlAcknowledged, Event, EventLog, RunFinished, StageStarted, Warning
+from stages.run_directory import RunDirectory
+
+LEAVES = ["ls", "show", "compare", "verify", "pause", "resume", "checkpoint", "stop"]
+SECONDS = {"inversion": 30.0, "distillation": 60.0, "evaluation": 1.5, "total": 4000.0}
+TINY_RUN = """
+import sys
+from ssdkd_cli.main import main
+settings = {
+    "run.epochs": 2, "run.warmup_epochs": 1, "run.threads": 1, "buffer.capacity": 64, "inversion.batch_size": 32,
+    "inversion.steps": 1, "distillation.batch_size": 32, "distillation.steps": 1, "evaluation.num_holdout": 16,
+}
+options = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+sys.exit(main(["run", *options, "--out", sys.argv[1]]))
+"""
+
+
+def append(run: RunDirectory, *events: Event) -> None:
+    last = run.last_event()
+    with run.events_file.open("a", encoding="utf-8") as file:
+        log = EventLog(file, next_seq=0 if last is None else last["seq"] + 1)
+        for event in events:
+            log.emit(event, epoch=7)
+
+
+def finished(top1: float, status: str = "done") -> RunFinished:
+    metrics = {"top1": top1, "top5": 1.0, "loss": 0.25, "num_samples": 364}
+    summary = {
+        "teacher": None,
+        "student": metrics,
+        "agreement": 0.875,
+        "ece": 0.0625,
+        "seconds": SECONDS,
+        "device": "cpu",
+    }
+    return RunFinished(status=status, message=status, summary=summary)
+
+
+def make_run(name: str, *events: Event, seed: int = 0) -> RunDirectory:
+    run = RunDirectory.create(Path("runs") / name, "unused")
+    run.config_file.write_text(f'[run]\nseed = {seed}\n[student]\nmodel = "wrn16_1"\n')
+    append(run, *events)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    done = subprocess.run(
+        [sys.executable, "-c", TINY_RUN, str(path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def real_run(finished_run: Path, place: Path) -> RunDirectory:
+    """A copy of a run that the trainer made, to be damaged."""
+    shutil.copytree(finished_run, place / "runs" / "real")
+    return RunDirectory(Path("runs") / "real")
+
+
+# -- ls and show ---------------------------------------------------------------------------------------------
+
+
+def test_ls_has_a_row_for_each_run(call, place):
+    make_run("digits-1", finished(0.9))
+    make_run("digits-2", StageStarted(stage="inversion"))
+    result = call("runs", "ls")
+    assert (result.code, result.err) == (0, "")
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in result.out.splitlines()}
+    assert rows["digits-1"] == ["done", "-", "top-1 90.00%", "87.50%", "1 h 06 min"]
+    assert rows["digits-2"] == ["dead", "-", "-", "-", "-"]
+
+
+def test_ls_json(call, place):
+    make_run("digits-1", finished(0.9))
+    (document,) = json.loads(call("runs", "ls", "--json").out)
+    assert document["name"] == "digits-1"
+    assert document["status"] == "done"
+    assert document["student"]["top1"] == 0.9
+
+
+def test_ls_where_there_is_none(call, place):
+    result = call("runs", "ls")
+    assert (result.code, result.out) == (0, "")
+    assert "there is no run" in result.err
+    assert json.loads(call("runs", "ls", "--json").out) == []
+
+
+def test_ls_of_another_folder(call, place):
+    make_run("digits-1").path.parent.rename("elsewhere")
+    assert call("runs", "ls", "--root", "elsewhere").out.startswith("digits-1\t")
+
+
+def test_ls_lists_groups_by_their_folders(call, place):
+    make_run("digits-1", finished(0.9))
+    for seed in (0, 1):
+        make_run(f"group/seed-{seed}", finished(0.9), seed=seed)
+    names = [line.split("\t")[0] for line in call("runs", "ls").out.splitlines()]
+    assert names == ["digits-1", "group/seed-0", "group/seed-1"]
+    assert len(json.loads(call("runs", "ls", "--json").out)) == 3
+
+
+@pytest.mark.parametrize("name", ["group", "runs/group"])
+def test_show_a_group(call, place, name):
+    for seed, top1 in enumerate((0.88, 0.90)):
+        make_run(f"group/seed-{seed}", finished(top1), seed=seed)
+    result = call("runs", "show", name)
+    assert (result.code, result.err) == (0, "")
+    assert "student top-1  89.00% ± 1.41%" in result.out
+    assert json.loads(call("runs", "show", name, "--json").out)["seed_groups"][0]["seeds"] == [0, 1]
+
+
+def test_show_a_real_run(call, real_run):
+    result = call("runs", "show", "real")
+    assert (result.code, result.err) == (0, "")
+    for text in (
+        "runs/real: done",
+        "epoch      2 of 2",
+        "student  ",
+        "distillation  ",
+        "student.model",
+        "buffer.safetensors",
+        "agreement",
+    ):
+        assert text in result.out
+    document = json.loads(call("runs", "show", "real", "--json").out)
+    assert document["summary"]["status"] == "done"
+    assert document["config"]["run"]["epochs"] == 2
+    assert document["files"]["student.safetensors"] > 0
+
+
+def test_show_a_run_that_says_nothing(call, place):
+    make_run("digits-1")
+    result = call("runs", "show")
+    assert result.code == 0
+    assert "runs/digits-1: dead" in result.out
+
+
+def test_show_says_why_a_run_ended_and_what_it_warned_of(call, place):
+    ending = RunFinished(status="diverged", message="the loss is not finite")
+    make_run("digits-1", Warning(message="no real images"), ending)
+    out = call("runs", "show").out
+    assert "the loss is not finite" in out
+    assert "no real images" in out
+
+
+# -- compare -------------------------------------------------------------------------------------------------
+
+
+def test_compare_seeds(call, place):
+    for seed, top1 in enumerate((0.88, 0.90, 0.95)):
+        make_run(f"seed-{seed}", finished(top1), seed=seed)
+    result = call("runs", "compare", "seed-0", "seed-1", "runs/seed-2")
+    assert result.code == 0
+    assert "A  runs/seed-0  (done)" in result.out
+    assert result.out.count("88.00%") == 1
+    assert "run.seed  0  1  2" in result.out
+    assert "Mean and sample standard deviation of A, B, C (seeds 0, 1, 2)" in result.out
+    assert "student top-1  91.00% ± 3.61%" in result.out
+    assert re.search(r"ECE +6\.25% +6\.25% +6\.25%", result.out)
+    document = json.loads(call("runs", "compare", "seed-0", "seed-1", "--json").out)
+    assert document["differences"] == {"run.seed": [0, 1]}
+    assert document["metrics"]["student.top1"] == [0.88, 0.9]
+
+
+def test_compare_groups(call, place):
+    for seed in (0, 1):
+        make_run(f"group/seed-{seed}", finished(0.9), seed=seed)
+    make_run("other", finished(0.7), seed=5)
+    document = json.loads(call("runs", "compare", "group", "other", "group/seed-0", "--json").out)
+    assert [run["run"] for run in document["runs"]] == ["runs/group/seed-0", "runs/group/seed-1", "runs/other"]
+
+
+def test_compare_says_how_runs_ended_that_are_not_done(call, place):
+    for seed, status in enumerate(("done", "diverged", "done")):
+        make_run(f"group/seed-{seed}", finished(0.9 + seed / 100, status), seed=seed)
+    out = call("runs", "compare", "group").out
+    assert "B  runs/group/seed-1  (diverged, epoch -)" in out
+    assert "Mean and sample standard deviation of A, C (seeds 0, 2)" in out
+    assert "  left out, as not done: B" in out
+
+
+def test_compare_in_ascii(ssdkd, place):
+    for seed in (0, 1):
+        make_run(f"seed-{seed}", finished(0.9 + seed / 100), seed=seed)
+    result = ssdkd("runs", "compare", "seed-0", "seed-1", environment={"PYTHONIOENCODING": "ascii"})
+    assert result.code == 0, result.err
+    assert "90.50% +- 0.71%" in result.out
+
+
+@pytest.mark.parametrize("names", [["seed-0"], ["seed-0", "seed-0"], ["seed-0", "runs/seed-0"]])
+def test_compare_needs_two_runs(call, place, names):
+    make_run("seed-0", finished(0.9))
+    result = call("runs", "compare", *names)
+    assert (result.code, result.out) == (2, "")
+    assert "two runs or more" in result.err
+
+
+def test_columns_of_many_runs_have_names_of_their_own():
+    assert [run_reports._letter(index) for index in (0, 25, 26, 27)] == ["A", "Z", "A2", "B2"]
+
+
+# -- verify --------------------------------------------------------------------------------------------------
+
+
+def test_verify_a_real_run(call, real_run):
+    result = call("runs", "verify", "real", "--json")
+    assert (result.code, result.err) == (0, "")
+    document = json.loads(result.out)
+    assert document["ok"] is True
+    files = {check["file"] for check in document["checks"]}
+    assert files == {
+        "config.toml",
+        "manifest.json",
+        "events.jsonl",
+        "buffer.safetensors",
+        "student.safetensors",
+        "holdout.safetensors",
+        "checkpoints/epoch-000002.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["buffer.safetensors", "student.safetensors", "holdout.safetensors", "checkpoints/epoch-000002.safetensors"],
+)
+def test_verify_finds_a_truncated_file(call, real_run, name):
+    path = real_run.path / name
+    path.write_bytes(path.read_bytes()[:-1])
+    result = call("runs", "verify", "real")
+    assert result.code == 3
+    (line,) = [line for line in result.out.splitlines() if "DAMAGED" in line]
+    assert line.startswith(name)
+    assert f"runs/real is damaged: {name}" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("name", ["config.toml", "manifest.json", "events.jsonl", "buffer.safetensors"])
+def test_verify_finds_a_missing_file(call, real_run, name):
+    (real_run.path / name).unlink()
+    result = call("runs", "verify", "real")
+    assert result.code == 3
+    assert f"runs/real is damaged: {name}" in result.err
+
+
+def test_verify_finds_a_file_of_another_kind(call, real_run):
+    checkpoint = real_run.latest_checkpoint()
+    assert checkpoint is not None
+    shutil.copy(real_run.student_file, checkpoint)
+    shutil.copy(real_run.student_file, real_run.buffer_file)
+    result = call("runs", "verify", "real", "--json")
+    damaged = [check["file"] for check in json.loads(result.out)["checks"] if not check["is_sound"]]
+    assert damaged == ["buffer.safetensors", "checkpoints/epoch-000002.safetensors"]
+
+
+def test_verify_finds_the_buffer_of_another_teacher(call, real_run):
+    manifest = real_run.manifest()
+    assert manifest["teacher_sha256"], "the check rests on this entry"
+    real_run.manifest_file.write_text(json.dumps(manifest | {"teacher_sha256": "f" * 64}))
+    assert "another teacher" in call("runs", "verify", "real").out
+
+
+def test_verify_finds_weights_that_are_not_finite(call, real_run):
+    weights = safetensors.numpy.load_file(real_run.student_file)
+    next(array for array in weights.values() if array.dtype.kind == "f").flat[0] = float("nan")
+    real_run.student_file.write_bytes(safetensors.numpy.save(weights))
+    assert "not finite" in call("runs", "verify", "real").out
+
+
+def test_verify_finds_settings_of_no_run(call, real_run):
+    real_run.config_file.write_text("[run]\nepocks = 3\n")
+    result = call("runs", "verify", "real")
+    assert result.code == 3
+    assert "config.toml" in result.err
+
+
+# -- requests ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def trainer(run: RunDirectory, *, accepts: bool = True) -> Iterator[list[str]]:
+    """Somebody who holds the run's lock and answers requests; yields the actions asked for so far."""
+    asked: list[str] = []
+    is_over = threading.Event()
+    with run.lock():
+        reader = ControlReader(run.control_file)
+
+        def answer() -> None:
+            while not is_over.wait(0.01):
+                for request in reader.poll():
+                    asked.append(request.action)
+                    message = "as you wish" if accepts else "not now"
+                    append(
+                        run,
+                        ControlAcknowledged(id=request.id, action=request.action, accepted=accepts, message=message),
+                    )
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            is_over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "checkpoint", "stop"])
+def test_request_is_answered(call, place, action):
+    run = make_run("digits-1", StageStarted(stage="inversion"))
+    with trainer(run) as asked:
+        result = call("runs", action, "digits-1")
+    assert (result.code, result.out) == (0, "")
+    assert asked == [action]
+    assert "runs/digits-1: as you wish" in result.err
+
+
+def test_paused_run_is_listed_as_paused(call, place):
+    run = make_run("digits-1", StageStarted(stage="inversion"))
+    with trainer(run):
+        call("runs", "pause", "digits-1")
+        assert json.loads(call("runs", "ls", "--json").out)[0]["status"] == "paused"
+        call("runs", "resume", "digits-1")
+        assert json.loads(call("runs", "ls", "--json").out)[0]["status"] == "running"
+
+
+def test_request_is_refused(call, place):
+    run = make_run("digits-1", StageStarted(stage="inversion"))
+    with trainer(run, accepts=False):
+        result = call("runs", "checkpoint", "digits-1")
+    assert result.code == 2
+    assert "refused to checkpoint: not now" in result.err
+
+
+def test_request_without_an_answer(call, place):
+    run = make_run("digits-1", StageStarted(stage="inversion"))
+    with run.lock():
+        result = call("runs", "pause", "digits-1", "--timeout", "0")
+    assert result.code == 1
+    assert "did not answer within 0 s" in result.err
+    assert "hint:" in result.err
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "checkpoint", "stop"])
+@pytest.mark.parametrize(
+    ("events", "status"), [((finished(0.9),), "done"), ((finished(0.9, "stopped"),), "stopped"), ((), "dead")]
+)
+def test_run_that_is_not_running(call, place, action, events, status):
+    run = make_run("digits-1", *events)
+    result = call("runs", action, "digits-1")
+    assert (result.code, result.out) == (2, "")
+    assert f"it is not running, its status is {status}" in result.err
+    assert ("--resume" in result.err) == (status != "done")
+    assert not run.control_file.exists()
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "checkpoint", "stop"])
+def test_run_that_is_not_there(call, place, action):
+    make_run("digits-1")
+    result = call("runs", action, "digits-2")
+    assert (result.code, result.out) == (3, "")
+    assert "did you mean `digits-1`?" in result.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "asked_for"), [(True, [], ["stop"]), (False, [], []), (False, ["--yes"], ["stop"])]
+)
+def test_stop_asks_first_on_a_terminal(call, place, monkeypatch, answer, options, asked_for):
+    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
+    questions: list[str] = []
+
+    def confirm(text: str, *, abort: bool, err: bool) -> None:
+        questions.append(text)
+        assert err, "stdout is for data"
+        if not answer and abort:
+            raise command.typer.Abort
+
+    monkeypatch.setattr(command.typer, "confirm", confirm)
+    run = make_run("digits-1", StageStarted(stage="inversion"))
+    with trainer(run) as asked:
+        result = call("runs", "stop", "digits-1", *options)
+    assert asked == asked_for
+    assert bool(questions) == (options == [])
+    assert (result.code == 0) == (asked_for == ["stop"])
+
+
+# -- the commands themselves ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_each_command_has_an_example(call, leaf):
+    result = call("runs", leaf, "--help")
+    assert result.code == 0
+    assert f"ssdkd runs {leaf}" in result.out.partition("Example:")[2]
+
+
+def test_descriptions_are_not_cut(call):
+    listed = call("runs", "--help").out.partition("Commands:")[2]
+    assert "..." not in listed
+    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == LEAVES
+
+
+def test_lists_import_no_torch(place):
+    make_run("digits-1", finished(0.9))
+    code = (
+        "import sys\nfrom ssdkd_cli.main import main\n"
+        "for words in ('ls', 'show'):\n    assert main(['runs', *words.split(), '--json']) == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_on_a_narrow_terminal_cuts_nothing(place, monkeypatch, capsys):
+    """Wide names go above their rows."""
+    from rich.console import Console
+
+    from stages.run_overview import overview
+
+    name = "cifar100-wrn-16-2-relaxed-20260101-120000-0"
+    documents = [overview(make_run(name, finished(0.9)))]
+    terminal = Console(width=80, force_terminal=True, highlight=False, _environ={"NO_COLOR": "1"})
+    monkeypatch.setattr(run_reports.console, "stdout", lambda: terminal)
+    run_reports.print_list(documents)
+    out = capsys.readouterr().out
+    for text in (name, "done", "top-1 90.00%", "87.50%", "1 h 06 min"):
+        assert text in out
+    assert max(len(line) for line in out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()) <= 80

@@ -1,0 +1,117 @@
+"""What people read before and after runs, and mean and spread over seeds against numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ssdkd_cli import summary
+
+
+def run_summary(top1, loss=1.0, agreement=0.5):
+    return {"student": {"top1": top1, "loss": loss, "num_samples": 10}, "agreement": agreement}
+
+
+def test_mean_and_sample_deviation_over_seeds():
+    values, agreements = [0.9, 0.92, 0.97], [0.8, 0.85, 0.7]
+    document = summary.series(
+        [run_summary(value, agreement=share) for value, share in zip(values, agreements, strict=True)]
+    )
+    assert document["student"]["top1"]["mean"] == pytest.approx(np.mean(values))
+    assert document["student"]["top1"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert document["agreement"]["std"] == pytest.approx(np.std(agreements, ddof=1))
+    assert len(document["runs"]) == 3
+
+
+def test_one_seed_has_no_spread():
+    assert summary.series([run_summary(0.9)])["student"]["top1"] == {"mean": 0.9, "std": 0.0}
+
+
+def test_without_real_data_there_are_no_student_metrics():
+    document = summary.series([{"student": None, "agreement": 0.5}, {"student": None, "agreement": None}])
+    assert document["student"] is None
+    assert document["agreement"] is None
+
+
+def test_only_runs_that_are_done_count():
+    summaries = [run_summary(0.9), run_summary(0.8), run_summary(0.1) | {"status": "diverged"}]
+    document = summary.series(summaries)
+    assert document["student"]["top1"]["mean"] == pytest.approx(0.85)
+    assert len(document["runs"]) == 3
+
+
+def test_series_are_told_with_what_was_left_out(capfd):
+    runs = [run_summary(0.9, agreement=0.75) | {"ece": ece} for ece in (0.1, 0.3)]
+    summary.print_series(summary.series([*runs, run_summary(0.1) | {"status": "diverged"}]))
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "2 runs, mean ± standard deviation (left out: 1 diverged)"
+    assert "  student top-1  90.00% ± 0.00%" in lines
+    assert "  ECE  20.00% ± 14.14%" in lines
+
+
+def test_one_run_has_no_mean(capfd):
+    summary.print_series(summary.series([run_summary(0.9), run_summary(0.1) | {"status": "stopped"}]))
+    assert capfd.readouterr().out.splitlines() == ["1 done, 1 stopped: no mean over seeds"]
+
+
+def test_a_loss_that_is_no_number_stays_one():
+    document = summary.series([run_summary(0.1, loss=math.nan), run_summary(0.2)])
+    assert math.isnan(document["student"]["loss"]["mean"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("top1", 0.98632, "98.63%"),
+        ("miou", 0.384, "38.40%"),
+        ("loss", 0.06224, "0.0622"),
+        ("num_samples", 10000, "10,000"),
+        ("top5", None, "-"),
+    ],
+)
+def test_metrics_read_as_people_write_them(name, value, text):
+    assert summary.format_metric(name, value) == text
+
+
+def test_metrics_of_any_task_are_shown(capfd):
+    metrics = {"miou": 0.5, "pixel_accuracy": 0.75, "num_samples": 654}
+    summary.print_metrics({"teacher": metrics, "student": None})
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split() == ["mIoU", "pixel", "accuracy", "images"]
+    assert lines[1].split() == ["teacher", "50.00%", "75.00%", "654"]
+    assert len(lines) == 2
+
+
+def test_a_stopped_invert_run_is_told_without_student(capfd, place):
+    (place / "buffer.safetensors").write_bytes(b"")
+    document = {
+        **{"status": "stopped", "epochs": 2, "device": "cpu", "images_synthesized": 512, "buffer_size": 512},
+        **{"seconds": {"total": 75.0, "inversion": 70.0}, "teacher": None, "student": None, "agreement": None},
+    }
+    summary.print_summary(document, place)
+    text = capfd.readouterr().out
+    assert "stopped" in text
+    assert "1 min 15 s" in text
+    assert "512 images made" in text
+    assert "ssdkd distill --buffer" in text
+    assert "student.safetensors" not in text
+
+
+def test_a_run_without_files_leads_nowhere(capfd, place):
+    document = {
+        **{"status": "diverged", "epochs": 1, "device": "cpu", "images_synthesized": 128, "buffer_size": 96},
+        **{"seconds": {"total": 6.0}, "teacher": None, "student": None, "agreement": None},
+    }
+    summary.print_summary(document, place)
+    assert "next:" not in capfd.readouterr().out
+
+
+def test_a_plan_is_one_fact_a_line(capfd):
+    summary.print_plan({"stages": ["inversion", "evaluation"], "disk_mib": 1234.5, "evaluation_data": None})
+    assert capfd.readouterr().out.splitlines() == [
+        "stages           inversion, evaluation",
+        "disk mib         1,234.5",
+        "evaluation data  -",
+    ]

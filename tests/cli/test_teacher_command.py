@@ -1,0 +1,83 @@
+"""`ssdkd teacher`: train one into the cache, find it again, look at it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+SMALL = ["--set", "teacher.model=wrn10_1", "--set", "run.device=cpu", "--set", "run.threads=1"]
+
+
+def test_a_trained_teacher_is_kept_in_the_cache_and_found_again(call, tmp_path):
+    arguments = ["--preset", "digits", *SMALL]
+    missing = call("teacher", "check", *arguments)
+    assert missing.code == 3
+    assert "ssdkd teacher train" in missing.err
+
+    trained = call("teacher", "train", *arguments, "--epochs", "2", "--seed", "1", "--json")
+    assert trained.code == 0, trained.err
+    document = json.loads(trained.out)
+    file = Path(document["file"])
+    assert file == tmp_path / "cache" / "ssdkd" / "teachers" / "wrn10_1-digits.safetensors"
+    assert document["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert document["epochs"] == 2
+    assert document["teacher"]["top1"] > 0.2
+
+    checked = call("teacher", "check", *arguments, "--json")
+    assert checked.code == 0, checked.err
+    found = json.loads(checked.out)
+    assert found["file"] == document["file"]
+    assert found["sha256"] == document["sha256"]
+    assert found["teacher"]["top1"] == pytest.approx(document["teacher"]["top1"])
+
+    again = call("teacher", "train", *arguments, "--epochs", "1")
+    assert (again.code, again.out) == (2, "")
+    assert "is there already" in again.err
+
+
+def test_check_says_what_the_teacher_is(call):
+    result = call("teacher", "check", "--preset", "digits", "--json")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    # WRN16-2 has 13 convolutions of 3x3, 3 of 1x1 (shortcuts) and 13 batch-norms, and one linear layer.
+    assert document["layers"] == {"Conv2d": 16, "BatchNorm2d": 13, "Linear": 1}
+    assert document["batch_norm_layers"] == 13
+    assert document["data"] == "digits"
+    assert document["split"] == "test"
+    assert document["teacher"]["top1"] > 0.95
+    people = call("teacher", "check", "--preset", "digits")
+    assert "16 Conv2d" in people.out
+    assert "top-1" in people.out
+
+
+def test_check_without_the_data_at_hand(call):
+    away = ["--set", "evaluation.data=imagefolder", "--set", "evaluation.root=nowhere"]
+    result = call("teacher", "check", *away, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["teacher"] is None
+    assert "accuracy is not measured" in result.err
+    named = call("teacher", "check", "--data", "imagefolder", "--root", "nowhere")
+    assert (named.code, named.out) == (3, "")
+    assert "nowhere" in named.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "names"),
+    [
+        (["--data", "digit"], 2, "digit"),
+        (["--data", "imagefolder", "--root", "nowhere"], 3, "nowhere"),
+        (["--set", "evaluation.data=none"], 2, "--data"),
+        (["--out", "taken.safetensors"], 2, "taken.safetensors"),
+        (["--epochs", "0"], 2, "--epochs"),
+        (["--device", "cuda:99"], 4, "cuda:99"),
+    ],
+)
+def test_training_refused_at_once(call, place, arguments, code, names):
+    (place / "taken.safetensors").write_bytes(b"precious")
+    result = call("teacher", "train", "--preset", "digits", *arguments)
+    assert (result.code, result.out) == (code, ""), result.err
+    assert names in result.err
+    assert (place / "taken.safetensors").read_bytes() == b"precious"

@@ -1,0 +1,65 @@
+"""Settings that change nothing are told, where someone meant them."""
+
+import pytest
+
+from stages.config import load
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["distillation.sampling=uniform", "distillation.beta=0.5"], "distillation.beta"),
+        (["distillation.sampling=uniform", "distillation.alpha=0.5"], "distillation.alpha"),
+        (["distillation.sampling=uniform", "distillation.epsilon=0.5"], "distillation.epsilon"),
+        (["distillation.sampling=uniform", "distillation.weight_loss=true"], "distillation.weight_loss"),
+        (["distillation.alpha=0", "distillation.beta=0.5"], "distillation.beta"),
+        (["distillation.beta=0", "distillation.weight_loss=true"], "distillation.weight_loss"),
+        (["distillation.sampling=uniform", "distillation.delta_temperature=4"], "distillation.delta_temperature"),
+        (["inversion.difficulty=false", "inversion.gamma=1"], "inversion.gamma"),
+        (["inversion.task_weight=0", "inversion.targets=balanced"], "inversion.targets"),
+        (["inversion.task_weight=0", "inversion.diversity=false"], "inversion.diversity"),
+        (["inversion.bn_weight=0", "inversion.bn_momentum=0.5"], "inversion.bn_momentum"),
+        (["inversion.reset_epoch=31"], "inversion.reset_epoch"),
+        (["evaluation.root=/data"], "evaluation.root"),
+        (["evaluation.select_best=true"], "evaluation.select_best"),
+        (['run.stages=["inversion"]', "distillation.lr=0.1"], "distillation.lr"),
+    ],
+)
+def test_a_setting_without_effect_is_told(whole, overrides, key):
+    (warning,) = load([whole], overrides).warnings
+    assert warning.startswith(f"`{key}` is ")
+    assert " in --set and has no effect: " in warning
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["distillation.beta=0.5"],
+        ["distillation.sampling=uniform"],
+        ["distillation.sampling=uniform", "distillation.delta_temperature=4", "buffer.eviction=lowest_priority"],
+        ["inversion.gamma=1"],
+        ["inversion.reset_epoch=30"],
+        ["evaluation.data=digits", "evaluation.root=/data"],
+        ['run.stages=["inversion"]', "inversion.steps=3"],
+    ],
+)
+def test_a_setting_with_effect_is_not_told(whole, overrides):
+    assert load([whole], overrides).warnings == ()
+
+
+def test_a_default_is_told_on_the_command_line_but_not_in_a_file(whole, write):
+    mine = write("mine.toml", '[distillation]\nsampling = "uniform"\nbeta = 0.4')
+    assert load([whole, mine]).warnings == ()
+    assert len(load([whole, mine], ["distillation.beta=0.4"]).warnings) == 1
+
+
+def test_a_resolved_preset_warns_of_nothing(whole, write):
+    config = load([whole], ["distillation.sampling=uniform"])
+    assert load([write("again.toml", config.to_toml())]).warnings == ()
+
+
+def test_a_buffer_smaller_than_a_call_is_told(whole):
+    (warning,) = load([whole], ["buffer.capacity=200"]).warnings
+    assert "56 of each call's 256 images" in warning
+    assert load([whole], ["buffer.capacity=256"]).warnings == ()

@@ -1,0 +1,116 @@
+"""A stranger's stage or method brings its own schema, and is held against it as ours are."""
+
+import pytest
+from pydantic import BaseModel, PositiveInt, model_validator
+
+from stages.config import load
+from stages.config_table import Table
+from stages.registry import Spec
+
+
+class _Schedule(Table):
+    rate: float = 0.5
+
+
+class _Annealing(Table):
+    every: PositiveInt
+    note: str | None = None
+    schedule: _Schedule = _Schedule()
+
+
+class _Foreign(BaseModel):
+    """Not one of our tables: it would ignore unknown keys."""
+
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+STAGES = 'run.stages=["inversion", "annealing"]'
+
+
+@pytest.fixture
+def annealing(install):
+    install("stages", Spec("annealing", "annealing:Annealing", "a stage", schema=_Annealing))
+
+
+@pytest.mark.usefixtures("annealing")
+class TestStage:
+    def test_its_table_is_validated_by_its_schema(self, whole):
+        config = load([whole], [STAGES, "annealing.every=3", "annealing.note=4"])
+        assert config.stage_table("annealing") == _Annealing(every=3, note="4")
+        assert config.stage_table("inversion") is config.inversion
+
+    def test_it_may_come_before_the_stage_is_in_the_run(self, whole, problem_of):
+        config = load([whole], ["annealing.every=3"])
+        assert config.stage_table("annealing") == _Annealing(every=3)
+        assert "`annealing.every` is 0" in problem_of("annealing.every=0").message
+
+    def test_problems_are_told_with_the_others(self, problems_of):
+        first, second, third = problems_of(STAGES, "annealing.evry=3", "run.epochs=0")
+        assert (first.message, first.hint) == (
+            "unknown key `annealing.evry` in --set",
+            "did you mean `annealing.every`?",
+        )
+        assert second.message.startswith("`run.epochs`")
+        assert third.message == "`annealing.every` is not set"
+
+    def test_unknown_keys_below_it(self, whole, write, problem_of):
+        mine = write("mine.toml", "[annealing]\nevery = 3\n[annealing.schedule]\nrat = 1")
+        assert "annealing.schedule" in problem_of(presets=[whole, mine]).message
+
+    def test_it_survives_a_round_trip(self, whole, write):
+        config = load([whole], [STAGES, "annealing.every=3", "annealing.schedule.rate=0.25"])
+        again = load([write("again.toml", config.to_toml())])
+        assert again == config
+        assert again.stage_table("annealing") == _Annealing(every=3, schedule=_Schedule(rate=0.25))
+
+    def test_it_stays_out_of_runs_that_do_not_know_it(self, whole, problem_of):
+        with pytest.raises(KeyError):
+            load([whole], ['run.stages=["inversion"]']).stage_table("annealing")
+
+
+def test_a_stage_without_a_schema_has_an_empty_table(whole, install, problem_of):
+    install("stages", Spec("plain", "plain:Plain", "a stage"))
+    assert load([whole], ['run.stages=["plain"]']).stage_table("plain") == Table()
+    problem = problem_of("plain.key=3")
+    assert (problem.message, problem.hint) == ("unknown key `plain.key` in --set", "keys of `plain`: none")
+
+
+def test_a_schema_that_is_not_ours_refuses_unknown_keys_too(whole, write, install, problem_of):
+    install("stages", Spec("foreign", "foreign:Foreign", "a stage", schema=_Foreign))
+    mine = write("mine.toml", "[foreign]\nlov = 3")
+    assert "unknown key `foreign.lov`" in problem_of(presets=[whole, mine]).message
+
+
+def test_a_rule_of_a_schema_that_is_not_ours(install, problem_of):
+    install("stages", Spec("foreign", "foreign:Foreign", "a stage", schema=_Foreign))
+    assert problem_of("foreign.low=3").message == '`foreign` is {"low": 3} in --set: low is above high'
+
+
+def test_options_of_a_method(whole, write, install, problem_of):
+    install("methods", Spec("cmi", "cmi:Contrastive", "a method", schema=_Annealing))
+    method = "inversion.method=cmi"
+    config = load([whole], [method, "inversion.options.every=3"])
+    assert config.inversion.options == {"every": 3, "schedule": {"rate": 0.5}}
+    assert load([write("again.toml", config.to_toml())]) == config
+    assert problem_of(method).message == "`inversion.options.every` is not set"
+    wrong = problem_of(method, "inversion.options.every=0")
+    assert wrong.message == "`inversion.options.every` is 0 in --set: it must be greater than 0"
+    unknown = problem_of(method, "inversion.options.every=3", "inversion.options.evry=3")
+    assert unknown.hint == "did you mean `inversion.options.every`?"
+
+
+def test_options_of_a_method_that_has_none(problem_of):
+    problem = problem_of("inversion.options.tau=3")
+    assert problem.message == "unknown key `inversion.options.tau` in --set"
+    assert problem.hint == "keys of `inversion.options`: none"
+
+
+def test_options_that_are_no_table(problem_of):
+    assert problem_of("inversion.options=3").message.startswith("`inversion.options` is 3 in --set: ")

@@ -1,0 +1,232 @@
+"""The tables one by one: defaults, types, ranges, and the rules between the keys of a table."""
+
+import ast
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import stages
+from stages.config import RunTable, TaskTable, load
+from stages.distillation.config import DistillationConfig
+from stages.evaluation.config import EvaluationConfig
+from stages.inversion.config import InversionConfig
+
+
+def test_defaults_are_those_of_fast_datafree_where_the_paper_follows_it():
+    inversion, distillation = InversionConfig(), DistillationConfig()
+    assert (inversion.steps, inversion.batch_size, inversion.latent_dim) == (5, 256, 256)
+    assert (inversion.lr_generator, inversion.lr_latent, inversion.lr_meta) == (3e-3, 1e-2, 1.5e-2)
+    assert (inversion.bn_weight, inversion.bn_momentum) == (10, 0.9)
+    assert (inversion.task_weight, inversion.adversarial_weight) == (0.4, 1.1)
+    assert (distillation.batch_size, distillation.lr, distillation.lr_min) == (256, 0.2, 2e-4)
+    assert (distillation.momentum, distillation.weight_decay, distillation.temperature) == (0.9, 1e-4, 20)
+    assert (RunTable().epochs, RunTable().warmup_epochs) == (220, 20)
+
+
+def test_defaults_of_what_the_paper_leaves_open():
+    inversion, distillation = InversionConfig(), DistillationConfig()
+    assert (inversion.gamma, inversion.targets, inversion.diversity, inversion.difficulty) == (
+        2,
+        "uniform",
+        True,
+        True,
+    )
+    assert (distillation.alpha, distillation.beta, distillation.epsilon) == (0.6, 0.4, 1e-6)
+    assert (distillation.delta_temperature, distillation.weight_loss) == (1, False)
+    assert EvaluationConfig().num_holdout == 256
+
+
+@pytest.mark.parametrize(
+    "file", ["config.py", *(f"{stage}/config.py" for stage in ("buffer", "inversion", "distillation", "evaluation"))]
+)
+def test_every_key_says_what_it_is(file):
+    tree = ast.parse((Path(stages.__file__).parent / file).read_text(encoding="utf-8"))
+    tables = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
+    assert tables
+    for table in tables:
+        for statement, following in pairwise(table.body):
+            if isinstance(statement, ast.AnnAssign):
+                assert isinstance(following, ast.Expr), f"{table.name}: {ast.unparse(statement)}"
+                assert isinstance(following.value, ast.Constant)
+
+
+@pytest.mark.parametrize(("steps", "lr_generator", "lr_meta"), [(2, 5e-3, 0.010), (5, 3e-3, 0.015), (10, 2e-3, 0.020)])
+def test_meta_rate_follows_generator_rate_and_steps(steps, lr_generator, lr_meta):
+    assert InversionConfig(steps=steps, lr_generator=lr_generator).lr_meta == pytest.approx(lr_meta, rel=1e-12)
+
+
+@pytest.mark.parametrize(("height", "padding"), [(32, 4), (8, 1), (128, 16), (28, 3), (7, 0)])
+def test_crop_padding_is_an_eighth_of_the_height(height, padding):
+    task = TaskTable(num_classes=2, image_shape=(1, height, 99), mean=(0.5,), std=(0.5,))
+    assert task.crop_padding == padding
+
+
+@pytest.mark.parametrize(
+    ("capacity", "steps"), [(50_000, 400), (5_000, 40), (2_500, 20), (500, 4), (100, 4), (2_000, 16), (560, 4)]
+)
+def test_auto_steps_follow_the_capacity(whole, capacity, steps):
+    assert load([whole], [f"buffer.capacity={capacity}"]).num_distillation_steps == steps
+
+
+def test_number_of_steps_is_taken_as_it_is(whole):
+    assert load([whole], ["distillation.steps=7"]).num_distillation_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("run.epochs=0", "0"),
+        ("run.epochs=-3", "-3"),
+        ("run.epochs=3.0", "3.0"),
+        ("run.epochs=true", "true"),
+        ("run.epochs=nan", "NaN"),
+        ('run.epochs="30"', '"30"'),
+        ("run.warmup_epochs=0", "0"),
+        ("run.seed=-1", "-1"),
+        ("run.seed=9223372036854775808", "9223372036854775808"),
+        ("run.device=gpu", '"gpu"'),
+        ("run.device=cuda:", '"cuda:"'),
+        ("run.device=cuda:x", '"cuda:x"'),
+        ("run.device=CPU", '"CPU"'),
+        ("run.precision=fp16", '"fp16"'),
+        ("run.threads=0", "0"),
+        ("run.threads=many", '"many"'),
+        ("run.eval_every=0", "0"),
+        ("run.checkpoint_every=0", "0"),
+        ("run.log_every=0", "0"),
+        ("run.stages=3", "3"),
+        ("task.num_classes=1", "1"),
+        ("task.crop_padding=-1", "-1"),
+        ("task.crop_padding=16", "16"),
+        ("task.horizontal_flip=1", "1"),
+        ("buffer.capacity=0", "0"),
+        ("buffer.eviction=newest", '"newest"'),
+        ("inversion.steps=0", "0"),
+        ("inversion.batch_size=0", "0"),
+        ("inversion.lr_generator=0", "0"),
+        ("inversion.lr_latent=-1", "-1"),
+        ("inversion.lr_meta=0.0", "0.0"),
+        ("inversion.latent_dim=0", "0"),
+        ("inversion.bn_weight=-1", "-1"),
+        ("inversion.bn_momentum=1", "1"),
+        ("inversion.bn_momentum=-0.1", "-0.1"),
+        ("inversion.task_weight=-0.1", "-0.1"),
+        ("inversion.adversarial_weight=-0.1", "-0.1"),
+        ("inversion.gamma=-1", "-1"),
+        ("inversion.gamma=nan", "NaN"),
+        ("inversion.diversity=0", "0"),
+        ('inversion.difficulty="yes"', '"yes"'),
+        ("inversion.targets=random", '"random"'),
+        ("inversion.reset_epoch=-1", "-1"),
+        ("distillation.steps=0", "0"),
+        ("distillation.steps=some", '"some"'),
+        ("distillation.steps=4.5", "4.5"),
+        ("distillation.batch_size=0", "0"),
+        ("distillation.lr=0", "0"),
+        ("distillation.lr_min=-1", "-1"),
+        ("distillation.lr_min=0.3", "0.3"),
+        ("distillation.weight_decay=-1", "-1"),
+        ("distillation.momentum=1", "1"),
+        ("distillation.temperature=0", "0"),
+        ("distillation.temperature=inf", "Infinity"),
+        ("distillation.sampling=prioritised", '"prioritised"'),
+        ("distillation.alpha=-1", "-1"),
+        ("distillation.beta=-1", "-1"),
+        ("distillation.beta=1.7", "1.7"),
+        ("distillation.epsilon=0", "0"),
+        ("distillation.delta_temperature=0", "0"),
+        ("distillation.weight_loss=1", "1"),
+        ("evaluation.batch_size=0", "0"),
+        ("evaluation.num_holdout=-1", "-1"),
+        ("evaluation.select_best=0", "0"),
+        ("evaluation.resize=0", "0"),
+        ("evaluation.download=0", "0"),
+    ],
+)
+def test_values_that_are_refused_are_told(problem_of, override, told):
+    assert problem_of(override).message.startswith(f"`{override.partition('=')[0]}` is {told} in --set")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("run.stages=[]", "`run.stages` is [] in --set: it must have at least 1 value(s)"),
+        ("run.stages=3", "`run.stages` is 3 in --set: it must be a list"),
+        ('run.stages=["inversion", "inversion"]', "each stage may be named once"),
+        ("task.image_shape=[3, 16]", "`task.image_shape` is [3, 16] in --set: it must have 3 values"),
+        ("task.image_shape=[3]", "`task.image_shape` is [3] in --set: it must have 3 values"),
+        ("task.image_shape=[3, 16, 24, 1]", "it must have at most 3 value(s)"),
+        ("task.image_shape=[3, 0, 24]", "`task.image_shape[1]` is 0 in --set: it must be greater than 0"),
+        ('task.image_shape=[3, "16", 24]', '`task.image_shape[1]` is "16" in --set'),
+        ("task.mean=[0.5, 0.5]", "`task.mean` is [0.5, 0.5] in --set and `task.image_shape` is [3, 16, 24] in"),
+        ("task.mean=[123.7, 116.3, 103.5]", "images are in [0, 1], so is their mean"),
+        ("task.mean=[-0.1, 0.5, 0.5]", "images are in [0, 1], so is their mean"),
+        ("task.mean=[0.5, true, 0.5]", "`task.mean[1]` is true in --set: it must be a valid number"),
+        ("task.std=[0.5]", "there must be one value for each of the 3 channels"),
+        ("task.std=[0.5, 0.0, 0.5]", "`task.std[1]` is 0.0 in --set: it must be greater than 0"),
+        ("task.std=[0.5, inf, 0.5]", "`task.std[1]` is Infinity in --set: it must be a finite number"),
+    ],
+)
+def test_lists_that_are_refused_are_told(problem_of, override, told):
+    assert told in problem_of(override).message
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.warmup_epochs=29",
+        "run.device=cuda",
+        "run.device=cuda:11",
+        "run.precision=bf16",
+        "run.threads=3",
+        "run.threads=auto",
+        'run.stages=["distillation"]',
+        "task.mean=[0, 0.5, 1]",
+        "task.std=[0.0039, 1, 1]",
+        "task.crop_padding=0",
+        "task.crop_padding=15",
+        "buffer.eviction=lowest_priority",
+        "inversion.bn_momentum=0",
+        "inversion.targets=inverse_frequency",
+        "inversion.gamma=0",
+        "distillation.beta=1.6",
+        "distillation.lr_min=0.2",
+        "distillation.lr=1",
+        "evaluation.num_holdout=0",
+        "evaluation.data=none",
+        "evaluation.data=cifar10",
+        "teacher.model=torchvision:resnet18",
+        "teacher.model=nets/mine.py:make",
+        "student.model=wrn10_1",
+    ],
+)
+def test_values_at_the_edge_are_fine(whole, override):
+    load([whole], [override])
+
+
+def test_warmup_must_be_shorter_than_the_run(problem_of):
+    problem = problem_of("run.warmup_epochs=30")
+    assert "`run.warmup_epochs` is 30 in --set" in problem.message
+    assert "`run.epochs` is 30 in" in problem.message
+    assert problem.message.partition("run.epochs")[2].count("whole.toml") == 1
+
+
+def test_priorities_must_settle(whole, problem_of):
+    problem = problem_of("distillation.alpha=2", "distillation.beta=0.5")
+    assert "`distillation.beta` is 0.5 in --set and `distillation.alpha` is 2.0 in --set" in problem.message
+    assert "alpha * beta" in problem.message
+    load([whole], ["distillation.alpha=2", "distillation.beta=0.5", "distillation.sampling=uniform"])
+
+
+def test_a_rule_tells_which_of_its_values_are_defaults(problem_of):
+    assert "`distillation.alpha` is 0.6 (the default)" in problem_of("distillation.beta=1.7").message
+
+
+def test_mean_of_bytes_gets_the_right_hint(problem_of):
+    assert "255" in str(problem_of("task.mean=[123.7, 116.3, 103.5]").hint)
+
+
+def test_tables_are_frozen(whole):
+    with pytest.raises(ValueError, match="frozen"):
+        load([whole]).run.epochs = 3

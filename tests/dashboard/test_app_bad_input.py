@@ -1,0 +1,127 @@
+"""Files as they should not be: said in words, never a crash, never a stuck screen."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, until
+from scripted_run import append, damage, evaluation, lines_of, make_run, raw_line, samples, whole_run
+
+from stages import events
+
+
+def words(text: str) -> str:
+    return " ".join(text.replace("│", " ").split())
+
+
+def test_garbage_unknown_kinds_and_newer_schemas_are_told(tmp_path):
+    lines = lines_of(whole_run(3))
+    lines += ["not json\n", raw_line(kind="telepathy", seq=900), raw_line(kind="device", seq=901, schema=7), '{"torn']
+    run = make_run(tmp_path / "run", lines)
+
+    async def body(app, pilot):
+        text = words(screen_text(app))
+        assert "could not be read" in text
+        assert "telepathy" in text
+        assert "schema 7" in text
+        assert "distillation loss" in text
+
+    with run.lock():
+        drive(run, body, size=MEDIUM)
+
+
+def test_more_than_fits_is_counted(tmp_path):
+    lines = [*lines_of(whole_run(3)), "not json\n", raw_line(kind="telepathy", seq=900), '{"torn']
+    lines.insert(-1, raw_line(kind="device", seq=901, schema=7))
+
+    async def body(app, pilot):
+        assert "more)" in screen_text(app)
+
+    drive(make_run(tmp_path / "run", lines), body)
+
+
+def test_a_torn_line_waits_for_its_end(tmp_path):
+    told = whole_run(3)
+    lines = lines_of(told)
+    line = lines_of([(events.Warning(message="late but whole"), 3)], seq=len(told))[0]
+    run = make_run(tmp_path / "run", [*lines, line[:20]])
+
+    async def body(app, pilot):
+        assert "late but whole" not in await press(app, pilot, "7")
+        append(run, [line[20:]])
+        await until(pilot, lambda: "late but whole" in screen_text(app))
+
+    with run.lock():
+        drive(run, body)
+
+
+def test_a_vanished_directory_keeps_what_was_read(tmp_path):
+    run = make_run(tmp_path / "run", lines_of(whole_run(3)))
+
+    async def body(app, pilot):
+        shutil.rmtree(run.path)
+        await until(pilot, lambda: "has vanished" in words(screen_text(app)))
+        assert "distillation loss" in screen_text(app)
+        for key in "234567":
+            await press(app, pilot, key)
+        assert "vanished" in words(screen_text(app))
+
+    drive(run, body, size=MEDIUM)
+
+
+def test_a_directory_that_never_was_one(tmp_path):
+    async def body(app, pilot):
+        for key in "1234567":
+            assert "the run has left no events" in await press(app, pilot, key)
+        await press(app, pilot, "l", "s", "left", "plus", "minus", "0", "enter", "escape", "f", "n")
+
+    drive(tmp_path / "nothing", body)
+
+
+def test_a_process_that_dies_is_noticed_and_its_keys_go(tmp_path):
+    run = make_run(tmp_path / "run", lines_of([*whole_run(3), (events.StageStarted(stage="inversion"), 4)]))
+    lock = run.lock()
+    lock.__enter__()
+
+    async def body(app, pilot):
+        assert "p Pause" in screen_text(app)
+        lock.__exit__(None, None, None)
+        await until(pilot, lambda: "process is gone" in screen_text(app))
+        await pilot.pause()
+        assert "p Pause" not in screen_text(app)
+        assert "●" not in screen_text(app), "no stage is at work any more"
+
+    drive(run, body)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_lines_leave_every_view_standing(tmp_path, seed):
+    rng = random.Random(seed)
+    told = [*whole_run(4), (evaluation(), 4), (samples(), 4), (events.Warning(message="careful"), 4)]
+    run = make_run(tmp_path / "run", [damage(line, rng) for line in lines_of(told) * 6])
+    fill_buffer(run)
+
+    async def body(app, pilot):
+        for key in ("2", "l", "s", "left", "n", "3", "n", "4", "f", "5", "6", "7", "1"):
+            text = await press(app, pilot, key)
+            assert "Help" in text
+            assert "\x1b" not in text
+
+    drive(run, body, size=(80, 24) if seed % 2 else MEDIUM)
+
+
+def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):
+    told = [
+        *whole_run(3),
+        (events.InversionStep(step=4, loss=float("nan"), loss_bn=-1e30, loss_task=1e300, loss_adversarial=0.0), 4),
+        (events.Device(device="cuda:0", seconds={}, utilisation=None, mem_mib=None, images_per_s=None), 4),
+    ]
+
+    async def body(app, pilot):
+        for key in ("2", "l", "s", "n", "6", "l", "1"):
+            await press(app, pilot, key)
+        assert app.is_running
+
+    drive(make_run(tmp_path / "run", lines_of(told)), body)

@@ -1,0 +1,128 @@
+"""Pause, resume, checkpoint, stop: asked of the run from the screen, with an answer or a visible time-out."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+from app_pilot import drive, press, screen_text, until
+from scripted_run import append, lines_of, make_run, whole_run
+
+from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
+from stages import events
+from stages.control import ControlReader
+from stages.run_directory import RunDirectory
+
+TOLD = whole_run(4)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    return make_run(tmp_path / "a-run", lines_of(TOLD))
+
+
+@contextmanager
+def trainer(run: RunDirectory, *, accepts: bool = True):
+    """Answers every request, as a run does at its safe points; yields the actions that were asked for."""
+    asked: list[str] = []
+    is_over = threading.Event()
+    reader = ControlReader(run.control_file)
+
+    def answer() -> None:
+        while not is_over.wait(0.01):
+            for request in reader.poll():
+                message = f"{request.action} it is" if accepts else "not now"
+                answered = events.ControlAcknowledged(
+                    id=request.id, action=request.action, accepted=accepts, message=message
+                )
+                append(run, lines_of([(answered, 4)], seq=len(TOLD) + len(asked), time_s=1_700_000_050.0))
+                asked.append(request.action)
+
+    with run.lock():
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            is_over.set()
+            thread.join()
+
+
+def test_pause_and_resume_are_acknowledged(run):
+    async def body(app, pilot):
+        await press(app, pilot, "p")
+        await until(pilot, lambda: app.run_view.status == "paused")
+        await until(pilot, lambda: "pause it is" in screen_text(app))
+        text = screen_text(app)
+        assert "PAUSED" in text
+        assert "r Resume" in text
+        assert "p Pause" not in text
+        await press(app, pilot, "r")
+        await until(pilot, lambda: app.run_view.status == "running")
+
+    with trainer(run) as asked:
+        drive(run, body)
+    assert asked == ["pause", "resume"]
+
+
+def test_stop_asks_first(run):
+    async def body(app, pilot):
+        await press(app, pilot, "x")
+        assert isinstance(app.screen, ConfirmScreen)
+        await press(app, pilot, "enter")
+        assert not isinstance(app.screen, ConfirmScreen), "No has the focus"
+        await press(app, pilot, "x", "escape", "x", "y")
+        await until(pilot, lambda: "stop it is" in screen_text(app))
+
+    with trainer(run) as asked:
+        drive(run, body)
+    assert asked == ["stop"]
+
+
+def test_a_refusal_is_shown(run):
+    async def body(app, pilot):
+        await press(app, pilot, "k")
+        await until(pilot, lambda: "checkpoint was refused: not now" in screen_text(app))
+
+    with trainer(run, accepts=False):
+        drive(run, body)
+
+
+def test_no_answer_is_a_visible_time_out(run):
+    async def body(app, pilot):
+        text = await press(app, pilot, "p", "p")
+        assert "pausing" in text
+        await until(pilot, lambda: "no answer to `pause`" in " ".join(screen_text(app).split()))
+        assert "pausing" not in screen_text(app).splitlines()[0]
+
+    with run.lock():
+        drive(run, body, answer_timeout_s=1.5)
+    assert run.control_file.read_text().count("\n") == 1, "asked once, though the key was pressed twice"
+
+
+def test_leaving_does_not_wait_for_an_answer(run):
+    async def body(app, pilot):
+        await press(app, pilot, "p")
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running)
+
+    with run.lock():
+        drive(run, body, answer_timeout_s=3600.0)
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_no_control_keys_when_read_only_or_over(run, is_live):
+    async def body(app, pilot):
+        text = await press(app, pilot, "p", "k", "x", "r")
+        assert not any(key in text for key in ("Pause", "Checkpoint", "Stop", "Resume"))
+        assert ("read-only" in text) == is_live
+        assert not isinstance(app.screen, ConfirmScreen)
+        assert not any(command.title.startswith("The run: P") for command in app.get_system_commands(app.screen))
+
+    if is_live:
+        with run.lock():
+            drive(run, body, read_only=True)
+    else:
+        drive(run, body)
+    assert not run.control_file.exists()

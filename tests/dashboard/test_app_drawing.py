@@ -1,0 +1,290 @@
+"""Charts, bars and pictures as characters, without an app."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_label
+from ssdkd_cli.dashboard.bars import axis_labels, grouped, upright_bars
+from ssdkd_cli.dashboard.canvas import ASCII as ASCII_CELL
+from ssdkd_cli.dashboard.canvas import Canvas
+from ssdkd_cli.dashboard.chart_settings import SMOOTHING_WEIGHTS, ChartSettings
+from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, as_ascii, wants_ascii
+from ssdkd_cli.dashboard.plot import Line, Mark, Plot, draw
+from ssdkd_cli.dashboard.widgets.key_bar import key_text
+from ssdkd_cli.dashboard.widgets.sample_grid import half_blocks, resized, shaded
+
+
+def text_of(canvas: Canvas) -> list[str]:
+    return ["".join(character for character, _ in row) for row in canvas.cells()]
+
+
+def rows_of(plot: Plot, width: int, height: int) -> list[str]:
+    return ["".join(text for text, _ in row) for row in draw(plot, width, height).rows]
+
+
+def a_line(y, x=None, **options) -> Line:
+    y = np.asarray(y, dtype=float)
+    return Line(np.arange(len(y), dtype=float) if x is None else np.asarray(x, dtype=float), y, "line-1", **options)
+
+
+# -- canvas ------------------------------------------------------------------------------------------------------
+
+
+def test_braille_dots_are_where_unicode_says():
+    canvas = Canvas(1, 1)
+    canvas.draw_points(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0)  # upper left, lower right
+    assert text_of(canvas) == [chr(0x2800 + 0x01 + 0x80)]
+
+
+def test_a_line_from_corner_to_corner_has_no_gap():
+    canvas = Canvas(3, 5, ASCII_CELL)
+    canvas.draw_line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0)
+    assert all(any(row[column] != " " for row in text_of(canvas)) for column in range(5))
+    assert text_of(canvas)[0][4] != " "
+    assert text_of(canvas)[2][0] != " "
+
+
+def test_a_spike_among_thousands_of_points_is_seen():
+    y = np.zeros(10_000)
+    y[5_000] = 1.0
+    canvas = Canvas(4, 20)
+    canvas.draw_line(np.linspace(0, 1, len(y)), y, 0)
+    assert text_of(canvas)[0].strip("⠀ ") != ""
+
+
+def test_the_last_line_drawn_owns_the_cell():
+    canvas = Canvas(1, 4)
+    for owner in (0, 1):
+        canvas.draw_line(np.array([0.0, 1.0]), np.array([0.5, 0.5]), owner)
+    assert {owner for _, owner in canvas.cells()[0]} == {1}
+
+
+def test_what_lies_outside_is_cut_off():
+    canvas = Canvas(2, 4)
+    canvas.draw_line(np.array([-5.0, 6.0]), np.array([-9.0, -8.0]), 0)
+    canvas.draw_points(np.array([2.0]), np.array([0.5]), 0)
+    assert text_of(canvas) == ["    ", "    "]
+
+
+# -- axes --------------------------------------------------------------------------------------------------------
+
+
+def test_linear_and_logarithmic_places():
+    assert Scale(0, 10).place(np.array([0.0, 5.0, 10.0])).tolist() == [0.0, 0.5, 1.0]
+    places = Scale(1, 100, is_log=True).place(np.array([1.0, 10.0, 100.0, 0.0]))
+    assert places[:3].tolist() == pytest.approx([0, 0.5, 1])
+    assert np.isnan(places[3])
+
+
+@pytest.mark.parametrize(
+    ("scale", "ticks"),
+    [(Scale(0, 10), [0, 5, 10]), (Scale(0.3, 0.9), [0.4, 0.6, 0.8]), (Scale(1e-3, 1e3, True), [1e-3, 1e-1, 1e1, 1e3])],
+)
+def test_ticks_are_round_and_few(scale, ticks):
+    found = scale.ticks(4 if scale.is_log else 3)
+    assert found == pytest.approx(ticks)
+
+
+def test_every_axis_has_two_ticks_at_least():
+    rng = random.Random(0)
+    for _ in range(2000):
+        low = rng.uniform(-10, 10) * 10 ** rng.uniform(-6, 6)
+        scale = Scale(low, low + 10 ** rng.uniform(-5, 6))
+        ticks = scale.ticks(most := rng.randint(2, 8))
+        assert 2 <= len(ticks) <= most + 3
+        assert all(-1e-6 <= place <= 1 + 1e-6 for place in scale.place(np.array(ticks)))
+
+
+def test_the_scale_of_values():
+    assert scale_of(np.array([])) is None
+    assert scale_of(np.array([np.nan, 0.0]), is_log=True) is None
+    flat = scale_of(np.array([5.0, 5.0]))
+    assert flat is not None
+    assert flat.low < 5 < flat.high
+    losses = scale_of(np.array([0.0, 4.0]))
+    assert losses is not None
+    assert losses.low == 0, "no axis below zero for what is never negative"
+    tiny = scale_of(np.array([0.0, 1e-322]))
+    assert tiny is not None
+    assert len(tiny.ticks(30)) > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "-"), (0, "0"), (0.12345, "0.123"), (12.5, "12.5"), (1234, "1,234"), (45678, "45.7k"), (2e-4, "2.0e-4")],
+)
+def test_numbers_in_few_characters(value, said):
+    assert short(value) == said
+
+
+def test_other_words_for_numbers():
+    assert [tick_label(value) for value in (0, 2000, 20000, 1e6, 0.05, 1e-3)] == [
+        "0",
+        "2000",
+        "20k",
+        "1e6",
+        "0.05",
+        "1e-3",
+    ]
+    assert [percent(None), percent(0.5), percent(0.123, 0)] == ["-", "50.0 %", "12 %"]
+    assert [duration(value) for value in (None, 2.0, 42, 185, 3_840, 200_000)] == [
+        "-",
+        "2.0 s",
+        "42 s",
+        "3 min 05 s",
+        "1 h 04 min",
+        "2 d 7 h",
+    ]
+
+
+# -- charts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_chart_fills_its_room_exactly():
+    plot = Plot([a_line([1, 5, 2, 8])], (0.0, 3.0), marks=[Mark(1.5, "warm-up")], cursor_x=2.0)
+    for width, height in ((40, 10), (20, 3), (8, 2), (3, 5), (60, 1)):
+        rows = rows_of(plot, width, height)
+        assert [len(row) for row in rows] == [width] * height
+
+
+def test_marks_and_cursor_stand_behind_the_line():
+    rows = rows_of(Plot([a_line([5, 5, 5])], (0.0, 2.0), marks=[Mark(1.0, "half")], cursor_x=1.5), 40, 8)
+    assert sum("┊" in row for row in rows) == 6, "every row but that of the line"
+    assert sum("│" in row[5:] for row in rows) == 6
+    assert "half" in rows[0]
+
+
+def test_letters_at_the_ends_tell_lines_apart():
+    plot = Plot([a_line([1, 2], letter="A"), a_line([2, 1], letter="B")], (0.0, 1.0))
+    assert {"A", "B"} <= set("".join(rows_of(plot, 30, 8)))
+
+
+def test_a_chart_of_three_rows_has_two_labels():
+    rows = rows_of(Plot([a_line([775.4, 725.4, 675.1])], (0.0, 2.0)), 38, 4)
+    assert sum("┤" in row for row in rows) >= 2
+
+
+def test_an_empty_chart_says_so():
+    assert "nothing yet" in "".join(rows_of(Plot([], (0.0, 1.0)), 30, 5))
+    assert "nothing yet" in "".join(rows_of(Plot([a_line([0.0, -1.0])], (0.0, 1.0), is_log=True), 30, 5))
+
+
+def test_ascii_charts_hold_nothing_else():
+    plot = Plot(
+        [a_line([1, 5, 2], has_markers=True)], (0.0, 2.0), marks=[Mark(1.0, "half")], cursor_x=0.5, is_ascii=True
+    )
+    assert "".join(rows_of(plot, 40, 9)).isascii()
+
+
+def test_the_mouse_finds_the_epoch_under_it():
+    drawing = draw(Plot([a_line([1, 2])], (0.0, 10.0)), 40, 8)
+    assert drawing.x_at(0, (0.0, 10.0)) == 0.0
+    assert drawing.x_at(39, (0.0, 10.0)) == pytest.approx(10.0, abs=0.2)
+
+
+# -- settings ----------------------------------------------------------------------------------------------------
+
+
+def test_zooming_in_and_out_ends_at_the_whole_run():
+    full = (0.0, 100.0)
+    settings = ChartSettings(cursor_x=20.0).zoomed(full, inwards=True)
+    assert settings.x_range == (10.0, 60.0)
+    assert settings.zoomed(full, inwards=False).x_range is None
+    deep = settings
+    for _ in range(40):
+        deep = deep.zoomed(full, inwards=True)
+    assert deep.x_range is not None
+    assert deep.x_range[1] > deep.x_range[0]
+
+
+def test_panning_stops_at_the_ends():
+    settings = ChartSettings(x_range=(10.0, 30.0))
+    assert settings.panned((0.0, 100.0), 1).x_range == (15.0, 35.0)
+    assert settings.panned((0.0, 100.0), -9).x_range == (0.0, 20.0)
+
+
+def test_the_cursor_enters_at_the_right_and_takes_the_view_along():
+    full = (0.0, 100.0)
+    settings = ChartSettings().with_cursor_moved(full, -0.1)
+    assert settings.cursor_x == 100.0
+    zoomed = ChartSettings(x_range=(50.0, 60.0), cursor_x=50.0).with_cursor_moved(full, -0.5)
+    assert zoomed.cursor_x == 45.0
+    assert zoomed.x_range == (45.0, 55.0)
+
+
+def test_smoothing_goes_round():
+    settings = ChartSettings()
+    for _ in SMOOTHING_WEIGHTS:
+        settings = settings.with_next_smoothing()
+    assert settings.smoothing == 0.0
+
+
+# -- bars, pictures, characters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+def test_bars_share_a_scale_and_whatever_is_there_shows(glyphs):
+    rows = upright_bars([0, 1, 1000], width=3, height=4, glyphs=glyphs)
+    assert [row[0] for row in rows] == [" "] * 4
+    assert [row[1] != " " for row in rows] == [False, False, False, True]
+    assert [row[2] for row in rows] == [rows[0][2]] * 4
+
+
+def test_many_classes_are_grouped():
+    assert grouped([1, 3, 5, 7, 9], 2) == ([3.0, 8.0], 3)
+    assert grouped([1, 2], 10) == ([1.0, 2.0], 1)
+
+
+def test_axis_labels_do_not_touch():
+    assert axis_labels([(0, "0"), (1, "10"), (8, "20")], 10).split() == ["0", "20"]
+
+
+def test_half_blocks_hold_two_pixels():
+    pixels = np.zeros((2, 1, 3), dtype=np.uint8)
+    pixels[0] = (255, 0, 0)
+    ((segment,),) = half_blocks(pixels, 1, 1)
+    assert segment.text == "▀"
+    assert segment.style is not None
+    assert segment.style.color is not None
+    assert segment.style.bgcolor is not None
+    assert segment.style.color.triplet == (255, 0, 0)
+    assert segment.style.bgcolor.triplet == (0, 0, 0)
+
+
+def test_shades_go_from_dark_to_light():
+    pixels = np.repeat(np.linspace(0, 255, 10).astype(np.uint8)[None, :, None], 3, axis=2)
+    assert shaded(pixels, 10, 1) == [" .:-=+*#%@"]
+    assert shaded(pixels, 10, 1, is_on_dark=False) == ["@%#*+=-:. "]
+
+
+def test_neighbours_that_look_alike_share_a_segment():
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
+    pixels[:, 1] = 200
+    (row,) = half_blocks(pixels, 8, 1)
+    assert [segment.text for segment in row] == ["▀" * 4, "▀" * 4]
+
+
+def test_magnified_pixels_stay_sharp_and_shrunk_ones_are_averaged():
+    pixels = np.array([[[0] * 3, [200] * 3]], dtype=np.uint8)
+    assert set(resized(pixels, 8, 4).ravel().tolist()) == {0, 200}
+    assert resized(pixels, 1, 1).ravel().tolist() == [100] * 3
+
+
+def test_any_text_in_ascii_keeps_its_width():
+    assert as_ascii("╭─é→█日") == "+-e>#??"
+
+
+def test_ascii_is_chosen_by_the_variable_or_the_encoding(monkeypatch):
+    monkeypatch.delenv("SSDKD_ASCII", raising=False)
+    assert not wants_ascii("utf-8")
+    assert wants_ascii("ISO-8859-1")
+    monkeypatch.setenv("SSDKD_ASCII", "1")
+    assert wants_ascii("utf-8")
+
+
+def test_keys_as_people_read_them():
+    assert [key_text(key) for key in ("question_mark", "shift+left", "plus", "q")] == ["?", "shift+left", "+", "q"]

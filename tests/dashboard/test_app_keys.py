@@ -1,0 +1,343 @@
+"""Every key, and what it does to the screen."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, shown, until
+from scripted_run import TIME_S, append, evaluation, lines_of, make_run, run_started, whole_run
+from textual.binding import Binding
+
+from ssdkd_cli.dashboard import pictures
+from ssdkd_cli.dashboard.app import DashboardApp
+from ssdkd_cli.dashboard.bindings import SECTIONS, VIEWS
+from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
+from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
+from ssdkd_cli.dashboard.screens.help_screen import HelpScreen
+from ssdkd_cli.dashboard.screens.run_screen import RunScreen
+from ssdkd_cli.dashboard.themes import THEMES
+from ssdkd_cli.dashboard.widgets.key_bar import MAX_KEYS, KeyBar
+from ssdkd_cli.dashboard.widgets.log_panel import LogPanel
+from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
+from stages import events
+from stages.run_directory import RunDirectory
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    run = make_run(tmp_path / "runs" / "a-run", lines_of([*whole_run(8), (evaluation(), 8)]))
+    fill_buffer(run)
+    (run.path / "config.toml").write_text("[run]\nseed = 0\n[distillation]\nlr = 0.2\n")
+    return run
+
+
+def all_bindings() -> list[Binding]:
+    owners = (DashboardApp, RunScreen, HelpScreen, ConfirmScreen, CompareScreen)
+    return [binding for owner in owners for binding in owner.__dict__["BINDINGS"]]
+
+
+def test_every_binding_has_an_id_a_name_and_an_action_that_exists():
+    for binding in all_bindings():
+        assert binding.id, binding
+        assert binding.description, binding
+    for owner in (RunScreen, HelpScreen, ConfirmScreen, CompareScreen):
+        for binding in owner.__dict__["BINDINGS"]:
+            name = binding.action.partition("(")[0]
+            target = DashboardApp if name.startswith("app.") else owner
+            assert hasattr(target, "action_" + name.removeprefix("app.")), binding
+    ids = [binding.id for binding in all_bindings()]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_last_line_holds_at_most_seven_keys_in_every_view(run):
+    async def body(app, pilot):
+        for number in range(1, len(VIEWS) + 1):
+            last_line = (await press(app, pilot, str(number))).splitlines()[-1]
+            keys = app.screen.query_one(KeyBar).keys()
+            assert 4 <= len(keys) <= MAX_KEYS
+            assert all(description in last_line for _, description, _ in keys), "cut off"
+
+    with run.lock():
+        drive(run, body)
+
+
+def test_help_names_every_key_and_closes_again(run):
+    async def body(app, pilot):
+        await press(app, pilot, "question_mark")
+        text = str(app.screen.query_one("#help-text").render())
+        for section in SECTIONS:
+            assert section.title in text
+            for binding in section.bindings:
+                assert binding.description in text
+                assert binding.tooltip in text
+        assert "the run is over" in text
+        await press(app, pilot, "question_mark")
+        assert isinstance(app.screen, RunScreen)
+
+    drive(run, body)
+
+
+def test_the_palette_offers_every_key_that_works_now_and_does_it(run):
+    async def body(app, pilot):
+        commands = {command.title: command for command in app.get_system_commands(app.screen)}
+        assert "Charts: Log scale" in commands
+        assert "The run: Pause" not in commands, "the run is over"
+        await press(app, pilot, "4")
+        assert "Charts: Log scale" not in {command.title for command in app.get_system_commands(app.screen)}
+        await press(app, pilot, "1", "colon", *"logscale")
+        await press(app, pilot, "enter")
+        await until(pilot, lambda: app.run_screen.settings.is_log)
+
+    drive(run, body)
+
+
+def test_q_ends_the_app_without_a_question(run):
+    async def body(app, pilot):
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running)
+
+    drive(run, body)
+
+
+def test_charts_log_smoothing_zoom_cursor_and_enlarging(run):
+    async def body(app, pilot):
+        assert "log scale, smoothing 0.6" in await press(app, pilot, "2", "l", "s")
+        text = await press(app, pilot, "l", "s", "s", "s", "left")
+        assert "cursor at epoch 8" in text
+        assert "epoch 8: 1.25" in text, "the value of the inversion loss there"
+        assert "epoch 7.5" not in text
+        text = await press(app, pilot, *["ctrl+left"] * 2, "plus")
+        low, high = app.run_screen.settings.x_range
+        assert high - low == pytest.approx(3.5)
+        await press(app, pilot, "shift+right")
+        assert app.run_screen.settings.x_range[0] > low
+        text = await press(app, pilot, "0", "tab", "tab", "tab", "enter")
+        assert "task" in text
+        assert "BN statistics" not in text
+        assert max(len(line) for line in text.splitlines()) == 80
+        assert text.count("┏") == 1
+        assert "BN statistics" in await press(app, pilot, "escape")
+
+    drive(run, body)
+
+
+def test_second_page_of_losses_on_a_small_screen_only(run):
+    async def body(app, pilot):
+        assert "learning rate" not in await press(app, pilot, "2")
+        assert "learning rate" in await press(app, pilot, "n")
+
+    async def wide(app, pilot):
+        assert "learning rate" in await press(app, pilot, "2")
+
+    drive(run, body)
+    drive(run, wide, size=MEDIUM)
+
+
+def test_a_view_is_left_and_opened_again_at_its_first_page(run):
+    async def body(app, pilot):
+        text = await press(app, pilot, "2", "n", "3", "2")
+        assert "page 1 of 2" in text
+        assert "BN statistics" in text
+        assert "learning rate" not in text
+
+    drive(run, body)
+
+
+def test_a_term_that_nobody_knew_gets_a_chart(tmp_path):
+    told = [*whole_run(3)]
+    lines = [line.replace('"loss_task"', '"loss_style":0.7,"loss_task"') for line in lines_of(told)]
+    run = make_run(tmp_path / "run", lines)
+    assert "style" in shown(run, "2", size=MEDIUM)
+    assert "style" not in shown(run, "2")
+    text = shown(run, "2", "n", "n")
+    assert "page 3 of 3" in text
+    assert "style" in text
+
+
+def test_samples_by_class_page_and_size(run):
+    async def body(app, pilot):
+        text = await press(app, pilot, "4", "f")
+        assert "class cat, hardest first" in text
+        grid = app.screen.query_one("#samples-grid", SampleGrid)
+        assert {picture.class_index for picture in grid.pictures} == {0}
+        priorities = [picture.priority for picture in grid.pictures]
+        assert priorities == sorted(priorities, reverse=True)
+        assert "page 2 of 2" in await press(app, pilot, "n")
+        assert "page 2 of 4" in await press(app, pilot, "a", "n", "n", "N", "N", "n")
+        assert "newest first" in await press(app, pilot, "o")
+        ages = [picture.age for picture in grid.pictures]
+        assert ages == sorted(ages)
+        assert ages[0] < ages[-1]
+        size = grid.tile_size
+        await press(app, pilot, "plus")
+        assert grid.tile_size > size
+        assert "class emu" in await press(app, pilot, "F")
+
+    with run.lock():
+        drive(run, body)
+
+
+def test_pictures_that_were_asked_for_earlier_do_not_replace_later_ones(run, monkeypatch):
+    may_go_on, all_classes_read = threading.Event(), threading.Event()
+    read = pictures.hardest_pictures
+
+    def read_slowly(run, *, class_index, **options):
+        found = read(run, class_index=class_index, **options)
+        if class_index is None:
+            assert may_go_on.wait(60)
+            all_classes_read.set()
+        return found
+
+    async def body(app, pilot):
+        await pilot.press("4")  # all classes: their pictures take a while
+        await pilot.press("f")
+        grid = app.screen.query_one("#samples-grid", SampleGrid)
+        await until(pilot, lambda: bool(grid.pictures))
+        may_go_on.set()
+        await until(pilot, all_classes_read.is_set)
+        await pilot.pause(0.1)
+        assert {picture.class_index for picture in grid.pictures} == {0}
+
+    monkeypatch.setattr(pictures, "hardest_pictures", read_slowly)
+    try:
+        drive(run, body)
+    finally:
+        may_go_on.set()
+
+
+def test_samples_without_a_buffer_say_why(tmp_path):
+    async def body(app, pilot):
+        assert "holds no buffer yet" in await press(app, pilot, "4")
+
+    drive(make_run(tmp_path / "run", lines_of(whole_run(2))), body, size=MEDIUM)
+
+
+def test_the_log_scrolls_and_filters(tmp_path):
+    told = [(run_started(epochs=60), 0)]
+    told += [(events.CheckpointSaved(checkpoint=f"checkpoints/{epoch:02d}"), epoch) for epoch in range(1, 41)]
+    told += [(events.Warning(message="beware"), 41)]
+
+    async def body(app, pilot):
+        assert "beware" in await press(app, pilot, "7")
+        text = await press(app, pilot, "up", "up")
+        assert "beware" not in text
+        assert "2 lines back" in text
+        text = await press(app, pilot, "w")
+        assert "checkpoint saved" not in text
+        assert "beware" in text
+        panel = app.screen.query_one("#log-lines", LogPanel)
+        await press(app, pilot, "w", "pageup")
+        assert panel.lines_back > 10
+        await press(app, pilot, "end")
+        assert panel.lines_back == 0
+
+    drive(make_run(tmp_path / "run", lines_of(told)), body)
+
+
+def test_a_long_line_of_the_log_is_wrapped_and_what_is_read_stays(tmp_path):
+    told = [(run_started(epochs=60), 0), (events.Warning(message="word " * 30 + "the last word"), 1)]
+    told += [(events.CheckpointSaved(checkpoint=""), epoch) for epoch in range(1, 41)]
+    later = [(events.CheckpointSaved(checkpoint=""), epoch) for epoch in range(41, 50)]
+    run = make_run(tmp_path / "run", lines_of(told))
+
+    async def body(app, pilot):
+        text = await press(app, pilot, "7", "pageup", "pageup", "pageup")
+        assert "the last word" in text
+        panel = app.screen.query_one("#log-lines", LogPanel)
+        back = panel.lines_back
+        append(run, lines_of(later, seq=len(told), time_s=TIME_S + len(told)))
+        await until(pilot, lambda: panel.lines_back > back)
+        assert panel.lines_back == back + len(later)
+        assert "the last word" in screen_text(app)
+
+    drive(run, body)
+
+
+def test_themes_in_turn(run):
+    async def body(app, pilot):
+        seen = [app.theme]
+        for _ in THEMES:
+            await press(app, pilot, "t")
+            seen.append(app.theme)
+        assert seen[0] == seen[-1]
+        assert set(seen) == {theme.name for theme in THEMES}
+
+    drive(run, body)
+
+
+def test_the_mouse_opens_views_reads_values_and_zooms(run):
+    async def body(app, pilot):
+        await pilot.click("#tabs", offset=(18, 0))
+        assert app.run_screen.open_view_id == "losses"
+        await pilot.pause()
+        await pilot.hover("#losses-inversion-loss", offset=(20, 3))
+        await until(pilot, lambda: app.run_screen.settings.cursor_x is not None)
+        await pilot.click("#keys", offset=(2, 0))
+        assert isinstance(app.screen, CompareScreen)
+
+    drive(run, body)
+
+
+def test_compare_overlays_chosen_runs_and_shows_what_was_set_otherwise(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    other = make_run(tmp_path / "runs" / "other", lines_of(whole_run(6)))
+    (other.path / "config.toml").write_text("[run]\nseed = 0\n[distillation]\nlr = 0.1\n")
+
+    async def body(app, pilot):
+        await press(app, pilot, "c")
+        await until(pilot, lambda: "other  dead 6/6" in screen_text(app))
+        await press(app, pilot, "space")
+        await until(pilot, lambda: "distillation.lr" in screen_text(app))
+        seen = threading.Event()
+        app.screen.post_message(CompareScreen.Compared([run], [], "outdated"))
+        app.screen.call_later(seen.set)
+        await until(pilot, seen.is_set)
+        assert "outdated" not in str(app.screen.query_one("#differences-text").render())
+        text = screen_text(app)
+        assert "(B) other" in text
+        assert "distillation.lr" in text
+        assert "B 0.1" in text
+        text = await press(app, pilot, "enter")
+        await until(pilot, lambda: len(app.overlays) == 1)
+        await until(pilot, lambda: "A a-run  B other" in screen_text(app))
+        assert "A 1.25, B 1.67" in screen_text(app), "the inversion loss of both"
+        assert "student: A 90.0 %" in await press(app, pilot, "5"), "of several runs the student only"
+        await press(app, pilot, "c", "a", "enter")
+        await until(pilot, lambda: app.overlays == ())
+
+    drive(run, body)
+
+
+def test_runs_that_are_compared_are_followed(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("ssdkd_cli.dashboard.app.SECONDS_BETWEEN_OVERLAYS", 0.05)
+    lines = lines_of(whole_run(6))
+    other = make_run(tmp_path / "runs" / "other", lines[: len(lines) // 2])
+
+    async def body(app, pilot):
+        app.compare_with([other.path])
+        await until(pilot, lambda: "B 3.33" in screen_text(app))
+        append(other, lines[len(lines) // 2 :])
+        await until(pilot, lambda: "A 1.25, B 1.67" in screen_text(app))
+
+    drive(run, body)
+
+
+def test_a_run_that_has_said_nothing_yet_is_named(run, tmp_path):
+    silent = make_run(tmp_path / "runs" / "silent", [])
+
+    async def body(app, pilot):
+        app.compare_with([silent.path])
+        await until(pilot, lambda: "nothing to draw yet in silent" in screen_text(app))
+
+    drive(run, body)
+
+
+def test_nothing_to_compare_with_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    async def body(app, pilot):
+        assert "there is no other run" in " ".join((await press(app, pilot, "c")).split())
+
+    drive(make_run(Path("alone") / "run", lines_of(whole_run(2))), body, size=MEDIUM)

@@ -1,0 +1,339 @@
+"""`ssdkd watch` off a terminal, and the trainer as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from scripted_run import append, evaluation, lines_of, make_run, raw_line, samples, whole_run
+
+from ssdkd_cli import console, trainer_process
+from ssdkd_cli.charts import ASCII, BLOCKS
+from ssdkd_cli.commands.launching import Request, arguments_of
+from ssdkd_cli.dashboard.comparison import candidates, differences
+from ssdkd_cli.dashboard.feed import RunFeed
+from ssdkd_cli.dashboard.snapshot import render_text
+from ssdkd_cli.main import main
+from ssdkd_cli.trainer_process import Readiness, Trainer
+from stages import events
+from stages.errors import FileError
+from stages.run_directory import STATUSES, RunDirectory
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capfd, tmp_path, monkeypatch):
+    """Type `ssdkd ...` off a terminal, in a folder without runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "has_screen", lambda: False)
+
+    def type_in(*arguments: str) -> Result:
+        capfd.readouterr()
+        code = main(arguments)
+        return Result(code, *capfd.readouterr())
+
+    return type_in
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    told = [*whole_run(4), (evaluation(0.9, 0.8), 4), (samples(4), 4)]
+    return make_run(tmp_path / "runs" / "a-run", lines_of(told))
+
+
+# -- watch -------------------------------------------------------------------------------------------------------
+
+
+def test_once_json_is_one_document_with_the_status(call, run):
+    with run.lock():
+        result = call("watch", str(run.path), "--once", "--json")
+    assert (result.code, result.err) == (0, "")
+    document = json.loads(result.out)
+    assert document["status"] == "running"
+    assert document["run"] == str(run.path)
+    assert (document["progress"]["epoch"], document["progress"]["share"]) == (4, 1.0)
+    assert document["latest"]["distillation/loss"] == pytest.approx(3.25)
+    assert document["latest_epoch"]["distillation/loss"] == 4.0
+    assert document["real"]["student"]["top1"] == 0.9
+    assert document["synthetic"] == {"agreement": 0.8}
+    assert document["samples"]["picture"] == "samples/epoch-000004.png"
+    assert document["device"]["labels"]["mem_mib"] == "resident memory (RSS)"
+    assert document["problems"] == []
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--once", "--json"], ["--json", "--read-only"]])
+def test_json_alone_is_a_snapshot_too(call, run, options):
+    assert json.loads(call("watch", str(run.path), *options).out)["status"] == "dead"
+
+
+@pytest.mark.parametrize("options", [["--once"], [], ["--read-only"]])
+def test_off_a_terminal_it_prints_text_and_never_starts_the_app(call, run, options, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ssdkd_cli.dashboard.app", None)  # importing it would fail
+    result = call("watch", str(run.path), *options)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("a-run: dead: its process is gone\n")
+    assert "\x1b" not in result.out
+
+
+def test_without_a_name_it_is_the_newest_run(call, run):
+    assert json.loads(call("watch", "--json").out)["name"] == "a-run"
+    assert json.loads(call("watch", "a-run", "--json").out)["name"] == "a-run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"), [([], "ssdkd run"), (["b-run"], "ssdkd runs ls"), (["nowhere/at/all"], "ssdkd runs ls")]
+)
+def test_a_run_that_is_not_there_is_refused(call, arguments, hint):
+    result = call("watch", *arguments, "--once")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("error: ")
+    assert hint in result.err
+
+
+def test_a_misspelt_run_gets_its_nearest(call, run):
+    assert "did you mean `a-run`?" in call("watch", "a-rum", "--json").err
+
+
+@pytest.mark.parametrize("status", ["done", "stopped", "failed", "diverged"])
+def test_a_run_that_is_over_says_how_it_ended(call, run, status):
+    line = raw_line(kind="run_finished", seq=900, status=status, message="because", summary={"status": status})
+    append(run, [line])
+    document = json.loads(call("watch", str(run.path), "--json").out)
+    assert (document["status"], document["message"], document["summary"]) == (status, "because", {"status": status})
+    assert call("watch", str(run.path), "--once").out.startswith(f"a-run: {status} (because)\n")
+
+
+def test_a_run_before_its_first_word(call, tmp_path):
+    run = make_run(tmp_path / "runs" / "new", [])
+    with run.lock():
+        document = json.loads(call("watch", "new", "--json").out)
+        assert call("watch", "new").out == "new: starting\n"
+    assert document["status"] == "starting"
+    assert document["progress"] is document["buffer"] is document["device"] is document["real"] is None
+    assert document["status"] in STATUSES
+
+
+def test_what_is_wrong_with_the_files_is_told(call, run):
+    append(run, ["rubbish\n", raw_line(kind="future", seq=901, schema=9)])
+    out = call("watch", str(run.path), "--once").out
+    assert "! 1 line of events.jsonl could not be read" in out
+    assert "! events of kinds unknown to this ssdkd: future (1)" in out
+
+
+def test_the_page_fits_80_columns_and_ascii(run):
+    view = RunFeed(run).poll()
+    page = render_text(view, glyphs=BLOCKS)
+    assert max(map(len, page.splitlines())) <= 80
+    plain = render_text(view, glyphs=ASCII)
+    assert plain.isascii()
+    assert re.search(r"^  student +top1 90.00%$", plain, re.M)
+    assert re.search(r"^  agreement with the teacher +80.00%$", plain, re.M)
+    assert re.search(r"\d\d:\d\d:\d\d  epoch 4    top1 90.0%, synthetic agreement 80.0%$", plain, re.M)
+    for words in ("epoch 4 of 4", "4 of 4", "effective sample size", "27 (90.0%)", "1,000", "resident memory (RSS)"):
+        assert words in plain
+
+
+def test_a_page_of_a_run_on_a_gpu_says_so(tmp_path):
+    told = [(event, epoch) for event, epoch in whole_run(3) if event.kind != "device"]
+    device = events.Device(
+        device="cuda:0",
+        seconds={"inversion": 10.0, "total": 7200.0},
+        utilisation=0.97,
+        mem_mib=4321.0,
+        images_per_s=48_000.0,
+    )
+    page = render_text(RunFeed(make_run(tmp_path / "run", lines_of([*told, (device, 3)]))).poll(), glyphs=ASCII)
+    assert "2.00 GPU hours" in page
+    assert re.search(r"GPU utilisation +97%", page)
+    assert re.search(r"GPU memory +4,321 MiB", page)
+
+
+def test_watch_imports_no_torch(run):
+    code = (
+        "import sys; from ssdkd_cli.main import main; main(['watch', sys.argv[1], '--json'])\n"
+        "print([name for name in ('torch', 'textual') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert json.loads(done.stdout)["status"] == "dead"
+
+
+# -- other runs --------------------------------------------------------------------------------------------------
+
+
+def test_other_runs_to_lay_over_this_one(run, tmp_path):
+    other = make_run(tmp_path / "runs" / "b-run", lines_of(whole_run(6)))
+    for each, seed in ((run, 0), (other, 1)):
+        each.config_file.write_text(f"[run]\nseed = {seed}\nepochs = 6\n", encoding="utf-8")
+    found = candidates(run, root=tmp_path / "nowhere")
+    assert [(candidate.name, candidate.epoch, candidate.epochs, candidate.status) for candidate in found] == [
+        ("b-run", 6, 6, "dead")
+    ]
+    assert [(each.key, each.values) for each in differences([run, other])] == [("run.seed", (0, 1))]
+    other.config_file.unlink()
+    with pytest.raises(FileError):
+        differences([run, other])
+
+
+# -- the trainer as a process of its own -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--tui"], "not a terminal"), (["--tui", "--resume", "a-run"], "not a terminal")],
+)
+def test_the_dashboard_off_a_terminal_is_refused(call, arguments, words, tmp_path):
+    result = call("run", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert words in result.err
+    assert "hint: " in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dashboard_for_several_seeds_is_refused(call, monkeypatch):
+    monkeypatch.setattr(console, "has_screen", lambda: True)
+    result = call("run", "--tui", "--seeds", "0,1")
+    assert result.code == 2
+    assert "--seeds" in result.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--no-tui"], ["--json"], ["--dry-run"], ["--seeds", "0,1"], ["--json", "--tui"], ["--dry-run", "--tui"]],
+    ids=" ".join,
+)
+def test_what_stays_in_the_process_that_was_started(call, monkeypatch, options):
+    monkeypatch.setattr(console, "has_screen", lambda: True)
+    monkeypatch.setattr("ssdkd_cli.commands.launching.Trainer", None)  # starting one would fail
+    result = call("run", "--set", "teacher.weights=nowhere.pt", *options)
+    assert result.code == 3
+    assert "nowhere.pt" in result.err
+
+
+def test_on_a_terminal_the_trainer_is_asked_for_the_same(call, monkeypatch):
+    asked = []
+
+    class Asked:
+        def __init__(self, arguments):
+            asked.append(arguments)
+
+        def wait_until_ready(self):
+            return None
+
+        def exit_code(self):
+            return 4
+
+    monkeypatch.setattr(console, "has_screen", lambda: True)
+    monkeypatch.setattr("ssdkd_cli.commands.launching.Trainer", Asked)
+    assert call("run", "--set", "run.epochs=30", "--out", "new", "--device", "cpu").code == 4
+    assert asked == [["run", "--no-tui", "--set", "run.epochs=30", "--out", "new", "--device", "cpu"]]
+    assert call("run", "--set", "run.epoch=30").code == 2  # refused at once
+    assert call("run", "--resume", "nowhere").code == 3
+    assert len(asked) == 1
+
+
+def test_the_arguments_ask_for_the_same_again():
+    request = Request(
+        command="distill",
+        preset=["a", "b.toml"],
+        overrides=["x=1", "y = [2, 3]"],
+        out=Path("a folder"),
+        device="cpu",
+        buffer="-odd",
+        train_teacher=True,
+    )
+    assert arguments_of(request) == [
+        *("distill", "--no-tui", "--preset", "a", "--preset", "b.toml", "--set", "x=1", "--set", "y = [2, 3]"),
+        *("--buffer", "-odd", "--out", "a folder", "--device", "cpu", "--train-teacher"),
+    ]
+    assert arguments_of(Request(command="run", resume="r", tui=True)) == ["run", "--no-tui", "--resume", "r"]
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from ssdkd_cli.trainer_process import Readiness
+from stages.events import RunResumed
+print("before", flush=True)
+readiness = Readiness.from_environment(out=Path(sys.argv[1]), resumed=None)
+for _ in range(2):
+    readiness(RunResumed(checkpoint="", checkpoint_seq=0), 0)
+print("after", os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, flush=True)
+print("and errors", file=sys.stderr, flush=True)
+assert "SSDKD_READY_PIPE" not in os.environ and sys.stdin.read() == ""
+sys.exit(5)
+"""
+
+
+@pytest.fixture
+def trainer_running(monkeypatch):
+    """A trainer whose command is a Python text."""
+
+    def start(code: str, *arguments: str) -> Trainer:
+        popen = subprocess.Popen
+        monkeypatch.setattr(
+            trainer_process.subprocess,
+            "Popen",
+            lambda _, **options: popen([sys.executable, "-c", code, *arguments], **options),
+        )
+        return Trainer(["run"])
+
+    return start
+
+
+def test_a_trainer_says_where_its_run_is_and_leaves_the_terminal(trainer_running, tmp_path, capfd):
+    trainer = trainer_running(CHILD, str(tmp_path))
+    run = trainer.wait_until_ready()
+    assert run.path == tmp_path
+    assert trainer.exit_code() == 5
+    assert capfd.readouterr().out == "before\n"
+    assert run.trainer_log_file.read_text() == "after True True\nand errors\n"
+
+
+def test_a_trainer_that_is_refused_gives_no_run(trainer_running):
+    trainer = trainer_running("import sys; sys.exit(3)")
+    assert trainer.wait_until_ready() is None
+    assert trainer.exit_code() == 3
+
+
+def test_a_trainer_that_was_killed_has_the_code_of_shells(trainer_running):
+    trainer = trainer_running("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert trainer.wait_until_ready() is None
+    assert trainer.exit_code() == 137
+
+
+def test_a_trainer_at_work_has_no_exit_code(trainer_running):
+    trainer = trainer_running("import time; time.sleep(600)")
+    assert trainer.exit_code(timeout_s=0) is None
+    trainer.process.kill()
+    assert trainer.exit_code() == 137
+    os.close(trainer._pipe)
+
+
+def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running):
+    trainer = trainer_running(
+        "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130)); "
+        "os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.wait_until_ready()
+    assert trainer.process.returncode == 130
+
+
+def test_without_a_viewer_nobody_is_told(monkeypatch):
+    monkeypatch.delenv("SSDKD_READY_PIPE", raising=False)
+    before = signal.getsignal(signal.SIGHUP)
+    assert Readiness.from_environment(out=None, resumed=None) is None
+    assert signal.getsignal(signal.SIGHUP) == before

@@ -1,0 +1,73 @@
+"""Data sets by name, held against the task."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from stages.data import dataset
+from stages.data.dataset import LabelledImages, load_data
+from stages.errors import ConfigError, FileError
+from stages.registry import Found, Spec
+
+
+def task(num_classes: int = 10, image_shape: tuple[int, int, int] = (1, 8, 8)) -> Any:
+    return SimpleNamespace(num_classes=num_classes, image_shape=image_shape)
+
+
+def test_digits_by_name() -> None:
+    data = load_data("digits", root=None, split="test", task=task())
+    assert len(data) == 364
+    assert data.name == "digits"
+
+
+def test_unknown_name_has_a_nearest_match() -> None:
+    with pytest.raises(ConfigError, match="digitz") as caught:
+        load_data("digitz", root=None, split="test", task=task())
+    assert caught.value.hint == "did you mean `digits`?"
+
+
+def test_other_image_shape() -> None:
+    with pytest.raises(FileError) as caught:
+        load_data("digits", root=None, split="test", task=task(image_shape=(3, 32, 32)))
+    assert "[1, 8, 8]" in caught.value.message
+    assert "[3, 32, 32]" in caught.value.message
+
+
+@pytest.mark.parametrize("num_classes", [9, 11])
+def test_other_number_of_classes(num_classes: int) -> None:
+    with pytest.raises(FileError, match=f"10 classes .*`task.num_classes` is {num_classes}"):
+        load_data("digits", root=None, split="test", task=task(num_classes))
+
+
+def use_data(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
+    """Let every name stand for a stranger's data set with these labels and no class names."""
+    made = LabelledImages(
+        torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8),
+        torch.tensor(labels, dtype=torch.int64),
+        None,
+        "theirs",
+        "test",
+    )
+    monkeypatch.setattr(dataset, "find", lambda *_, **__: Found(Spec("theirs", "a:b", ""), {}))
+    monkeypatch.setattr(Spec, "load", lambda _: lambda *_, **__: made)
+
+
+def test_data_without_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_data(monkeypatch, [0, 3, 9])
+    assert len(load_data("theirs", root=None, split="test", task=task())) == 3
+
+
+@pytest.mark.parametrize("labels", [[0, 10], [-1, 3]])
+def test_labels_that_no_class_has(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
+    use_data(monkeypatch, labels)
+    with pytest.raises(FileError, match=f"labels from {min(labels)} to {max(labels)}"):
+        load_data("theirs", root=Path("there"), split="test", task=task())
+
+
+def test_data_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_data(monkeypatch, [])
+    with pytest.raises(FileError, match="no images"):
+        load_data("theirs", root=None, split="test", task=task())

@@ -1,0 +1,319 @@
+"""The student's updates and the priorities written back, against a plain reimplementation."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stages.data.augment import apply, draw_augmentation
+from stages.distillation.stage import Distillation
+from stages.errors import DivergedError
+from stages.run import Run, StopRequested
+
+WARMUP, NUM_EPOCHS, STEPS = 3, 7, 3
+FIRST = WARMUP + 1
+"""The first epoch in which the student learns."""
+
+
+def set_up(run: Run) -> Distillation:
+    stage = Distillation(run.config.distillation)
+    stage.setup(run)
+    return stage
+
+
+def assert_same(first: Any, second: Any) -> None:
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+# A plain reimplementation.
+
+
+class Step(NamedTuple):
+    """What one step must report."""
+
+    loss: float
+    lr: float
+    agreement: float
+    num_duplicates: int
+
+
+class PlainDistillation:
+    """Lines 16-23 of Algorithm 1: priorities as a list, SGD by its formula."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.student = copy.deepcopy(run.student.model).train()
+        self.priorities = run.buffer.column("priority").double().tolist()
+        self.velocity = [torch.zeros_like(parameter) for parameter in self.student.parameters()]
+
+    def epoch(self) -> list[Step]:
+        return [self.step(step) for step in range(STEPS)]
+
+    def step(self, step: int) -> Step:
+        run, config = self.run, self.run.config.distillation
+        num = len(self.priorities)
+        if config.sampling == "uniform":
+            probability_N = [1 / num] * num
+            slots_B = torch.randint(num, (16,), generator=run.rng("distillation", "draw", step))
+        else:
+            powers = [(abs(delta) + config.epsilon) ** config.alpha for delta in self.priorities]
+            probability_N = [power / sum(powers) for power in powers]
+            slots_B = torch.multinomial(
+                torch.tensor(probability_N), 16, replacement=True, generator=run.rng("distillation", "draw", step)
+            )
+        weight_B = [(num * probability_N[slot]) ** -config.beta for slot in slots_B.tolist()]
+
+        augmentation = draw_augmentation(
+            16, padding=1, flip=True, rng=run.rng("distillation", "augmentation", step), device="cpu"
+        )
+        views_BCHW = apply(run.buffer.column("images")[slots_B].float() / 255, augmentation)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in ((0.4, 0.5), (0.2, 0.3)))
+        with torch.no_grad():
+            teacher_BK = run.teacher.model((views_BCHW - mean) / std)
+        student_BK = self.student((views_BCHW - mean) / std)
+
+        def divergence(temperature: float) -> Tensor:
+            return F.kl_div(
+                (student_BK / temperature).log_softmax(dim=1),
+                (teacher_BK / temperature).softmax(dim=1),
+                reduction="none",
+            ).sum(dim=1)
+
+        new: dict[int, list[float]] = {}
+        for slot, weight, kl in zip(slots_B.tolist(), weight_B, divergence(config.delta_temperature), strict=True):
+            new.setdefault(slot, []).append(weight * kl.item())
+        for slot, values in new.items():
+            self.priorities[slot] = sum(values) / len(values)
+
+        loss_B = config.temperature**2 * divergence(config.temperature)
+        if config.weight_loss:
+            loss_B = loss_B * torch.tensor(weight_B) / max(weight_B)
+        loss = loss_B.mean()
+        lr = self.learning_rate(step)
+        gradients = torch.autograd.grad(loss, list(self.student.parameters()))
+        with torch.no_grad():
+            for index, (parameter, gradient) in enumerate(zip(self.student.parameters(), gradients, strict=True)):
+                decayed = gradient + config.weight_decay * parameter
+                self.velocity[index] = config.momentum * self.velocity[index] + decayed
+                parameter -= lr * self.velocity[index]
+        agreement = (teacher_BK.argmax(dim=1) == student_BK.argmax(dim=1)).float().mean()
+        return Step(loss.item(), lr, agreement.item(), 16 - len(new))
+
+    def learning_rate(self, step: int) -> float:
+        config = self.run.config.distillation
+        done = (self.run.epoch - FIRST) * STEPS + step
+        cosine = math.cos(math.pi * done / ((NUM_EPOCHS - WARMUP) * STEPS))
+        return config.lr_min + 0.5 * (config.lr - config.lr_min) * (1 + cosine)
+
+
+CASES = {
+    "paper": {},
+    "schaul": {"alpha": 1.0, "beta": 0.9, "epsilon": 0.1},
+    "uniform": {"sampling": "uniform"},
+    "alpha zero": {"alpha": 0.0},
+    "weighted loss": {"weight_loss": True},
+    "delta at 4": {"delta_temperature": 4.0, "temperature": 1.0},
+    "plain SGD": {"momentum": 0.0, "weight_decay": 0.0, "lr_min": 0.0},
+    "decay": {"weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_epochs_against_the_reference(make_run, fill, case: str) -> None:
+    run = make_run(epoch=FIRST, distillation={"lr": 0.02} | CASES[case])
+    fill(run, 20)
+    reference, stage = PlainDistillation(run), set_up(run)
+    for epoch in (FIRST, FIRST + 1):
+        run.epoch, run.events[:] = epoch, []
+        expected = reference.epoch()
+        stage.run_epoch(run)
+        for event, step in zip(run.events, expected, strict=True):
+            assert step.num_duplicates > 0
+            assert (event.loss, event.lr, event.agreement) == pytest.approx(step[:3], rel=1e-3)
+        np.testing.assert_allclose(run.buffer.column("priority").numpy(), reference.priorities, rtol=2e-3, atol=1e-5)
+        for value, wanted in zip(run.student.model.parameters(), reference.student.parameters(), strict=True):
+            torch.testing.assert_close(value.detach(), wanted.detach(), rtol=1e-3, atol=1e-4)
+        for value, wanted in zip(run.student.model.buffers(), reference.student.buffers(), strict=True):
+            torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_sample_that_is_not_drawn_keeps_its_priority(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"steps": 1, "batch_size": 3})
+    fill(run, 30)
+    before_N = run.buffer.column("priority").clone()
+    set_up(run).run_epoch(run)
+    changed = (run.buffer.column("priority") != before_N).nonzero().flatten()
+    slots_B = run.buffer.draw  # the draw of the only step, by the priorities as they were
+    run.buffer.column("priority").copy_(before_N)
+    drawn = slots_B(3, run.rng("distillation", "draw", 0), sampling="priority", alpha=0.6, epsilon=1e-6).slots_B
+    assert set(changed.tolist()) == set(drawn.tolist())
+
+
+def test_learning_rate_is_one_cosine_over_all_updates(make_run, fill) -> None:
+    run = make_run(distillation={"lr": 0.2, "lr_min": 2e-4})
+    fill(run, 20)
+    stage = set_up(run)
+    for epoch in range(1, NUM_EPOCHS + 1):
+        run.epoch = epoch
+        stage.run_epoch(run)
+    rates = [event.lr for event in run.events]
+
+    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(dummy, T_max=(NUM_EPOCHS - WARMUP) * STEPS, eta_min=2e-4)
+    expected = []
+    for _update in range((NUM_EPOCHS - WARMUP) * STEPS):
+        expected.append(schedule.get_last_lr()[0])
+        dummy.step()
+        schedule.step()
+    assert rates == pytest.approx(expected, rel=1e-6)
+    assert rates[0] == 0.2
+    assert schedule.get_last_lr()[0] == pytest.approx(2e-4)  # where one more update would be
+
+
+def test_distil_alone_has_no_warmup(make_run, fill) -> None:
+    run = make_run(command="distill", epoch=1)
+    fill(run, 20)
+    stage = set_up(run)
+    stage.run_epoch(run)
+    assert run.events[0].lr == 0.2
+    run.epoch = run.schedule.epochs
+    stage.run_epoch(run)
+    num = 4 * STEPS
+    last = 2e-4 + (0.2 - 2e-4) * (1 + math.cos(math.pi * (num - 1) / num)) / 2
+    assert run.events[-1].lr == pytest.approx(last)
+
+
+def test_nothing_learns_in_warmup(make_run, fill) -> None:
+    run = make_run(epoch=WARMUP)
+    fill(run, 20)
+    stage = set_up(run)
+    before = copy.deepcopy((run.student.state_dict(), run.buffer.state_dict()))
+    stage.run_epoch(run)
+    assert_same((run.student.state_dict(), run.buffer.state_dict()), before)
+    assert run.events == []
+    assert run.num_trained == 0
+    assert stage.state_dict()["optimizer"]["state"] == {}
+
+
+def test_the_teacher_is_untouched(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    before = copy.deepcopy(run.teacher.state_dict())
+    set_up(run).run_epoch(run)
+    assert_same(run.teacher.state_dict(), before)
+    assert not any(module.training for module in run.teacher.modules())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in run.teacher.parameters())
+
+
+def test_images_in_the_buffer_are_untouched(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    before = run.buffer.column("images").clone()
+    set_up(run).run_epoch(run)
+    assert torch.equal(run.buffer.column("images"), before)
+
+
+def test_steps_of_an_epoch(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"steps": 5}, run={"log_every": 2})
+    fill(run, 20)
+    safe_points = []
+    run.safe_point = lambda: safe_points.append(run.num_trained)
+    set_up(run).run_epoch(run)
+    assert safe_points == [16, 32, 48, 64, 80]  # after every step
+    assert [event.step for event in run.events] == [1, 3, 4]  # every second one, and the last
+
+
+def test_steps_follow_the_capacity(make_run) -> None:
+    for capacity, steps in ((5_000, 40), (50_000, 400), (100, 4), (2_000, 16)):
+        run = make_run(buffer={"capacity": capacity}, distillation={"steps": "auto"})
+        assert run.config.num_distillation_steps == steps
+
+
+def test_stopped_after_any_step_it_goes_on_to_the_same_student(make_run, fill) -> None:
+    def make() -> tuple[Run, Distillation]:
+        run = make_run(epoch=FIRST)
+        fill(run, 20)
+        return run, set_up(run)
+
+    undisturbed, stage = make()
+    for epoch in (FIRST, FIRST + 1):
+        undisturbed.epoch = epoch
+        stage.run_epoch(undisturbed)
+    expected = (undisturbed.student.state_dict(), undisturbed.buffer.state_dict(), stage.state_dict())
+
+    for num_steps in (1, 2, 3, 4, 5):
+        run, stage = make()
+        remaining = num_steps
+
+        def stop() -> None:
+            nonlocal remaining
+            remaining -= 1
+            if remaining == 0:
+                raise StopRequested
+
+        run.safe_point = stop
+        with pytest.raises(StopRequested):
+            run_two_epochs(run, stage)
+        saved = copy.deepcopy((run.student.state_dict(), run.buffer.state_dict(), stage.state_dict(), run.epoch))
+
+        resumed, stage = make()
+        resumed.student.load_state_dict(saved[0])
+        resumed.buffer.load_state_dict(saved[1])
+        stage.load_state_dict(saved[2])
+        resumed.epoch = saved[3]
+        torch.manual_seed(999)  # nothing may depend on the global stream
+        run_two_epochs(resumed, stage)
+        assert_same((resumed.student.state_dict(), resumed.buffer.state_dict(), stage.state_dict()), expected)
+
+
+def run_two_epochs(run: Run, stage: Distillation) -> None:
+    stage.run_epoch(run)
+    while run.epoch < FIRST + 1:
+        run.epoch += 1
+        stage.run_epoch(run)
+
+
+def test_layers_that_draw_do_so_by_the_step(make_run, fill) -> None:
+    """Dropout in the student draws from torch's global stream: seeded at each step."""
+
+    def loss_after(seed: int) -> list[float]:
+        run = make_run(epoch=FIRST)
+        run.student.model.linear = nn.Sequential(nn.Dropout(0.5), run.student.model.linear)
+        fill(run, 20)
+        torch.manual_seed(seed)
+        set_up(run).run_epoch(run)
+        return [event.loss for event in run.events]
+
+    assert loss_after(1) == loss_after(2)
+
+
+def test_bf16_is_for_the_networks_only(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    run.precision = "bf16"
+    fill(run, 20)
+    seen = []
+    run.student.model.bn1.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
+    set_up(run).run_epoch(run)
+    assert set(seen) == {torch.bfloat16}
+    assert all(parameter.dtype == torch.float32 for parameter in run.student.parameters())
+    priority_N = run.buffer.column("priority")
+    assert priority_N.dtype == torch.float32
+    assert not torch.equal(priority_N, priority_N.bfloat16().float())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_priorities(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    before_N = run.buffer.column("priority").clone()
+    run.student.model.linear.bias.data.fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"distillation loss is nan in epoch 4, step 0") as caught:
+        set_up(run).run_epoch(run)
+    assert "distillation.lr" in caught.value.hint
+    assert torch.equal(run.buffer.column("priority"), before_N)

@@ -1,0 +1,147 @@
+"""Cached views: judged once, and the same to the student as fresh views of the same shifts and flips."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from stages.data.augment import Augmentation, apply
+from stages.distillation.stage import Distillation
+from stages.distillation.views import CachedViews
+from stages.run import Run
+
+FIRST = 4
+"""The first epoch in which the student learns."""
+NO_AUGMENTATION = {"crop_padding": 0, "horizontal_flip": False}
+
+
+class Counted(nn.Module):
+    """A network that counts the images it was shown."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.num_images = 0
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        self.num_images += len(images_BCHW)
+        return self.model(images_BCHW)
+
+
+def views_of(run: Run, num_views: int) -> CachedViews:
+    views = CachedViews(num_views, run.device)
+    views.begin_epoch(run)
+    return views
+
+
+def draw(run: Run, num: int = 64, step: int = 0):
+    return run.buffer.draw(num, run.rng("distillation", "draw", step), sampling="uniform", alpha=0.6, epsilon=1e-6)
+
+
+def epochs(run: Run, num: int, fill) -> None:
+    stage = Distillation(run.config.distillation)
+    stage.setup(run)
+    for run.epoch in range(FIRST, FIRST + num):
+        stage.run_epoch(run)
+        fill(run, 12, seed=run.epoch)
+
+
+def test_logits_are_those_of_the_view_that_the_student_sees(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 30)
+    views = views_of(run, 3)
+    for seed in (1, 2, 3):  # past the capacity: slots change their samples
+        fill(run, 12, seed=seed)
+        run.epoch += 1
+        views.begin_epoch(run)
+        judged = views.judge(run, draw(run), 0)
+        with torch.no_grad():
+            expected_BK = run.teacher(judged.images_BCHW)
+        torch.testing.assert_close(judged.teacher_logits_BK, expected_BK, rtol=1e-5, atol=1e-5)
+
+
+def test_views_are_shifts_and_flips_of_the_drawn_image(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    batch = draw(run)
+    judged = views_of(run, 2).judge(run, batch, 0)
+    for image_CHW, view_CHW in zip(batch.images_BCHW, judged.images_BCHW, strict=True):
+        candidates = [
+            apply(image_CHW[None], Augmentation(torch.tensor([y]), torch.tensor([x]), torch.tensor([flip])))[0]
+            for y in (-1, 0, 1)
+            for x in (-1, 0, 1)
+            for flip in (False, True)
+        ]
+        assert any(torch.equal(view_CHW, candidate) for candidate in candidates)
+
+
+def test_a_sample_keeps_its_views_and_has_no_more_than_v(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, buffer={"capacity": 4})
+    fill(run, 4)
+    views = views_of(run, 3)
+
+    def seen() -> dict[int, set[bytes]]:
+        looks: dict[int, set[bytes]] = {slot: set() for slot in range(4)}
+        for step in range(20):
+            batch = draw(run, step=step)
+            for slot, view in zip(batch.slots_B.tolist(), views.judge(run, batch, step).images_BCHW, strict=True):
+                looks[slot].add(view.numpy().tobytes())
+        return looks
+
+    first = seen()
+    assert all(1 <= len(looks) <= 3 for looks in first.values())
+    assert sum(len(looks) for looks in first.values()) > 8  # of 18 shifts and flips most triples differ
+    run.epoch += 1
+    views.begin_epoch(run)
+    assert seen() == first
+
+
+def test_the_teacher_sees_each_view_once(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 40)
+    run.teacher.model = counted = Counted(run.teacher.model)
+    views = views_of(run, 3)
+    assert counted.num_images == 3 * 40
+    views.begin_epoch(run)
+    views.judge(run, draw(run), 0)
+    assert counted.num_images == 3 * 40
+    fill(run, 12)
+    views.begin_epoch(run)
+    assert counted.num_images == 3 * 52
+
+
+@pytest.mark.parametrize("sampling", ["priority", "uniform"])
+def test_without_augmentation_cached_and_fresh_views_teach_the_same(make_run, fill, sampling: str) -> None:
+    students = []
+    for num_views in (0, 1, 4):
+        run = make_run(task=NO_AUGMENTATION, distillation={"views": num_views, "sampling": sampling})
+        fill(run, 30)
+        epochs(run, 3, fill)
+        students.append([*run.student.model.state_dict().values(), run.buffer.column("priority")])
+    for student in students[1:]:
+        torch.testing.assert_close(student, students[0], rtol=1e-4, atol=1e-5)
+
+
+def test_views_teach_something_else_than_the_plain_image(make_run, fill) -> None:
+    weights = []
+    for task in ({}, NO_AUGMENTATION):
+        run = make_run(task=task, distillation={"views": 2})
+        fill(run, 30)
+        epochs(run, 2, fill)
+        weights.append(next(run.student.model.parameters()))
+    assert not torch.allclose(*weights)
+
+
+def test_the_state_is_the_whole_state(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 30)
+    views = views_of(run, 2)
+    again = CachedViews(2, run.device)
+    again.load_state_dict(views.state_dict())
+    run.teacher.model = counted = Counted(run.teacher.model)
+    again.begin_epoch(run)
+    assert counted.num_images == 0
+    batch = draw(run)
+    for value, expected in zip(again.judge(run, batch, 1), views.judge(run, batch, 1), strict=True):
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)

@@ -1,0 +1,206 @@
+"""How good a network is said to be, and that saying so changes nothing."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stages.data.dataset import LabelledImages
+from stages.evaluation.measure import TeacherComparison, compare_with_teacher, measure
+from stages.evaluation.stage import EvaluationStage
+from stages.events import Evaluation
+from stages.run import Run
+
+WARMUP, LAST = 3, 7
+CPU = torch.device("cpu")
+
+
+def labelled(num: int = 30) -> LabelledImages:
+    rng = torch.Generator().manual_seed(4)
+    return LabelledImages(
+        images_NCHW=torch.randint(256, (num, 2, 8, 6), generator=rng, dtype=torch.uint8),
+        labels_N=torch.randint(5, (num,), generator=rng),
+        class_names=None,
+        name="noise",
+        split="test",
+    )
+
+
+def logits(run: Run, name: str) -> torch.Tensor:
+    """Logits of the labelled images, normalised by hand, in eval mode."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in ((0.4, 0.5), (0.2, 0.3)))
+    network = copy.deepcopy(getattr(run, name).model).eval()
+    with torch.no_grad():
+        return network((labelled().images_NCHW / 255 - mean) / std)
+
+
+def measured(run: Run, *, batch_size: int = 8) -> dict[str, Any]:
+    return measure(run.student, labelled(), run.task, batch_size=batch_size, device=CPU)
+
+
+def compared(run: Run, *, batch_size: int = 8) -> TeacherComparison:
+    images_NCHW = labelled().images_NCHW
+    return compare_with_teacher(run.teacher, run.student, images_NCHW, run.task, batch_size=batch_size, device=CPU)
+
+
+def test_metrics_against_counting(make_run) -> None:
+    run = make_run()
+    result = measured(run)
+    logits_NK, label_N = logits(run, "student"), labelled().labels_N
+    assert 0 < result["top1"] < 1
+    assert result == pytest.approx(
+        {
+            "top1": (logits_NK.argmax(dim=1) == label_N).double().mean().item(),
+            "top5": 1.0,
+            "loss": F.cross_entropy(logits_NK, label_N).item(),
+            "num_samples": 30,
+        },
+        rel=1e-4,
+    )
+
+
+def test_agreement_against_counting(make_run) -> None:
+    run = make_run()
+    same_N = logits(run, "teacher").argmax(dim=1) == logits(run, "student").argmax(dim=1)
+    assert 0 < same_N.sum() < 30
+    assert compared(run).agreement == pytest.approx(same_N.double().mean().item())
+
+
+def test_calibration_against_counting(make_run) -> None:
+    run = make_run()
+    confidence_N, class_N = logits(run, "student").softmax(dim=1).max(dim=1)
+    is_same_N = logits(run, "teacher").argmax(dim=1) == class_N
+    bin_N = np.digitize(confidence_N.numpy(), np.arange(1, 15) / 15, right=True)
+    assert len(set(bin_N)) > 3
+    gaps = [is_same_N[bin_N == m].sum() - confidence_N[bin_N == m].sum() for m in set(bin_N)]
+    assert compared(run).ece == pytest.approx(sum(abs(float(gap)) for gap in gaps) / 30, rel=1e-4)
+
+
+def test_a_student_equal_to_its_teacher_agrees_on_everything(make_run) -> None:
+    run = make_run()
+    run.student.load_state_dict(run.teacher.state_dict())
+    assert compared(run).agreement == 1.0
+
+
+def test_a_student_of_one_other_class_agrees_on_nothing(make_run) -> None:
+    run = make_run()
+    with torch.no_grad():
+        run.teacher.model.linear.bias[1] += 1e4
+        run.student.model.linear.bias[2] += 1e4
+    assert compared(run) == TeacherComparison(agreement=0.0, ece=1.0)  # surely another class
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_the_batch_size_has_no_influence(make_run, batch_size: int) -> None:
+    run = make_run()
+    assert measured(run, batch_size=batch_size) == pytest.approx(measured(run), rel=1e-5)
+    assert compared(run, batch_size=batch_size).agreement == compared(run).agreement
+    assert compared(run, batch_size=batch_size).ece == pytest.approx(compared(run).ece, rel=1e-5)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_measuring_changes_nothing(make_run, is_training: bool) -> None:
+    run = make_run()
+    run.student.train(is_training)
+    before = copy.deepcopy((run.student.state_dict(), run.teacher.state_dict()))
+    random_state = torch.get_rng_state()
+    measured(run)
+    compared(run)
+    torch.testing.assert_close((run.student.state_dict(), run.teacher.state_dict()), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(module.training == is_training for module in run.student.modules())
+    assert all(parameter.requires_grad for parameter in run.student.parameters())
+    assert not any(module.training for module in run.teacher.modules())
+
+
+def test_measuring_is_in_fp32_whatever_the_run_is_in(make_run) -> None:
+    run = make_run()
+    run.precision = "bf16"
+    expected = measured(make_run())
+    assert measured(run) == expected
+
+
+# The stage.
+
+
+def evaluated_epochs(run: Run) -> dict[int, Evaluation]:
+    """The event of each epoch that has one."""
+    stage = EvaluationStage(run.config.evaluation)
+    stage.setup(run)
+    events = {}
+    for epoch in range(1, run.schedule.epochs + 1):
+        run.epoch, run.events[:] = epoch, []
+        if epoch >= WARMUP and run.schedule.command == "run":
+            run.holdout_NCHW = labelled().images_NCHW
+        stage.run_epoch(run)
+        if run.events:
+            (events[epoch],) = run.events
+    assert stage.state_dict() == {}
+    return events
+
+
+def test_the_student_is_measured_once_it_learns_and_at_the_end(make_run) -> None:
+    run = make_run()  # every second epoch
+    run.evaluation_data = labelled()
+    events = evaluated_epochs(run)
+    assert list(events) == [4, 6, 7]
+    expected = {
+        "student": measured(run),
+        "teacher": measure(run.teacher, labelled(), run.task, batch_size=8, device=CPU),
+    }
+    assert events[LAST].real == expected
+    assert events[LAST].synthetic == asdict(compared(run))
+    assert run.results.student == expected["student"]
+    assert run.results.teacher == expected["teacher"]
+    assert (run.results.agreement, run.results.ece) == (compared(run).agreement, compared(run).ece)
+
+
+def test_without_real_data_there_is_agreement(make_run) -> None:
+    run = make_run()
+    event = evaluated_epochs(run)[LAST]
+    assert event.real is None
+    assert event.synthetic == asdict(compared(run))
+    assert run.results.student is None
+
+
+def test_invert_measures_the_teacher_alone(make_run) -> None:
+    run = make_run(command="invert")
+    run.evaluation_data = labelled()
+    events = evaluated_epochs(run)
+    assert list(events) == [run.schedule.epochs]
+    (event,) = events.values()
+    assert event.real["student"] is None
+    assert event.real["teacher"]["num_samples"] == 30
+    assert event.synthetic is None
+
+
+@pytest.mark.parametrize("select_best", [True, False])
+def test_the_best_student_is_kept_only_where_asked(make_run, select_best: bool) -> None:
+    run = make_run(evaluation={"select_best": select_best})
+    run.evaluation_data = labelled()
+    stage = EvaluationStage(run.config.evaluation)
+    scores = []
+    for epoch in (4, 6, LAST):
+        run.epoch = epoch
+        if epoch == 6:  # the best: it knows one class of all
+            labels_N = labelled().labels_N
+            with torch.no_grad():
+                run.student.model.linear.bias[labels_N.bincount().argmax()] += 1e4
+        if epoch == LAST:
+            run.student.model.linear.bias.data.zero_()[labelled().labels_N.bincount().argmin()] = 1e4
+        stage.run_epoch(run)
+        scores.append(run.results.student["top1"])
+        if epoch == 6:
+            bias = run.student.model.linear.bias.detach().clone()
+    assert scores.index(max(scores)) == 1
+    if not select_best:
+        assert run.best_student is None
+        return
+    assert (run.best_student.score, run.best_student.epoch) == (scores[1], 6)
+    assert torch.equal(run.best_student.weights["linear.bias"], bias)  # a copy: the student went on

@@ -1,0 +1,127 @@
+"""Runs on a CUDA device: every preset goes through all stages, recorded, in both precisions, and again after a stop."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import presets
+from stages.config import Config, load, with_values
+from stages.events import Event, read_events
+from stages.models.build import build_model
+from stages.models.checkpoints import save_weights
+from stages.run_directory import RunDirectory
+from stages.trainer import Launch, Outcome, execute, plan, resume
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+TINY = {
+    "run.epochs": 3,
+    "run.warmup_epochs": 2,
+    "run.eval_every": 1,
+    "inversion.batch_size": 64,
+    "buffer.capacity": 150,
+    "distillation.batch_size": 64,
+    "distillation.steps": 6,
+    "evaluation.num_holdout": 32,
+}
+
+
+def small(config: Config, folder: Path) -> Config:
+    """Three small epochs of a preset, from a teacher with random weights where none is shipped."""
+    config = with_values(config, TINY)
+    if config.teacher.trained_on != "digits":
+        torch.manual_seed(0)
+        weights = folder / "teacher.safetensors"
+        save_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), weights)
+        config = with_values(config, {"teacher.weights": str(weights), "evaluation.data": "none"})
+    return config
+
+
+def run(config: Config, out: Path, *, device: str = "cuda:0", listeners: Any = ()) -> Outcome:
+    return execute(plan(config, Launch(command="run", preset_name="test", out=out, device=device)), listeners)
+
+
+def events(out: Path, *kinds: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(out / "events.jsonl") if event["kind"] in kinds]
+
+
+def assert_recorded(out: Path, outcome: Outcome) -> None:
+    """Steps were recorded, and nothing gave way."""
+    assert outcome.error is None
+    assert outcome.summary["status"] == "done"
+    assert outcome.summary["seconds"]["setup"] > 0
+    assert not [event for event in events(out, "warning") if "recorded" in event["message"]]
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if not presets.is_overlay(name)])
+def test_every_preset_runs_on_a_cuda_device(name: str, tmp_path: Path):
+    outcome = run(small(load([name]), tmp_path), tmp_path / "run")
+    assert_recorded(tmp_path / "run", outcome)
+    assert outcome.summary["device"] == "cuda:0"
+    assert outcome.summary["buffer_size"] == 150
+    assert math.isfinite(outcome.summary["agreement"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["cifar10-resnet20", "cifar100-wrn"])
+def test_recorded_steps_do_what_eager_ones_do(name: str, precision: str, tmp_path: Path):
+    """The first losses of both stages, before rounding has grown."""
+    config = with_values(small(load([name]), tmp_path), {"run.precision": precision, "run.log_every": 1})
+    losses = []
+    for acceleration in ("eager", "graphs"):
+        out = tmp_path / acceleration
+        outcome = run(with_values(config, {"run.acceleration": acceleration}), out)
+        assert outcome.error is None
+        assert ("setup" in outcome.summary["seconds"]) == (acceleration == "graphs")
+        told = events(out, "inversion_step", "distillation_step")
+        losses.append([event["loss"] for event in told if event["epoch"] == 1 or event["kind"] == "distillation_step"])
+    assert len(losses[0]) == 5 + 6
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_the_device_learns_what_the_cpu_learns(tmp_path: Path):
+    changes = {"run.epochs": 50, "run.warmup_epochs": 15, "run.precision": "fp32"}
+    config = with_values(load(["digits"]), changes)
+    top1 = {
+        device: run(config, tmp_path / device.replace(":", ""), device=device).summary["student"]["top1"]
+        for device in ("cpu", "cuda:0")
+    }
+    assert top1["cuda:0"] == pytest.approx(top1["cpu"], abs=0.05)
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path):
+    """In the middle of distillation, with everything recorded; and then on a CPU."""
+    out = tmp_path / "run"
+    config = with_values(small(load(["digits"]), tmp_path), {"run.epochs": 6, "run.log_every": 1})
+
+    def stop(event: Event, epoch: int) -> None:
+        if (event.kind, epoch) == ("distillation_step", next_stop) and event.step == 4:
+            with RunDirectory(out).control_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"id": str(epoch), "action": "stop"}) + "\n")
+
+    next_stop = 4
+    assert run(config, out, listeners=[stop]).summary["status"] == "stopped"
+    next_stop = 5
+    assert resume(out, device="auto", listeners=[stop]).summary["status"] == "stopped"
+    outcome = resume(out, device="cpu")
+    assert (outcome.summary["status"], outcome.summary["epochs"], outcome.summary["device"]) == ("done", 6, "cpu")
+    steps = [(event["epoch"], event["step"]) for event in events(out, "distillation_step")]
+    assert steps == [(epoch, step) for epoch in (3, 4, 5, 6) for step in range(6)]
+
+
+def test_bf16_is_taken_where_the_device_has_it(tmp_path: Path):
+    planned = plan(
+        small(load(["cifar10-resnet20"]), tmp_path),
+        Launch(command="run", preset_name="test", out=tmp_path / "run", device="cuda:0"),
+    )
+    expected = "bf16" if torch.cuda.get_device_capability(0) >= (8, 0) else "fp32"
+    assert planned.config.run.precision == expected

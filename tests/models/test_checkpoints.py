@@ -1,0 +1,385 @@
+"""Weights in files: every public layout loads, every broken file says what is wrong with it."""
+
+import argparse
+import json
+import struct
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from stages.errors import ConfigError, FileError
+from stages.models.build import build_model
+from stages.models.checkpoints import load_weights, read_state_dict, save_weights, sha256_of
+
+
+def build(name="wrn10_1", num_classes=10, image_shape=(3, 16, 16)):
+    task = SimpleNamespace(num_classes=num_classes, image_shape=image_shape)
+    return build_model(name, task=task, where="teacher.model")
+
+
+@pytest.fixture
+def trained(randomised):
+    """A network whose every weight differs from what another initialisation gives."""
+    return randomised(build())
+
+
+def same_outputs(one, other):
+    images = torch.randn(4, 3, 16, 16)
+    with torch.inference_mode():
+        return torch.equal(one.eval()(images), other.eval()(images))
+
+
+def other_family(state_dict):
+    """The second family of names of WRN checkpoints."""
+    return {name.replace("block", "layer", 1).replace("fc.", "linear."): value for name, value in state_dict.items()}
+
+
+# ---- layouts that load
+
+
+def test_round_trip(trained, tmp_path):
+    save_weights(trained, tmp_path / "weights.safetensors")
+    model = build()
+    assert not same_outputs(model, trained)
+    load_weights(model, tmp_path / "weights.safetensors")
+    assert same_outputs(model, trained)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_equal_weights_give_equal_bytes(trained, tmp_path):
+    save_weights(trained, tmp_path / "one.safetensors")
+    save_weights(trained.to(memory_format=torch.channels_last), tmp_path / "other.safetensors")
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
+    assert sha256_of(tmp_path / "one.safetensors") == sha256_of(tmp_path / "other.safetensors")
+
+
+def test_sha256_is_the_standard_one(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    assert sha256_of(tmp_path / "abc") == expected
+
+
+def test_saving_replaces_and_leaves_no_other_file(trained, tmp_path):
+    (tmp_path / "weights.safetensors").write_text("old")
+    save_weights(trained, tmp_path / "weights.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+    assert read_state_dict(tmp_path / "weights.safetensors").keys() == trained.state_dict().keys()
+
+
+def test_a_wrapped_network_is_saved_under_its_own_names(trained, tmp_path):
+    save_weights(nn.DataParallel(trained), tmp_path / "weights.safetensors")
+    assert read_state_dict(tmp_path / "weights.safetensors").keys() == trained.state_dict().keys()
+
+
+LAYOUTS = {
+    "flat": lambda weights: weights,
+    "state_dict": lambda weights: {"state_dict": weights, "best_prec1": 91.7, "epoch": 3},
+    "model_state_dict": lambda weights: {
+        "epoch": 3,
+        "model_state_dict": weights,
+        "optimizer_state_dict": {"state": {}},
+    },
+    "net": lambda weights: {"net": weights, "acc": 95.0},
+    "model": lambda weights: {
+        "model": weights,
+        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}},
+    },
+    "nested": lambda weights: {"model": {"state_dict": weights}},
+    "container beside a tensor": lambda weights: {"best_acc": torch.tensor(95.0), "model": weights},
+    "settings": lambda weights: {"state_dict": weights, "args": argparse.Namespace(lr=0.1)},
+    "DataParallel": lambda weights: {f"module.{name}": value for name, value in weights.items()},
+    "compiled": lambda weights: {f"_orig_mod.{name}": value for name, value in weights.items()},
+    "both": lambda weights: {"net": {f"module._orig_mod.{name}": value for name, value in weights.items()}},
+    "Lightning": lambda weights: {"state_dict": {f"model.{name}": value for name, value in weights.items()}},
+    "other family": other_family,
+    "other family, wrapped": lambda weights: {
+        "model_state_dict": {f"module.{name}": value for name, value in other_family(weights).items()}
+    },
+    "no batch counters": lambda weights: {
+        name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")
+    },
+    "float64": lambda weights: {
+        name: value.double() if value.is_floating_point() else value for name, value in weights.items()
+    },
+    "parameters": lambda weights: {
+        name: nn.Parameter(value) if value.is_floating_point() else value for name, value in weights.items()
+    },
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_public_layouts_load_as_they_are(trained, tmp_path, layout, zipped):
+    stored = LAYOUTS[layout](trained.state_dict())
+    torch.save(stored, tmp_path / "teacher.pth", _use_new_zipfile_serialization=zipped)
+    model = build()
+    load_weights(model, tmp_path / "teacher.pth")
+    assert same_outputs(model, trained)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_file_saved_on_a_gpu_loads_without_one(trained, tmp_path, monkeypatch, zipped):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        torch.save(trained.state_dict(), tmp_path / "teacher.pth", _use_new_zipfile_serialization=zipped)
+    model = build()
+    load_weights(model, tmp_path / "teacher.pth")
+    assert same_outputs(model, trained)
+
+
+def test_the_other_family_in_safetensors(trained, tmp_path):
+    safetensors.torch.save_file(other_family(trained.state_dict()), tmp_path / "teacher.safetensors")
+    model = build()
+    load_weights(model, tmp_path / "teacher.safetensors")
+    assert same_outputs(model, trained)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_become_float32(trained, tmp_path, dtype):
+    halved = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in trained.state_dict().items()
+    }
+    safetensors.torch.save_file(halved, tmp_path / "teacher.safetensors")
+    weights = read_state_dict(tmp_path / "teacher.safetensors")
+    assert weights["conv1.weight"].dtype == torch.float32
+    assert weights["bn1.num_batches_tracked"].dtype == torch.int64
+    assert torch.equal(weights["conv1.weight"], halved["conv1.weight"].float())
+
+
+def test_the_content_decides_not_the_file_name(trained, tmp_path):
+    save_weights(trained, tmp_path / "teacher.pth")
+    load_weights(build(), tmp_path / "teacher.pth")
+    torch.save(trained.state_dict(), tmp_path / "teacher.safetensors")
+    load_weights(build(), tmp_path / "teacher.safetensors")
+
+
+def test_names_that_fit_as_they_are_are_never_renamed(tmp_path):
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+            self.linear = nn.Linear(2, 2)
+
+    one, other = TwoHeads(), TwoHeads()
+    save_weights(one, tmp_path / "two-heads.safetensors")
+    load_weights(other, tmp_path / "two-heads.safetensors")
+    assert torch.equal(other.fc.weight, one.fc.weight)
+    assert torch.equal(other.linear.weight, one.linear.weight)
+
+
+def test_two_candidates_for_one_part_are_not_guessed_between(trained, tmp_path):
+    weights = dict(trained.state_dict())
+    weights["linear.weight"] = weights.pop("fc.weight")
+    weights["classifier.weight"] = torch.zeros_like(weights["linear.weight"])
+    torch.save(weights, tmp_path / "teacher.pt")
+    refused(FileError, r"1 unexpected \(`classifier\.weight`\)", tmp_path / "teacher.pt")
+
+
+def test_published_densenet_names(tmp_path):
+    model = build("torchvision:densenet121", image_shape=(3, 32, 32))
+    published = {
+        name.replace(".norm1.", ".norm.1.").replace(".norm2.", ".norm.2.").replace(".conv1.", ".conv.1."): value
+        for name, value in model.state_dict().items()
+    }
+    assert published.keys() != model.state_dict().keys()
+    torch.save(published, tmp_path / "densenet.pth")
+    with torch.no_grad():
+        expected = [parameter.clone() for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.zero_()
+    load_weights(model, tmp_path / "densenet.pth")
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), expected, strict=True))
+
+
+# ---- files that do not fit
+
+
+def refused(kind, message, path, model=None):
+    """The error, after seeing that the network was left alone."""
+    model = model or build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(kind, match=message) as raised:
+        load_weights(model, path)
+    assert raised.value.hint
+    assert path.name in raised.value.message
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    return raised.value
+
+
+@pytest.mark.parametrize("rename", [dict, other_family], ids=["own names", "other family"])
+def test_another_number_of_classes(tmp_path, rename):
+    torch.save(rename(build(num_classes=100).state_dict()), tmp_path / "teacher.pt")
+    error = refused(ConfigError, "has 100 classes, the preset says 10", tmp_path / "teacher.pt")
+    assert "task.num_classes=100" in error.hint
+
+
+def test_another_number_of_channels(tmp_path):
+    save_weights(build(image_shape=(1, 16, 16)), tmp_path / "teacher.safetensors")
+    error = refused(ConfigError, "images of 1 channels, the preset says 3", tmp_path / "teacher.safetensors")
+    assert "task.image_shape" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ("wrn16_1", "36 unexpected"),
+        ("wrn10_2", r"1 unexpected \(`block1\.layer\.0\.convShortcut\.weight`\)"),
+        ("resnet20", r"missing \(`block1"),
+    ],
+)
+def test_another_network(tmp_path, stored, message):
+    save_weights(build(stored), tmp_path / "teacher.safetensors")
+    refused(FileError, "another network.*" + message, tmp_path / "teacher.safetensors")
+
+
+def test_a_narrower_network_of_the_same_kind(tmp_path):
+    save_weights(build("wrn10_2"), tmp_path / "teacher.safetensors")
+    message = r"34 shapes differ, `block1\.layer\.0\.conv1\.weight` is \[32, 16, 3, 3\], expected \[48, 16, 3, 3\]"
+    refused(FileError, message, tmp_path / "teacher.safetensors", build("wrn10_3"))
+
+
+def test_a_shallower_network_of_the_same_kind(tmp_path):
+    save_weights(build("wrn10_1"), tmp_path / "teacher.safetensors")
+    refused(FileError, "30 missing", tmp_path / "teacher.safetensors", build("wrn16_1"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_diverged(trained, tmp_path, value):
+    trained.fc.weight.data[0, 0] = value
+    save_weights(trained, tmp_path / "teacher.safetensors")
+    refused(FileError, r"`fc\.weight` .* NaN or infinity", tmp_path / "teacher.safetensors")
+
+
+# ---- files that are broken
+
+
+def test_missing_file(tmp_path):
+    refused(FileError, "no such file", tmp_path / "nowhere.pt")
+
+
+def test_a_folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    refused(FileError, "is a folder", tmp_path / "folder")
+
+
+def test_a_file_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    refused(FileError, "cannot be read", tmp_path / "file" / "teacher.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\n\n<html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+        (b"\x1f\x8b\x08" + bytes(100), "gzip"),
+        (b"hello", "not a readable"),
+        (bytes(1000), "not a readable"),
+        (b"\x80\x02", "not a readable"),
+        (b"\x80\x02}q\x00.", "not a readable|no weights"),
+        (b"PK\x03\x04" + bytes(50), "not a readable"),
+    ],
+)
+def test_foreign_content(tmp_path, content, message):
+    (tmp_path / "teacher.pth").write_bytes(content)
+    refused(FileError, message, tmp_path / "teacher.pth")
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.999])
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
+def test_cut_off_anywhere(trained, tmp_path, kind, kept):
+    path = tmp_path / f"teacher.{kind}"
+    if kind == "safetensors":
+        save_weights(trained, path)
+    else:
+        torch.save(trained.state_dict(), path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    refused(FileError, "damaged", path)
+
+
+def safetensors_bytes(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors_bytes(b"{not json}"),
+        struct.pack("<Q", 2**60) + b"{}",
+        safetensors_bytes({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}),
+        safetensors_bytes({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]}}, bytes(8)),
+        safetensors_bytes({"w": {"dtype": "Q7", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+        safetensors_bytes({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+    ],
+    ids=["json", "length", "no data", "shape", "dtype", "huge"],
+)
+def test_damaged_safetensors(tmp_path, content):
+    (tmp_path / "teacher.safetensors").write_bytes(content)
+    refused(FileError, "damaged safetensors", tmp_path / "teacher.safetensors")
+
+
+def test_safetensors_without_tensors(tmp_path):
+    (tmp_path / "teacher.safetensors").write_bytes(safetensors_bytes({}))
+    refused(FileError, "no weights found .* its entries are none", tmp_path / "teacher.safetensors")
+
+
+class Exploit:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_code_in_a_pickle_is_never_run(tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(1)}, "extra": Exploit(tmp_path / "proof")}, tmp_path / "teacher.pt")
+    refused(FileError, r"Python objects \(`\S*open`\).*run code", tmp_path / "teacher.pt")
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_whole_pickled_network(trained, tmp_path):
+    torch.save(trained, tmp_path / "teacher.pt")
+    error = refused(FileError, r"`stages\.models\.wrn\.WideResNet`", tmp_path / "teacher.pt")
+    assert "state_dict" in error.hint
+
+
+def test_a_torchscript_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "teacher.pt", "w") as archive:
+        archive.writestr("teacher/constants.pkl", b"\x80\x02).")
+        archive.writestr("teacher/data.pkl", b"\x80\x02}q\x00.")
+        archive.writestr("teacher/version", b"3\n")
+    refused(FileError, "not a readable", tmp_path / "teacher.pt")
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({}, "its entries are none"),
+        ({"epoch": 3, "loss": 0.5}, "its entries are `epoch`, `loss`"),
+        ({"state_dict": {}, "a": 1, "b": 2, "c": 3}, r"`state_dict`, `a`, `b`, \.\.\."),
+        ([torch.ones(2)], "holds a list"),
+        (torch.ones(2), "holds a Tensor"),
+        ({"w": torch.eye(2).to_sparse()}, "`w` .* not a plain tensor"),
+        ({"w": torch.empty(2, device="meta")}, "`w` .* not a plain tensor"),
+    ],
+)
+def test_pytorch_files_without_plain_weights(tmp_path, stored, message):
+    torch.save(stored, tmp_path / "teacher.pt")
+    refused(FileError, message, tmp_path / "teacher.pt")
+
+
+def test_a_checkpoint_that_holds_itself(tmp_path):
+    stored = {"epoch": 1}
+    stored["model"] = stored
+    torch.save(stored, tmp_path / "teacher.pt")
+    refused(FileError, "no weights found", tmp_path / "teacher.pt")

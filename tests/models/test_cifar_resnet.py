@@ -1,0 +1,74 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stages.models.cifar_resnet import PaddedShortcut, cifar_resnet
+
+
+def build(depth, *, num_classes=10):
+    return cifar_resnet(depth=depth, num_classes=num_classes, in_channels=3, image_size=(32, 32))
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(20, 269_722), (32, 464_154), (56, 853_018)])
+def test_parameter_counts(depth, expected):
+    assert sum(parameter.numel() for parameter in build(depth).parameters()) == expected
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+def test_depth_counts_the_layers_with_weights(depth):
+    weights = [name for name, value in build(depth).named_parameters() if value.ndim in (2, 4)]
+    assert len(weights) == depth
+
+
+def test_state_dict_has_the_public_names():
+    names = list(build(20).state_dict())
+    assert names[0] == "conv1.weight"
+    assert names[1] == "bn1.weight"
+    assert "layer1.0.conv1.weight" in names
+    assert "layer3.2.bn2.running_var" in names
+    assert names[-2:] == ["linear.weight", "linear.bias"]
+    assert not any("shortcut" in name for name in names)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_shortcut_is_every_second_pixel_between_zero_channels(size):
+    x = torch.randn(2, 16, *size)
+    out = PaddedShortcut(16)(x)
+    every_second = F.max_pool2d(x, kernel_size=1, stride=2)
+    zeros = torch.zeros(2, 8, *every_second.shape[2:])
+    assert torch.equal(out, torch.cat([zeros, every_second, zeros], dim=1))
+
+
+def test_shortcut_keeps_channels_last():
+    x = torch.randn(2, 16, 8, 8).to(memory_format=torch.channels_last)
+    assert PaddedShortcut(16)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def reference_forward(weights, x, num_blocks):
+    """Sec. 4.2 of He et al., from the weights alone."""
+
+    def norm(x, name):
+        statistics = (weights[f"{name}.running_mean"], weights[f"{name}.running_var"])
+        return F.batch_norm(x, *statistics, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    x = F.relu(norm(F.conv2d(x, weights["conv1.weight"], padding=1), "bn1"))
+    for stage, first_stride in ((1, 1), (2, 2), (3, 2)):
+        for index in range(num_blocks):
+            block = f"layer{stage}.{index}"
+            stride = first_stride if index == 0 else 1
+            out = F.conv2d(x, weights[f"{block}.conv1.weight"], stride=stride, padding=1)
+            out = norm(
+                F.conv2d(F.relu(norm(out, f"{block}.bn1")), weights[f"{block}.conv2.weight"], padding=1),
+                f"{block}.bn2",
+            )
+            shortcut = torch.zeros_like(out)
+            first = (out.shape[1] - x.shape[1]) // 2
+            shortcut[:, first : first + x.shape[1]] = x[:, :, ::stride, ::stride]
+            x = F.relu(out + shortcut)
+    return F.linear(x.mean((2, 3)), weights["linear.weight"], weights["linear.bias"])
+
+
+def test_forward_is_that_of_the_paper(randomised):
+    model = randomised(build(20)).double()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(model(images), reference_forward(model.state_dict(), images, num_blocks=3))

@@ -1,0 +1,134 @@
+"""Models from the user's own Python file, and every way in which such a file can fail."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from stages.errors import ConfigError, FileError
+from stages.models.build import build_model
+
+GOOD = """
+from torch import nn
+def small_network(num_classes):
+    return nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def build(text, name="network.py:small_network"):
+        (tmp_path / "network.py").write_text(text)
+        task = SimpleNamespace(num_classes=5, image_shape=(3, 8, 8))
+        return build_model(name, task=task, where="teacher.model")
+
+    return build
+
+
+def test_the_function_is_called_with_num_classes(build):
+    assert build(GOOD)(torch.rand(2, 3, 8, 8)).shape == (2, 5)
+
+
+def test_absolute_paths_and_folders(build, tmp_path):
+    folder = tmp_path / "my models: v2"
+    folder.mkdir()
+    (folder / "network.py").write_text(GOOD)
+    build("", f"{folder}/network.py:small_network")
+
+
+def test_the_file_may_import_its_neighbours_and_leaves_sys_path_alone(build, tmp_path):
+    (tmp_path / "neighbouring_blocks.py").write_text(GOOD)
+    before = list(sys.path)
+    build("from neighbouring_blocks import small_network")
+    assert sys.path == before
+    del sys.modules["neighbouring_blocks"]
+
+
+def test_a_changed_file_is_read_again(build):
+    assert len(build(GOOD)) == 3
+    longer = GOOD.replace("nn.Flatten()", "nn.Flatten(), nn.Identity()")
+    assert len(build(longer)) == 4
+
+
+def test_dataclasses_in_the_file(build):
+    # They look their module up in sys.modules.
+    build("from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n  x: int\n" + GOOD)
+
+
+def test_what_it_prints_stays_out_of_stdout(build, capsys):
+    build("print('loading')" + GOOD.replace("    return", "    print('building')\n    return"))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "loading\nbuilding\n"
+
+
+def refused(build, kind, message, *arguments):
+    with pytest.raises(kind, match=message) as raised:
+        build(*arguments)
+    assert raised.value.hint
+    return raised.value
+
+
+def test_missing_file(build, tmp_path):
+    error = refused(build, FileError, r"no such file: `nowhere\.py`", GOOD, "nowhere.py:small_network")
+    assert str(tmp_path) in error.hint
+
+
+def test_a_folder(build, tmp_path):
+    (tmp_path / "folder.py").mkdir()
+    refused(build, FileError, r"no such file: `folder\.py`", GOOD, "folder.py:small_network")
+
+
+def test_misspelt_function_gets_the_nearest(build):
+    error = refused(build, ConfigError, "has no function `smal_network`", GOOD, "network.py:smal_network")
+    assert error.hint == "write `network.py:small_network`"
+
+
+def test_no_function_named(build):
+    for name in ("network.py", "network.py:"):
+        error = refused(build, ConfigError, "without a function", GOOD, name)
+        assert "network.py:NAME" in error.hint
+
+
+def test_something_that_is_not_a_function(build):
+    refused(build, ConfigError, "has no function `small_network`", "small_network = 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "import torch\n\nimport no_such_library_anywhere",
+            r"No module named 'no_such_library_anywhere' \(line 3\)",
+        ),
+        ("def small_network(:", "SyntaxError"),
+        ("x = 1\n1 / 0", r"ZeroDivisionError: division by zero \(line 2\)"),
+        ("raise SystemExit(2)", "SystemExit: 2"),
+        ("\0", "source code"),
+    ],
+)
+def test_a_file_that_cannot_be_imported(build, text, message):
+    refused(build, FileError, r"`network\.py` cannot be imported: .*" + message, text)
+    assert "ssdkd_model_file_network" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def small_network(): pass", r"`small_network\(num_classes=5\)` of `network\.py` failed: TypeError"),
+        ("def small_network(num_classes):\n    raise KeyError('x')", r"failed: KeyError: 'x' \(line 2\)"),
+        ("def small_network(num_classes): exit()", "failed: SystemExit"),
+        ("def small_network(num_classes): return None", "returned a NoneType, not a torch.nn.Module"),
+        ("import torch\ndef small_network(num_classes): return torch.nn.ReLU", "returned a type"),
+    ],
+)
+def test_a_function_that_gives_no_network(build, text, message):
+    error = refused(build, FileError, message, text)
+    assert "num_classes only" in error.hint
+
+
+def test_a_network_for_another_number_of_classes(build):
+    refused(build, ConfigError, r"got shape \[1, 6\]", GOOD.replace("num_classes, 3", "6, 3"))

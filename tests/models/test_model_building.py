@@ -1,0 +1,147 @@
+"""Networks by name: each of ours on every kind of image, and what is refused before anything relies on it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from stages.errors import ConfigError
+from stages.models import build
+from stages.models.build import bn_layers, build_generator, build_model
+from stages.registry import Found, Spec
+
+NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet18", "vgg11")
+
+
+def task(num_classes=10, image_shape=(3, 32, 32)):
+    return SimpleNamespace(num_classes=num_classes, image_shape=image_shape)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 28, 45), (1, 64, 64)])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_image_size_and_channel_count(name, shape):
+    model = build_model(name, task=task(7, shape), where="student.model")
+    assert model.training
+    assert model(torch.rand(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_and_bf16_change_the_numbers_little(name, randomised):
+    model = randomised(build_model(name, task=task(), where="student.model"))
+    images = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        logits = model(images)
+        model = model.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(model(images), logits, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low_precision = model(images).float()
+    assert (low_precision - logits).norm() < 0.05 * logits.norm()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_feature_maps_stay_channels_last(name):
+    # One layer that falls back to NCHW costs two copies on every pass.
+    model = build_model(name, task=task(), where="student.model").to(memory_format=torch.channels_last)
+    layouts = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.register_forward_hook(
+                lambda _, inputs, __, path=path: layouts.update(
+                    {path: inputs[0].is_contiguous(memory_format=torch.channels_last)}
+                )
+            )
+    model(torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last))
+    assert len(layouts) > 10
+    assert all(layouts.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_gets_a_gradient(name):
+    model = build_model(name, task=task(), where="student.model")
+    images = torch.rand(4, 3, 16, 16, requires_grad=True)
+    model(images).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert images.grad.abs().sum() > 0
+
+
+def test_equal_seeds_give_equal_weights_and_the_check_draws_nothing():
+    torch.manual_seed(3)
+    one = build_model("wrn10_1", task=task(), where="student.model").state_dict()
+    after_one = torch.get_rng_state()
+    torch.manual_seed(3)
+    other = build_model("wrn10_1", task=task(image_shape=(3, 16, 16)), where="student.model").state_dict()
+    assert torch.equal(torch.get_rng_state(), after_one)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert one["bn1.num_batches_tracked"] == 0
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(ConfigError, match=r"`wrn40-2` in `teacher\.model`") as raised:
+        build_model("wrn40-2", task=task(), where="teacher.model")
+    assert "`wrn40_2`" in raised.value.hint
+
+
+def test_a_factory_s_refusal_names_the_key():
+    with pytest.raises(ConfigError, match=r"`student\.model` = `wrn17_1`: .* got 17") as raised:
+        build_model("wrn17_1", task=task(), where="student.model")
+    assert "wrn16_1" in raised.value.hint
+
+
+def test_an_unknown_generator():
+    with pytest.raises(ConfigError, match=r"`dcgen` in `inversion\.generator`") as raised:
+        build_generator("dcgen", latent_dim=4, image_shape=(1, 8, 8))
+    assert "`dcgan`" in raised.value.hint
+
+
+def test_bn_layers_are_those_with_statistics_in_order():
+    model = nn.Sequential(
+        nn.BatchNorm2d(1), nn.BatchNorm2d(2, track_running_stats=False), nn.GroupNorm(1, 1), nn.BatchNorm1d(3)
+    )
+    assert bn_layers(model) == [model[0], model[3]]
+    assert len(bn_layers(build_model("resnet20", task=task(), where="teacher.model"))) == 19
+
+
+class Constant(nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, images):
+        return self.output
+
+
+def build_strangers(monkeypatch, factory):
+    monkeypatch.setattr("builtins.strangers_factory", factory, raising=False)
+    found = Found(Spec(name="theirs", target="builtins:strangers_factory", summary=""), {})
+    monkeypatch.setattr(build, "find", lambda *_, **__: found)
+    return build_model("theirs", task=task(), where="teacher.model")
+
+
+def test_a_stranger_s_factory_gets_classes_channels_and_size(monkeypatch):
+    seen = {}
+
+    def factory(**keywords):
+        seen.update(keywords)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+
+    build_strangers(monkeypatch, factory)
+    assert seen == {"num_classes": 10, "in_channels": 3, "image_size": (32, 32)}
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda: None, "cannot be built: TypeError"),
+        (lambda **_: "resnet", "gives a str"),
+        (lambda **_: Constant(torch.zeros(1, 5)), r"logits of shape \[1, 10\] .* got shape \[1, 5\]"),
+        (lambda **_: Constant(torch.zeros(10)), r"got shape \[10\]"),
+        (lambda **_: Constant({"logits": torch.zeros(1, 10)}), "got a dict"),
+        (lambda **_: nn.Conv2d(1, 10, 1), r"does not take images of shape \[3, 32, 32\]: RuntimeError"),
+    ],
+)
+def test_a_stranger_s_network_that_does_not_serve_is_refused(monkeypatch, factory, message):
+    with pytest.raises(ConfigError, match=r"`teacher\.model` = `theirs`.*" + message) as raised:
+        build_strangers(monkeypatch, factory)
+    assert raised.value.hint

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from stages.errors import ConfigError
+from stages.models.vgg import vgg
+
+
+def build(*, num_classes=10, image_size=(32, 32)):
+    return vgg(depth=11, num_classes=num_classes, in_channels=3, image_size=image_size)
+
+
+def test_parameter_count():
+    with torch.device("meta"):
+        model = build()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 9_231_114
+
+
+def test_state_dict_has_the_public_names():
+    with torch.device("meta"):
+        weights = [name for name, value in build().named_parameters() if value.ndim in (2, 4)]
+    expected = (
+        "block0.0",
+        "block1.0",
+        "block2.0",
+        "block2.3",
+        "block3.0",
+        "block3.3",
+        "block4.0",
+        "block4.3",
+    )
+    assert weights == [f"{name}.weight" for name in (*expected, "classifier")]
+
+
+def test_is_torchvision_s_without_its_last_two_max_pools(randomised):
+    features = make_layers(cfgs["A"], batch_norm=True)
+    reference = nn.Sequential(
+        *[layer for index, layer in enumerate(features) if index not in (21, 28)],
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(512, 10),
+    )
+    assert sum(isinstance(layer, nn.MaxPool2d) for layer in reference) == 3
+    randomised(reference)
+    model = build().eval()
+    own_names = model.state_dict()
+    model.load_state_dict(dict(zip(own_names, reference.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), reference(images))
+
+
+def test_images_too_small_for_its_max_pools_are_refused():
+    with pytest.raises(ConfigError, match=r"8x8 pixels; `task\.image_shape` has 7x32"):
+        build(image_size=(7, 32))

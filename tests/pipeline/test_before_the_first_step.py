@@ -1,0 +1,160 @@
+"""What can be known before the first step is known then, and a run that is refused leaves nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from run_outputs import events
+from tiny_runs import NETWORKS
+
+from stages.api import Stage, StorageError
+from stages.errors import ConfigError, FileError, MachineError
+from stages.registry import Found, Spec
+from stages.trainer import Launch, plan
+
+REFUSED = {
+    "teacher missing": (["teacher.weights=nowhere.pt"], FileError, "nowhere.pt"),
+    "no such teacher model": (["teacher.model=wrn16_2"], FileError, "another network"),
+    "no such student file": (["student.model=nowhere.py:student"], FileError, "nowhere.py"),
+    "student of another shape": (
+        ["task.image_shape=[1, 9, 9]", "evaluation.data=none"],
+        ConfigError,
+        "student.model",
+    ),
+    "evaluation data of another shape": (
+        ["task.image_shape=[1, 16, 16]", "student.model=wrn10_1"],
+        FileError,
+        "image_shape",
+    ),
+    "nothing fills the buffer": (
+        ['run.stages=["distillation", "evaluation"]'],
+        ConfigError,
+        "nothing that fills the buffer",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "error", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_runs_leave_no_directory(start, out: Path, overrides: list[str], error, message: str) -> None:
+    with pytest.raises(error, match=message) as refusal:
+        start(*overrides, evaluation_named=True)
+    assert refusal.value.hint
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_used_directory_is_left_alone(start, out: Path) -> None:
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty"):
+        start()
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_directory_that_may_not_be_seen(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    out.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)
+        with pytest.raises(MachineError, match="cannot look into the output directory"):
+            start()
+    assert list(out.iterdir()) == []
+
+
+def test_no_such_device(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MachineError, match="no such device: `cuda:7`"):
+        start(device="cuda:7")
+    assert not out.exists()
+
+
+def test_not_enough_disk(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.plan.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
+    with pytest.raises(MachineError, match=r"not enough disk .* 1 MiB free"):
+        start()
+    assert not out.exists()
+
+
+def test_out_of_memory_while_it_is_set_up(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*_arguments: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    for place in ("stages.plan.load_teacher", "stages.trainer.build_run"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, run_out)
+            with pytest.raises(MachineError, match="out of memory"):
+                start()
+    assert not out.exists()
+
+
+class Refusing(Stage):
+    def setup(self, run) -> None:
+        raise StorageError("my cache is full")
+
+    def run_epoch(self, run) -> None:
+        raise AssertionError("there is no first step")
+
+
+def test_a_stage_that_cannot_be_set_up_leaves_no_directory(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages import trainer
+
+    real_find = trainer.find
+
+    def find(group: str, name: str, *, where: str) -> Found:
+        if name == "evaluation":
+            return Found(Spec("evaluation", f"{__name__}:Refusing", "refuses"), {})
+        return real_find(group, name, where=where)
+
+    monkeypatch.setattr(trainer, "find", find)
+    with pytest.raises(StorageError, match="my cache is full"):
+        start()
+    assert not out.exists()
+
+
+def test_missing_data_that_the_user_named_is_an_error(start, out: Path) -> None:
+    overrides = ("evaluation.data=imagefolder", "evaluation.root=nowhere")
+    with pytest.raises(FileError, match="nowhere"):
+        start(*overrides, evaluation_named=True)
+    assert not out.exists()
+
+
+def test_missing_data_that_only_the_preset_named_is_a_warning(start, out: Path, undisturbed: Path) -> None:
+    summary = start("evaluation.data=imagefolder", "evaluation.root=nowhere").summary
+    assert (summary["status"], summary["student"], summary["teacher"]) == ("done", None, None)
+    assert summary["agreement"] is not None
+    (warning,) = events(out, "warning")
+    assert "will not be measured on real data" in warning["message"]
+    last = events(out, "evaluation")[-1]
+    assert last["real"] is None
+    assert last["synthetic"] == {name: summary[name] for name in ("agreement", "ece")}
+    assert (out / "student.safetensors").read_bytes() == (undisturbed / "student.safetensors").read_bytes()
+
+
+def test_evaluation_that_is_not_in_the_run_needs_no_data(start) -> None:
+    overrides = ("evaluation.data=imagefolder", "evaluation.root=nowhere", 'run.stages=["inversion", "distillation"]')
+    assert start(*overrides, evaluation_named=True).summary["status"] == "done"
+
+
+def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_file: Path) -> None:
+    description = plan(make_config(), Launch(command="run", preset_name="tiny", out=out)).describe()
+    assert not out.exists()
+    assert {key: description[key] for key in ("command", "epochs", "warmup_epochs", "device", "acceleration")} == {
+        "command": "run",
+        "epochs": 4,
+        "warmup_epochs": 1,
+        "device": "cpu",
+        "acceleration": "eager",
+    }
+    assert (description["images_to_synthesize"], description["student_updates"]) == (64, 9)
+    assert (description["teacher_file"], description["run_directory"]) == (str(teacher_file), str(out))
+    assert description["student"] == f"{NETWORKS}:student"
+    assert description["disk_mib"] > description["buffer_mib"]
+    large = plan(make_config("buffer.capacity=10_000", "run.epochs=5000"), Launch(command="run", preset_name="tiny"))
+    assert large.describe()["buffer_mib"] == pytest.approx(10_000 * (64 + 40) / 2**20, abs=0.05)
+    assert large.describe()["run_directory"] == "runs/tiny-<time>"

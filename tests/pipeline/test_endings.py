@@ -1,0 +1,238 @@
+"""Runs that do not end well say so: in the summary, in the events, and by the error that ended them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from run_outputs import At, ask, assert_same_outcome, events, lines
+from tiny_runs import NETWORKS
+
+from stages import api
+from stages import events as events_module
+from stages.errors import ConfigError, DivergedError, MachineError, StorageError
+from stages.run_directory import RunDirectory
+from stages.run_verification import verify
+from stages.trainer import Outcome
+
+SUMMARY = {
+    *("run", "status", "epochs", "seconds", "images_synthesized", "buffer_size"),
+    *("teacher", "student", "agreement", "ece", "device"),
+}
+METRICS = {"top1", "top5", "loss", "num_samples"}
+
+
+def test_summary_is_the_contract(start, out: Path) -> None:
+    outcome = start()
+    summary = outcome.summary
+    assert set(summary) == SUMMARY
+    assert set(summary["seconds"]) == {"total", "inversion", "distillation", "evaluation"}
+    assert sum(summary["seconds"].values()) <= 2 * summary["seconds"]["total"]
+    assert (summary["run"], summary["status"], summary["epochs"]) == (str(out), "done", 4)
+    assert (summary["images_synthesized"], summary["buffer_size"], summary["device"]) == (64, 40, "cpu")
+    assert set(summary["teacher"]) == set(summary["student"]) == METRICS
+    assert 0 <= summary["agreement"] <= 1
+    finished = lines(out)[-1]
+    assert (finished["kind"], finished["status"], finished["summary"]) == ("run_finished", "done", summary)
+    last = events(out, "evaluation")[-1]
+    assert last["real"] == {"student": summary["student"], "teacher": summary["teacher"]}
+    assert last["synthetic"] == {name: summary[name] for name in ("agreement", "ece")}
+
+
+def assert_ended(outcome: Outcome, status: str, error: type[Exception]) -> None:
+    assert set(outcome.summary) == SUMMARY
+    assert outcome.summary["status"] == status
+    assert isinstance(outcome.error, error)
+    finished = lines(outcome.run_directory)[-1]
+    assert (finished["kind"], finished["status"]) == ("run_finished", status)
+    assert finished["message"] == outcome.error.message
+    assert RunDirectory(outcome.run_directory).status() == status
+
+
+def test_nan_ends_the_run(start, out: Path) -> None:
+    outcome = start("distillation.lr=1e30", "distillation.lr_min=1e30")
+    assert_ended(outcome, "diverged", DivergedError)
+    assert outcome.summary["epochs"] < 4
+    losses = [event["loss"] for event in lines(out) if event["kind"] == "distillation_step"]
+    assert losses[-1] is None, "null: NaN is not JSON"
+
+
+def test_a_student_that_is_lost_in_its_very_last_step_is_not_kept(start, go_on, out: Path, undisturbed: Path) -> None:
+    """No loss shows it any more: the good files of the last checkpoint stay."""
+    student: list[torch.nn.Module] = []
+
+    def lose_student() -> None:
+        with torch.no_grad():
+            student[0].linear.bias[3] = torch.inf
+
+    from stages.pipeline import Pipeline
+
+    real_init = Pipeline.__init__
+
+    def remember(self, run, *arguments):
+        student.append(run.student.model)
+        real_init(self, run, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "__init__", remember)
+        outcome = start(
+            "evaluation.data=none", listeners=[At("stage_finished", lose_student, epoch=4, stage="distillation")]
+        )
+    assert_ended(outcome, "diverged", DivergedError)
+    assert all(check.is_sound for check in verify(RunDirectory(out)))
+    assert RunDirectory(out).latest_checkpoint() == RunDirectory(out).checkpoint_file(2)
+    assert go_on().summary["status"] == "done"
+
+
+def test_collapse_ends_the_run(start) -> None:
+    outcome = start("inversion.batch_size=1", "evaluation.num_holdout=0")
+    assert_ended(outcome, "diverged", DivergedError)
+    assert outcome.error is not None
+    assert "collapsed" in outcome.error.message
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A disk that can be filled and freed; the event log is on it, too, if asked for."""
+    disk = SimpleNamespace(is_full=False, has_log=False)
+    real_fsync, real_write = os.fsync, os.write
+
+    def fsync(descriptor: int) -> None:
+        if disk.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_fsync(descriptor)
+
+    def write(descriptor: int, data: bytes) -> int:
+        if disk.is_full and disk.has_log:
+            if len(data) > 10:
+                return real_write(descriptor, data[:10])  # a part of the line still fits
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(descriptor, data)
+
+    system = SimpleNamespace(fstat=os.fstat, ftruncate=os.ftruncate, write=write)
+    monkeypatch.setattr("stages.run_directory.os.fsync", fsync)
+    monkeypatch.setattr(events_module, "os", system)
+    return disk
+
+
+def fill(disk: SimpleNamespace, **settings: bool) -> None:
+    vars(disk).update(is_full=True, **settings)
+
+
+def test_disk_full_at_a_checkpoint(start, go_on, out: Path, undisturbed: Path, full_disk) -> None:
+    outcome = start(listeners=[At("device", lambda: fill(full_disk), epoch=4)])
+    assert_ended(outcome, "failed", StorageError)
+    assert not list(out.rglob("*.tmp"))
+    assert all(check.is_sound for check in verify(RunDirectory(out)))
+    full_disk.is_full = False
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, undisturbed)
+
+
+def test_disk_full_while_a_stopped_run_is_saved(start, out: Path, full_disk) -> None:
+    outcome = start(
+        listeners=[
+            At("distillation_step", lambda: ask(out, "stop"), epoch=3),
+            At("control_acknowledged", lambda: fill(full_disk)),
+        ]
+    )
+    assert_ended(outcome, "failed", StorageError)
+
+
+def test_disk_full_under_the_log(start, go_on, out: Path, undisturbed: Path, full_disk) -> None:
+    outcome = start(listeners=[At("distillation_step", lambda: fill(full_disk, has_log=True), epoch=3)])
+    assert (outcome.summary["status"], type(outcome.error)) == ("failed", StorageError)
+    assert "events.jsonl" in outcome.error.message
+    assert lines(out)[-1]["kind"] == "distillation_step", "no torn line is left, and no farewell could be written"
+    full_disk.is_full = False
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, undisturbed)
+    assert all(check.is_sound for check in verify(RunDirectory(out)))
+
+
+def test_disk_full_at_the_last_word(start, out: Path, full_disk) -> None:
+    outcome = start(listeners=[At("checkpoint_saved", lambda: fill(full_disk, has_log=True), epoch=4)])
+    assert (outcome.summary["status"], type(outcome.error)) == ("done", StorageError)
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+def test_disk_full_before_the_first_step(start, out: Path, full_disk, has_log: bool) -> None:
+    full_disk.has_log = has_log
+    if has_log:  # the files of the beginning still fit
+        full_disk.is_full = True
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stages.run_directory.os.fsync", lambda _descriptor: None)
+            with pytest.raises(MachineError, match=r"events\.jsonl"):
+                start()
+    else:
+        full_disk.is_full = True
+        with pytest.raises(MachineError, match="no space left"):
+            start()
+    assert not out.exists()
+
+
+def test_a_listener_that_is_gone_does_not_end_the_run(start, undisturbed: Path, out: Path) -> None:
+    """Its terminal was closed, or its pipe: the run has nothing to do with that."""
+    calls = []
+
+    def show(event: events_module.Event, epoch: int) -> None:
+        calls.append(event.kind)
+        raise BrokenPipeError
+
+    assert start(listeners=[show]).summary["status"] == "done"
+    assert calls == ["run_started"]
+    assert_same_outcome(out, undisturbed)
+
+
+def test_out_of_memory_while_running(start, go_on, out: Path, undisturbed: Path) -> None:
+    def run_out() -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    outcome = start(listeners=[At("distillation_step", run_out, epoch=3)])
+    assert_ended(outcome, "failed", MachineError)
+    assert outcome.error is not None
+    assert "batch_size" in (outcome.error.hint or "")
+    go_on()
+    assert_same_outcome(out, undisturbed)
+
+
+def test_a_plugins_own_error_ends_the_run(start) -> None:
+    def refuse() -> None:
+        raise api.ConfigError("I cannot go on", hint="do something")
+
+    assert_ended(start(listeners=[At("distillation_step", refuse, epoch=3)]), "failed", ConfigError)
+
+
+def test_a_bug_is_raised_and_the_log_says_that_the_run_is_over(start, go_on, out: Path, undisturbed: Path) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("of a plugin")
+
+    with pytest.raises(ZeroDivisionError, match="of a plugin"):
+        start(listeners=[At("distillation_step", fail, epoch=3)])
+    finished = lines(out)[-1]
+    assert (finished["status"], finished["message"]) == ("failed", "ZeroDivisionError: of a plugin")
+    go_on()
+    assert_same_outcome(out, undisturbed)
+
+
+def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:
+    import small_networks
+
+    from stages.models.checkpoints import save_weights
+
+    torch.manual_seed(0)
+    weights = tmp_path / "plain.safetensors"
+    save_weights(small_networks.teacher_without_norms(num_classes=10), weights)
+    outcome = start(
+        f"teacher.model={NETWORKS}:teacher_without_norms",
+        f"teacher.weights={weights}",
+        "inversion.targets=balanced",
+        "inversion.steps=6",
+    )
+    assert (outcome.summary["status"], outcome.error) == ("done", None)
+    (warning,) = events(out, "warning")
+    assert "no batch-norm statistics" in warning["message"]

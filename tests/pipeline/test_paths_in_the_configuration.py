@@ -1,0 +1,37 @@
+"""A run's config.toml holds from any folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages.config import from_file
+from stages.trainer import Launch, execute, plan
+
+
+def test_relative_paths_are_kept_absolute(make_config, teacher_file: Path, tmp_path: Path, monkeypatch):
+    shutil.copy(teacher_file, tmp_path / "mine.safetensors")
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = make_config("teacher.weights=mine.safetensors", "evaluation.data=none", "evaluation.root=images")
+    outcome = execute(plan(config, Launch(command="run", preset_name="tiny", out=Path("run"))))
+    assert outcome.error is None
+
+    monkeypatch.chdir("/")
+    kept = from_file(tmp_path / "run" / "config.toml")
+    assert kept.teacher.weights == str(tmp_path / "mine.safetensors")
+    assert kept.evaluation.root == str(tmp_path / "images")
+    plan(kept, Launch(command="run", preset_name="tiny", out=tmp_path / "again"))  # finds all it needs
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("wrn10_1", "wrn10_1"), ("torchvision:resnet18", "torchvision:resnet18"), ("nets/a.py:f", "{here}/nets/a.py:f")],
+)
+def test_a_model_from_a_file_is_anchored_too(given: str, kept: str, tmp_path: Path, monkeypatch):
+    from stages.plan import _anchored_model
+
+    monkeypatch.chdir(tmp_path)
+    assert _anchored_model(given) == kept.format(here=tmp_path)

@@ -1,0 +1,102 @@
+"""Whole runs whose steps are recorded: on a CPU, with a tape that plays what a CUDA graph does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from operation_tape import OperationTape
+from run_outputs import At, ask, assert_same_outcome, events
+
+from stages import optimizers
+
+GRAPHS = "run.acceleration=graphs"
+
+
+@pytest.fixture
+def tapes(monkeypatch: pytest.MonkeyPatch) -> list[OperationTape]:
+    """Make the CPU a device whose steps can be recorded, with the optimisers of a CUDA device; its tapes so far."""
+    made: list[OperationTape] = []
+
+    def make_tape(_device: torch.device) -> OperationTape:
+        made.append(OperationTape())
+        return made[-1]
+
+    monkeypatch.setattr(optimizers, "is_fused", lambda _device: True)
+    for module in ("device", "plan"):
+        monkeypatch.setattr(f"stages.{module}.can_record", lambda _device: True)
+    monkeypatch.setattr("stages.plan.CudaTape", make_tape)
+    return made
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_recorded_run_gives_the_bytes_of_an_eager_one(start, out: Path, tapes, precision: str) -> None:
+    overrides = (f"run.precision={precision}", "run.epochs=6")
+    start(*overrides, "run.acceleration=eager", out=out.with_name("eager"))
+    assert tapes == []
+    summary = start(*overrides).summary  # "auto": graphs where they can be had
+    assert_same_outcome(out, out.with_name("eager"))
+    assert events(out, "warning") == []
+    (tape,) = tapes
+    assert tape.num_recorded == 3  # the adversary takes part from the first epoch, the only one of warm-up
+    assert tape.num_played == (6 * 2 - 3) + 2 * (5 * 3 - 3)
+
+    # What recording cost is told by itself, and the time is no stage's.
+    seconds = summary["seconds"]
+    assert 0 < seconds["setup"] < seconds["total"]
+    assert sum(value for name, value in seconds.items() if name != "total") <= seconds["total"]
+    assert events(out, "device")[-1]["seconds"].keys() == seconds.keys()
+
+
+def test_a_recorded_run_is_resumed_from_every_safe_point(start, go_on, out: Path, tapes) -> None:
+    overrides = (GRAPHS, "run.epochs=3", "evaluation.data=none", "inversion.steps=5", "distillation.steps=5")
+    start(*overrides, out=out.with_name("undisturbed"))
+
+    def stops() -> list[At]:
+        return [
+            At("stage_finished", lambda: ask(out, "stop")),
+            At("distillation_step", lambda: ask(out, "stop"), nth=5),
+        ]
+
+    outcome = start(*overrides, listeners=stops())
+    while outcome.summary["status"] == "stopped":
+        outcome = go_on(*stops())
+    assert len(tapes) > 6
+    assert sum(tape.num_played for tape in tapes[1:]) > 0
+    assert_same_outcome(out, out.with_name("undisturbed"))
+
+
+def test_graphs_that_cannot_be_had_are_told(start, out: Path, undisturbed: Path) -> None:
+    assert start(GRAPHS).summary["status"] == "done"
+    (warning,) = events(out, "warning")
+    assert "run.acceleration is graphs" in warning["message"]
+    assert "cpu" in warning["message"]
+    assert 'acceleration = "eager"' in (out / "config.toml").read_text(encoding="utf-8")
+    assert_same_outcome(out, undisturbed)
+
+
+def test_a_student_that_cannot_be_recorded_learns_all_the_same(start, out: Path, tapes, tmp_path: Path) -> None:
+    """Its forward pass looks at a value and branches."""
+    source = tmp_path / "branching.py"
+    source.write_text(
+        "import small_networks\n"
+        "class Branching(small_networks.SmallNetwork):\n"
+        "    def forward(self, images_BCHW):\n"
+        "        logits_BK = super().forward(images_BCHW)\n"
+        "        return logits_BK if logits_BK.detach().sum() < 1e9 else 0 * logits_BK\n"
+        "def student(num_classes):\n"
+        "    return Branching(num_classes=num_classes, width=4, dropout=0.2)\n",
+        encoding="utf-8",
+    )
+    overrides = (f"student.model={source}:student", "run.epochs=5")
+    start(*overrides, "run.acceleration=eager", out=out.with_name("eager"))
+    assert start(*overrides, GRAPHS).summary["status"] == "done"
+    assert_same_outcome(out, out.with_name("eager"))
+    told = [warning["message"] for warning in events(out, "warning")]
+    assert [message.partition(" is not recorded")[0] for message in told] == [
+        "the inversion step",
+        "the student's update",
+    ]
+    assert all(message.endswith("it waits for the device") for message in told)
+    assert tapes[-1].num_recorded == 1  # the teacher's looks

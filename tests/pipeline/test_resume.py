@@ -1,0 +1,324 @@
+"""k steps, save, load and k steps are 2k steps, bit for bit, wherever a run is stopped or killed."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files
+from tiny_runs import make_teacher_file
+
+from stages.accounts import Accounts
+from stages.checkpoint import load_checkpoint
+from stages.errors import ConfigError, FileError
+from stages.run_directory import RunDirectory
+from stages.run_verification import verify
+from stages.trainer import resume
+
+SAFE_POINTS = {
+    "after inversion, in warm-up": {"kind": "stage_finished", "epoch": 1, "stage": "inversion"},
+    "after all of warm-up": {"kind": "stage_finished", "epoch": 1, "stage": "evaluation"},
+    "after inversion": {"kind": "stage_finished", "epoch": 3, "stage": "inversion"},
+    "after the first update": {"kind": "distillation_step", "epoch": 3, "step": 0},
+    "after the second update": {"kind": "distillation_step", "epoch": 3, "step": 1},
+    "after the last update": {"kind": "distillation_step", "epoch": 3, "step": 2},
+    "after distillation": {"kind": "stage_finished", "epoch": 3, "stage": "distillation"},
+    "after evaluation": {"kind": "stage_finished", "epoch": 2, "stage": "evaluation"},
+    "at the very end": {"kind": "stage_finished", "epoch": 4, "stage": "evaluation"},
+}
+
+
+@pytest.mark.parametrize("moment", SAFE_POINTS.values(), ids=SAFE_POINTS.keys())
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(start, go_on, out: Path, undisturbed: Path, moment) -> None:
+    stop = At(action=lambda: ask(out, "stop"), **moment)
+    stopped = start(listeners=[stop])
+    assert stop.has_happened
+    assert (stopped.summary["status"], stopped.error) == ("stopped", None)
+    assert stopped.summary["epochs"] == moment["epoch"] - 1
+    assert RunDirectory(out).status() == "stopped"
+    assert RunDirectory(out).latest_checkpoint() == RunDirectory(out).checkpoint_file(moment["epoch"])
+
+    resumed = go_on()
+    assert (resumed.summary["status"], resumed.summary["epochs"]) == ("done", 4)
+    assert_same_outcome(out, undisturbed)
+    assert all(check.is_sound for check in verify(RunDirectory(out)))
+
+
+@pytest.mark.parametrize("num_views", [0, 2])
+def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, num_views: int) -> None:
+    overrides = ("run.precision=bf16", "run.epochs=3", "evaluation.data=none", "run.eval_every=5")
+    overrides += (f"distillation.views={num_views}",)
+    start(*overrides, out=out.with_name("undisturbed"))
+    listeners = [At(kind, lambda: ask(out, "stop")) for kind in ("stage_finished", "distillation_step")]
+    outcome = start(*overrides, listeners=listeners)
+    num_processes = 1
+    while outcome.summary["status"] == "stopped":
+        outcome = go_on(*[At(kind, lambda: ask(out, "stop")) for kind in ("stage_finished", "distillation_step")])
+        num_processes += 1
+    assert num_processes == 16  # three stages and, but for warm-up, three updates in each of three epochs, and the end
+    assert_same_outcome(out, out.with_name("undisturbed"))
+
+
+KILLS = {
+    "before any checkpoint": {"kind": "stage_finished", "epoch": 2, "stage": "inversion"},
+    "in the first event": {"kind": "run_started"},
+    "in the middle of inversion": {"kind": "inversion_step", "epoch": 3, "step": 0},
+    "in the middle of distillation": {"kind": "distillation_step", "epoch": 4, "step": 1},
+    "right after a checkpoint": {"kind": "checkpoint_saved", "epoch": 2},
+    "right after the last checkpoint": {"kind": "checkpoint_saved", "epoch": 4},
+    "right before the last checkpoint": {"kind": "samples", "epoch": 4},
+    "when all was done": {"kind": "run_finished"},
+}
+
+
+@pytest.mark.parametrize("moment", KILLS.values(), ids=KILLS.keys())
+def test_a_killed_run_goes_on_from_its_last_checkpoint(start, go_on, out: Path, undisturbed: Path, moment) -> None:
+    with pytest.raises(KilledError):
+        start(listeners=[At(action=kill, **moment)])
+    if moment["kind"] == "run_finished":
+        assert RunDirectory(out).status() == "done"
+    else:
+        assert RunDirectory(out).status() == "dead"
+    checkpoint = RunDirectory(out).latest_checkpoint()
+
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, undisturbed)
+    assert all(check.is_sound for check in verify(RunDirectory(out)))
+    told = lines(out)
+    assert_rising(told)
+    resumptions = [event for event in told if event["kind"] == "run_resumed"]
+    assert len(resumptions) == (moment["kind"] != "run_finished")
+    for resumed in resumptions:
+        saved = [
+            event["seq"] for event in told if event["kind"] == "checkpoint_saved" and event["seq"] < resumed["seq"]
+        ]
+        assert resumed["checkpoint_seq"] == (0 if checkpoint is None else saved[-1])
+        assert resumed["checkpoint"] == ("" if checkpoint is None else f"checkpoints/{checkpoint.name}")
+        assert resumed["epoch"] == (0 if checkpoint is None else int(checkpoint.stem[-6:]))
+    # What still holds is what the undisturbed run told.
+    holding = [(event["kind"], event["epoch"]) for event in events(out) if event["kind"] != "run_resumed"]
+    assert holding == [(event["kind"], event["epoch"]) for event in events(undisturbed)]
+
+
+def assert_rising(told: list[dict[str, Any]]) -> None:
+    seqs = [event["seq"] for event in told]
+    assert seqs == sorted(set(seqs))
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+@pytest.mark.parametrize("moment", [{"kind": "run_started"}, {"kind": "checkpoint_saved", "epoch": 2}])
+def test_a_torn_last_line_is_no_event(start, go_on, out: Path, undisturbed: Path, moment, is_whole: bool) -> None:
+    with pytest.raises(KilledError):
+        start(listeners=[At(action=kill, **moment)])
+    next_event = lines(out)[-1] | {"kind": "device", "seq": len(lines(out)), "seconds": {}}
+    text = json.dumps(next_event)
+    with (out / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(text if is_whole else text[:-9])  # nothing but the newline is missing, or more
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, undisturbed)
+    assert all(check.is_sound for check in verify(RunDirectory(out)))
+    if not is_whole:
+        content = (out / "events.jsonl").read_text(encoding="utf-8")
+        (out / "events.jsonl").write_text(content.replace(text[:-9] + "\n", ""), encoding="utf-8")
+    assert_rising(lines(out))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema":1,"kind":"run_st'])
+def test_a_run_that_had_not_said_anything_begins_anew(start, go_on, out: Path, undisturbed: Path, content) -> None:
+    with pytest.raises(KilledError):
+        start(listeners=[At("run_started", kill)])
+    (out / "events.jsonl").write_bytes(content)
+    go_on()
+    assert [event["kind"] for event in lines(out)] == [event["kind"] for event in lines(undisturbed)]
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_killed_while_the_last_files_are_written(
+    start, go_on, out: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Buffer, picture, student, hold-out, checkpoint: the run is not done before they all are."""
+    names: list[str] = []
+
+    def write(path: Path, data: bytes) -> None:
+        if last_epoch.has_happened:
+            names.append(path.name)
+            if len(names) == nth:
+                raise KilledError
+        real_write(path, data)
+
+    last_epoch = At("device", lambda: None, epoch=4)
+    from stages.run_directory import write_atomically as real_write
+
+    for module in ("recorder", "checkpoint", "buffer.file", "models.checkpoints"):
+        monkeypatch.setattr(f"stages.{module}.write_atomically", write)
+    if nth == 6:
+        start(listeners=[last_epoch])
+        assert names[-1] == "epoch-000004.safetensors"
+        assert len(names) == 5, "as many as there are cases to this test"
+        return
+    with pytest.raises(KilledError):
+        start(listeners=[last_epoch])
+    monkeypatch.undo()
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, undisturbed)
+
+
+def test_a_resumed_run_remembers_its_results_and_its_best_student(start, go_on, out: Path) -> None:
+    overrides = ("evaluation.select_best=true", "run.eval_every=1")
+    start(*overrides, out=out.with_name("undisturbed"))
+    start(*overrides, listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=4, stage="distillation")])
+    summary = go_on().summary
+    name = "student-best.safetensors"
+    assert (out / name).read_bytes() == (out.with_name("undisturbed") / name).read_bytes()
+    assert (summary["images_synthesized"], summary["buffer_size"]) == (64, 40)
+    assert summary["teacher"] is not None
+
+
+def test_a_resumed_run_lets_go_of_what_it_loaded(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as large as the buffer."""
+
+    class State(dict):
+        """Unlike a plain dictionary, one that tells when it is gone."""
+
+    states: list[weakref.ref[State]] = []
+
+    def load(path: Path) -> State:
+        state = State(load_checkpoint(path))
+        states.append(weakref.ref(state))
+        return state
+
+    def look() -> None:
+        gc.collect()
+        assert [state() for state in states] == [None]
+
+    start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=2)])
+    monkeypatch.setattr("stages.trainer.load_checkpoint", load)
+    first_stage = At("stage_started", look)
+    assert go_on(first_stage).summary["status"] == "done"
+    assert first_stage.has_happened
+
+
+def look_at_the_clock_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stands still but for looks at it, so equal runs take equal time."""
+    now_s = itertools.count()
+    monkeypatch.setattr("stages.recorder.Accounts", lambda: Accounts(lambda: float(next(now_s))))
+
+
+def test_seconds_go_on_from_the_checkpoint(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was done after the checkpoint is lost, and counts for nothing."""
+    look_at_the_clock_for_a_second(monkeypatch)
+    start(out=out.with_name("undisturbed"))
+    with pytest.raises(KilledError):
+        start(listeners=[At("distillation_step", kill, epoch=4)])
+    assert [event["epoch"] for event in events(out, "device")] == [1, 2, 3], "more than there is at the checkpoint"
+    seconds = go_on().summary["seconds"]
+    saved, *resumed = [event["seconds"] for event in events(out, "device") if event["epoch"] > 1]
+    undisturbed = [event["seconds"] for event in events(out.with_name("undisturbed"), "device") if event["epoch"] > 2]
+    for name in ("inversion", "distillation", "evaluation"):
+        assert saved[name] > 0
+        assert [each[name] for each in resumed] == [each[name] for each in undisturbed]
+    assert saved["total"] < resumed[0]["total"] < resumed[1]["total"] < seconds["total"]
+
+
+def test_images_per_second_after_a_resumption_are_those_of_this_process(
+    start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_at_the_clock_for_a_second(monkeypatch)
+    start(out=out.with_name("undisturbed"))
+    with pytest.raises(KilledError):
+        start(listeners=[At("distillation_step", kill, epoch=3)])
+    go_on()
+    speeds = [
+        [event["images_per_s"] for event in events(path, "device") if event["epoch"] > 2]
+        for path in (out, out.with_name("undisturbed"))
+    ]
+    assert speeds[0] == speeds[1]
+
+
+def test_warnings_are_told_by_every_process(start, go_on, out: Path) -> None:
+    overrides = ("evaluation.data=imagefolder", "evaluation.root=nowhere")
+    with pytest.raises(KilledError):
+        start(*overrides, listeners=[At("inversion_step", kill)])
+    go_on()
+    assert len([event for event in events(out, "warning") if "nowhere" in event["message"]]) == 1
+    assert len([event for event in lines(out) if event["kind"] == "warning"]) == 2
+
+
+def test_a_finished_run_gives_its_summary_at_once(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = start()
+    before = (out / "events.jsonl").read_bytes()
+    monkeypatch.setattr("stages.trainer.plan", None)  # nothing is loaded for it
+    again = go_on()
+    assert again.summary == json.loads(json.dumps(finished.summary))
+    assert again.error is None
+    assert (out / "events.jsonl").read_bytes() == before
+
+
+def test_one_process_at_a_time(start, go_on, out: Path) -> None:
+    refusals: list[str] = []
+
+    def go_on_too() -> None:
+        with pytest.raises(ConfigError, match="is being written by process") as refusal:
+            go_on()
+        refusals.append(refusal.value.message)
+
+    assert start(listeners=[At("inversion_step", go_on_too)]).summary["status"] == "done"
+    assert len(refusals) == 1
+    assert [event["kind"] for event in lines(out)].count("run_resumed") == 0
+
+
+@pytest.fixture
+def stopped(start, out: Path) -> Path:
+    """A run that was stopped in its third epoch."""
+    start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    return out
+
+
+def test_another_teacher_is_refused(make_config, tmp_path: Path, start, out: Path, go_on) -> None:
+    mine = make_teacher_file(tmp_path / "mine.safetensors", seed=0)
+    start(f"teacher.weights={mine}", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    content = mine.read_bytes()
+    make_teacher_file(mine, seed=1)
+    with pytest.raises(FileError, match=r"mine\.safetensors is not the file that this run began with"):
+        go_on()
+    mine.write_bytes(content)
+    assert go_on().summary["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.toml", None, "config.toml"),
+        ("manifest.json", None, "manifest.json is missing or damaged"),
+        ("manifest.json", b"{", "manifest.json is missing or damaged"),
+        ("checkpoints/epoch-000003.safetensors", b"", "is damaged"),
+        ("checkpoints/epoch-000003.safetensors", b"not a checkpoint", "is damaged"),
+    ],
+)
+def test_damaged_files_are_named(stopped: Path, name: str, content: bytes | None, message: str) -> None:
+    path = stopped / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        resume(stopped, device="auto")
+    assert RunDirectory(stopped).status() == "stopped", "it is left as it was"
+
+
+def test_without_its_damaged_checkpoint_a_run_goes_on_from_the_one_before(stopped: Path, undisturbed: Path) -> None:
+    (stopped / "checkpoints/epoch-000003.safetensors").unlink()
+    assert resume(stopped, device="auto").summary["status"] == "done"
+    assert tensor_files(stopped) == tensor_files(undisturbed)
+
+
+def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None:
+    config = stopped / "config.toml"
+    config.write_text(config.read_text().replace("latent_dim = 8", "latent_dim = 9"))
+    with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
+        resume(stopped, device="auto")
+    assert "config.toml" in (refusal.value.hint or "")

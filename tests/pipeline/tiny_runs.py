@@ -1,0 +1,66 @@
+"""The settings of runs that take a moment: 8x8 digits and networks of a few hundred weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import small_networks
+import torch
+
+from stages.config import Config
+from stages.models.checkpoints import save_weights
+from stages.trainer import Outcome
+
+MakeConfig = Callable[..., Config]
+Start = Callable[..., Outcome]
+
+NETWORKS = Path(small_networks.__file__)
+PRESET = f"""
+[run]
+epochs = 4
+warmup_epochs = 1
+threads = 1
+device = "cpu"
+precision = "fp32"
+checkpoint_every = 2
+eval_every = 2
+log_every = 1
+
+[task]
+num_classes = 10
+image_shape = [1, 8, 8]
+mean = [0.5]
+std = [0.5]
+crop_padding = 1
+horizontal_flip = false
+
+[teacher]
+model = "{NETWORKS}:teacher"
+
+[student]
+model = "{NETWORKS}:student"
+
+[inversion]
+steps = 2
+batch_size = 16
+latent_dim = 8
+
+[buffer]
+capacity = 40
+
+[distillation]
+steps = 3
+batch_size = 16
+
+[evaluation]
+data = "digits"
+num_holdout = 8
+"""
+
+
+def make_teacher_file(path: Path, *, seed: int) -> Path:
+    """The weights of a teacher that nobody trained."""
+    torch.manual_seed(seed)
+    save_weights(small_networks.teacher(num_classes=10), path)
+    return path

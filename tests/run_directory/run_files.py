@@ -1,0 +1,54 @@
+"""Runs as a trainer leaves them, written without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stages.events import Event, EventLog, RunFinished, RunStarted
+from stages.run_directory import RunDirectory
+
+STARTED: dict[str, Any] = {
+    "run": "a-run",
+    "command": "run",
+    "preset": "digits",
+    "stages": ["inversion", "distillation", "evaluation"],
+    "epochs": 40,
+    "warmup_epochs": 4,
+    "seed": 0,
+    "device": "cpu",
+    "precision": "fp32",
+    "task": "classification",
+    "num_classes": 10,
+    "class_names": None,
+    "image_shape": [1, 8, 8],
+    "teacher": "resnet20",
+    "student": "resnet20",
+    "capacity": 100,
+    "inversion_steps": 5,
+    "distillation_steps": 4,
+}
+
+
+def started(**changes: Any) -> RunStarted:
+    return RunStarted(**STARTED | changes)
+
+
+def finished(status: str = "done", **results: Any) -> RunFinished:
+    summary = {"run": "a-run", "status": status, "teacher": None, "student": None, "agreement": None, **results}
+    return RunFinished(status=status, message=status, summary=summary)
+
+
+def append_events(run: RunDirectory, events: Iterable[Event], *, next_seq: int = 0, epoch: int = 1) -> None:
+    with run.events_file.open("a", encoding="utf-8") as file:
+        log = EventLog(file, next_seq=next_seq, clock=lambda: 1_700_000_000.0)
+        for event in events:
+            log.emit(event, epoch=epoch)
+
+
+def make_run(path: Path, *events: Event, config: str = "[run]\nseed = 0\n") -> RunDirectory:
+    run = RunDirectory.create(path, "unused")
+    run.config_file.write_text(config)
+    append_events(run, events)
+    return run

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_files import finished, make_run, started
+
+from stages.errors import FileError
+from stages.run_comparison import compare, find_runs, group_of, list_groups
+from stages.run_directory import RunDirectory
+
+
+def seeded(folder: Path, seed: int, top1: float, *, status: str = "done", command: str = "run", alpha: float = 0.6):
+    config = f"[run]\nseed = {seed}\n[distillation]\nalpha = {alpha}\n"
+    name = f"{command}-{alpha}-{seed}-{status}"
+    end = finished(status, student={"top1": top1})
+    return make_run(folder / name, started(seed=seed, command=command), end, config=config)
+
+
+def groups_of(*runs: RunDirectory) -> list[dict[str, Any]]:
+    return compare(runs)["seed_groups"]
+
+
+def test_results_are_side_by_side(tmp_path: Path) -> None:
+    document = compare([seeded(tmp_path, 0, 0.5), seeded(tmp_path, 1, 0.75), make_run(tmp_path / "empty")])
+    assert document["metrics"] == {"student.top1": [0.5, 0.75, None]}
+    assert [run["status"] for run in document["runs"]] == ["done", "done", "dead"]
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_differences_are_the_settings_that_differ(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", config="[run]\nseed = 0\n[x]\nsame = [1, 2]\nlist = [1, 2]\nonly_a = true\n")
+    b = make_run(tmp_path / "b", config="[run]\nseed = 1\n[x]\nsame = [1, 2]\nlist = [1, 3]\n")
+    assert compare([a, b])["differences"] == {
+        "run.seed": [0, 1],
+        "x.list": [[1, 2], [1, 3]],
+        "x.only_a": [True, None],
+    }
+
+
+def test_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> None:
+    runs = [seeded(tmp_path, seed, top1) for seed, top1 in enumerate((0.88, 0.90, 0.95))]
+    (group,) = groups_of(*runs)
+    assert group["seeds"] == [0, 1, 2]
+    # By hand: mean 0.91, squared distances 9e-4 + 1e-4 + 16e-4 = 26e-4, divided by n - 1 = 2.
+    assert group["metrics"]["student.top1"]["mean"] == pytest.approx(0.91)
+    assert group["metrics"]["student.top1"]["std"] == pytest.approx(13e-4**0.5)
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path: Path) -> None:
+    runs = [seeded(tmp_path, seed, 0.5, alpha=alpha) for alpha in (0.0, 0.6) for seed in (0, 1)]
+    groups = groups_of(*runs)
+    assert [group["seeds"] for group in groups] == [[0, 1], [0, 1]]
+    assert groups_of(runs[0], runs[3]) == []
+    assert groups_of(seeded(tmp_path, 5, 0.5), seeded(tmp_path, 6, 0.5, command="invert")) == []
+
+
+def test_runs_that_are_not_done_are_not_averaged(tmp_path: Path) -> None:
+    runs = [seeded(tmp_path, 0, 0.5), seeded(tmp_path, 1, 0.6), seeded(tmp_path, 2, 0.1, status="diverged")]
+    (group,) = groups_of(*runs)
+    assert group["seeds"] == [0, 1]
+    assert group["left_out"] == [str(runs[2].path)]
+    assert groups_of(*runs[1:]) == []  # one is no mean
+
+
+def test_one_seed_twice_is_no_spread(tmp_path: Path) -> None:
+    assert groups_of(seeded(tmp_path / "a", 0, 0.5), seeded(tmp_path / "b", 0, 0.5)) == []
+
+
+def test_run_without_settings(tmp_path: Path) -> None:
+    run = seeded(tmp_path, 0, 0.5)
+    run.config_file.unlink()
+    with pytest.raises(FileError, match="cannot read"):
+        compare([run, seeded(tmp_path, 1, 0.5)])
+
+
+# Groups.
+
+
+def test_a_group_is_a_folder_of_runs_in_the_order_of_their_seeds(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "group" / f"seed-{seed}") for seed in (10, 2, 0)]
+    (tmp_path / "group" / "no run").mkdir()
+    names = ["seed-0", "seed-2", "seed-10"]
+    assert [run.name for run in group_of(str(tmp_path / "group")) or []] == names
+    assert [run.name for run in find_runs("group", root=tmp_path)] == names
+    assert [run.name for run in list_groups(tmp_path)] == names
+    assert group_of(str(runs[0].path)) is None
+    assert [run.path for run in find_runs(str(runs[0].path))] == [runs[0].path]
+
+
+def test_a_folder_without_runs_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert group_of(str(tmp_path / "empty")) is None
+    assert list_groups(tmp_path) == list_groups(tmp_path / "nowhere") == []
+    with pytest.raises(FileError, match="not a run directory"):
+        find_runs(str(tmp_path / "empty"))

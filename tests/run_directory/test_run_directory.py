@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from run_files import append_events, finished, make_run, started
+
+from stages import run_directory
+from stages.errors import ConfigError, FileError, MachineError, StorageError
+from stages.events import ControlAcknowledged, DistillationStep, RunResumed, StageStarted, Warning
+from stages.run_directory import (
+    RunDirectory,
+    lines_newest_first,
+    list_runs,
+    newest_run,
+    resolve_run,
+    write_atomically,
+)
+
+STEP = DistillationStep(step=0, loss=1.0, lr=0.1, agreement=0.5)
+
+HOLD_LOCK = """
+import sys, pathlib
+from stages.run_directory import RunDirectory
+with RunDirectory(pathlib.Path(sys.argv[1])).lock():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def acknowledged(action: str, *, accepted: bool = True) -> ControlAcknowledged:
+    return ControlAcknowledged(id="1", action=action, accepted=accepted, message="")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return make_run(tmp_path / "a-run")
+
+
+# -- making one ----------------------------------------------------------------------------------------------
+
+
+def test_name_is_made_of_preset_time_and_seed(tmp_path: Path) -> None:
+    made = RunDirectory.create(None, "cifar100-wrn", "20260102-030405", seed=7, root=tmp_path / "runs")
+    assert made.path == tmp_path / "runs" / "cifar100-wrn-20260102-030405-7"
+    assert made.checkpoints_dir.is_dir()
+    assert made.samples_dir.is_dir()
+
+
+def test_name_is_numbered_where_taken(tmp_path: Path) -> None:
+    names = [RunDirectory.create(None, "digits", "20260102-030405", root=tmp_path).name for _ in range(3)]
+    assert names == ["digits-20260102-030405", "digits-20260102-030405.2", "digits-20260102-030405.3"]
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a b/c", "..", ""])
+def test_name_stays_within_root(tmp_path: Path, name: str) -> None:
+    assert RunDirectory.create(None, name, "now", root=tmp_path / "runs").path.parent == tmp_path / "runs"
+
+
+def test_out_may_be_new_or_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert RunDirectory.create(tmp_path / "empty", "unused").path == tmp_path / "empty"
+    assert RunDirectory.create(tmp_path / "new" / "deep", "unused").path.is_dir()
+
+
+def test_out_in_use_is_refused_and_left_alone(run: RunDirectory) -> None:
+    before = sorted(run.path.rglob("*"))
+    with pytest.raises(ConfigError, match="not empty") as caught:
+        RunDirectory.create(run.path, "unused")
+    assert "--resume" in str(caught.value.hint)
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ConfigError, match="is a file"):
+        RunDirectory.create(tmp_path / "file", "unused")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_out_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(MachineError, match="cannot make the run directory"):
+        RunDirectory.create(tmp_path / "file" / "run", "unused")
+
+
+# -- the lock ------------------------------------------------------------------------------------------------
+
+
+def test_lock_is_seen_and_freed(run: RunDirectory) -> None:
+    assert not run.is_alive()
+    with run.lock():
+        assert run.is_alive()
+        assert run.lock_owner()["pid"] == os.getpid()
+    assert not run.is_alive()
+
+
+def test_lock_of_another_process_names_it_and_dies_with_it(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_directory, "_LOCK_PATIENCE_S", 0.0)
+    command = [sys.executable, "-c", HOLD_LOCK, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "locked\n"
+        assert run.is_alive()
+        with pytest.raises(ConfigError, match=f"being written by process {owner.pid} on host"), run.lock():
+            pytest.fail("two processes write one run")
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert not run.is_alive()
+    with run.lock():
+        assert run.is_alive()
+
+
+def test_lock_waits_out_a_look_at_it(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks whether the run is alive holds the lock for a moment; that must not refuse its owner."""
+    import fcntl
+
+    run.lock_file.touch()
+    looking = run.lock_file.open()
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(run_directory.time, "sleep", lambda _seconds: looking.close())
+    with run.lock():
+        assert run.is_alive()
+
+
+# -- status --------------------------------------------------------------------------------------------------
+
+
+def test_status_without_a_process(run: RunDirectory) -> None:
+    assert run.status() == "dead"
+    append_events(run, [started()])
+    assert run.status() == "dead"
+
+
+def test_status_with_a_process(run: RunDirectory) -> None:
+    with run.lock():
+        assert run.status() == "starting"
+        append_events(run, [started(), StageStarted(stage="inversion")])
+        assert run.status() == "running"
+
+
+@pytest.mark.parametrize("status", ["done", "stopped", "failed", "diverged"])
+def test_status_after_the_end(run: RunDirectory, status: str) -> None:
+    append_events(run, [started(), finished(status)])
+    assert run.status() == status
+    with run.lock():  # the last event counts also while the process is still leaving
+        assert run.status() == status
+
+
+def test_status_of_a_resumed_run(run: RunDirectory) -> None:
+    append_events(run, [started(), finished("stopped")])
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=0)], next_seq=2)
+    assert run.status() == "dead"
+    with run.lock():
+        assert run.status() == "running"
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([acknowledged("pause")], "paused"),
+        ([acknowledged("pause"), acknowledged("resume")], "running"),
+        ([acknowledged("pause"), acknowledged("checkpoint")], "paused"),
+        ([acknowledged("pause", accepted=False)], "running"),
+        ([acknowledged("pause"), acknowledged("resume", accepted=False)], "paused"),
+        ([acknowledged("pause"), RunResumed(checkpoint="c", checkpoint_seq=9)], "running"),
+        ([acknowledged("pause"), Warning(message="control_acknowledged")], "paused"),
+    ],
+)
+def test_status_follows_the_last_answer(run: RunDirectory, answers: list, expected: str) -> None:
+    run.control_file.write_text('{"id": "1", "action": "pause"}\n')
+    append_events(run, [started(), STEP, *answers])
+    with run.lock():
+        assert run.status() == expected
+
+
+def test_status_survives_what_is_no_event(run: RunDirectory) -> None:
+    append_events(run, [started(), finished()])
+    with run.events_file.open("ab") as file:
+        file.write(b"not json\n[1]\n{}\n\xff\xfe\n" + b"[" * 100_000 + b'\n{"kind": 3, "seq": 1}\n{"kind": "run_')
+    assert run.status() == "done"
+
+
+def test_status_survives_a_newer_writer(run: RunDirectory) -> None:
+    with run.events_file.open("a") as file:
+        file.write('{"schema": 99, "kind": "hologram", "seq": 0, "future": true}\n')
+    with run.lock():
+        assert run.status() == "running"
+    with run.events_file.open("a") as file:
+        file.write('{"schema": 99, "kind": "run_finished", "seq": 1, "status": "ascended"}\n')
+    assert run.status() == "dead"
+
+
+def test_status_of_a_directory_that_vanished(tmp_path: Path) -> None:
+    assert RunDirectory(tmp_path / "gone").status() == "dead"
+
+
+def test_status_reads_only_the_end_of_a_long_file(run: RunDirectory) -> None:
+    with run.events_file.open("wb") as file:
+        file.truncate(1 << 40)  # a tebibyte of nothing, which nobody can read through
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n")
+    append_events(run, [finished()], next_seq=10)
+    assert run.status() == "done"
+    assert run.summary() is not None
+
+
+# -- events --------------------------------------------------------------------------------------------------
+
+
+def test_lines_newest_first_are_all_lines_reversed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_directory, "_BLOCK_BYTES", 7)
+    path = tmp_path / "lines"
+    rng = random.Random(0)
+    for _ in range(300):
+        data = bytes(rng.choice(b"ab\n") for _ in range(rng.randrange(40)))
+        path.write_bytes(data)
+        assert list(lines_newest_first(path)) == data.split(b"\n")[:-1][::-1], data
+
+
+def test_superseded_events_are_left_out(run: RunDirectory) -> None:
+    append_events(run, [started(), STEP, Warning(message="kept"), Warning(message="superseded")])
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=2), Warning(message="new")], next_seq=4)
+    assert [event["message"] for event in run.events_newest_first(Warning.kind)] == ["new", "kept"]
+    assert [event["seq"] for event in run.events_newest_first()] == [5, 4, 2, 1, 0]
+
+
+def test_summary_is_that_of_the_end(run: RunDirectory) -> None:
+    assert run.summary() is None
+    append_events(run, [started(), finished(agreement=0.75)])
+    summary = run.summary()
+    assert summary is not None
+    assert summary["agreement"] == 0.75
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=0)], next_seq=2)
+    assert run.summary() is None
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_pruned_by_epoch(run: RunDirectory) -> None:
+    assert run.latest_checkpoint() is None
+    for epoch in (9, 10, 200_000_000, 100):
+        run.checkpoint_file(epoch).touch()
+    (run.checkpoints_dir / ".epoch-000300.safetensors.1.tmp").touch()
+    (run.checkpoints_dir / "epoch-mine.safetensors").touch()
+    assert run.latest_checkpoint() == run.checkpoint_file(200_000_000)
+    run.prune_checkpoints()
+    left = sorted(path.name for path in run.checkpoints_dir.iterdir())
+    assert left == ["epoch-000100.safetensors", "epoch-200000000.safetensors", "epoch-mine.safetensors"]
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(run: RunDirectory) -> None:
+    left_over = [run.path / f".{file.name}.77.tmp" for file in (run.buffer_file, run.student_file, run.holdout_file)]
+    others = [run.path / "mine.tmp", run.path / ".mine.77.tmp", run.buffer_file]
+    for path in (*left_over, *others):
+        path.write_bytes(b"half")
+    run.prune_checkpoints()
+    assert not any(path.exists() for path in left_over)
+    assert all(path.exists() for path in others)
+
+
+def test_write_atomically_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space left"), (errno.EIO, "cannot write")]
+)
+def test_write_atomically_keeps_the_old_file_where_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=message):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomically_takes_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, (piece for piece in (b"a", memoryview(b"bcd"), b"")))
+    assert path.read_bytes() == b"abcd"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_piece_that_cannot_be_made_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def pieces() -> Iterator[bytes]:
+        yield b"half"
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, pieces())
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomically_without_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot write"):
+        write_atomically(tmp_path / "gone" / "file", b"")
+
+
+# -- finding one ---------------------------------------------------------------------------------------------
+
+
+def test_newest_run_is_the_one_taken_up_last(tmp_path: Path) -> None:
+    for name, since_s in (("a", 30.0), ("b", 50.0), ("c", 40.0)):
+        run = make_run(tmp_path / name)
+        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
+    (tmp_path / "no-run").mkdir()
+    (tmp_path / "file").touch()
+    assert [run.name for run in list_runs(tmp_path)] == ["b", "c", "a"]
+    newest = newest_run(tmp_path)
+    assert newest is not None
+    assert newest.name == "b"
+    assert newest_run(tmp_path / "gone") is None
+
+
+def test_resolve_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs" / "digits-1")
+    for text in (str(run.path), "digits-1", None):
+        assert resolve_run(text, tmp_path / "runs").path == run.path
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("digits-2", "there is no run `digits-2`", "did you mean `digits-1`"),
+        ("{root}", "is not a run directory", "runs ls"),
+        ("{root}/digits-1/config.toml", "is a file", "runs ls"),
+    ],
+)
+def test_resolve_run_refuses(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    make_run(tmp_path / "digits-1")
+    with pytest.raises(FileError, match=message) as caught:
+        resolve_run(text.format(root=tmp_path), tmp_path)
+    assert hint in str(caught.value.hint)
+
+
+def test_resolve_run_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="there is no run in the folder"):
+        resolve_run(None, tmp_path)

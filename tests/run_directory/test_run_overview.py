@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_files import append_events, finished, make_run, started
+
+from stages.errors import FileError
+from stages.events import Device, Evaluation, RunResumed, Warning
+from stages.run_overview import details, flat, metrics, overview, settings
+
+SECONDS = {"inversion": 1.0, "distillation": 2.0, "total": 3.5}
+
+
+def evaluation(top1: float) -> Evaluation:
+    return Evaluation(real={"student": {"top1": top1}, "teacher": None}, synthetic={"agreement": 0.5})
+
+
+def device(total: float) -> Device:
+    seconds = {**SECONDS, "total": total}
+    return Device(device="cpu", seconds=seconds, utilisation=None, mem_mib=None, images_per_s=None)
+
+
+def test_finished_run_shows_its_summary(tmp_path: Path) -> None:
+    end = finished(student={"top1": 0.9}, teacher={"top1": 0.95}, agreement=0.8, seconds=SECONDS, device="cpu")
+    document = overview(make_run(tmp_path / "a", started(seed=3), evaluation(0.1), end))
+    assert document["status"] == "done"
+    assert (document["preset"], document["seed"], document["epochs"], document["epoch"]) == ("digits", 3, 40, 1)
+    assert document["student"] == {"top1": 0.9}
+    assert document["seconds"] == SECONDS
+    assert document["started_s"] == 1_700_000_000.0
+
+
+def test_unfinished_run_shows_its_newest_results(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", started(), evaluation(0.1), device(1.0), evaluation(0.2), device(2.0))
+    document = overview(run)
+    assert document["status"] == "dead"
+    assert document["student"] == {"top1": 0.2}
+    assert document["teacher"] is None
+    assert document["agreement"] == 0.5
+    assert document["seconds"]["total"] == 2.0
+
+
+def test_superseded_results_do_not_count(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", started(), evaluation(0.1), evaluation(0.2))
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1)], next_seq=3)
+    assert overview(run)["student"] == {"top1": 0.1}
+
+
+@pytest.mark.parametrize("content", ["", "garbage\n", '{"kind": "evaluation", "seq": 0, "real": 3, "synthetic": []}\n'])
+def test_run_that_says_nothing(tmp_path: Path, content: str) -> None:
+    run = make_run(tmp_path / "a")
+    run.events_file.write_text(content)
+    document = overview(run)
+    assert document["status"] == "dead"
+    assert document["student"] is document["epochs"] is None
+
+
+def test_details(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", started(), Warning(message="first"), Warning(message="second"), finished("diverged"))
+    run.manifest_file.write_text('{"seed": 0}')
+    document = details(run)
+    assert document["message"] == "diverged"
+    assert document["warnings"] == ["first", "second"]
+    assert document["config"] == {"run": {"seed": 0}}
+    assert document["manifest"] == {"seed": 0}
+    assert document["files"]["config.toml"] == run.config_file.stat().st_size
+    assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"[run\n", "is damaged"), (b"\xff\xfe", "is damaged"), (None, "cannot read")]
+)
+def test_settings_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
+    run = make_run(tmp_path / "a")
+    if content is None:
+        run.config_file.unlink()
+    else:
+        run.config_file.write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        settings(run)
+
+
+def test_flat() -> None:
+    assert flat({"a": {"b": {"c": 1}, "d": [2]}, "e": None}) == {"a.b.c": 1, "a.d": [2], "e": None}
+
+
+def test_metrics_are_finite_numbers(tmp_path: Path) -> None:
+    document = overview(
+        make_run(tmp_path / "a", finished(student={"top1": 0.5, "loss": None, "note": "x"}, seconds=SECONDS))
+    )
+    assert metrics(document) == {
+        "student.top1": 0.5,
+        "seconds.inversion": 1.0,
+        "seconds.distillation": 2.0,
+        "seconds.total": 3.5,
+    }

@@ -1,0 +1,122 @@
+"""Event files and what else needs no network; damage to the files of a real run is in tests/cli/test_runs.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from run_files import append_events, finished, make_run, started
+
+from stages.events import RunResumed, Warning
+from stages.run_directory import RunDirectory
+from stages.run_verification import Check, verify
+
+WARNING = Warning(message="a line")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return make_run(tmp_path / "a-run", started(), WARNING, WARNING)
+
+
+def look_at(run: RunDirectory, file: str) -> Check:
+    (check,) = [check for check in verify(run) if check.file == file]
+    return check
+
+
+def append(run: RunDirectory, data: bytes) -> None:
+    with run.events_file.open("ab") as file:
+        file.write(data)
+
+
+def test_events_of_a_run(run: RunDirectory) -> None:
+    assert look_at(run, "events.jsonl") == Check("events.jsonl", True, "3 events")
+
+
+def test_torn_last_line_is_no_damage(run: RunDirectory) -> None:
+    append(run, b'{"kind": "warn')
+    assert look_at(run, "events.jsonl") == Check("events.jsonl", True, "3 events, and a torn last line")
+
+
+def test_torn_line_of_a_killed_process_is_no_damage(run: RunDirectory) -> None:
+    append(run, b'{"kind": "warn\n')
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1), WARNING], next_seq=3)
+    assert look_at(run, "events.jsonl") == Check("events.jsonl", True, "5 events")
+
+
+def test_resumption_may_leave_a_gap(run: RunDirectory) -> None:
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1), WARNING], next_seq=7)
+    assert look_at(run, "events.jsonl").is_sound
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b"garbage\n{}\n", "line 4 is not an event"),
+        (b'garbage\n{"kind": "warning", "seq": 3}\n', "line 4 is not an event"),
+        (b'{"kind": "warning", "seq": 4}\n', "line 4 has seq 4, expected 3"),
+        (b'{"kind": "warning", "seq": 2}\n', "line 4 has seq 2, expected 3"),
+        (b'{"kind": "run_resumed", "seq": 2, "checkpoint_seq": 1}\n', "line 4 has seq 2, expected 3"),
+        (b'{"kind": "warning"}\n{"kind": "warning", "seq": 3}\n', "line 4 is not an event"),
+    ],
+)
+def test_damaged_events(run: RunDirectory, lines: bytes, message: str) -> None:
+    append(run, lines)
+    assert look_at(run, "events.jsonl") == Check("events.jsonl", False, message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it holds no events"),
+        (b"garbage", "it holds no events"),
+        (b'{"kind": "warning", "seq": 0}\n', "the first event is warning, not run_started"),
+        (None, "missing"),
+    ],
+)
+def test_events_without_a_beginning(run: RunDirectory, content: bytes | None, message: str) -> None:
+    run.events_file.unlink()
+    if content is not None:
+        run.events_file.write_bytes(content)
+    assert look_at(run, "events.jsonl") == Check("events.jsonl", False, message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("not json", "not JSON"), ("[]", "not a JSON object"), (None, "missing")]
+)
+def test_damaged_manifest(run: RunDirectory, content: str | None, message: str) -> None:
+    if content is not None:
+        run.manifest_file.write_text(content)
+    check = look_at(run, "manifest.json")
+    assert not check.is_sound
+    assert message in check.message
+
+
+def test_missing_files_count_once_the_run_is_over(run: RunDirectory) -> None:
+    assert [check.file for check in verify(run)] == ["config.toml", "manifest.json", "events.jsonl", "checkpoints"]
+    assert look_at(run, "checkpoints") == Check("checkpoints", True, "none yet")
+    append_events(run, [finished()], next_seq=3)
+    for name in ("buffer.safetensors", "student.safetensors", "checkpoints"):
+        assert not look_at(run, name).is_sound, name
+
+
+def test_invert_leaves_no_student(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", started(command="invert"), finished())
+    assert "student.safetensors" not in [check.file for check in verify(run)]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"fc.weight": np.array([1.0, np.nan], np.float32)}, "`fc.weight` holds values that are not finite"),
+        ({"fc.weight": np.array([np.inf], np.float16)}, "not finite"),
+        ({}, "holds no tensors"),
+    ],
+)
+def test_student_without_sound_weights(run: RunDirectory, tensors: dict, message: str) -> None:
+    run.student_file.write_bytes(safetensors.numpy.save(tensors))
+    check = look_at(run, "student.safetensors")
+    assert not check.is_sound
+    assert message in check.message

@@ -1,0 +1,104 @@
+"""A teacher that is ready to teach, and each way in which one is not."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from stages.config import Config
+from stages.errors import ConfigError, FileError
+from stages.models.build import build_model
+from stages.models.checkpoints import save_weights
+from stages.teachers.load import load_teacher
+
+MakeConfig = Callable[..., Config]
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def weights(make_config: MakeConfig, tmp_path: Path) -> Path:
+    """A file with weights, and statistics, of the preset's teacher."""
+    path = tmp_path / "teacher.safetensors"
+    save_weights(fresh_model(make_config()), path)
+    return path
+
+
+def fresh_model(config: Config) -> nn.Module:
+    torch.manual_seed(0)
+    model = build_model(config.teacher.model, task=config.task, where="teacher.model")
+    model(torch.randn(16, *config.task.image_shape))  # statistics other than the initial ones
+    return model
+
+
+def test_loaded_teacher_is_the_saved_one_and_frozen(make_config: MakeConfig, weights: Path) -> None:
+    config = make_config(f"teacher.weights={weights}")
+    teacher = load_teacher(config, CPU)
+    assert not any(module.training for module in teacher.model.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
+    images = torch.randn(5, 1, 8, 8)
+    assert torch.equal(teacher.model(images), fresh_model(config).eval()(images))
+    assert teacher.path == weights
+    assert teacher.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert teacher.warnings == ()
+
+
+def test_wrong_number_of_classes(make_config: MakeConfig, weights: Path) -> None:
+    config = make_config(f"teacher.weights={weights}", "task.num_classes=7")
+    with pytest.raises(ConfigError, match=r"10 classes.* 7"):
+        load_teacher(config, CPU)
+
+
+def test_weights_of_another_model(make_config: MakeConfig, weights: Path) -> None:
+    config = make_config(f"teacher.weights={weights}", "teacher.model=wrn16_1")
+    with pytest.raises(FileError, match="another network"):
+        load_teacher(config, CPU)
+
+
+def test_truncated_weights(make_config: MakeConfig, weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(FileError, match=r"teacher\.safetensors"):
+        load_teacher(make_config(f"teacher.weights={weights}"), CPU)
+
+
+def test_teacher_that_answers_nan(make_config: MakeConfig, tmp_path: Path) -> None:
+    model = fresh_model(make_config())
+    model.get_buffer("bn1.running_var").fill_(-1.0)
+    save_weights(model, tmp_path / "bad.safetensors")
+    with pytest.raises(FileError, match=r"bad\.safetensors answers NaN"):
+        load_teacher(make_config(f"teacher.weights={tmp_path / 'bad.safetensors'}"), CPU)
+
+
+FACTORY = """
+from torch import nn
+
+def plain(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+def stateless(num_classes):
+    return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(64, num_classes))
+
+def normed(num_classes):
+    return nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, num_classes))
+"""
+
+
+@pytest.mark.parametrize(("factory", "warns"), [("plain", True), ("stateless", True), ("normed", False)])
+def test_warns_where_there_are_no_statistics(
+    make_config: MakeConfig, tmp_path: Path, factory: str, warns: bool
+) -> None:
+    path = tmp_path / "nets.py"
+    path.write_text(FACTORY)
+    config = make_config(f"teacher.model={path}:{factory}", f"teacher.weights={tmp_path / 'w.safetensors'}")
+    save_weights(
+        build_model(config.teacher.model, task=config.task, where="teacher.model"),
+        tmp_path / "w.safetensors",
+    )
+    warnings = load_teacher(config, CPU).warnings
+    assert bool(warnings) == warns
+    if warns:
+        assert "no batch-norm" in warnings[0]
+        assert "inversion.bn_weight" in warnings[0]

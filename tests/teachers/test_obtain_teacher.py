@@ -1,0 +1,108 @@
+"""`--train-teacher`: trained where it is missing, kept, and told as it goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import presets
+from stages.errors import ConfigError, FileError, MachineError
+from stages.teachers import obtain, train
+from stages.teachers.obtain import ensure_teacher
+from stages.teachers.resolve import teacher_file
+from stages.trainer import Launch, plan
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shipped teachers, a cache of its own, and training that is over after two epochs."""
+    monkeypatch.setattr(presets, "teachers_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    real_train = train.train_teacher
+    monkeypatch.setattr(obtain, "train_teacher", lambda config, **options: real_train(config, epochs=2, **options))
+
+
+@pytest.fixture
+def told() -> list[tuple[int, int]]:
+    return []
+
+
+def progress_into(told: list[tuple[int, int]]):
+    def progress(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
+        assert loss > 0
+        assert 0 <= accuracy <= 1
+        told.append((epoch, epochs))
+
+    return progress
+
+
+def test_a_missing_teacher_is_trained_once_and_then_found(make_config, told) -> None:
+    config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
+    with pytest.raises(FileError):
+        teacher_file(config)
+    ensure_teacher(config, CPU, progress_into(told))
+    assert told == [(1, 2), (2, 2)]
+    content = teacher_file(config).read_bytes()
+    ensure_teacher(config, CPU, progress_into(told))
+    assert len(told) == 2
+    assert teacher_file(config).read_bytes() == content
+
+
+def test_a_plan_trains_it_if_asked_to(make_config, told) -> None:
+    config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
+    launch = Launch(command="run", preset_name="small", train_teacher=True)
+    planned = plan(config, launch, training_progress=progress_into(told))
+    assert planned.teacher.path == teacher_file(config)
+    assert len(told) == 2
+
+
+def test_a_plan_checks_what_it_can_before(make_config, told, tmp_path: Path) -> None:
+    """Nobody waits for 200 epochs to hear of a typing error."""
+    settings = ["teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1"]
+    launch = Launch(command="run", preset_name="small", train_teacher=True)
+    with pytest.raises(FileError, match=r"nowhere\.py"):
+        plan(make_config(*settings, "student.model=nowhere.py:net"), launch, training_progress=progress_into(told))
+    buffer = tmp_path / "buffer.safetensors"
+    distill = Launch(command="distill", preset_name="small", train_teacher=True, buffer=buffer)
+    with pytest.raises(FileError, match=r"buffer\.safetensors"):
+        plan(make_config(*settings), distill, training_progress=progress_into(told))
+    assert told == []
+
+
+def test_a_teacher_that_is_there_needs_no_data(make_config, told, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.safetensors"
+    mine.touch()
+    ensure_teacher(make_config(f"teacher.weights={mine}"), CPU, progress_into(told))
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["teacher.weights=mine.pt"], ConfigError, "mine.pt is missing, and a trained one would not go there"),
+        (["teacher.trained_on=digits"], ConfigError, "needs real, labelled data"),
+        (["evaluation.data=digits"], ConfigError, "does not say which data its teacher learns"),
+        (
+            ["teacher.trained_on=x", "evaluation.data=imagefolder", "evaluation.root=nowhere"],
+            FileError,
+            "nowhere",
+        ),
+    ],
+)
+def test_what_cannot_be_trained(make_config, told, overrides: list[str], error, message: str) -> None:
+    with pytest.raises(error, match=message) as refusal:
+        ensure_teacher(make_config(*overrides), CPU, progress_into(told))
+    assert refusal.value.hint
+    assert told == []
+
+
+def test_a_place_that_cannot_be_made_is_told_before_training(make_config, told, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the cache would be")
+    config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
+    with pytest.raises(MachineError, match="cannot make the folder"):
+        ensure_teacher(config, CPU, progress_into(told))
+    assert told == []

@@ -1,0 +1,125 @@
+"""Training a teacher on the shipped digits, in seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.config import Config
+from stages.data.dataset import LabelledImages, load_data
+from stages.errors import DivergedError, FileError
+from stages.teachers import train as train_module
+from stages.teachers.load import load_teacher
+from stages.teachers.train import learning_rate_factor, train_teacher
+
+MakeConfig = Callable[..., Config]
+
+CPU = torch.device("cpu")
+
+
+def train(config: Any, out: Path, *, epochs: int = 3, seed: int = 0, **others: Any) -> Any:
+    return train_teacher(config, data="digits", root=None, out=out, device=CPU, seed=seed, epochs=epochs, **others)
+
+
+def test_learns_digits_and_loads_again(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config("teacher.model=wrn16_1")
+    progress: list[tuple[int, int, float, float]] = []
+    trained = train(
+        config,
+        tmp_path / "new" / "teacher.safetensors",
+        epochs=6,
+        test_split="test",
+        progress=lambda *values: progress.append(values),
+    )
+    assert trained.metrics["num_samples"] == 364
+    assert trained.metrics["top1"] > 0.9
+    assert [(epoch, epochs) for epoch, epochs, _, _ in progress] == [(epoch, 6) for epoch in range(1, 7)]
+    assert progress[-1][2] < progress[0][2] / 3
+    assert progress[-1][3] > 0.9
+
+    teacher = load_teacher(make_config("teacher.model=wrn16_1", f"teacher.weights={trained.path}"), CPU)
+    test = load_data("digits", root=None, split="test", task=config.task)
+    with torch.no_grad():
+        logits = teacher.model((test.images_NCHW.float() / 255 - 0.5) / 0.5)
+    assert (logits.argmax(1) == test.labels_N).double().mean() == pytest.approx(trained.metrics["top1"])
+
+
+def test_equal_seeds_give_equal_files_whatever_was_drawn_before(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config()
+    first = train(config, tmp_path / "1.safetensors", epochs=1).path.read_bytes()
+    torch.rand(7)
+    state = torch.get_rng_state()
+    second = train(config, tmp_path / "2.safetensors", epochs=1, test_split="test").path.read_bytes()
+    assert torch.equal(torch.get_rng_state(), state)
+    other = train(config, tmp_path / "3.safetensors", epochs=1, seed=1).path.read_bytes()
+    assert first == second
+    assert first != other
+
+
+def test_bf16_trains_too(make_config: MakeConfig, tmp_path: Path) -> None:
+    losses: list[float] = []
+    config = make_config("run.precision=bf16")
+    trained = train(
+        config,
+        tmp_path / "t.safetensors",
+        epochs=4,
+        progress=lambda _, __, loss, ___: losses.append(loss),
+    )
+    assert losses[-1] < 0.75 * losses[0]
+    teacher = load_teacher(make_config(f"teacher.weights={trained.path}"), CPU)
+    assert {parameter.dtype for parameter in teacher.model.parameters()} == {torch.float32}
+
+
+def test_few_images_make_a_smaller_batch(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = LabelledImages(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5), None, "few", "train")
+    monkeypatch.setattr(train_module, "load_data", lambda *_, **__: few)
+    seen: list[float] = []
+    train(
+        make_config(),
+        tmp_path / "t.safetensors",
+        epochs=2,
+        progress=lambda _, __, loss, ___: seen.append(loss),
+    )
+    assert len(seen) == 2
+
+
+def test_the_images_learned_are_no_test(make_config: MakeConfig, tmp_path: Path) -> None:
+    """A folder without splits gives the same images for either name."""
+    trained = train(make_config(), tmp_path / "t.safetensors", epochs=1, split="test", test_split="test")
+    assert trained.metrics is None
+
+
+def test_divergence_is_told_and_nothing_written(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "LEARNING_RATE", 1e30)
+    with pytest.raises(DivergedError, match="diverged in epoch 1"):
+        train(make_config(), tmp_path / "t.safetensors")
+    assert not (tmp_path / "t.safetensors").exists()
+
+
+def test_data_that_does_not_fit(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="classes"):
+        train(make_config("task.num_classes=12"), tmp_path / "t.safetensors")
+
+
+def test_learning_rate_rises_then_follows_the_cosine() -> None:
+    """Against torch's own cosine, after a warm-up of 5 % of 200 steps."""
+    factors = [learning_rate_factor(step, 200, 10) for step in range(200)]
+    assert factors[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=190)
+    for factor in factors[10:]:
+        assert factor == pytest.approx(cosine.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        cosine.step()
+
+
+def test_warm_up_is_five_epochs_at_most() -> None:
+    factors = [learning_rate_factor(step, 10_000, 10) for step in range(10_000)]
+    assert factors.index(max(factors)) == 50

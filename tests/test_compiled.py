@@ -1,0 +1,101 @@
+"""Functions that torch's compiler translates: when, what it costs, and what happens where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from stages.compiled import Compiled
+from stages.distillation.stage import Distillation
+from stages.inversion.stage import Inversion
+
+
+class Watched:
+    """Doubles its argument, a run that wants it compiled or not, and a compiler that notes what it is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, acceleration: str, *, error: Exception | None = None) -> None:
+        self.calls: list[str] = []
+        self.accounts: list[str] = []
+        self.events: list[Any] = []
+        self.error = error
+        self.is_running = False
+        config = SimpleNamespace(run=SimpleNamespace(acceleration=acceleration))
+        run = SimpleNamespace(config=config, emit=self.events.append, charged_to=self.charged_to)
+        monkeypatch.setattr(torch, "compile", self.compile)
+        self.function = Compiled(run, "the test's function", self.double)
+
+    @contextmanager
+    def charged_to(self, account: str) -> Iterator[None]:
+        self.accounts.append(account)
+        yield
+
+    def double(self, value: int) -> int:
+        self.calls.append("plain")
+        return 2 * value
+
+    def compile(self, function: Any, **settings: Any) -> Any:
+        assert function == self.double
+        assert settings == {"fullgraph": True, "dynamic": False}
+
+        def compiled(value: int) -> int:
+            is_first = "compiled" not in self.calls
+            assert torch._functorch.config.force_non_lazy_backward_lowering == is_first
+            self.calls.append("compiled")
+            if self.error is not None:
+                raise self.error
+            return 2 * value
+
+        return compiled
+
+
+def test_it_is_compiled_once_at_its_second_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, "compile")
+    assert [watched.function(value) for value in range(4)] == [0, 2, 4, 6]
+    assert watched.calls == ["plain", "compiled", "compiled", "compiled"]
+    assert watched.accounts == ["setup"]
+    assert watched.events == []
+
+
+@pytest.mark.parametrize("acceleration", ["eager", "graphs"])
+def test_without_being_asked_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch, acceleration: str) -> None:
+    watched = Watched(monkeypatch, acceleration)
+    assert [watched.function(value) for value in range(3)] == [0, 2, 4]
+    assert watched.calls == ["plain"] * 3
+    assert watched.accounts == []
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_where_it_fails_the_function_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    watched = Watched(monkeypatch, "compile")
+    for value in range(call):
+        watched.function(value)
+    watched.error = RuntimeError("g++ is missing\nsomewhere")
+    assert [watched.function(value) for value in (3, 4)] == [6, 8]
+    assert watched.calls == ["plain", *["compiled"] * call, "plain", "plain"]
+    (warning,) = watched.events
+    assert warning.message == "the test's function is not compiled and runs as it is: RuntimeError: g++ is missing"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_training_is_the_same_up_to_rounding(make_run, fill) -> None:
+    """Every network is translated, the teacher together with the watch on its batch-norm layers."""
+    told = []
+    for acceleration in ("eager", "compile"):
+        # Small rates: Adam turns the sign of a gradient that is only rounding noise into a whole step.
+        rates = {"lr_generator": 1e-4, "lr_latent": 1e-3, "lr_meta": 1e-4}
+        run = make_run(run={"acceleration": acceleration}, distillation={"lr": 0.01}, inversion=rates)
+        for stage in (Inversion(run.config.inversion), Distillation(run.config.distillation)):
+            fill(run, 40)
+            stage.setup(run)
+            for run.epoch in (1, 4, 5):  # without and with the adversary
+                stage.run_epoch(run)
+        told.append(run.events)
+    assert [event.kind for event in told[1]] == [event.kind for event in told[0]]  # and no warning
+    for plain, compiled in zip(*told, strict=True):
+        assert vars(compiled) == pytest.approx(vars(plain), rel=1e-2, abs=1e-3)

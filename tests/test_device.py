@@ -1,0 +1,200 @@
+"""What a run learns of its machine; a CUDA device is played where there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.torch_version import TorchVersion
+
+from stages import device as machine
+from stages.device import (
+    has_fast_bf16,
+    num_usable_cpus,
+    out_of_memory_is_told,
+    prepare_device,
+    resident_memory_mib,
+    resolve_acceleration,
+    resolve_device,
+    resolve_precision,
+    utilisation,
+)
+from stages.errors import MachineError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), [("auto", "cuda:0"), ("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")]
+)
+def test_devices_by_name(two_gpus: None, name: str, device: str) -> None:
+    assert resolve_device(name) == torch.device(device)
+
+
+def test_a_gpu_too_many(two_gpus: None) -> None:
+    with pytest.raises(MachineError, match="no such device: `cuda:2`, this machine has 2") as refusal:
+        resolve_device("cuda:2")
+    assert refusal.value.hint == "use cuda:0 to cuda:1"
+
+
+def test_without_a_gpu(no_gpu: None) -> None:
+    assert resolve_device("auto") == CPU
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(MachineError, match=f"no such device: `{name}`, this machine has no usable CUDA device"):
+            resolve_device(name)
+
+
+@pytest.mark.parametrize(("capability", "is_fast"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bf16_of_a_gpu_follows_its_generation(monkeypatch: pytest.MonkeyPatch, capability, is_fast: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert has_fast_bf16(CUDA) is is_fast
+    assert resolve_precision("auto", CUDA) == ("bf16" if is_fast else "fp32")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "avx512_bf16", "amx", "is_fast"),
+    [
+        ("DEFAULT", True, True, False),
+        ("AVX2", True, True, False),
+        ("AVX512", False, False, False),
+        ("AVX512", True, False, True),
+        ("AVX512", False, True, True),
+        ("AMX", False, True, True),
+    ],
+)
+def test_bf16_of_a_cpu_follows_its_instructions(
+    monkeypatch: pytest.MonkeyPatch, instructions: str, avx512_bf16: bool, amx: bool, is_fast: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert has_fast_bf16(CPU) is is_fast
+
+
+def test_this_cpu_can_be_asked() -> None:
+    assert has_fast_bf16(CPU) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "version", "resolved"),
+    [
+        ("auto", CPU, "2.15.0", "eager"),
+        ("auto", CUDA, "2.15.0", "graphs"),
+        ("auto", CUDA, "2.9.1", "eager"),
+        ("graphs", CUDA, "2.13.0+cu130", "graphs"),
+        ("graphs", CUDA, "2.12.1", "eager"),
+        ("graphs", CPU, "2.15.0", "eager"),
+        ("eager", CUDA, "2.15.0", "eager"),
+        ("compile", CPU, "2.15.0", "compile"),
+        ("compile", CUDA, "2.9.1", "compile"),
+    ],
+)
+def test_graphs_are_for_devices_that_have_them(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, device: torch.device, version: str, resolved: str
+) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    assert resolve_acceleration(wanted, device) == resolved
+
+
+def test_a_cuda_device_is_prepared_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    switches = [
+        (torch.backends.cudnn, "benchmark", True),
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends.cuda.matmul, "allow_tf32", False),
+    ]
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    try:
+        for owner, name, value in switches:
+            setattr(owner, name, not value)
+        prepare_device(CPU)
+        assert [getattr(owner, name) for owner, name, _ in switches] == [not value for *_, value in switches]
+        prepare_device(CUDA)
+        assert [getattr(owner, name) for owner, name, _ in switches] == [value for *_, value in switches]
+        assert chosen == [CUDA]
+    finally:
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_precision_that_is_named_stays(precision: str) -> None:
+    assert resolve_precision(precision, CPU) == precision
+
+
+def test_cpus_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 5, 7}, raising=False)
+    assert num_usable_cpus() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 11)
+    assert num_usable_cpus() == 11
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_memory_that_this_process_holds() -> None:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (resident_kib,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")]
+    assert resident_memory_mib(CPU) == pytest.approx(resident_kib / 1024, abs=4)
+
+
+def test_memory_of_a_gpu_is_what_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 3 * 2**20)
+    assert resident_memory_mib(CUDA) == 3.0
+
+
+def test_utilisation_of_cpus_is_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert utilisation(CPU, elapsed_s=10.0, cpu_s=20.0) == 0.5
+    assert utilisation(CPU, elapsed_s=10.0, cpu_s=50.0) == 1.0
+    assert utilisation(CPU, elapsed_s=0.0, cpu_s=0.0) is None
+
+
+class _NvmlError(Exception):
+    """NVML's errors are of a kind of their own (a partitioned GPU: "not supported")."""
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("pynvml"), RuntimeError("driver"), _NvmlError("not supported")])
+def test_utilisation_that_cannot_be_had_ends_no_run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(_device: torch.device) -> int:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "utilization", fail)
+    assert utilisation(CUDA, elapsed_s=1.0, cpu_s=1.0) is None
+    monkeypatch.setattr(torch.cuda, "utilization", lambda _device: 37)
+    assert utilisation(CUDA, elapsed_s=1.0, cpu_s=1.0) == 0.37
+
+
+def test_out_of_memory_is_an_error_with_a_hint() -> None:
+    with pytest.raises(MachineError, match="out of memory: 2 GiB") as error, out_of_memory_is_told():
+        raise torch.OutOfMemoryError("2 GiB")
+    assert "batch_size" in (error.value.hint or "")
+    with pytest.raises(ValueError, match="mine"), out_of_memory_is_told():
+        raise ValueError("mine")
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_the_heap_is_left_alone_elsewhere(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(machine.ctypes, "CDLL", None)
+    assert machine.keep_heap_warm() is False
+
+
+def test_a_libc_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _name: object())
+    assert machine.keep_heap_warm() is False

@@ -1,0 +1,40 @@
+"""A lost terminal stops a run, unless the run was told to outlive it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from stages.accounts import Accounts
+from stages.run import StopRequested
+from stages.safe_point import SafePoint
+
+
+@pytest.fixture
+def safe_point():
+    before = signal.getsignal(signal.SIGHUP)
+    yield SafePoint(SimpleNamespace(accounts=Accounts()), SimpleNamespace(poll=list), save=lambda: None)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hang_up_asks_for_a_stop(safe_point):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with safe_point.listening_to_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(StopRequested):
+            safe_point()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(safe_point):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with safe_point.listening_to_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+        safe_point()
+        os.kill(os.getpid(), signal.SIGTERM)  # the other signals are heard all the same
+        with pytest.raises(StopRequested):
+            safe_point()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

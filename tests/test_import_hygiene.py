@@ -1,0 +1,54 @@
+"""What must answer at once, and what reads the files of a run, imports no torch."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+
+import ssdkd_cli
+import stages
+
+LIGHT = {
+    *("stages", "stages.errors", "stages.events", "stages.config", "stages.config_table", "stages.config_warnings"),
+    *("stages.registry", "stages.run_directory", "stages.control", "stages.preset_loading", "stages.preset_schema"),
+    *("stages.accounts", "stages.schedule", "stages.run_overview", "stages.run_comparison", "stages.run_verification"),
+    *("stages.pictures", "stages.stage"),
+    *("stages.buffer.file", "stages.buffer.statistics", "stages.buffer.priorities"),
+    *("stages.teachers.resolve", "presets"),
+}
+
+SCRIPT = """
+import importlib, json, sys
+guilty = None
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+    if "torch" in sys.modules:
+        guilty = module
+        break
+print(json.dumps([guilty, [name for name in ("typer", "textual", "rich") if name in sys.modules]]))
+"""
+
+
+def run(modules: set[str]) -> list:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *sorted(modules)], capture_output=True, text=True, timeout=300, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_light_modules_import_neither_torch_nor_a_terminal() -> None:
+    modules = {module.name for module in pkgutil.walk_packages(stages.__path__, "stages.")}
+    packages = {module.name for module in pkgutil.walk_packages(stages.__path__, "stages.") if module.ispkg}
+    schemas = {name for name in modules if name.endswith(".config")}
+    assert len(packages) >= 8
+    assert len(schemas) >= 4
+    assert run(LIGHT | packages | schemas) == [None, []]
+
+
+def test_commands_import_no_torch_until_they_need_it() -> None:
+    modules = {module.name for module in pkgutil.walk_packages(ssdkd_cli.__path__, "ssdkd_cli.")}
+    assert "ssdkd_cli.commands.run" in modules
+    guilty, _ = run(modules - {"ssdkd_cli.__main__"})
+    assert guilty is None

@@ -1,0 +1,84 @@
+"""Training with recorded steps is training, bit for bit: on a CPU, with a tape that plays what a CUDA graph does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from operation_tape import OperationTape
+from torch import nn
+
+from stages import optimizers
+from stages.captured_step import NUM_REHEARSALS
+from stages.distillation.stage import Distillation
+from stages.inversion.stage import Inversion
+from stages.run import Run
+
+NUM_EPOCHS = 7
+STEPS = 4
+
+
+@pytest.fixture(autouse=True)
+def _fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimisers of a CUDA device."""
+    monkeypatch.setattr(optimizers, "is_fused", lambda _device: True)
+
+
+def with_dropout(run: Run) -> None:
+    run.student.model.linear = nn.Sequential(nn.Dropout(0.3), run.student.model.linear)
+
+
+def train(run: Run, *, epochs: int = NUM_EPOCHS) -> dict[str, Any]:
+    """All that a run of inversion and distillation leaves behind."""
+    inversion, distillation = Inversion(run.config.inversion), Distillation(run.config.distillation)
+    for stage in (inversion, distillation):
+        stage.setup(run)
+    for run.epoch in range(1, epochs + 1):
+        for stage in (inversion, distillation):
+            stage.run_epoch(run)
+        run.check()
+    return copy.deepcopy(
+        {
+            "student": run.student.state_dict(),
+            "buffer": run.buffer.state_dict(),
+            "holdout": run.holdout_NCHW,
+            "stages": [inversion.state_dict(), distillation.state_dict()],
+            "events": [vars(event) for event in run.events],
+        }
+    )
+
+
+CASES = {
+    "paper": {},
+    "bf16": {},
+    "printed L_BN": {"inversion": {"bn_momentum": 0.0, "bn_weight": 1.0}},
+    "teacher's targets": {"inversion": {"targets": "teacher", "gamma": 1.0}},
+    "no adversary": {"inversion": {"adversarial_weight": 0.0}},
+    "cached views": {"distillation": {"views": 2}},
+    "weighted loss": {"distillation": {"weight_loss": True, "momentum": 0.0}},
+    "uniform": {"distillation": {"sampling": "uniform"}, "buffer": {"eviction": "lowest_priority"}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_steps_train_the_same_student(make_run, case: str) -> None:
+    changes = {name: dict(table) for name, table in CASES[case].items()}
+    for name, table in (("inversion", {"steps": STEPS}), ("distillation", {"steps": STEPS, "lr": 0.05})):
+        changes[name] = table | changes.get(name, {})
+    outcomes = []
+    for tape in (None, OperationTape()):
+        run = make_run(epoch=0, **changes)
+        run.precision = "bf16" if case == "bf16" else "fp32"
+        with_dropout(run)
+        run.tape = tape
+        outcomes.append(train(run))
+    torch.testing.assert_close(outcomes[1], outcomes[0], rtol=0, atol=0)
+
+    # Inversion without and with the student, the teacher's look and the student's update.
+    num_recorded = 4 - (case == "no adversary") - (case == "cached views")
+    assert tape.num_recorded == num_recorded
+    num_steps = (NUM_EPOCHS + 4 + (case != "cached views") * 4) * STEPS
+    assert tape.num_played == num_steps - num_recorded * NUM_REHEARSALS
+    assert not [event for event in run.events if event.kind == "warning"]

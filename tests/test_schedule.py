@@ -1,0 +1,38 @@
+"""Which stages a command runs, for how long, and when the student takes part."""
+
+import pytest
+
+from stages.schedule import Schedule
+
+CHAIN = ("inversion", "distillation", "evaluation")
+
+
+def test_run_chains_the_stages_of_the_preset(make_small_config) -> None:
+    schedule = Schedule.of("run", make_small_config(run={"epochs": 220, "warmup_epochs": 20}))
+    assert schedule.stages == CHAIN
+    assert (schedule.epochs, schedule.warmup_epochs, schedule.distillation_epochs) == (220, 20, 200)
+    assert [epoch for epoch in (1, 19, 20, 21, 220) if schedule.is_warmup(epoch)] == [1, 19, 20]
+    assert [epoch for epoch in (1, 19, 20, 21, 220) if schedule.is_adversarial(epoch)] == [20, 21, 220]
+
+
+def test_run_keeps_the_presets_own_order(make_small_config) -> None:
+    schedule = Schedule.of("run", make_small_config(run={"stages": ("evaluation", "inversion")}))
+    assert schedule.stages == ("evaluation", "inversion")
+
+
+@pytest.mark.parametrize(("capacity", "calls"), [(40, 4), (36, 3), (37, 4), (1, 1), (10_000, 7)])
+def test_invert_makes_the_calls_that_fill_the_buffer(make_small_config, capacity: int, calls: int) -> None:
+    """Of 12 images each, and at most run.epochs = 7."""
+    schedule = Schedule.of("invert", make_small_config(buffer={"capacity": capacity}))
+    assert schedule.stages == ("inversion", "evaluation")
+    assert schedule.epochs == schedule.warmup_epochs == calls
+    assert schedule.distillation_epochs == 0
+    assert all(schedule.is_warmup(epoch) for epoch in range(1, calls + 1))
+    assert not any(schedule.is_adversarial(epoch) for epoch in range(1, calls + 1))
+
+
+def test_distill_leaves_out_inversion_and_its_warmup(make_small_config) -> None:
+    schedule = Schedule.of("distill", make_small_config())
+    assert schedule.stages == ("distillation", "evaluation")
+    assert (schedule.epochs, schedule.warmup_epochs, schedule.distillation_epochs) == (4, 0, 4)
+    assert not schedule.is_warmup(1)
