@@ -302,7 +302,7 @@ def test_compare_overlays_chosen_runs_and_shows_what_was_set_otherwise(run, monk
         text = await press(app, pilot, "enter")
         await until(pilot, lambda: len(app.overlays) == 1)
         await until(pilot, lambda: "A a-run  B other" in screen_text(app))
-        assert "A 1.25, B 1.67" in screen_text(app), "the inversion loss of both"
+        await until(pilot, lambda: "A 1.25, B 1.67" in screen_text(app))  # the inversion loss of both
         assert "student: A 90.0 %" in await press(app, pilot, "5"), "of several runs the student only"
         await press(app, pilot, "c", "a", "enter")
         await until(pilot, lambda: app.overlays == ())
