@@ -81,10 +81,14 @@ class StageFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class InversionStep(Event):
-    """One generator update (Eq. 2): the weighted sum and its unweighted terms."""
+    """One generator update (Eq. 2): the weighted sum and its unweighted terms.
+
+    `step` counts on over the calls of an epoch, which have `num_steps` together.
+    """
 
     kind: ClassVar[str] = "inversion_step"
     step: int
+    num_steps: int
     loss: float
     loss_bn: float
     loss_task: float

@@ -103,9 +103,7 @@ class Plan:
     @property
     def num_images(self) -> int:
         """Images that the run makes, the hold-out not counted."""
-        if "inversion" not in self.schedule.stages:
-            return 0
-        return self.schedule.epochs * self.config.inversion.batch_size
+        return self.schedule.total_calls * self.config.inversion.batch_size
 
     @property
     def buffer_bytes(self) -> int:

@@ -110,6 +110,8 @@ class Run:
     """Synthetic images uint8 that were never in the buffer, for agreement."""
     epoch: int = 0
     """The present epoch, from 1; 0 before the first."""
+    call: int = 0
+    """Which of the epoch's synthesis calls is at work, from 0; 0 outside of inversion."""
     num_synthesized: int = 0
     """Images made for the buffer so far."""
     num_trained: int = 0
@@ -145,7 +147,7 @@ class Run:
     def rng(self, stage: str, purpose: str, step: int = 0) -> torch.Generator:
         """A fresh random stream for one purpose in one step of this epoch, on the run's device.
 
-        Counter-based: the seed is a hash of (run.seed, stage, purpose, epoch, step), so nobody's draws depend
+        Counter-based: the seed is a hash of (run.seed, stage, purpose, epoch, step, call), so nobody's draws depend
         on how many others drew, and a resumed run draws what the undisturbed one would have drawn.
         """
         return torch.Generator(self.device).manual_seed(self._derived_seed(stage, purpose, step))
@@ -155,7 +157,8 @@ class Run:
         torch.manual_seed(self._derived_seed(stage, purpose, step))
 
     def _derived_seed(self, stage: str, purpose: str, step: int) -> int:
-        return derived_seed(self.config.run.seed, stage, purpose, self.epoch, step)
+        later_call = (self.call,) if self.call > 0 else ()
+        return derived_seed(self.config.run.seed, stage, purpose, self.epoch, step, *later_call)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the networks. Losses and statistics are fp32 whatever it is."""

@@ -19,6 +19,9 @@ class Schedule:
     stages: tuple[str, ...]
     epochs: int
     warmup_epochs: int
+    calls: int
+    """Synthesis calls of an epoch after warm-up."""
+    warmup_calls: int
 
     @property
     def distillation_epochs(self) -> int:
@@ -33,20 +36,31 @@ class Schedule:
         """Whether inversion pits the student against the teacher: from the last warm-up epoch on, never in `invert`."""
         return self.command != "invert" and epoch >= self.warmup_epochs
 
+    def num_calls(self, epoch: int) -> int:
+        """Synthesis calls of `epoch`."""
+        return self.warmup_calls if self.is_warmup(epoch) else self.calls
+
+    @property
+    def total_calls(self) -> int:
+        """Synthesis calls of the whole run."""
+        if "inversion" not in self.stages:
+            return 0
+        return self.warmup_epochs * self.warmup_calls + self.distillation_epochs * self.calls
+
     @classmethod
     def of(cls, command: Command, config: Config) -> Schedule:
         """The schedule of a command.
 
-        `run` chains the preset's stages. `invert` makes as many calls as fill the buffer, at most `run.epochs`.
+        `run` chains the preset's stages. `invert` has as many epochs as fill the buffer, at most `run.epochs`.
         `distill` leaves inversion and its warm-up out.
         """
-        stages = tuple(config.run.stages)
+        stages, inversion = tuple(config.run.stages), config.inversion
+        epochs, warmup_epochs = config.run.epochs, config.run.warmup_epochs
         if command == "invert":
-            calls = math.ceil(config.buffer.capacity / config.inversion.batch_size)
-            epochs = min(config.run.epochs, calls)
-            kept = tuple(name for name in stages if name != "distillation")
-            return cls(command, kept, epochs, warmup_epochs=epochs)
-        if command == "distill":
-            kept = tuple(name for name in stages if name != "inversion")
-            return cls(command, kept, config.run.epochs - config.run.warmup_epochs, warmup_epochs=0)
-        return cls(command, stages, config.run.epochs, config.run.warmup_epochs)
+            stages = tuple(name for name in stages if name != "distillation")
+            images_per_epoch = inversion.warmup_calls * inversion.batch_size
+            epochs = warmup_epochs = min(epochs, math.ceil(config.buffer.capacity / images_per_epoch))
+        elif command == "distill":
+            stages = tuple(name for name in stages if name != "inversion")
+            epochs, warmup_epochs = epochs - warmup_epochs, 0
+        return cls(command, stages, epochs, warmup_epochs, calls=inversion.calls, warmup_calls=inversion.warmup_calls)

@@ -31,6 +31,17 @@ def test_invert_makes_the_calls_that_fill_the_buffer(make_small_config, capacity
     assert not any(schedule.is_adversarial(epoch) for epoch in range(1, calls + 1))
 
 
+def test_calls_of_an_epoch_and_of_the_run(make_small_config) -> None:
+    config = make_small_config(inversion={"calls": 2, "warmup_calls": 5})
+    schedule = Schedule.of("run", config)
+    assert [schedule.num_calls(epoch) for epoch in (1, 3, 4, 7)] == [5, 5, 2, 2]
+    assert schedule.total_calls == 3 * 5 + 4 * 2
+    assert Schedule.of("distill", config).total_calls == 0
+    assert Schedule.of("run", make_small_config(inversion={"calls": 2})).num_calls(1) == 2
+    inverting = Schedule.of("invert", make_small_config(inversion={"calls": 3}, buffer={"capacity": 100}))
+    assert (inverting.epochs, inverting.total_calls) == (3, 9)  # 36 images an epoch
+
+
 def test_distill_leaves_out_inversion_and_its_warmup(make_small_config) -> None:
     schedule = Schedule.of("distill", make_small_config())
     assert schedule.stages == ("distillation", "evaluation")

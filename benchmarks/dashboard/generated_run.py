@@ -55,7 +55,14 @@ def epoch_events(epoch: int) -> Iterator[Event]:
     yield StageStarted(stage="inversion")
     for step in range(INVERSION_STEPS):
         loss = 40 * decay + math.sin(epoch * 7 + step)
-        yield InversionStep(step=step, loss=10 * loss, loss_bn=loss, loss_task=decay, loss_adversarial=0.1 * decay)
+        yield InversionStep(
+            step=step,
+            num_steps=INVERSION_STEPS,
+            loss=10 * loss,
+            loss_bn=loss,
+            loss_task=decay,
+            loss_adversarial=0.1 * decay,
+        )
     yield StageFinished(stage="inversion", seconds=0.61)
     yield StageStarted(stage="distillation")
     for step in range(DISTILLATION_STEPS):

@@ -50,6 +50,8 @@ class _State:
         self.epoch = 0
         self.stage: str | None = None
         self.step: int | None = None
+        self.num_steps: int | None = None
+        """Steps that the running stage has in this epoch."""
         self.stages_done: frozenset[str] = frozenset()
         self.buffer: BufferView | None = None
         self.device: DeviceView | None = None
@@ -176,7 +178,7 @@ class RunModel:
         state = self._state
         if event["epoch"] != state.epoch:
             state.stages_done = frozenset()
-        state.stage, state.step = text(event, "stage") or None, None
+        state.stage, state.step, state.num_steps = text(event, "stage") or None, None, None
 
     def _stage_finished(self, event: Event) -> None:
         state = self._state
@@ -184,7 +186,10 @@ class RunModel:
         state.stage = state.step = None
 
     def _inversion_step(self, event: Event) -> None:
-        x = self._x_of_step(event, self.header.inversion_steps if self.header else 0)
+        num_steps = event.get("num_steps")  # an epoch may have several synthesis calls
+        if not _is_count(num_steps):
+            num_steps = self.header.inversion_steps if self.header else 0
+        x = self._x_of_step(event, num_steps)
         for name in event:
             if name.startswith("loss"):
                 self._tell("inversion/" + name, x, event)
@@ -199,7 +204,7 @@ class RunModel:
         step = event.get("step")
         if not _is_count(step):
             return float(event["epoch"])
-        self._state.step = step
+        self._state.step, self._state.num_steps = step, num_steps
         return float(event["epoch"] - 1 + min(1.0, (step + 1) / num_steps if num_steps > 0 else 1.0))
 
     def _buffer_state(self, event: Event) -> None:
@@ -387,7 +392,7 @@ class RunModel:
     def _step_share(self, header: Header) -> float:
         """Part of the running stage that is done."""
         state = self._state
-        num_steps = self._num_steps(state.stage or "", header)
+        num_steps = state.num_steps or self._num_steps(state.stage or "", header)
         return min(1.0, (state.step + 1) / num_steps) if state.step is not None and num_steps else 0.0
 
     def _epochs_finished(self, header: Header) -> float:
@@ -418,7 +423,7 @@ class RunModel:
             total=total,
             is_running=is_running,
             step=state.step if is_running else None,
-            num_steps=self._num_steps(name, header) or None,
+            num_steps=(state.num_steps if is_running else None) or self._num_steps(name, header) or None,
         )
 
 

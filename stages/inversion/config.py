@@ -33,6 +33,15 @@ class InversionConfig(Table):
     batch_size: PositiveInt = 256
     """Images made per call."""
 
+    calls: PositiveInt = 1
+    """Synthesis calls per epoch, each of which trains the meta-generator once and inserts its images.
+
+    Not stated in the paper: one, as in Fast-Datafree.
+    """
+
+    warmup_calls: PositiveInt = Field(default_factory=lambda table: table["calls"])
+    """Synthesis calls per epoch of warm-up. Default: `calls`. The meta-generator's first hundred calls matter most."""
+
     lr_generator: PositiveFloat = 3e-3
     """Adam's rate for the generator's clone. Fast-Datafree: 5e-3, 3e-3, 2e-3 at 2, 5, 10 steps."""
 

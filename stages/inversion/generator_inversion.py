@@ -52,7 +52,7 @@ class GeneratorInversion:
 
     def invert(self, run: Run) -> Inverted:
         """One call: T_g steps of the clone and the latents, then one of the meta-generator."""
-        if run.epoch == self.config.reset_epoch:
+        if run.epoch == self.config.reset_epoch and run.call == 0:
             reset_first_layer(self._meta_generator, run.rng("inversion", "reset"))
         inverted, last = self._call(run, "epoch", self._synthesis, is_reported=True)
         for parameter, gradient in zip(self._meta_generator.parameters(), self._synthesis.meta_gradient, strict=True):
@@ -90,7 +90,7 @@ class GeneratorInversion:
                 outcome = synthesis.step(inputs, is_adversarial=is_adversarial)
                 run.num_trained += num_images
                 if is_reported and run.should_log(step, config.steps):
-                    _report(run, step, outcome, synthesis)
+                    _report(run, config, step, outcome, synthesis)
         images_BCHW, teacher_class_B = synthesis.best()
         return Inverted(images_BCHW, teacher_class_B if target_B is None else target_B), outcome
 
@@ -109,11 +109,17 @@ class GeneratorInversion:
         self._bn.load_state_dict(state["bn"])
 
 
-def _report(run: Run, step: int, outcome: StepOutcome, synthesis: Synthesis) -> None:
+def _report(run: Run, config: InversionConfig, step: int, outcome: StepOutcome, synthesis: Synthesis) -> None:
     loss = outcome.loss
+    num_steps = run.schedule.num_calls(run.epoch) * config.steps
+    step += run.call * config.steps
     scalars = [loss.total, loss.bn, loss.task, loss.adversarial, synthesis.is_lost.float()]
     total, bn, task, adversarial, is_lost = torch.stack(scalars).tolist()
-    run.emit(InversionStep(step=step, loss=total, loss_bn=bn, loss_task=task, loss_adversarial=adversarial))
+    run.emit(
+        InversionStep(
+            step=step, num_steps=num_steps, loss=total, loss_bn=bn, loss_task=task, loss_adversarial=adversarial
+        )
+    )
     if is_lost:
         value = "not finite" if math.isfinite(total) else total
         raise DivergedError(

@@ -26,11 +26,19 @@ class Inversion(Stage[InversionConfig]):
         self._method.setup(run)
         self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)
         self._must_vary = False
+        self._call = 0
         run.checks.append(lambda: self._check(run))
 
     def run_epoch(self, run: Run) -> None:
-        """One call of the method and the insertion of its images; after the last warm-up epoch the hold-out too."""
-        self._is_finite &= insert(run, self._method.invert(run), batch_size=self.config.batch_size)
+        """Calls of the method, each with the insertion of its images; after the last warm-up epoch the hold-out too."""
+        num_calls = run.schedule.num_calls(run.epoch)
+        while self._call < num_calls:
+            run.call = self._call
+            self._is_finite &= insert(run, self._method.invert(run), batch_size=self.config.batch_size)
+            run.call, self._call = 0, self._call + 1
+            if self._call < num_calls:
+                run.safe_point()
+        self._call = 0
         if run.epoch == run.schedule.warmup_epochs:
             self._must_vary = True
             num_holdout = run.config.evaluation.num_holdout
@@ -58,12 +66,13 @@ class Inversion(Stage[InversionConfig]):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The method's state."""
-        return self._method.state_dict()
+        """The method's state, and how many calls of this epoch are done."""
+        return {"method": self._method.state_dict(), "call": self._call}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self._method.load_state_dict(state)
+        self._method.load_state_dict(state["method"])
+        self._call = state["call"]
 
 
 def quantized(images_BCHW: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def started(epochs=10, warmup_epochs=4):
 
 
 def inversion_step(loss=2.5):
-    return events.InversionStep(step=1, loss=loss, loss_bn=1.0, loss_task=1.0, loss_adversarial=0.5)
+    return events.InversionStep(step=1, num_steps=2, loss=loss, loss_bn=1.0, loss_task=1.0, loss_adversarial=0.5)
 
 
 def distillation_step(loss=0.25, agreement=0.875):

@@ -79,7 +79,7 @@ def an_epoch(*, total_s: float, is_warmup: bool = False, loss: float = 1.0) -> l
     steps = [] if is_warmup else range(4)
     return [
         events.StageStarted(stage="inversion"),
-        events.InversionStep(step=4, loss=10 * loss, loss_bn=loss, loss_task=0.5, loss_adversarial=0.25),
+        events.InversionStep(step=4, num_steps=5, loss=10 * loss, loss_bn=loss, loss_task=0.5, loss_adversarial=0.25),
         events.StageFinished(stage="inversion", seconds=1.0),
         events.StageStarted(stage="distillation"),
         *(events.DistillationStep(step=step, loss=loss + step, lr=0.1, agreement=0.5) for step in steps),

@@ -115,7 +115,12 @@ def test_damaged_lines_leave_every_view_standing(tmp_path, seed):
 def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):
     told = [
         *whole_run(3),
-        (events.InversionStep(step=4, loss=float("nan"), loss_bn=-1e30, loss_task=1e300, loss_adversarial=0.0), 4),
+        (
+            events.InversionStep(
+                step=4, num_steps=5, loss=float("nan"), loss_bn=-1e30, loss_task=1e300, loss_adversarial=0.0
+            ),
+            4,
+        ),
         (events.Device(device="cuda:0", seconds={}, utilisation=None, mem_mib=None, images_per_s=None), 4),
     ]
 

@@ -15,7 +15,7 @@ from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
 from stages.inversion.stage import Inversion, insert, quantized
 from stages.registry import Spec
-from stages.run import Run
+from stages.run import Run, StopRequested
 
 WARMUP = 3
 
@@ -193,14 +193,55 @@ def test_one_image_of_another_class_is_no_collapse(make_stage) -> None:
     run.check()
 
 
+def test_an_epoch_may_have_several_calls_each_with_images_of_its_own(make_stage) -> None:
+    run, stage = make_stage(epoch=WARMUP, inversion={"calls": 2, "warmup_calls": 3})
+    stage.run_epoch(run)
+    assert run.num_synthesized == run.buffer.size == 36
+    images = {tuple(image.flatten().tolist()) for image in run.buffer.column("images")}
+    assert len(images) == 36
+    first_BCHW = quantized(noise(run, "epoch", 12).images_BCHW)  # the first call draws what a single one would
+    assert images >= {tuple(image.flatten().tolist()) for image in first_BCHW}
+    run.epoch += 1
+    stage.run_epoch(run)
+    assert run.num_synthesized == 60
+
+
+def test_an_epoch_goes_on_at_the_call_it_was_stopped_at(make_stage) -> None:
+    inversion = {"warmup_calls": 3}
+    undisturbed, stage = make_stage(epoch=1, inversion=inversion)
+    stage.run_epoch(undisturbed)
+
+    run, stage = make_stage(epoch=1, inversion=inversion)
+    num_asked = 0
+
+    def stop_at_the_second() -> None:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked == 2:
+            raise StopRequested
+
+    run.safe_point = stop_at_the_second
+    with pytest.raises(StopRequested):
+        stage.run_epoch(run)
+    assert run.num_synthesized == 24
+    assert run.call == 0
+    state = stage.state_dict()
+    assert state["call"] == 2
+    again = Inversion(run.config.inversion)
+    again.setup(run)
+    again.load_state_dict(state)
+    again.run_epoch(run)
+    assert torch.equal(run.buffer.column("images"), undisturbed.buffer.column("images"))
+
+
 def test_the_stages_state_is_the_methods(make_stage) -> None:
     run, stage = make_stage(epoch=1)
     stage.run_epoch(run)
-    assert stage.state_dict() == {"num_calls": 1}
-    stage.load_state_dict({"num_calls": 7})
+    assert stage.state_dict() == {"method": {"num_calls": 1}, "call": 0}
+    stage.load_state_dict({"method": {"num_calls": 7}, "call": 0})
     run.epoch = 2
     stage.run_epoch(run)
-    assert stage.state_dict() == {"num_calls": 8}
+    assert stage.state_dict() == {"method": {"num_calls": 8}, "call": 0}
 
 
 def test_the_whole_stage_with_its_own_method(make_run) -> None:

@@ -49,18 +49,29 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(start, go_on, out: Pat
     assert all(check.is_sound for check in verify(RunDirectory(out)))
 
 
-@pytest.mark.parametrize("num_views", [0, 2])
-def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, num_views: int) -> None:
-    overrides = ("run.precision=bf16", "run.epochs=3", "evaluation.data=none", "run.eval_every=5")
-    overrides += (f"distillation.views={num_views}",)
+@pytest.mark.parametrize(
+    ("override", "num_more"),
+    [
+        ("distillation.views=0", 0),
+        ("distillation.views=2", 0),
+        ("inversion.calls=2", 3),  # between the calls of each epoch
+    ],
+)
+def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, override: str, num_more: int) -> None:
+    overrides = ("run.precision=bf16", "run.epochs=3", "evaluation.data=none", "run.eval_every=5", override)
     start(*overrides, out=out.with_name("undisturbed"))
-    listeners = [At(kind, lambda: ask(out, "stop")) for kind in ("stage_finished", "distillation_step")]
-    outcome = start(*overrides, listeners=listeners)
+
+    def at_every_safe_point() -> list[At]:
+        kinds = ("inversion_step", "stage_finished", "distillation_step")
+        return [At(kind, lambda: ask(out, "stop")) for kind in kinds]
+
+    outcome = start(*overrides, listeners=at_every_safe_point())
     num_processes = 1
     while outcome.summary["status"] == "stopped":
-        outcome = go_on(*[At(kind, lambda: ask(out, "stop")) for kind in ("stage_finished", "distillation_step")])
+        outcome = go_on(*at_every_safe_point())
         num_processes += 1
-    assert num_processes == 16  # three stages and, but for warm-up, three updates in each of three epochs, and the end
+    # Three stages and, but for warm-up, three updates in each of three epochs, and the end.
+    assert num_processes == 16 + num_more
     assert_same_outcome(out, out.with_name("undisturbed"))
 
 
