@@ -88,7 +88,7 @@ class Recorder:
             save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
             self._save_samples(epoch)
         if self.run.schedule.command != "invert":
-            save_weights(self.run.student.model, self.directory.student_file)
+            save_weights(self.run.finished_student.model, self.directory.student_file)
         if self.run.best_student is not None:
             write_atomically(self.directory.best_student_file, save(self.run.best_student.weights))
         if self.run.holdout_NCHW is not None:

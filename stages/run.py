@@ -123,6 +123,8 @@ class Run:
     """What records the steps of training; None where Python runs them all."""
     checks: list[Callable[[], None]] = field(default_factory=list)
     """What stages look for where the run waits for the device anyway; each raises DivergedError if it finds it."""
+    finish: Callable[[NormalizedModel], NormalizedModel] = lambda student: student
+    """What makes the student that is measured and written of the one that is trained."""
     emit: Callable[[Event], None] = lambda _event: None
     safe_point: Callable[[], None] = lambda: None
     """Called where the run may be stopped, paused or saved; raises StopRequested."""
@@ -133,6 +135,11 @@ class Run:
     def in_warmup(self) -> bool:
         """Whether the student does not learn yet."""
         return self.schedule.is_warmup(self.epoch)
+
+    @property
+    def finished_student(self) -> NormalizedModel:
+        """The student as it is measured and written now."""
+        return self.finish(self.student)
 
     @property
     def is_last_epoch(self) -> bool:
@@ -169,7 +176,7 @@ class Run:
         if self.best_student is None or score > self.best_student.score:
             weights = {
                 name: value.detach().clone(memory_format=torch.contiguous_format)
-                for name, value in self.student.model.state_dict().items()
+                for name, value in self.finished_student.model.state_dict().items()
             }
             self.best_student = BestStudent(score, self.epoch, weights)
 

@@ -40,6 +40,20 @@ class DistillationConfig(Table):
     Not in the paper: saves most of the teacher's work where an image is drawn far more often than this.
     """
 
+    mix: Literal["none", "cutmix", "mixup"] = "none"
+    """Whether drawn images are mixed in pairs, and then shown to the teacher; needs `views` = 0. Not in the paper."""
+
+    mix_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the drawn images that are mixed."""
+
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of a moving average of the student's weights, which is then the student that is measured and written; 0:
+    the student itself. Not in the paper."""
+
+    recalibration_batches: NonNegativeInt = 0
+    """Batches, drawn uniformly from the buffer, by which the written student's batch-norm statistics are taken anew; 0:
+    those of training. Not in the paper."""
+
     temperature: PositiveFloat = 20.0
     """Temperature T of the loss T^2 KL(teacher || student)."""
 
@@ -77,6 +91,18 @@ class DistillationConfig(Table):
                 "alpha",
                 message="alpha * beta must be below 1, or the priorities diverge",
                 hint="lower `distillation.beta` or `distillation.alpha`",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_views_are_fresh(self) -> Self:
+        if self.views > 0 and self.mix != "none":
+            raise rule_error(
+                self,
+                "mix",
+                "views",
+                message="views are kept of single images, and a mixed one is new at every draw",
+                hint='set `distillation.views` to 0 or `distillation.mix` to "none"',
             )
         return self
 

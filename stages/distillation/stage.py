@@ -16,6 +16,7 @@ from stages.buffer.priorities import importance_sampling_weights, updated_priori
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
 from stages.distillation.config import DistillationConfig
+from stages.distillation.delivery import Delivery
 from stages.distillation.losses import distillation_loss
 from stages.distillation.views import make_views
 from stages.divergence import agreement, kl_divergence
@@ -42,7 +43,7 @@ class Learnt(NamedTuple):
 
 
 class Distillation(Stage[DistillationConfig]):
-    """Distillation with priority sampling (Sec. 3.4). Its state: the optimiser, the views, the step it is at."""
+    """Distillation with priority sampling (Sec. 3.4). Its state: the optimiser, the views, the average, the step."""
 
     def setup(self, run: Run) -> None:
         """Build the student's optimiser."""
@@ -53,7 +54,10 @@ class Distillation(Stage[DistillationConfig]):
             weight_decay=self.config.weight_decay,
             device=run.device,
         )
-        self._views = make_views(self.config.views, run)
+        self._views = make_views(run, self.config)
+        self._delivery = Delivery(run, self.config)
+        if self._delivery.is_wanted:
+            run.finish = self._delivery.deliver
         self._ask_student = Compiled(run, "the student", run.student)
         self._learn: CapturedStep[Lesson, Learnt] = CapturedStep(
             run, "the student's update", lambda lesson: self._update_student(run, lesson)
@@ -94,6 +98,7 @@ class Distillation(Stage[DistillationConfig]):
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
         learnt = self._learn(Lesson(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
+        self._delivery.follow_update()
 
         # Line 21: the priorities are written back.
         run.buffer.update_priorities(batch.slots_B, learnt.priority_B)
@@ -152,13 +157,19 @@ class Distillation(Stage[DistillationConfig]):
         return lowest + (self.config.lr - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's momenta, the cached views, and how many updates of this epoch are done."""
-        return {"optimizer": self._optimizer.state_dict(), "views": self._views.state_dict(), "step": self._step}
+        """The optimiser's momenta, the cached views, the average, and how many updates of this epoch are done."""
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "views": self._views.state_dict(),
+            "delivery": self._delivery.state_dict(),
+            "step": self._step,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`: the epoch goes on at the step it was at."""
         optimizers.load(self._optimizer, state["optimizer"])
         self._views.load_state_dict(state["views"])
+        self._delivery.load_state_dict(state["delivery"])
         self._step = state["step"]
 
 

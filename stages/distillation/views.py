@@ -15,6 +15,8 @@ from stages.buffer.replay_buffer import DrawnBatch
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
 from stages.data.augment import Augmentation, apply, draw_augmentation
+from stages.data.mixing import Mixing, draw_mixing, mix
+from stages.distillation.config import DistillationConfig
 from stages.run import Run
 
 
@@ -42,18 +44,21 @@ class Views(Protocol):
 
 
 class Look(NamedTuple):
-    """Images uint8 [B, C, H, W] and their augmentation, each [B]."""
+    """Images uint8 [B, C, H, W] and their augmentation, each [B]; and how they are mixed, if they are."""
 
     images_BCHW: Tensor
     shift_y_B: Tensor
     shift_x_B: Tensor
     flip_B: Tensor
+    partner_B: Tensor | None = None
+    own_B1HW: Tensor | None = None
 
 
 class FreshViews:
-    """A new view at every draw, shown to the teacher each time (Algorithm 1 as printed)."""
+    """A new view at every draw, shown to the teacher each time (Algorithm 1 as printed); mixed in pairs if wanted."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, config: DistillationConfig) -> None:
+        self._config = config
         teacher = Compiled(run, "the teacher", run.teacher)
         self._judge: CapturedStep[Look, JudgedViews] = CapturedStep(
             run, "the teacher's look at drawn images", lambda look: _judged(run, teacher, look)
@@ -64,8 +69,16 @@ class FreshViews:
 
     def judge(self, run: Run, batch: DrawnBatch, step: int) -> JudgedViews:
         """Augment the drawn images, each by a draw of its own, and ask the teacher."""
-        augmentation = _draw(run, len(batch.images_BCHW), run.rng("distillation", "augmentation", step))
-        return self._judge(_look(batch.images_BCHW, augmentation))
+        num, config = len(batch.images_BCHW), self._config
+        look = _look(batch.images_BCHW, _draw(run, num, run.rng("distillation", "augmentation", step)))
+        if config.mix != "none":
+            _, height, width = run.config.task.image_shape
+            rng = run.rng("distillation", "mixing", step)
+            mixing = draw_mixing(
+                config.mix, num, share=config.mix_share, height=height, width=width, rng=rng, device=run.device
+            )
+            look = look._replace(partner_B=mixing.partner_B, own_B1HW=mixing.own_B1HW)
+        return self._judge(look)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing is kept."""
@@ -146,9 +159,9 @@ class CachedViews:
         self._columns = {name: column.to(self._device) for name, column in state["columns"].items()}
 
 
-def make_views(num_views: int, run: Run) -> Views:
+def make_views(run: Run, config: DistillationConfig) -> Views:
     """Views as `distillation.views` asks for them: 0 for a fresh one at every draw."""
-    return CachedViews(num_views, run.device) if num_views > 0 else FreshViews(run)
+    return CachedViews(config.views, run.device) if config.views > 0 else FreshViews(run, config)
 
 
 def _draw(run: Run, num: int, rng: torch.Generator) -> Augmentation:
@@ -162,5 +175,7 @@ def _look(images_BCHW: Tensor, augmentation: Augmentation) -> Look:
 
 def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: Look) -> JudgedViews:
     views_BCHW = apply(look.images_BCHW, Augmentation(look.shift_y_B, look.shift_x_B, look.flip_B))
+    if look.partner_B is not None and look.own_B1HW is not None:
+        views_BCHW = mix(views_BCHW, Mixing(look.partner_B, look.own_B1HW))
     with torch.no_grad(), run.autocast():
         return JudgedViews(views_BCHW, teacher(views_BCHW))

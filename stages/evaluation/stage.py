@@ -27,7 +27,7 @@ class EvaluationStage(Stage[EvaluationConfig]):
         if run.holdout_NCHW is not None and not run.in_warmup:
             found = compare_with_teacher(
                 run.teacher,
-                run.student,
+                run.finished_student,
                 run.holdout_NCHW,
                 run.task,
                 batch_size=self.config.batch_size,
@@ -49,7 +49,9 @@ class EvaluationStage(Stage[EvaluationConfig]):
             )
         if run.in_warmup:
             return
-        run.results.student = measure(run.student, data, run.task, batch_size=self.config.batch_size, device=run.device)
+        run.results.student = measure(
+            run.finished_student, data, run.task, batch_size=self.config.batch_size, device=run.device
+        )
         if self.config.select_best:
             run.keep_if_best(run.results.student[run.task.headline])
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from stages.data.augment import Augmentation, apply
 from stages.distillation.stage import Distillation
-from stages.distillation.views import CachedViews
+from stages.distillation.views import CachedViews, FreshViews
 from stages.run import Run
 
 FIRST = 4
@@ -131,6 +131,20 @@ def test_views_teach_something_else_than_the_plain_image(make_run, fill) -> None
         epochs(run, 2, fill)
         weights.append(next(run.student.model.parameters()))
     assert not torch.allclose(*weights)
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "mixup"])
+def test_mixed_images_are_what_the_teacher_sees(make_run, fill, kind: str) -> None:
+    run = make_run(epoch=FIRST, task=NO_AUGMENTATION, distillation={"mix": kind, "mix_share": 1.0})
+    fill(run, 30)
+    batch = draw(run)
+    judged = FreshViews(run, run.config.distillation).judge(run, batch, 0)
+    is_whole_B = (judged.images_BCHW == batch.images_BCHW).flatten(1).all(dim=1)
+    assert is_whole_B.sum() < 32, "of 64; a tiny rectangle is none, and an image may be its own partner"
+    with torch.no_grad():
+        torch.testing.assert_close(judged.teacher_logits_BK, run.teacher(judged.images_BCHW), rtol=1e-5, atol=1e-5)
+    again = FreshViews(run, run.config.distillation).judge(run, batch, 0)
+    assert torch.equal(judged.images_BCHW, again.images_BCHW)
 
 
 def test_the_state_is_the_whole_state(make_run, fill) -> None:

@@ -54,6 +54,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(start, go_on, out: Pat
     [
         ("distillation.views=0", 0),
         ("distillation.views=2", 0),
+        ("distillation.ema_decay=0.9", 0),
         ("inversion.calls=2", 3),  # between the calls of each epoch
     ],
 )

@@ -1,0 +1,112 @@
+"""The student as it leaves the run: its weights averaged over the last updates, its batch-norm statistics taken anew.
+
+    trained student -> [ moving average of its weights ] -> [ batch-norm statistics of the buffer ] -> delivered student
+
+Neither is in the paper. What is trained, and whatever depends on it, stays as it is: only what is measured and written
+differs. Both need no labels.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.data.augment import apply, draw_augmentation
+from stages.distillation.config import DistillationConfig
+from stages.models.build import bn_layers
+from stages.run import NormalizedModel, Run
+
+
+class Delivery:
+    """Follows the student's updates and makes the student that is delivered. Its state is the moving average."""
+
+    def __init__(self, run: Run, config: DistillationConfig) -> None:
+        self._run = run
+        self._config = config
+        self._average: nn.Module | None = None
+        if config.ema_decay > 0:
+            self._average = copy.deepcopy(run.student.model).requires_grad_(False)
+        self._num_updates = 0
+        self._made: tuple[tuple[int, int], NormalizedModel] | None = None
+        """The student delivered last, and the epoch and number of updates that it was made after."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether another student is delivered than the one that is trained."""
+        return self._average is not None or self._config.recalibration_batches > 0
+
+    @torch.no_grad()
+    def follow_update(self) -> None:
+        """Take in an update of the student: average <- decay average + (1 - decay) student.
+
+        The decay rises from 2/11 to `ema_decay` as (1 + n) / (10 + n) over n updates, so that the untrained student is
+        soon forgotten. Statistics of batch-norm layers are averaged like weights.
+        """
+        self._num_updates += 1
+        if self._average is None:
+            return
+        n = self._num_updates
+        decay = min(self._config.ema_decay, (1 + n) / (10 + n))
+        average, trained = self._average.state_dict(), self._run.student.model.state_dict()
+        is_real = [name for name, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in is_real], [trained[name] for name in is_real], 1 - decay)
+        for name in average.keys() - is_real:
+            average[name].copy_(trained[name])
+
+    def deliver(self, student: NormalizedModel) -> NormalizedModel:
+        """What is measured and written in place of the trained student."""
+        run = self._run
+        if run.in_warmup or run.buffer.size == 0:
+            return student  # it has not learnt yet
+        moment = (run.epoch, self._num_updates)
+        if self._made is None or self._made[0] != moment:
+            model = copy.deepcopy(student.model if self._average is None else self._average)
+            delivered = NormalizedModel.on(run.device, model, run.config.task)
+            if self._config.recalibration_batches > 0:
+                recalibrate(run, delivered, num_batches=self._config.recalibration_batches)
+            self._made = moment, delivered.eval()
+        return self._made[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average, and how many updates it has seen."""
+        average = None if self._average is None else self._average.state_dict()
+        return {"average": average, "num_updates": self._num_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._num_updates = state["num_updates"]
+
+
+@torch.no_grad()
+def recalibrate(run: Run, network: NormalizedModel, *, num_batches: int) -> None:
+    """Take a network's batch-norm statistics anew: the mean over batches drawn uniformly from the buffer, augmented.
+
+    In fp32, as students are measured and used. Under priority sampling the statistics of training are those of hard
+    images; these are of the buffer as a whole. Draws from a stream of its own. A network without batch-norm stays.
+    """
+    layers = bn_layers(network.model)
+    if not layers:
+        return
+    config, task = run.config.distillation, run.config.task
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over batches, all alike
+        layer.train()
+    for index in range(num_batches):
+        rng = run.rng("distillation", "recalibration", index)
+        batch = run.buffer.draw(config.batch_size, rng, sampling="uniform", alpha=config.alpha, epsilon=config.epsilon)
+        augmentation = draw_augmentation(
+            config.batch_size, padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=run.device
+        )
+        images_BCHW: Tensor = apply(batch.images_BCHW, augmentation)
+        network(images_BCHW)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()

@@ -1,0 +1,147 @@
+"""The student that is delivered: averaged weights, statistics of the buffer, and nothing of it in what is trained."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages.data.augment import apply, draw_augmentation
+from stages.distillation.delivery import recalibrate
+from stages.distillation.stage import Distillation
+from stages.run import Run
+
+FIRST, STEPS = 4, 3
+"""The first epoch in which the student learns, and its updates."""
+
+
+def set_up(run: Run) -> Distillation:
+    stage = Distillation(run.config.distillation)
+    stage.setup(run)
+    return stage
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(first: Any, second: Any) -> None:
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_without_options_the_student_itself_is_delivered(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    set_up(run).run_epoch(run)
+    assert run.finished_student is run.student
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.99])
+def test_the_average_is_the_moving_average_of_the_updates(make_run, fill, decay: float) -> None:
+    run = make_run(epoch=FIRST, distillation={"ema_decay": decay})
+    fill(run, 20)
+    expected = weights_of(run.student.model)
+    stage = set_up(run)
+    num_updates = 0
+
+    def follow() -> None:
+        nonlocal num_updates
+        num_updates += 1
+        now = min(decay, (1 + num_updates) / (10 + num_updates))
+        for name, value in run.student.model.state_dict().items():
+            is_real = value.is_floating_point()
+            expected[name] = now * expected[name] + (1 - now) * value if is_real else value.clone()
+
+    run.safe_point = follow
+    stage.run_epoch(run)
+    assert num_updates == STEPS
+    delivered = run.finished_student
+    assert not delivered.training
+    torch.testing.assert_close(weights_of(delivered.model), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(delivered.model.linear.weight, run.student.model.linear.weight)
+
+
+def test_recalibrated_statistics_are_the_mean_over_uniform_draws(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    network = copy.deepcopy(run.student)
+    inputs: list[Tensor] = []
+    network.model.bn1.register_forward_pre_hook(lambda _layer, args: inputs.append(args[0].detach()))
+    recalibrate(run, network, num_batches=3)
+
+    task, config = run.config.task, run.config.distillation
+    assert len(inputs) == 3
+    torch.testing.assert_close(
+        network.model.bn1.running_mean, torch.stack([each.mean(dim=(0, 2, 3)) for each in inputs]).mean(dim=0)
+    )
+    torch.testing.assert_close(
+        network.model.bn1.running_var, torch.stack([each.var(dim=(0, 2, 3)) for each in inputs]).mean(dim=0)
+    )
+    rng = run.rng("distillation", "recalibration", 0)
+    batch = run.buffer.draw(config.batch_size, rng, sampling="uniform", alpha=config.alpha, epsilon=config.epsilon)
+    augmentation = draw_augmentation(
+        config.batch_size, padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=run.device
+    )
+    seen: list[Tensor] = []
+    probe = copy.deepcopy(run.student).eval()
+    probe.model.bn1.register_forward_pre_hook(lambda _layer, args: seen.append(args[0].detach()))
+    probe(apply(batch.images_BCHW, augmentation))
+    torch.testing.assert_close(inputs[0], seen[0])
+    assert network.model.bn1.momentum == run.student.model.bn1.momentum
+    assert not any(module.training for module in network.modules())
+
+
+OPTIONS = [{"ema_decay": 0.9}, {"recalibration_batches": 2}, {"ema_decay": 0.9, "recalibration_batches": 2}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_what_is_trained_stays_the_same(make_run, fill, options: dict[str, Any]) -> None:
+    runs = [make_run(epoch=FIRST, distillation=changes) for changes in ({}, options)]
+    for run in runs:
+        fill(run, 20)
+        stage = set_up(run)
+        for run.epoch in (FIRST, FIRST + 1):
+            stage.run_epoch(run)
+            assert (run.finished_student is run.student) == (run is runs[0])
+    plain, run = runs
+    assert_same(weights_of(run.student.model), weights_of(plain.student.model))
+    assert_same(run.buffer.state_dict(), plain.buffer.state_dict())
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_restored_stage_delivers_the_same(make_run, fill, options: dict[str, Any]) -> None:
+    first, again = (make_run(epoch=FIRST, distillation=options) for _ in range(2))
+    fill(first, 20)
+    stage = set_up(first)
+    stage.run_epoch(first)
+    state = copy.deepcopy(stage.state_dict())
+    other = set_up(again)
+    again.buffer.load_state_dict(first.buffer.state_dict())
+    again.student.load_state_dict(first.student.state_dict())
+    other.load_state_dict(state)
+    assert_same(weights_of(again.finished_student.model), weights_of(first.finished_student.model))
+    for run, each in ((first, stage), (again, other)):
+        run.epoch += 1
+        each.run_epoch(run)
+    assert_same(weights_of(again.finished_student.model), weights_of(first.finished_student.model))
+
+
+def test_it_is_made_once_for_evaluation_and_files(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"recalibration_batches": 1})
+    fill(run, 20)
+    stage = set_up(run)
+    stage.run_epoch(run)
+    delivered = run.finished_student
+    assert run.finished_student is delivered
+    run.epoch += 1
+    stage.run_epoch(run)
+    assert run.finished_student is not delivered
+
+
+def test_in_warmup_there_is_nothing_to_average_yet(make_run, fill) -> None:
+    run = make_run(epoch=FIRST - 1, distillation={"ema_decay": 0.9, "recalibration_batches": 2})
+    set_up(run)
+    assert run.finished_student is run.student
