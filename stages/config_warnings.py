@@ -44,12 +44,23 @@ _IDLE = (
         "nothing depends on the priorities of uniformly sampled images of which the oldest leave",
     ),
     _Idle(
-        ("inversion.gamma",),
+        ("distillation.mix_share",),
+        lambda config: config.distillation.mix == "none",
+        'distillation.mix is "none"',
+    ),
+    _Idle(
+        ("inversion.gamma", "inversion.gamma_start"),
         lambda config: not config.inversion.difficulty,
         "inversion.difficulty is false",
     ),
     _Idle(
-        ("inversion.targets", "inversion.diversity", "inversion.difficulty", "inversion.gamma"),
+        (
+            "inversion.targets",
+            "inversion.diversity",
+            "inversion.difficulty",
+            "inversion.gamma",
+            "inversion.gamma_start",
+        ),
         lambda config: config.inversion.task_weight == 0,
         "inversion.task_weight is 0",
     ),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from stages.config_table import Table
+from stages.config_table import Table, rule_error
 
 
 def _reference_meta_rate(table: dict[str, Any]) -> float:
@@ -54,6 +54,11 @@ class InversionConfig(Table):
     latent_dim: PositiveInt = 256
     """Size of the latent vector z."""
 
+    class_latents: NonNegativeFloat = 0.0
+    """How far the latents of a target class lie from the origin, in standard deviations of the noise around that point
+    (`stages.inversion.latents`); 0: the same noise for all classes. Not in the paper.
+    """
+
     generator: str = "dcgan"
     """The generator's architecture: the name of a registered generator."""
 
@@ -75,6 +80,9 @@ class InversionConfig(Table):
     gamma: NonNegativeFloat = 2.0
     """Exponent of the difficulty factor (1 - p_T)^gamma of Eq. 3. Not stated in the paper: focal loss's 2."""
 
+    gamma_start: NonNegativeFloat | None = None
+    """gamma in the first epoch, from which it goes in a straight line to `gamma` in the last. Not in the paper."""
+
     diversity: bool = True
     """Whether phi (Eq. 3) has the factor 1 - share of the buffer that is of the image's class."""
 
@@ -94,3 +102,15 @@ class InversionConfig(Table):
 
     Not in the paper: part of the Fast-Datafree recipes, at epoch 140 of 220.
     """
+
+    @model_validator(mode="after")
+    def _class_latents_need_a_class(self) -> Self:
+        if self.class_latents > 0 and self.targets == "teacher":
+            raise rule_error(
+                self,
+                "class_latents",
+                "targets",
+                message="latents of a class need a class to aim at, and the teacher's own prediction comes after them",
+                hint='set `inversion.class_latents` to 0 or `inversion.targets` to "balanced"',
+            )
+        return self

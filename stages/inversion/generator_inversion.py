@@ -13,17 +13,19 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stages import optimizers
 from stages.errors import DivergedError
 from stages.events import InversionStep
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
+from stages.inversion.latents import class_anchors
 from stages.inversion.method import Inverted
 from stages.inversion.synthesis import ADAM_BETAS, StepOutcome, Synthesis, draw_inputs
 from stages.models.build import build_generator
 from stages.models.generator import reset_first_layer
-from stages.run import Run, evaluating
+from stages.run import Run, derived_seed, evaluating
 
 
 class GeneratorInversion:
@@ -49,6 +51,14 @@ class GeneratorInversion:
         self._bn = BatchNormMatching(run.teacher, momentum=self.config.bn_momentum)
         self._synthesis = Synthesis(run, self.config, self._meta_generator, self._bn, self.config.batch_size)
         self._synthesis.accelerate()
+        self._anchors_KZ: Tensor | None = None
+        if self.config.class_latents > 0:
+            self._anchors_KZ = class_anchors(
+                run.teacher,
+                num_classes=run.task.num_classes,
+                latent_dim=self.config.latent_dim,
+                rng=torch.Generator(run.device).manual_seed(derived_seed(run.config.run.seed, "class anchors")),
+            )
 
     def invert(self, run: Run) -> Inverted:
         """One call: T_g steps of the clone and the latents, then one of the meta-generator."""
@@ -79,13 +89,22 @@ class GeneratorInversion:
             image_shape=run.config.task.image_shape,
             rng=run.rng("inversion", f"{stream} targets"),
         )
+        if self._anchors_KZ is not None and target_B is not None:
+            latent_BZ += config.class_latents * self._anchors_KZ[target_B]
         class_share_K = run.buffer.class_share()  # Eq. 3's counts stand still during a call
+        gamma = self._gamma(run)
         is_adversarial = config.adversarial_weight > 0 and run.schedule.is_adversarial(run.epoch)
         synthesis.begin(self._meta_generator, latent_BZ)
         with self._bn.watching(), evaluating(run.student):
             for step in range(config.steps):
                 inputs = draw_inputs(
-                    run, stream, step, num_images=num_images, target_B=target_B, class_share_K=class_share_K
+                    run,
+                    stream,
+                    step,
+                    num_images=num_images,
+                    target_B=target_B,
+                    class_share_K=class_share_K,
+                    gamma=gamma,
                 )
                 outcome = synthesis.step(inputs, is_adversarial=is_adversarial)
                 run.num_trained += num_images
@@ -93,6 +112,14 @@ class GeneratorInversion:
                     _report(run, config, step, outcome, synthesis)
         images_BCHW, teacher_class_B = synthesis.best()
         return Inverted(images_BCHW, teacher_class_B if target_B is None else target_B), outcome
+
+    def _gamma(self, run: Run) -> Tensor | None:
+        """Exponent of Eq. 3 in this epoch where it changes: a straight line from the first to the last epoch."""
+        config = self.config
+        if config.gamma_start is None:
+            return None
+        progress = (run.epoch - 1) / max(1, run.schedule.epochs - 1)
+        return torch.tensor(config.gamma_start + (config.gamma - config.gamma_start) * progress, device=run.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Meta-generator, its optimiser, and the averages of L_BN."""

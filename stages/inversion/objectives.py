@@ -19,7 +19,7 @@ def modulation(
     teacher_prob_B: Tensor,
     class_share_K: Tensor,
     *,
-    gamma: float,
+    gamma: float | Tensor,
     diversity: bool = True,
     difficulty: bool = True,
 ) -> Tensor:

@@ -36,6 +36,8 @@ class StepInputs(NamedTuple):
     """None: the teacher's own prediction."""
     class_share_K: Tensor
     """Of the buffer, for Eq. 3."""
+    gamma: Tensor | None
+    """Exponent of Eq. 3 in this epoch, a scalar; None: always the same."""
 
 
 class StepOutcome(NamedTuple):
@@ -154,7 +156,7 @@ class Synthesis:
             teacher_class_B,
             teacher_prob_B,
             inputs.class_share_K,
-            gamma=config.gamma,
+            gamma=config.gamma if inputs.gamma is None else inputs.gamma,
             diversity=config.diversity,
             difficulty=config.difficulty,
         )
@@ -181,7 +183,14 @@ class Synthesis:
 
 
 def draw_inputs(
-    run: Run, stream: str, step: int, *, num_images: int, target_B: Tensor | None, class_share_K: Tensor
+    run: Run,
+    stream: str,
+    step: int,
+    *,
+    num_images: int,
+    target_B: Tensor | None,
+    class_share_K: Tensor,
+    gamma: Tensor | None,
 ) -> StepInputs:
     """What a step of a call gets; `stream` names the call's random draws."""
     augmentation = draw_augmentation(
@@ -191,7 +200,9 @@ def draw_inputs(
         rng=run.rng("inversion", f"{stream} augmentation", step),
         device=run.device,
     )
-    return StepInputs(augmentation.shift_y_B, augmentation.shift_x_B, augmentation.flip_B, target_B, class_share_K)
+    return StepInputs(
+        augmentation.shift_y_B, augmentation.shift_x_B, augmentation.flip_B, target_B, class_share_K, gamma
+    )
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -118,7 +118,15 @@ def test_number_of_steps_is_taken_as_it_is(whole):
         ("inversion.diversity=0", "0"),
         ('inversion.difficulty="yes"', '"yes"'),
         ("inversion.targets=random", '"random"'),
+        ("inversion.gamma_start=-1", "-1"),
         ("inversion.reset_epoch=-1", "-1"),
+        ("inversion.calls=0", "0"),
+        ("inversion.warmup_calls=0", "0"),
+        ("inversion.class_latents=-1", "-1"),
+        ("distillation.mix=cut", '"cut"'),
+        ("distillation.mix_share=0", "0"),
+        ("distillation.ema_decay=1", "1"),
+        ("distillation.recalibration_batches=-1", "-1"),
         ("distillation.steps=0", "0"),
         ("distillation.steps=some", '"some"'),
         ("distillation.steps=4.5", "4.5"),
@@ -190,6 +198,8 @@ def test_lists_that_are_refused_are_told(problem_of, override, told):
         "inversion.bn_momentum=0",
         "inversion.targets=inverse_frequency",
         "inversion.gamma=0",
+        "inversion.gamma_start=0",
+        "distillation.mix_share=1",
         "distillation.beta=1.6",
         "distillation.lr_min=0.2",
         "distillation.lr=1",
@@ -217,6 +227,18 @@ def test_priorities_must_settle(whole, problem_of):
     assert "`distillation.beta` is 0.5 in --set and `distillation.alpha` is 2.0 in --set" in problem.message
     assert "alpha * beta" in problem.message
     load([whole], ["distillation.alpha=2", "distillation.beta=0.5", "distillation.sampling=uniform"])
+
+
+def test_mixed_views_are_fresh(whole, problem_of):
+    problem = problem_of("distillation.mix=cutmix", "distillation.views=4")
+    assert '`distillation.mix` is "cutmix" in --set and `distillation.views` is 4 in --set' in problem.message
+    load([whole], ["distillation.mix=cutmix"])
+
+
+def test_latents_of_a_class_need_a_class(whole, problem_of):
+    problem = problem_of("inversion.class_latents=1", "inversion.targets=teacher")
+    assert '`inversion.class_latents` is 1.0 in --set and `inversion.targets` is "teacher" in' in problem.message
+    load([whole], ["inversion.class_latents=1", "inversion.targets=balanced"])
 
 
 def test_a_rule_tells_which_of_its_values_are_defaults(problem_of):

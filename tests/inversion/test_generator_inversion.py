@@ -12,10 +12,10 @@ from tiny_network import TinyGenerator
 from torch import Tensor, nn
 
 from stages.data.augment import apply, draw_augmentation
-from stages.errors import DivergedError
+from stages.errors import ConfigError, DivergedError
 from stages.inversion.generator_inversion import GeneratorInversion
 from stages.models.build import build_generator
-from stages.run import Run
+from stages.run import Run, derived_seed
 
 BUILT_WITH = "stages.inversion.generator_inversion.build_generator"
 
@@ -90,12 +90,11 @@ class PlainAdam:
 def reference_call(
     run: Run, generator: nn.Module, average: list[tuple[Tensor, Tensor]] | None, *, stream: str = "epoch", num: int = 12
 ) -> Reference:
-    """Lines 4-10 of Algorithm 1 with Fast-Datafree's generator, from RECIPES' sentences."""
+    """Lines 4-10 of Algorithm 1 with Fast-Datafree's generator, written out."""
     config, task = run.config.inversion, run.config.task
     teacher, student = copy.deepcopy(run.teacher.model).eval(), copy.deepcopy(run.student.model).eval()
     generator = copy.deepcopy(generator)
     latent_BZ = torch.randn(num, config.latent_dim, generator=run.rng("inversion", f"{stream} latent"))
-    latent_BZ.requires_grad_()
     target_B = run.task.draw_targets(
         config.targets,
         num,
@@ -103,6 +102,15 @@ def reference_call(
         image_shape=task.image_shape,
         rng=run.rng("inversion", f"{stream} targets"),
     )
+    if config.class_latents > 0:
+        rng = torch.Generator().manual_seed(derived_seed(run.config.run.seed, "class anchors"))
+        rows_KF = teacher.linear.weight - teacher.linear.weight.mean(dim=0, keepdim=True)
+        points_KZ = rows_KF @ torch.randn(rows_KF.shape[1], config.latent_dim, generator=rng)
+        points_KZ = points_KZ / (points_KZ**2).mean() ** 0.5
+        latent_BZ = torch.stack(
+            [z + config.class_latents * points_KZ[y] for z, y in zip(latent_BZ, target_B, strict=True)]
+        )
+    latent_BZ = latent_BZ.detach().requires_grad_()
     stored = run.buffer.column("teacher_class").tolist()
     parameters = [*generator.parameters(), latent_BZ]
     adam = PlainAdam(parameters, [config.lr_generator] * (len(parameters) - 1) + [config.lr_latent])
@@ -142,7 +150,10 @@ def reference_call(
             if config.diversity and stored:
                 weight *= 1 - stored.count(class_index) / len(stored)
             if config.difficulty:
-                weight *= (1 - probability_BK[sample, class_index].item()) ** config.gamma
+                gamma = config.gamma
+                if config.gamma_start is not None:  # a straight line over the 7 epochs
+                    gamma = config.gamma_start + (config.gamma - config.gamma_start) * (run.epoch - 1) / 6
+                weight *= (1 - probability_BK[sample, class_index].item()) ** gamma
             phi.append(weight)
         aim_B = class_B if target_B is None else target_B
         task_term = (torch.tensor(phi) * F.cross_entropy(teacher_BK, aim_B, reduction="none")).mean()
@@ -172,6 +183,8 @@ CASES = {
     "phi is one": {"diversity": False, "difficulty": False, "task_weight": 3.0},
     "diversity": {"difficulty": False, "targets": "inverse_frequency"},
     "difficulty": {"diversity": False, "gamma": 0.5, "task_weight": 20.0},
+    "annealed gamma": {"diversity": False, "gamma_start": 0.0, "gamma": 3.0, "task_weight": 20.0},
+    "latents of a class": {"class_latents": 1.5, "targets": "balanced", "task_weight": 5.0},
     "teacher's targets": {"targets": "teacher", "gamma": 1.0, "task_weight": 5.0},
     "adversary": {"adversarial_weight": 50.0},
     "latents only": {"lr_generator": 1e-9, "lr_latent": 0.05},
@@ -225,6 +238,15 @@ def test_two_calls_against_the_reference(make_run, fill, case: str, epoch: int) 
             stored = state["meta_optimizer"]["state"][index]
             assert stored["step"] == call + 1
             assert (stored["exp_avg"] - moment).norm() < 0.03 * moment.norm()
+
+
+def test_latents_of_a_class_need_a_linear_layer(make_run) -> None:
+    run = make_run(inversion={"class_latents": 1.0})
+    run.teacher.model.linear = nn.Sequential(
+        nn.Unflatten(1, (-1, 1)), nn.Conv1d(run.teacher.model.linear.in_features, 5, 1)
+    )
+    with pytest.raises(ConfigError, match=r"class_latents` needs a last linear layer with 5 outputs"):
+        set_up(run)
 
 
 def test_the_best_step_differs_among_the_cases(make_run, fill) -> None:
