@@ -58,10 +58,10 @@ class Generator(nn.Module):
             nn.BatchNorm2d(first_channels),
             DoublingConv2d(first_channels, first_channels),
             nn.BatchNorm2d(first_channels),
-            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+            nn.LeakyReLU(LEAKY_SLOPE),
             DoublingConv2d(first_channels, BASE_CHANNELS),
             nn.BatchNorm2d(BASE_CHANNELS),
-            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+            nn.LeakyReLU(LEAKY_SLOPE),
             nn.Conv2d(BASE_CHANNELS, channels, 3, padding=1),
         )
 

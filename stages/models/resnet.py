@@ -36,9 +36,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's activated output."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out.add_(self.shortcut(x)), inplace=True)
+        return F.relu(out + self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -56,7 +56,7 @@ class ResNet(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits [B, K]."""
-        x = F.relu(self.bn1(self.conv1(images_BCHW)), inplace=True)
+        x = F.relu(self.bn1(self.conv1(images_BCHW)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits_BK: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return logits_BK

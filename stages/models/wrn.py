@@ -43,10 +43,10 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output, not yet activated."""
-        activated = F.relu(self.bn1(x), inplace=True)
+        activated = F.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(activated)
-        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated)), inplace=True))
-        return out.add_(shortcut)
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        return out + shortcut
 
 
 class Stage(nn.Module):
@@ -90,7 +90,7 @@ class WideResNet(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits [B, K]."""
         x = self.block3(self.block2(self.block1(self.conv1(images_BCHW))))
-        x = F.relu(self.bn1(x), inplace=True)
+        x = F.relu(self.bn1(x))
         logits_BK: Tensor = self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return logits_BK
 
