@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from stages.cuda_graph import can_record
 from stages.errors import MachineError
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a process in a container the limits of its control group (version 2)."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -33,9 +38,27 @@ def keep_heap_warm() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def num_usable_cpus() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def num_usable_cpus(control_group: Path = _CONTROL_GROUP) -> int:
+    """CPUs this process may use: those it may run on, at most what a container grants it, at least one."""
+    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(num, _cpu_quota(control_group))))
+
+
+def _cpu_quota(control_group: Path) -> float:
+    """CPU time a second of time that the kernel grants a container's processes [CPUs]; infinite without a limit."""
+    try:
+        quota, _, period = (control_group / "cpu.max").read_text(encoding="ascii").partition(" ")
+        return math.inf if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # not Linux, or an older kernel's control groups
+        return math.inf
+
+
+def resolve_threads(threads: int | str) -> int:
+    """CPU threads: `auto` is one for each usable CPU, at most OMP_NUM_THREADS where the user has set it."""
+    if threads != "auto":
+        return int(threads)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(num_usable_cpus(), int(wanted)) if wanted.isdigit() and int(wanted) > 0 else num_usable_cpus()
 
 
 def resolve_device(name: str) -> torch.device:

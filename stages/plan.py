@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,12 @@ from stages.cuda_graph import CudaTape, can_record
 from stages.data.dataset import LabelledImages, load_data
 from stages.device import (
     keep_heap_warm,
-    num_usable_cpus,
     out_of_memory_is_told,
     prepare_device,
     resolve_acceleration,
     resolve_device,
     resolve_precision,
+    resolve_threads,
 )
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
@@ -42,6 +43,10 @@ from stages.teachers.resolve import AUTO
 from stages.teachers.train import Progress
 
 _BYTES_PER_FILE_OVERHEAD = 2**20
+_FACT_BYTES = 40
+"""What the buffer keeps beside each image."""
+_SHIFT_BYTES = 5
+"""What a cached view is kept as, without the logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +111,21 @@ class Plan:
         return self.schedule.total_calls * self.config.inversion.batch_size
 
     @property
-    def buffer_bytes(self) -> int:
-        """Size of the full buffer."""
+    def num_buffered(self) -> int:
+        """Images that the buffer will hold at most."""
         num_stored = 0 if self.stored is None else len(self.stored)
-        num_samples = min(self.config.buffer.capacity, max(self.num_images, num_stored))
-        return num_samples * (_num_pixels(self.config) + 40)
+        return min(self.config.buffer.capacity, max(self.num_images, num_stored))
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Size of the full buffer, with the cached views of its images."""
+        view_bytes = 0
+        if "distillation" in self.schedule.stages:
+            logit_bytes = 2 if self.config.run.precision == "bf16" else 4
+            num_labels = math.prod(self.task.label_shape(self.config.task.image_shape))
+            num_logits = self.config.task.num_classes * num_labels
+            view_bytes = self.config.distillation.views * (_SHIFT_BYTES + logit_bytes * num_logits)
+        return self.num_buffered * (_num_pixels(self.config) + _FACT_BYTES + view_bytes)
 
     def disk_bytes(self) -> int:
         """Disk that the run needs at its fullest: buffer file, two checkpoints and one being written, weights."""
@@ -209,6 +224,7 @@ def build_run(planned: Plan) -> Run:
             label_shape=planned.task.label_shape(config.task.image_shape),
             num_classes=config.task.num_classes,
             device=device,
+            num_expected=planned.num_buffered,
         ),
         class_names=planned.class_names,
         evaluation_data=planned.evaluation_data,
@@ -222,14 +238,13 @@ def build_run(planned: Plan) -> Run:
 
 def _resolved(config: Config, device: torch.device) -> Config:
     """The configuration with everything that depends on the machine written out, so that it repeats the run."""
-    threads = num_usable_cpus() if config.run.threads == "auto" else config.run.threads
     return with_values(
         config,
         {
             "run.device": str(device),
             "run.precision": resolve_precision(config.run.precision, device),
             "run.acceleration": resolve_acceleration(config.run.acceleration, device),
-            "run.threads": threads,
+            "run.threads": resolve_threads(config.run.threads),
         },
     )
 

@@ -20,6 +20,7 @@ from stages.device import (
     resolve_acceleration,
     resolve_device,
     resolve_precision,
+    resolve_threads,
     utilisation,
 )
 from stages.errors import MachineError
@@ -138,11 +139,34 @@ def test_a_precision_that_is_named_stays(precision: str) -> None:
 
 
 def test_cpus_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = Path("nowhere")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 5, 7}, raising=False)
-    assert num_usable_cpus() == 3
+    assert num_usable_cpus(nowhere) == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 11)
-    assert num_usable_cpus() == 11
+    assert num_usable_cpus(nowhere) == 11
+
+
+@pytest.mark.parametrize(
+    ("granted", "num"),
+    [("max 100000", 8), ("400000 100000", 4), ("150000 100000", 2), ("1000 100000", 1), ("9900000 100000", 8), ("", 8)],
+)
+def test_a_container_may_grant_less(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, granted: str, num: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(granted + "\n", encoding="ascii")
+    assert num_usable_cpus(tmp_path) == num
+
+
+@pytest.mark.parametrize(
+    ("wanted", "num"), [(None, 4), ("3", 3), ("9", 4), ("0", 4), ("", 4), ("2,1", 4), ("nonsense", 4)]
+)
+def test_threads_follow_the_users_wish_downwards(monkeypatch: pytest.MonkeyPatch, wanted: str | None, num: int) -> None:
+    monkeypatch.setattr("stages.device.num_usable_cpus", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert resolve_threads("auto") == num
+    assert resolve_threads(7) == 7
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")

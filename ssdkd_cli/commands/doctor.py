@@ -135,19 +135,21 @@ def _bytecode() -> dict[str, Any]:
 
 def _auto() -> dict[str, dict[str, Any]]:
     """What the settings whose value is "auto" come to here, and why."""
-    from stages.device import num_usable_cpus, resolve_acceleration, resolve_device, resolve_precision
+    from stages.device import resolve_acceleration, resolve_device, resolve_precision, resolve_threads
 
     with warnings.catch_warnings(record=True) as caught:  # of a driver that is too old, for one
         warnings.simplefilter("always")
         device = resolve_device("auto")
     precision = resolve_precision("auto", device)
     acceleration = resolve_acceleration("auto", device)
-    num_cpus = num_usable_cpus()
     return {
         "device": {"value": str(device), "why": _why_device(device, [str(entry.message) for entry in caught])},
         "precision": {"value": precision, "why": _why_precision(precision, device)},
         "acceleration": {"value": acceleration, "why": _WHY_ACCELERATION[acceleration]},
-        "threads": {"value": num_cpus, "why": f"the CPUs that this process may use, of {os.cpu_count()}"},
+        "threads": {
+            "value": resolve_threads("auto"),
+            "why": f"the CPUs that this process may use, of {os.cpu_count()}, at most OMP_NUM_THREADS",
+        },
     }
 
 

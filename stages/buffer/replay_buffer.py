@@ -79,6 +79,11 @@ class ReplayBuffer:
             for name, (shape, dtype) in shapes.items()
         }
 
+    @property
+    def num_slots(self) -> int:
+        """Samples there is room for at present."""
+        return len(self._columns["serial"])
+
     def column(self, name: str) -> Tensor:
         """View of a column [N, ...]: images, teacher_class, teacher_prob, priority, target, inserted_epoch, serial."""
         return self._columns[name][: self.size]

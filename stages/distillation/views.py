@@ -93,7 +93,7 @@ class CachedViews:
 
     Not in the paper. The teacher is frozen, so its logits of a view never change; at 5,000 images and 40 updates an
     image is drawn about 40 times before it leaves, and its teacher passes fall from 40 to V. A view is kept as its
-    shift and flip, not as pixels. Memory: N V (5 bytes + the logits).
+    shift and flip, not as pixels. Memory: N V (5 bytes + the logits), where N is the buffer's room.
     """
 
     def __init__(self, num_views: int, device: torch.device) -> None:
@@ -115,13 +115,14 @@ class CachedViews:
         # how many they are is known on the device only.
         new_M = buffer.column("serial").topk(num_new).indices.sort().values
         for slots_B in torch.split(new_M, run.config.distillation.batch_size):
+            images_BCHW = buffer.column("images").index_select(0, slots_B)
             for view in range(self._num_views):
-                self._judge_new(run, slots_B, view, rng)
+                self._judge_new(run, slots_B, images_BCHW, view, rng)
         self._num_seen = buffer.num_inserted
 
-    def _judge_new(self, run: Run, slots_B: Tensor, view: int, rng: torch.Generator) -> None:
+    def _judge_new(self, run: Run, slots_B: Tensor, images_BCHW: Tensor, view: int, rng: torch.Generator) -> None:
         augmentation = _draw(run, len(slots_B), rng)
-        judged = _judged(run, run.teacher, _look(run.buffer.column("images")[slots_B], augmentation))
+        judged = _judged(run, run.teacher, _look(images_BCHW, augmentation))
         values = {
             "shift_y": augmentation.shift_y_B.to(torch.int16),
             "shift_x": augmentation.shift_x_B.to(torch.int16),
@@ -129,7 +130,7 @@ class CachedViews:
             "logits": judged.teacher_logits_BK,
         }
         for name, value_B in values.items():
-            self._column(name, like=value_B, num_slots=run.buffer.size)[slots_B, view] = value_B
+            self._column(name, like=value_B, num_slots=run.buffer.num_slots)[slots_B, view] = value_B
 
     def _column(self, name: str, *, like: Tensor, num_slots: int) -> Tensor:
         """A column with room for `num_slots`; what it held stays."""
@@ -156,7 +157,7 @@ class CachedViews:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self._num_seen = state["num_seen"]
-        self._columns = {name: column.to(self._device) for name, column in state["columns"].items()}
+        self._columns = {name: column.to(self._device, copy=True) for name, column in state["columns"].items()}
 
 
 def make_views(run: Run, config: DistillationConfig) -> Views:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stages.config import Config
 from stages.data.dataset import LabelledImages, load_data
-from stages.device import keep_heap_warm, num_usable_cpus, out_of_memory_is_told, resolve_device
+from stages.device import keep_heap_warm, out_of_memory_is_told, resolve_device, resolve_threads
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure
@@ -52,7 +52,7 @@ def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
 def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: Path | None) -> dict[str, Any]:
     keep_heap_warm()
     device = resolve_device(device_name)
-    torch.set_num_threads(num_usable_cpus() if config.run.threads == "auto" else config.run.threads)
+    torch.set_num_threads(resolve_threads(config.run.threads))
     task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
     student_model = build_model(config.student.model, task=config.task, where="student.model")
     load_weights(student_model, weights)

@@ -119,7 +119,7 @@ class GeneratorInversion:
         if config.gamma_start is None:
             return None
         progress = (run.epoch - 1) / max(1, run.schedule.epochs - 1)
-        return torch.tensor(config.gamma_start + (config.gamma - config.gamma_start) * progress, device=run.device)
+        return torch.full((), config.gamma_start + (config.gamma - config.gamma_start) * progress, device=run.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Meta-generator, its optimiser, and the averages of L_BN."""

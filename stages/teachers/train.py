@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from stages.config import Config
 from stages.data.augment import apply, draw_augmentation
 from stages.data.dataset import LabelledImages, load_data
-from stages.device import keep_heap_warm, num_usable_cpus, resolve_precision
+from stages.device import keep_heap_warm, resolve_precision, resolve_threads
 from stages.errors import DivergedError, MachineError
 from stages.evaluation.measure import measure
 from stages.models.build import build_model
@@ -79,7 +79,7 @@ def train_teacher(
     """
     start_s = time.perf_counter()
     keep_heap_warm()
-    torch.set_num_threads(num_usable_cpus() if config.run.threads == "auto" else config.run.threads)
+    torch.set_num_threads(resolve_threads(config.run.threads))
 
     def load(name_of_split: str) -> LabelledImages:
         evaluation = config.evaluation

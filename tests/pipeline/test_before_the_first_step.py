@@ -14,6 +14,7 @@ from tiny_runs import NETWORKS
 
 from stages.api import Stage, StorageError
 from stages.errors import ConfigError, FileError, MachineError
+from stages.plan import build_run
 from stages.registry import Found, Spec
 from stages.trainer import Launch, plan
 
@@ -158,3 +159,20 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     large = plan(make_config("buffer.capacity=10_000", "run.epochs=5000"), Launch(command="run", preset_name="tiny"))
     assert large.describe()["buffer_mib"] == pytest.approx(10_000 * (64 + 40) / 2**20, abs=0.05)
     assert large.describe()["run_directory"] == "runs/tiny-<time>"
+
+
+def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
+    plain, cached, cached_bf16 = (
+        plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+        for overrides in ([], ["distillation.views=3"], ["distillation.views=3", "run.precision=bf16"])
+    )
+    assert cached.buffer_bytes - plain.buffer_bytes == 40 * 3 * (5 + 10 * 4)
+    assert cached_bf16.buffer_bytes - plain.buffer_bytes == 40 * 3 * (5 + 10 * 2)
+    assert cached.disk_bytes() > plain.disk_bytes()
+
+
+@pytest.mark.parametrize(("capacity", "num"), [(40, 40), (1_000_000, 4 * 16)])
+def test_the_buffer_has_room_for_all_that_will_come(make_config, capacity: int, num: int) -> None:
+    """Else it grows by copying, into several times the memory that was foretold."""
+    planned = plan(make_config(f"buffer.capacity={capacity}"), Launch(command="run", preset_name="tiny"))
+    assert planned.num_buffered == build_run(planned).buffer.num_slots == num
