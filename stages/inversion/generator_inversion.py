@@ -24,6 +24,7 @@ from stages.inversion.latents import class_anchors
 from stages.inversion.method import Inverted
 from stages.inversion.synthesis import ADAM_BETAS, StepOutcome, Synthesis, draw_inputs
 from stages.models.build import build_generator
+from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.generator import reset_first_layer
 from stages.run import Run, derived_seed, evaluating
 
@@ -95,7 +96,7 @@ class GeneratorInversion:
         gamma = self._gamma(run)
         is_adversarial = config.adversarial_weight > 0 and run.schedule.is_adversarial(run.epoch)
         synthesis.begin(self._meta_generator, latent_BZ)
-        with self._bn.watching(), evaluating(run.student):
+        with self._bn.watching(), evaluating(run.student), frozen_batch_norm(run.teacher, run.student):
             for step in range(config.steps):
                 inputs = draw_inputs(
                     run,

@@ -1,0 +1,75 @@
+"""Batch-norm of a frozen network on the way of a gradient to the network's input.
+
+In eval mode batch-norm is one factor and one offset per channel, and the gradient of its input is the factor times that
+of its output. Torch's backward pass also reduces over batch and pixels for gradients of weights that nobody asked for,
+which costs more than all else in it on a CPU.
+
+Legend: B batch, C channels, ... pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stages.models.build import bn_layers
+
+_KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _FrozenBatchNorm(torch.autograd.Function):
+    """Batch-norm with fixed statistics and weights, differentiable once and in its input only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BC: Tensor, mean_C: Tensor, variance_C: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(variance_C, weight_C)
+        ctx.eps = eps
+        return F.batch_norm(x_BC, mean_C, variance_C, weight_C, bias_C, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BC: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        variance_C, weight_C = ctx.saved_tensors
+        factor_C = weight_C * torch.rsqrt(variance_C + ctx.eps)
+        # Batch-norm again: its kernel keeps the factors in fp32 beside bf16 features.
+        zeros_C, ones_C = torch.zeros_like(factor_C), torch.ones_like(factor_C)
+        return F.batch_norm(gradient_BC, zeros_C, ones_C, factor_C, zeros_C, eps=0.0), None, None, None, None, None
+
+
+def _forward(layer: nn.BatchNorm2d, x_BC: Tensor) -> Tensor:
+    # What the layer is does not change in the context; the network may be a stranger's and set it to training itself.
+    if layer.training:
+        return type(layer).forward(layer, x_BC)
+    frozen: Tensor = _FrozenBatchNorm.apply(
+        x_BC, layer.running_mean, layer.running_var, layer.weight, layer.bias, layer.eps
+    )
+    return frozen
+
+
+@contextmanager
+def frozen_batch_norm(*networks: nn.Module) -> Iterator[None]:
+    """Within this context the batch-norm layers of networks in eval mode send gradients to their input only.
+
+    What they compute is the same; gradients are, too, in bf16 to the bit, in fp32 but for rounding. Layers of other
+    classes than torch's own, and those without weights or running statistics, stay as they are.
+    """
+    layers = [
+        layer
+        for network in networks
+        for layer in bn_layers(network)
+        if type(layer) in _KINDS and layer.affine and layer.running_mean is not None
+    ]
+    for layer in layers:
+        layer.forward = partial(_forward, layer)  # type: ignore[method-assign, arg-type]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
