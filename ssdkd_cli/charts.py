@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 REPORT_WIDTH = 80
 """Columns that a report is laid out for, on wider screens and off a terminal too."""
+
+ASCII_VARIABLE = "SSDKD_ASCII"
 
 _MAX_LABEL = 18
 
@@ -25,9 +28,14 @@ BLOCKS = Glyphs(eighths="▏▎▍▌▋▊▉█", levels="▁▂▃▄▅▆�
 ASCII = Glyphs(eighths="#", levels=".:-=+*%#", ellipsis="~", plus_minus="+-")
 
 
+def wants_ascii(encoding: str) -> bool:
+    """Whether to draw in ASCII: asked for by SSDKD_ASCII, or all that the encoding can carry."""
+    return os.environ.get(ASCII_VARIABLE, "") not in ("", "0") or not encoding.lower().startswith("utf")
+
+
 def glyphs_for(encoding: str) -> Glyphs:
-    """Block characters for a stream in any UTF, ASCII for all others."""
-    return BLOCKS if encoding.lower().startswith("utf") else ASCII
+    """Block characters for a stream in any UTF, ASCII for all others and where the user asks for it."""
+    return ASCII if wants_ascii(encoding) else BLOCKS
 
 
 def printable(text: str, encoding: str) -> str:

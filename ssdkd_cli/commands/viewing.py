@@ -16,25 +16,25 @@ _MAX_LOG_BYTES = 1 << 16
 
 
 def show(run: RunDirectory, *, is_read_only: bool = False) -> int:
-    """Open the dashboard on any run (`ssdkd watch`); returns when the viewer is closed."""
-    _open_dashboard(run, is_read_only=is_read_only)
+    """Open the dashboard on any run (`ssdkd watch`); returns when the viewer is closed, FAILED where it crashed."""
+    code = _open_dashboard(run, is_read_only=is_read_only)
     if run.status() in LIVE_STATUSES:
         _say_how_to_come_back(run)
-    return ExitCode.DONE
+    return code
 
 
 def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     """Open the dashboard on the run that this terminal started; returns the exit code of the command.
 
-    A viewer that leaves a run at work ends with 0. Once the run is over, its summary is printed and its exit code
-    is the command's.
+    A viewer that leaves a run at work ends with 0, or FAILED where it crashed. Once the run is over, its summary is
+    printed and its exit code is the command's.
     """
-    _open_dashboard(run)
+    viewer_code = _open_dashboard(run)
     is_over = run.summary() is not None
     code = trainer.exit_code(_PATIENCE_S if is_over else 0)
     if code is None:
         _say_how_to_come_back(run)
-        return ExitCode.DONE
+        return viewer_code
     document = run.summary()
     if document is not None:
         summary.print_summary(document, run.path)
@@ -45,10 +45,12 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     return code
 
 
-def _open_dashboard(run: RunDirectory, *, is_read_only: bool = False) -> None:
+def _open_dashboard(run: RunDirectory, *, is_read_only: bool = False) -> int:
     from ssdkd_cli.dashboard.app import DashboardApp
 
-    DashboardApp(run, read_only=is_read_only).run()
+    app = DashboardApp(run, read_only=is_read_only)
+    app.run()
+    return ExitCode.FAILED if app.return_code else ExitCode.DONE
 
 
 def _say_how_to_come_back(run: RunDirectory) -> None:

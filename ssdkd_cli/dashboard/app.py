@@ -23,11 +23,12 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.worker import Worker, get_current_worker
 
+from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard import pictures
 from ssdkd_cli.dashboard.bindings import EVERYWHERE, PALETTE_SECTIONS
 from ssdkd_cli.dashboard.comparison import LETTERS, MAX_OTHERS, Overlay
 from ssdkd_cli.dashboard.feed import RunFeed
-from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, AsciiFilter, HarmlessFilter, wants_ascii
+from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, AsciiFilter, HarmlessFilter
 from ssdkd_cli.dashboard.messages import OverlaysLoaded, PicturesLoaded, RequestAnswered, RunViewed
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen

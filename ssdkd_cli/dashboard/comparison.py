@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_cli.dashboard.view import Curve, RunView
+from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory, list_runs
 
 LETTERS = "ABCDEF"
 """The run on the screen is A, those it is compared with follow: more lines in one chart nobody tells apart."""
 
 MAX_OTHERS = len(LETTERS) - 1
+
+UNKNOWN = object()
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting in which runs differ: a value for each of them, None where a run does not have it."""
+    """A setting in which runs differ: a value for each of them, None where a run does not have it.
+
+    `UNKNOWN` stands for a run whose settings cannot be read.
+    """
 
     key: str
     values: tuple[Any, ...]
@@ -67,8 +73,20 @@ def _candidate(run: RunDirectory) -> Candidate:
     return Candidate(run.path, run.name, run.status(), str(first.get("preset", "")), **numbers)
 
 
-def differences(runs: Sequence[RunDirectory]) -> list[Difference]:
-    """The settings in which runs differ, in the order of the file. Raises FileError for a run without settings."""
+def differences(runs: Sequence[RunDirectory]) -> tuple[list[Difference], list[RunDirectory]]:
+    """The settings in which runs differ, in the order of the file; and the runs whose settings cannot be read."""
     from stages.run_comparison import compare
+    from stages.run_overview import settings
 
-    return [Difference(key, tuple(values)) for key, values in compare(runs)["differences"].items()]
+    unreadable = []
+    for run in runs:
+        try:
+            settings(run)
+        except FileError:
+            unreadable.append(run)
+    readable = [run for run in runs if run not in unreadable]
+    found = []
+    for key, values in compare(readable)["differences"].items():
+        value_of = iter(values)
+        found.append(Difference(key, tuple(UNKNOWN if run in unreadable else next(value_of) for run in runs)))
+    return found, unreadable

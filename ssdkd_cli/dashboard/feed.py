@@ -174,6 +174,7 @@ class RunFeed:
             summary=summary if isinstance(summary, dict) else None,
             message=message if isinstance(message, str) else "",
             num_events=model.num_events,
+            has_directory=self.run.path.is_dir(),
             loaded=1.0 if self._is_loaded else min(0.999, self._tail.offset / max(1, self._tail.size)),
         )
 
@@ -196,7 +197,7 @@ class RunFeed:
 
     def _status_text(self, status: str, silent_s: float | None) -> str:
         if status == "dead":
-            return "dead: its process is gone"
+            return "dead: its process is gone" if self.run.path.is_dir() else "its directory has vanished"
         if status == "running" and silent_s is not None and silent_s >= SILENCE_S:
             return f"running, no news for {duration(silent_s)}"
         return status
@@ -210,7 +211,7 @@ class RunFeed:
         if model.newer_schemas:
             newest, num_events = max(model.newer_schemas), sum(model.newer_schemas.values())
             problems.append(
-                f"{_lines(num_events)} have schema {newest}, this ssdkd knows {SCHEMA_VERSION}: "
+                f"{_lines(num_events)} of schema {newest}, this ssdkd knows {SCHEMA_VERSION}: "
                 "something may be missing here; a newer ssdkd shows it"
             )
         if model.unknown_kinds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 from ssdkd_cli import charts
-
-ASCII_VARIABLE = "SSDKD_ASCII"
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,6 @@ ASCII = Glyphs(
     },
     level={"info": " ", "warning": "!", "error": "X"},
 )
-
-
-def wants_ascii(encoding: str) -> bool:
-    """Whether to draw in ASCII: asked for by SSDKD_ASCII, or all that the terminal's encoding can show."""
-    return os.environ.get(ASCII_VARIABLE, "") not in ("", "0") or not encoding.lower().startswith("utf")
 
 
 # What the widgets of the toolkit draw: borders, rules, scroll bars, marks of choices.

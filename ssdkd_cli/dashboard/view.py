@@ -196,7 +196,7 @@ class DeviceView:
     @property
     def hours_label(self) -> str:
         """What `hours` counts."""
-        return "GPU hours" if self.is_gpu else "hours on the CPU"
+        return "GPU hours" if self.is_gpu else "hours by the clock (CPU)"
 
     @property
     def hours(self) -> float:
@@ -296,6 +296,8 @@ class RunView:
     message: str = ""
     """Why a finished run ended."""
     num_events: int = 0
+    has_directory: bool = True
+    """Whether the run's directory is still there."""
     loaded: float = 1.0
     """Part of the file that the curves rest on: below 1 while a long history is still being read."""
 

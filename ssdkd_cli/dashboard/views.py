@@ -88,10 +88,10 @@ class Losses(View):
         """The terms that every run has; others join as they come."""
         for page, (empty_text, names) in enumerate(self._PAGES):
             for name in names:
-                yield _on(page, self._chart(name, empty_text))
+                yield _on(page, self._chart(name, "losses-" + name.replace("/", "-").replace("_", "-"), empty_text))
 
     @staticmethod
-    def _chart(name: str, empty_text: str = "nothing yet") -> ChartPanel:
+    def _chart(name: str, id: str, empty_text: str = "nothing yet") -> ChartPanel:
         is_share = name.endswith("agreement")
         return ChartPanel(
             title_of(name),
@@ -100,7 +100,7 @@ class Losses(View):
             unit=" %" if is_share else "",
             is_log_allowed=not is_share,
             empty_text=empty_text,
-            id="losses-" + "".join(character if character.isalnum() else "-" for character in name),
+            id=id,
         )
 
     def show(self, view: RunView) -> None:
@@ -109,8 +109,9 @@ class Losses(View):
         num_usual = sum(len(names) for _, names in self._PAGES)
         for curve in (*view.curves_of("inversion/"), *view.curves_of("distillation/")):
             if curve.name not in known:
-                page = len(self._PAGES) + (len(known) - num_usual) // self._PER_PAGE
-                self.mount(_on(page, self._chart(curve.name)))
+                num_extra = len(known) - num_usual
+                page = len(self._PAGES) + num_extra // self._PER_PAGE
+                self.mount(_on(page, self._chart(curve.name, f"losses-extra-{num_extra}")))
                 known.append(curve.name)
                 self.open_page(self._open_page)
         super().show(view)
@@ -177,14 +178,21 @@ class Device(View):
         yield DeviceFigures("now", id="device-figures")
         yield ChartPanel("images per second", [Trace("device/images_per_s")], id="device-images")
         yield ChartPanel(
-            "utilisation in %",
+            "utilisation",
             [Trace("device/utilisation")],
             factor=100.0,
             unit=" %",
             is_log_allowed=False,
             id="device-utilisation",
         )
-        yield ChartPanel("memory in MiB", [Trace("device/mem_mib")], unit=" MiB", id="device-memory")
+        yield ChartPanel("memory", [Trace("device/mem_mib")], unit=" MiB", id="device-memory")
+
+    def show(self, view: RunView) -> None:
+        """Hand on a run's state; what the charts show is called by its name, which differs between GPU and CPU."""
+        if view.device is not None:
+            self.query_one("#device-utilisation", ChartPanel).border_title = f"{view.device.utilisation_label}, %"
+            self.query_one("#device-memory", ChartPanel).border_title = f"{view.device.memory_label}, MiB"
+        super().show(view)
 
 
 class Log(View):

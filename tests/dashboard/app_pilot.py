@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from scripted_run import TIME_S
 from textual.pilot import Pilot
 
 from ssdkd_cli.dashboard.app import DashboardApp
+from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
 from stages.buffer.file import BufferContents, BufferMeta, write_buffer
 from stages.run_directory import RunDirectory
+
+TIMEOUT_S = 60.0
 
 SMALL, MEDIUM, LARGE = (80, 24), (120, 40), (200, 60)
 Body = Callable[[DashboardApp, Pilot[None]], Awaitable[Any]]
@@ -36,21 +40,35 @@ def drive(run: RunDirectory | Path, body: Body, *, size: tuple[int, int] = SMALL
 
 
 async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
-    """Let the app go on until something holds."""
-    for _ in range(400):
-        if is_so():
-            return
+    """Let the app go on until something holds; for long on a machine that has other things to do."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, "it did not come to pass"
         await pilot.pause(0.02)
-    raise AssertionError("it did not come to pass")
 
 
 async def settle(app: DashboardApp, pilot: Pilot[None]) -> None:
-    """Let threads that read pictures or settings come to their end, and draw what they found."""
+    """Let all that was begun come to its end, and draw it: threads that read, keys that come and go."""
     await pilot.pause()
-    reading = [worker for worker in app.workers if worker.group in ("pictures", "diff", "candidates")]
-    if reading:
-        await app.workers.wait_for_complete(reading)
+    await until(pilot, lambda: not _is_reading(app) and _has_its_pictures(app) and _has_its_keys(app))
     await pilot.pause()
+
+
+def _is_reading(app: DashboardApp) -> bool:
+    groups = ("pictures", "diff", "candidates")
+    return any(worker.group in groups and not worker.is_finished for worker in app.workers)
+
+
+def _has_its_pictures(app: DashboardApp) -> bool:
+    """Whether the pictures on the screen, if any, have been asked for."""
+    screen = app.run_screen
+    return screen is None or not screen.wants_pictures() or app._pictures_wanted is not None
+
+
+def _has_its_keys(app: DashboardApp) -> bool:
+    """Whether the last line shows the keys that work now."""
+    bars = app.screen.query(KeyBar)
+    return not bars or bars.first().render().plain.rstrip()[:80] in screen_text(app).splitlines()[-1]
 
 
 async def press(app: DashboardApp, pilot: Pilot[None], *keys: str) -> str:

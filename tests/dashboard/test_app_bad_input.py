@@ -9,6 +9,7 @@ import pytest
 from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, until
 from scripted_run import append, damage, evaluation, lines_of, make_run, raw_line, samples, whole_run
 
+from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from stages import events
 
 
@@ -66,7 +67,10 @@ def test_a_vanished_directory_keeps_what_was_read(tmp_path):
         assert "distillation loss" in screen_text(app)
         for key in "234567":
             await press(app, pilot, key)
-        assert "vanished" in words(screen_text(app))
+        text = words(screen_text(app))
+        assert "vanished" in text
+        assert "process is gone" not in text, "nobody can say"
+        assert "--resume" not in text, "there is nothing to go on with"
 
     drive(run, body, size=MEDIUM)
 
@@ -89,9 +93,8 @@ def test_a_process_that_dies_is_noticed_and_its_keys_go(tmp_path):
         assert "p Pause" in screen_text(app)
         lock.__exit__(None, None, None)
         await until(pilot, lambda: "process is gone" in screen_text(app))
-        await pilot.pause()
-        assert "p Pause" not in screen_text(app)
-        assert "●" not in screen_text(app), "no stage is at work any more"
+        await until(pilot, lambda: "p Pause" not in screen_text(app))
+        await until(pilot, lambda: "●" not in screen_text(app))  # no stage is at work any more
 
     drive(run, body)
 
@@ -110,6 +113,21 @@ def test_damaged_lines_leave_every_view_standing(tmp_path, seed):
             assert "\x1b" not in text
 
     drive(run, body, size=(80, 24) if seed % 2 else MEDIUM)
+
+
+def test_terms_that_differ_in_a_sign_only_get_a_chart_each(tmp_path):
+    lines = lines_of(whole_run(3))
+    strange = [line.replace('"loss_bn"', f'"loss{sign}bn"') for sign in "-$." for line in lines]
+    run = make_run(tmp_path / "run", [*lines, *strange])
+
+    async def body(app, pilot):
+        await press(app, pilot, "2")
+        extra = [chart.traces[0].curve for chart in app.run_screen.open_view.query(ChartPanel)][7:]
+        assert extra == ["inversion/loss-bn", "inversion/loss$bn", "inversion/loss.bn"]
+        await press(app, pilot, "n", "n")
+        assert app.is_running
+
+    drive(run, body)
 
 
 def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):

@@ -6,11 +6,11 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from app_pilot import drive, press, screen_text, until
+from app_pilot import TIMEOUT_S, drive, press, screen_text, until
 from scripted_run import append, lines_of, make_run, whole_run
 
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
-from stages import events
+from stages import control, events
 from stages.control import ControlReader
 from stages.run_directory import RunDirectory
 
@@ -54,10 +54,8 @@ def test_pause_and_resume_are_acknowledged(run):
         await press(app, pilot, "p")
         await until(pilot, lambda: app.run_view.status == "paused")
         await until(pilot, lambda: "pause it is" in screen_text(app))
-        text = screen_text(app)
-        assert "PAUSED" in text
-        assert "r Resume" in text
-        assert "p Pause" not in text
+        await until(pilot, lambda: "PAUSED" in screen_text(app))
+        await until(pilot, lambda: "r Resume" in screen_text(app) and "p Pause" not in screen_text(app))
         await press(app, pilot, "r")
         await until(pilot, lambda: app.run_view.status == "running")
 
@@ -80,6 +78,19 @@ def test_stop_asks_first(run):
     assert asked == ["stop"]
 
 
+@pytest.mark.parametrize("on_top", ["x", "question_mark"])
+def test_q_leaves_from_what_lies_on_top_too(run, on_top):
+    async def body(app, pilot):
+        await press(app, pilot, on_top)
+        assert app.screen is not app.run_screen
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running)
+
+    with trainer(run) as asked:
+        drive(run, body)
+    assert asked == []
+
+
 def test_a_refusal_is_shown(run):
     async def body(app, pilot):
         await press(app, pilot, "k")
@@ -89,15 +100,23 @@ def test_a_refusal_is_shown(run):
         drive(run, body)
 
 
-def test_no_answer_is_a_visible_time_out(run):
+def test_no_answer_is_a_visible_time_out(run, monkeypatch):
+    has_waited_enough = threading.Event()
+
+    def wait_in_vain(*_arguments, **_options):
+        has_waited_enough.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(control, "wait_for_acknowledgement", wait_in_vain)
+
     async def body(app, pilot):
-        text = await press(app, pilot, "p", "p")
-        assert "pausing" in text
-        await until(pilot, lambda: "no answer to `pause`" in " ".join(screen_text(app).split()))
-        assert "pausing" not in screen_text(app).splitlines()[0]
+        await press(app, pilot, "p", "p")
+        await until(pilot, lambda: "pausing" in screen_text(app).splitlines()[0])
+        has_waited_enough.set()
+        await until(pilot, lambda: "no answer to `pause` within 7 s" in " ".join(screen_text(app).split()))
+        await until(pilot, lambda: "pausing" not in screen_text(app).splitlines()[0])
 
     with run.lock():
-        drive(run, body, answer_timeout_s=1.5)
+        drive(run, body, answer_timeout_s=7.0)
     assert run.control_file.read_text().count("\n") == 1, "asked once, though the key was pressed twice"
 
 

@@ -7,12 +7,13 @@ import random
 import numpy as np
 import pytest
 
+from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_label
 from ssdkd_cli.dashboard.bars import axis_labels, grouped, upright_bars
 from ssdkd_cli.dashboard.canvas import ASCII as ASCII_CELL
 from ssdkd_cli.dashboard.canvas import Canvas
 from ssdkd_cli.dashboard.chart_settings import SMOOTHING_WEIGHTS, ChartSettings
-from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, as_ascii, wants_ascii
+from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, as_ascii
 from ssdkd_cli.dashboard.plot import Line, Mark, Plot, draw
 from ssdkd_cli.dashboard.widgets.key_bar import key_text
 from ssdkd_cli.dashboard.widgets.sample_grid import half_blocks, resized, shaded

@@ -9,6 +9,7 @@ import pytest
 from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, shown, until
 from scripted_run import TIME_S, append, evaluation, lines_of, make_run, run_started, whole_run
 from textual.binding import Binding
+from textual.command import CommandList
 
 from ssdkd_cli.dashboard import pictures
 from ssdkd_cli.dashboard.app import DashboardApp
@@ -18,6 +19,7 @@ from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
 from ssdkd_cli.dashboard.screens.help_screen import HelpScreen
 from ssdkd_cli.dashboard.screens.run_screen import RunScreen
 from ssdkd_cli.dashboard.themes import THEMES
+from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from ssdkd_cli.dashboard.widgets.key_bar import MAX_KEYS, KeyBar
 from ssdkd_cli.dashboard.widgets.log_panel import LogPanel
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
@@ -67,11 +69,17 @@ def test_help_names_every_key_and_closes_again(run):
     async def body(app, pilot):
         await press(app, pilot, "question_mark")
         text = str(app.screen.query_one("#help-text").render())
+        words = " ".join(text.split())
+        box = app.screen.query_one("#help")
+        assert max(map(len, text.splitlines())) <= box.scrollable_content_region.width, "nothing is cut"
+        rows = [row for row in text.splitlines() if row.startswith(("shift+right", "ctrl+p :"))]
+        assert len(rows) == 2
+        assert len({row.find(name) for row, name in zip(rows, ("Pan right", "Command palette"), strict=True)}) == 1
         for section in SECTIONS:
             assert section.title in text
             for binding in section.bindings:
                 assert binding.description in text
-                assert binding.tooltip in text
+                assert binding.tooltip in words
         assert "the run is over" in text
         await press(app, pilot, "question_mark")
         assert isinstance(app.screen, RunScreen)
@@ -87,6 +95,12 @@ def test_the_palette_offers_every_key_that_works_now_and_does_it(run):
         await press(app, pilot, "4")
         assert "Charts: Log scale" not in {command.title for command in app.get_system_commands(app.screen)}
         await press(app, pilot, "1", "colon", *"logscale")
+
+        def is_found() -> bool:
+            found = app.screen.query_one(CommandList)
+            return found.option_count == 1 and "Log scale" in str(found.get_option_at_index(0).prompt)
+
+        await until(pilot, is_found)
         await press(app, pilot, "enter")
         await until(pilot, lambda: app.run_screen.settings.is_log)
 
@@ -270,12 +284,12 @@ def test_themes_in_turn(run):
 def test_the_mouse_opens_views_reads_values_and_zooms(run):
     async def body(app, pilot):
         await pilot.click("#tabs", offset=(18, 0))
-        assert app.run_screen.open_view_id == "losses"
-        await pilot.pause()
+        await until(pilot, lambda: app.run_screen.open_view_id == "losses")
+        await until(pilot, lambda: app.run_screen.query_one("#losses-inversion-loss", ChartPanel).num_columns > 20)
         await pilot.hover("#losses-inversion-loss", offset=(20, 3))
         await until(pilot, lambda: app.run_screen.settings.cursor_x is not None)
         await pilot.click("#keys", offset=(2, 0))
-        assert isinstance(app.screen, CompareScreen)
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
 
     drive(run, body)
 
@@ -338,6 +352,7 @@ def test_nothing_to_compare_with_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     async def body(app, pilot):
-        assert "there is no other run" in " ".join((await press(app, pilot, "c")).split())
+        await press(app, pilot, "c")
+        await until(pilot, lambda: "there is no other run" in " ".join(screen_text(app).split()))
 
     drive(make_run(Path("alone") / "run", lines_of(whole_run(2))), body, size=MEDIUM)

@@ -17,13 +17,12 @@ from scripted_run import append, evaluation, lines_of, make_run, raw_line, sampl
 from ssdkd_cli import console, trainer_process
 from ssdkd_cli.charts import ASCII, BLOCKS
 from ssdkd_cli.commands.launching import Request, arguments_of
-from ssdkd_cli.dashboard.comparison import candidates, differences
+from ssdkd_cli.dashboard.comparison import UNKNOWN, candidates, differences
 from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.snapshot import render_text
 from ssdkd_cli.main import main
 from ssdkd_cli.trainer_process import Readiness, Trainer
 from stages import events
-from stages.errors import FileError
 from stages.run_directory import STATUSES, RunDirectory
 
 
@@ -181,10 +180,11 @@ def test_other_runs_to_lay_over_this_one(run, tmp_path):
     assert [(candidate.name, candidate.epoch, candidate.epochs, candidate.status) for candidate in found] == [
         ("b-run", 6, 6, "dead")
     ]
-    assert [(each.key, each.values) for each in differences([run, other])] == [("run.seed", (0, 1))]
-    other.config_file.unlink()
-    with pytest.raises(FileError):
-        differences([run, other])
+    assert [(each.key, each.values) for each in differences([run, other])[0]] == [("run.seed", (0, 1))]
+    broken = make_run(tmp_path / "runs" / "c-run", lines_of(whole_run(6)))
+    rows, unreadable = differences([run, broken, other])
+    assert [(each.key, each.values) for each in rows] == [("run.seed", (0, UNKNOWN, 1))]
+    assert unreadable == [broken]
 
 
 # -- the trainer as a process of its own -------------------------------------------------------------------------
@@ -322,12 +322,15 @@ def test_a_trainer_at_work_has_no_exit_code(trainer_running):
     os.close(trainer._pipe)
 
 
-def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running):
+def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running, tmp_path):
+    we_are_ready = tmp_path / "ready"
     trainer = trainer_running(
-        "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130)); "
+        "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n"
+        f"while not os.path.exists({str(we_are_ready)!r}): time.sleep(0.01)\n"
         "os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
     )
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come at once
+        we_are_ready.touch()
         trainer.wait_until_ready()
     assert trainer.process.returncode == 130
 

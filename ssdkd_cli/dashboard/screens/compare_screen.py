@@ -17,7 +17,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ssdkd_cli.dashboard.bindings import COMPARE
-from ssdkd_cli.dashboard.comparison import LETTERS, MAX_OTHERS, Candidate, Difference, candidates, differences
+from ssdkd_cli.dashboard.comparison import LETTERS, MAX_OTHERS, UNKNOWN, Candidate, Difference, candidates, differences
 from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
 from ssdkd_cli.dashboard.widgets.panel import line
 from stages.errors import SsdkdError
@@ -66,7 +66,7 @@ class CompareScreen(Screen[list[Path] | None]):
     def on_mount(self) -> None:
         """Look for runs, away from the screen."""
         self._say("looking for other runs")
-        self.run_worker(self._find, thread=True, name="candidates")
+        self.run_worker(self._find, thread=True, group="candidates", name="candidates")
 
     def _find(self) -> None:
         self.post_message(self.Found(candidates(self._run)))
@@ -121,7 +121,9 @@ class CompareScreen(Screen[list[Path] | None]):
 
     def _diff(self, runs: list[RunDirectory]) -> None:
         try:
-            self.post_message(self.Compared(runs, differences(runs)))
+            rows, unreadable = differences(runs)
+            names = ", ".join(run.name for run in unreadable)
+            self.post_message(self.Compared(runs, rows, f"the settings of {names} cannot be read" if names else ""))
         except SsdkdError as error:
             self.post_message(self.Compared(runs, [], str(error)))
 
@@ -137,13 +139,14 @@ class CompareScreen(Screen[list[Path] | None]):
         rows.append(Content(""))
         if message.problem:
             rows.append(line((message.problem, "$warning")))
-        elif not message.rows:
+        if not message.rows:
             rows.append(line(("no setting differs", "$faint")))
         for difference in message.rows:
             rows.append(line((difference.key, "$faint")))
             rows += [
                 line((f"  {letter} ", f"bold $line-{index}"), _value(value))
                 for index, ((letter, _), value) in enumerate(zip(letters, difference.values, strict=False), start=1)
+                if value is not UNKNOWN
             ]
         self.query_one("#differences-text", Static).update(Content("\n").join(rows))
 

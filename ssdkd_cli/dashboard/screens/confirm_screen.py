@@ -17,6 +17,7 @@ class ConfirmScreen(ModalScreen[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", show=False, tooltip="Do it", id="confirm-yes"),
         Binding("n,escape", "answer(False)", "No", show=False, tooltip="Leave everything as it is", id="confirm-no"),
+        Binding("q", "app.detach", "Detach", show=False, tooltip="Leave; nothing is asked", id="confirm-detach"),
         Binding("left,up", "app.focus_previous", "Other answer", show=False, tooltip="", id="confirm-left"),
         Binding("right,down", "app.focus_next", "Other answer", show=False, tooltip="", id="confirm-right"),
     ]

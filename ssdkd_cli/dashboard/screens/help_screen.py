@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -18,8 +20,14 @@ from ssdkd_cli.dashboard.widgets.panel import line
 if TYPE_CHECKING:
     from ssdkd_cli.dashboard.app import DashboardApp
 
-_KEY_WIDTH = 11
-_NAME_WIDTH = 20
+_BOX_WIDTH = 82
+_FRAME_WIDTH = 6
+"""Border, padding and scroll bar of the box."""
+
+_MOUSE = (
+    "A click opens a view or does what a key at the bottom does; over a chart the cursor follows the mouse and the "
+    "wheel zooms; in the log the wheel scrolls."
+)
 
 
 class HelpScreen(ModalScreen[None]):
@@ -27,6 +35,7 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark", "dismiss", "Close", show=False, tooltip="Back to the run", id="help-close"),
+        Binding("q", "app.detach", "Detach", show=False, tooltip="Leave at once; the run goes on", id="help-detach"),
     ]
 
     def compose(self) -> ComposeResult:
@@ -38,17 +47,15 @@ class HelpScreen(ModalScreen[None]):
 
     def _text(self) -> Content:
         rows: list[Content] = []
+        table = _Table([binding for section in SECTIONS for binding in section.bindings], self.app.size.width)
         why_not = self._why_not()
         for section in SECTIONS:
             remark = f"  {why_not}" if section.title == SECTIONS[0].title and why_not else ""
             rows.append(line((section.title, "bold $primary"), (remark, "$warning")))
-            rows += [self._row(binding) for binding in section.bindings]
+            rows += [row for binding in section.bindings for row in table.rows(binding)]
             rows.append(Content(""))
         rows.append(line(("Mouse", "bold $primary")))
-        rows += [
-            line("  a click opens a view or does what a key at the bottom does; over a chart the"),
-            line("  cursor follows the mouse and the wheel zooms; in the log the wheel scrolls"),
-        ]
+        rows += [line(row) for row in textwrap.wrap(_MOUSE, table.room)]
         return Content("\n").join(rows)
 
     def _why_not(self) -> str:
@@ -59,11 +66,29 @@ class HelpScreen(ModalScreen[None]):
             return "(the run is over: only comparing works)"
         return ""
 
-    @staticmethod
-    def _row(binding: Binding) -> Content:
-        keys = " ".join(key_text(key) for key in binding.key.split(","))
-        return line(
-            (f"  {keys:<{_KEY_WIDTH}}", "bold $accent"),
-            f"{binding.description:<{_NAME_WIDTH}}",
-            (binding.tooltip, "$faint"),
-        )
+
+class _Table:
+    """Keys, names and explanations in columns that hold the longest of each; explanations are wrapped."""
+
+    def __init__(self, bindings: Sequence[Binding], screen_width: int) -> None:
+        self._key_width = 2 + max(len(_keys(binding)) for binding in bindings)
+        self._name_width = 2 + max(len(binding.description) for binding in bindings)
+        self.room = min(screen_width, _BOX_WIDTH) - _FRAME_WIDTH
+        """Columns for text."""
+        self._tooltip_width = max(12, self.room - self._key_width - self._name_width)
+
+    def rows(self, binding: Binding) -> list[Content]:
+        """The lines of one key."""
+        first, *rest = textwrap.wrap(binding.tooltip, self._tooltip_width) or [""]
+        return [
+            line(
+                (f"{_keys(binding):<{self._key_width}}", "bold $accent"),
+                f"{binding.description:<{self._name_width}}",
+                (first, "$faint"),
+            ),
+            *(line((" " * (self._key_width + self._name_width) + more, "$faint")) for more in rest),
+        ]
+
+
+def _keys(binding: Binding) -> str:
+    return " ".join(key_text(key) for key in binding.key.split(","))

@@ -117,6 +117,11 @@ class RunScreen(Screen[None]):
             return False
         return any(grid.display and grid.region.area > 0 for grid in self.open_view.query(SampleGrid))
 
+    @property
+    def _is_wide(self) -> bool:
+        """Whether there is room for what could be said shorter."""
+        return self.size.width >= 110
+
     def view_words(self) -> tuple[str, str]:
         """How the open view is looked at, and its keys."""
         pages = self._num_pages()
@@ -128,7 +133,8 @@ class RunScreen(Screen[None]):
             who = "all classes" if chosen is None else f"class {header.class_name(chosen) if header else chosen}"
             order = "newest first" if self.newest_first else "hardest first"
             as_of = f", buffer of epoch {view.samples.epoch}" if view is not None and view.samples is not None else ""
-            return f"{page}{who}, {order}{as_of}", "f class  a all  o order  +/- size"
+            legend = f"class, p of the teacher, priority {self.dashboard.glyphs.delta}; " if self._is_wide else ""
+            return f"{page}{legend}{who}, {order}{as_of}", "f class  a all  o order  +/- size"
         if self.open_view_id == "log":
             return "newest at the bottom", "up/down scroll  w warnings only"
         runs = self.dashboard.run_letters()

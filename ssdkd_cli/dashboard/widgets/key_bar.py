@@ -17,6 +17,7 @@ _SHORT_KEYS = {
     "minus": "-",
     "equals_sign": "=",
     "full_stop": ".",
+    "colon": ":",
     "comma": ",",
     "escape": "esc",
     "pageup": "PgUp",

@@ -21,7 +21,9 @@ MAX_LINES = 4
 def notices(view: RunView) -> list[tuple[str, str]]:
     """Pairs of a level and a text, the gravest first; none for a run that is well."""
     found: list[tuple[str, str]] = []
-    if view.status in _ENDINGS:
+    if view.status == "dead" and not view.has_directory:
+        pass  # whether its process is gone nobody can say; the problems below tell what is wrong
+    elif view.status in _ENDINGS:
         reason = f": {view.message}" if view.message else ""
         hint = f" (`ssdkd run --resume {view.path}` goes on with it)" if view.status == "dead" else ""
         found.append(("error", _ENDINGS[view.status] + reason + hint))
