@@ -182,6 +182,10 @@ class Run:
 
     def load_results(self, results: dict[str, Any], best_student: dict[str, Any] | None) -> None:
         """Continue with what evaluations before a checkpoint found."""
+        for role in ("teacher", "student"):  # a checkpoint sorts its keys, and people quote the first metric
+            if results[role] is not None:
+                headline = self.task.headline
+                results = results | {role: {headline: results[role][headline]} | results[role]}
         self.results = Results(**results)
         self.best_student = None if best_student is None else BestStudent(**best_student)
 

@@ -68,7 +68,8 @@ def hardest_pictures(
             ]
     except FileNotFoundError as error:
         raise FileError(
-            f"{run.path} holds no buffer yet", hint="a run writes it at its first checkpoint and at its end"
+            "no buffer yet: it comes with the first checkpoint",
+            hint=f"`ssdkd runs checkpoint {run.path}` asks for one now",
         ) from error
     except (OSError, SafetensorError, ValueError, IndexError) as error:
         raise FileError(f"{run.buffer_file} cannot be read: {error}", hint=f"`ssdkd runs verify {run.path}`") from error

@@ -223,7 +223,7 @@ def test_pictures_that_were_asked_for_earlier_do_not_replace_later_ones(run, mon
 
 def test_samples_without_a_buffer_say_why(tmp_path):
     async def body(app, pilot):
-        assert "holds no buffer yet" in await press(app, pilot, "4")
+        assert "no buffer yet" in await press(app, pilot, "4")
 
     drive(make_run(tmp_path / "run", lines_of(whole_run(2))), body, size=MEDIUM)
 

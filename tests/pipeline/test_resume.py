@@ -334,3 +334,10 @@ def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None
     with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
         resume(stopped, device="auto")
     assert "config.toml" in (refusal.value.hint or "")
+
+
+def test_a_resumed_run_tells_the_metric_that_people_quote_first(start, go_on, out: Path) -> None:
+    start(listeners=[At("checkpoint_saved", lambda: ask(out, "stop"), epoch=2)])
+    summary = go_on(At("stage_finished", lambda: ask(out, "stop"), epoch=3)).summary
+    assert summary["status"] == "stopped"
+    assert next(iter(summary["student"])) == next(iter(summary["teacher"])) == "top1"
