@@ -36,7 +36,12 @@ def is_terminal(stream: IO[str]) -> bool:
 
 
 def has_screen() -> bool:
-    """Whether a full-screen program can run here: keys come in, and all output goes to a terminal that is not dumb."""
+    """Whether a full-screen program can run here: keys come in, and all output goes to a terminal that is not dumb.
+
+    Or to a browser, for which a server has set textual's own variable.
+    """
+    if "TEXTUAL_DRIVER" in os.environ:
+        return True
     is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
     return not is_dumb and all(stream and is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 
 from ssdkd_cli import diagnostics, summary
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.trainer_process import Trainer
+from stages.errors import MachineError
 from stages.run_directory import LIVE_STATUSES, RunDirectory
 
 _PATIENCE_S = 30.0
@@ -21,6 +23,31 @@ def show(run: RunDirectory, *, is_read_only: bool = False) -> int:
     if run.status() in LIVE_STATUSES:
         _say_how_to_come_back(run)
     return code
+
+
+def serve_to_browsers(run: RunDirectory, *, is_read_only: bool, port: int) -> int:
+    """The dashboard in every browser of this machine that asks for it (`ssdkd watch --serve`); returns at Ctrl-C.
+
+    Each window is a viewer of its own. Raises MachineError where textual-serve is missing or the port is taken.
+    """
+    try:
+        from textual_serve.server import Server
+    except ImportError as error:
+        raise MachineError(
+            "`--serve` needs textual-serve, which is not installed", hint='pip install "ssdkd[serve]"'
+        ) from error
+    options = ["--read-only"] if is_read_only else []
+    command = shlex.join([sys.executable, "-m", "ssdkd_cli", "watch", str(run.path.absolute()), *options])
+    diagnostics.note(f"{run.path} is shown at http://localhost:{port} until Ctrl-C; the run does not depend on it")
+    try:
+        server = Server(command, host="localhost", port=port, title=f"ssdkd {run.name}")
+        server.console.quiet = True  # its banner goes to stdout
+        server.serve()
+    except OSError as error:
+        raise MachineError(
+            f"cannot listen on port {port} of this machine: {error.strerror or error}", hint="choose another --port"
+        ) from error
+    return ExitCode.DONE
 
 
 def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:

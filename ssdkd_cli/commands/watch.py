@@ -9,6 +9,7 @@ import typer
 
 from ssdkd_cli import console
 from ssdkd_cli.options import Json
+from stages.errors import ConfigError
 
 AnyRun = Annotated[
     str | None,
@@ -23,11 +24,16 @@ def watch(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Only look: no pause, checkpoint or stop from this screen.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the dashboard in browsers on this machine, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="For --serve [port of localhost].")] = 8000,
 ) -> int | None:
     """Watch a run: losses, buffer, device time, samples.
 
     Any run, live or finished, from any terminal. Leaving the dashboard with q never stops the run. Off a terminal,
     or with --once or --json, one snapshot is printed. NO_COLOR=1 takes the colours away, SSDKD_ASCII=1 draws in ASCII.
+    --serve needs the extra `serve` (textual-serve).
 
     \b
     Example:
@@ -36,6 +42,12 @@ def watch(
     from stages.run_directory import resolve_run
 
     found = resolve_run(run)
+    if serve:
+        if json or once:
+            raise ConfigError("`--serve` shows a run, `--once` and `--json` print it", hint="leave one of them out")
+        from ssdkd_cli.commands.viewing import serve_to_browsers
+
+        return serve_to_browsers(found, is_read_only=read_only, port=port)
     if json or once or not console.has_screen():
         from ssdkd_cli.charts import glyphs_for
         from ssdkd_cli.dashboard.feed import RunFeed

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -185,6 +187,65 @@ def test_other_runs_to_lay_over_this_one(run, tmp_path):
     rows, unreadable = differences([run, broken, other])
     assert [(each.key, each.values) for each in rows] == [("run.seed", (0, UNKNOWN, 1))]
     assert unreadable == [broken]
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------
+
+
+def test_a_browser_gets_a_viewer_of_its_own(call, run, monkeypatch):
+    served = []
+
+    class Server:
+        console = SimpleNamespace(quiet=False)
+
+        def __init__(self, command, *, host, port, title):
+            served.append((command, host, port, title))
+
+        def serve(self):
+            pass
+
+    server = ModuleType("textual_serve.server")
+    server.Server = Server
+    monkeypatch.setitem(sys.modules, "textual_serve", ModuleType("textual_serve"))
+    monkeypatch.setitem(sys.modules, "textual_serve.server", server)
+    result = call("watch", str(run.path), "--serve", "--port", "8123", "--read-only")
+    assert (result.code, result.out) == (0, "")
+    assert "http://localhost:8123" in result.err
+    ((command, host, port, title),) = served
+    assert shlex.split(command)[1:] == ["-m", "ssdkd_cli", "watch", str(run.path.absolute()), "--read-only"]
+    assert (host, port, title) == ("localhost", 8123, f"ssdkd {run.name}")
+
+
+def test_without_the_extra_serving_says_how_to_get_it(call, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "textual_serve", None)
+    monkeypatch.setitem(sys.modules, "textual_serve.server", None)
+    result = call("watch", str(run.path), "--serve")
+    assert (result.code, result.out) == (4, "")
+    assert 'pip install "ssdkd[serve]"' in result.err
+
+
+def test_a_taken_port_is_told(call, run, monkeypatch):
+    class Server:
+        console = SimpleNamespace(quiet=False)
+
+        def __init__(self, *_arguments, **_options):
+            pass
+
+        def serve(self):
+            raise OSError(98, "Address already in use")
+
+    server = ModuleType("textual_serve.server")
+    server.Server = Server
+    monkeypatch.setitem(sys.modules, "textual_serve", ModuleType("textual_serve"))
+    monkeypatch.setitem(sys.modules, "textual_serve.server", server)
+    result = call("watch", str(run.path), "--serve")
+    assert (result.code, result.out) == (4, "")
+    assert "port 8000" in result.err
+    assert "--port" in result.err
+
+
+def test_serving_does_not_print(call, run):
+    assert call("watch", str(run.path), "--serve", "--json").code == 2
 
 
 # -- the trainer as a process of its own -------------------------------------------------------------------------
