@@ -56,6 +56,8 @@ class Plot:
     cursor_x: float | None = None
     is_ascii: bool = False
     empty_text: str = "nothing yet"
+    x_name: str = ""
+    """What the x axis counts; written below its left end where there is room."""
 
 
 @dataclass(frozen=True)
@@ -217,4 +219,7 @@ def _x_labels(plot: Plot, gutter: int, num_columns: int) -> list[Piece]:
         if at >= free_from:
             row[at : at + len(text)] = text
             free_from = at + len(text) + 2
-    return [(" " * gutter + "".join(row), "label")]
+    text = " " * gutter + "".join(row)
+    if plot.x_name and text[: len(plot.x_name) + 1].isspace():
+        text = plot.x_name + text[len(plot.x_name) :]
+    return [(text, "label")]

@@ -289,3 +289,15 @@ def test_ascii_is_chosen_by_the_variable_or_the_encoding(monkeypatch):
 
 def test_keys_as_people_read_them():
     assert [key_text(key) for key in ("question_mark", "shift+left", "plus", "q")] == ["?", "shift+left", "+", "q"]
+
+
+def test_what_the_x_axis_counts_is_told_where_there_is_room():
+    x = np.linspace(0, 100, 50)
+
+    def last_row(x_range, width):
+        drawing = draw(Plot(lines=[Line(x, x, "one")], x_range=x_range, x_name="epoch"), width, 8)
+        return "".join(text for text, _ in drawing.rows[-1])
+
+    assert last_row((5.0, 98.0), 60).startswith("epoch  ")
+    assert "epoch" not in last_row((0.0, 100.0), 60), "a number stands there"
+    assert len(last_row((5.0, 98.0), 60)) == 60

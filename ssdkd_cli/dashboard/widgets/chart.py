@@ -140,6 +140,7 @@ class ChartPanel(Panel, can_focus=True):
             cursor_x=settings.cursor_x,
             is_ascii=self.glyphs.is_ascii,
             empty_text=self.empty_text,
+            x_name="epoch",
         )
         self._drawing = draw(plot, width, height)
         return [line(*((text, style_of(role)) for text, role in row)) for row in self._drawing.rows]
