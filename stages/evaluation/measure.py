@@ -54,14 +54,54 @@ def compare_with_teacher(
     device: torch.device,
 ) -> TeacherComparison:
     """Compare the two on images (uint8 [N, C, H, W], N > 0). In dense tasks the calibration counts pixels."""
-    agree = torch.zeros((), dtype=torch.float64, device=device)
-    calibration = CalibrationError(device)
+    comparing = _Comparing(task, device)
     with evaluating(teacher), evaluating(student):
         for batch_BCHW in torch.split(images_NCHW, batch_size):
             images_BCHW = batch_BCHW.to(device)
+            comparing.update(teacher(images_BCHW), student(images_BCHW))
+    return comparing.result()
+
+
+@torch.no_grad()
+def measure_with_teacher(
+    teacher: NormalizedModel,
+    student: NormalizedModel,
+    data: LabelledImages,
+    task: Task,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> tuple[dict[str, Any], dict[str, Any], TeacherComparison]:
+    """The teacher's metrics, the student's, and their comparison on the same images; each network sees them once."""
+    comparing, of_teacher, of_student = _Comparing(task, device), task.new_metrics(), task.new_metrics()
+    batches = zip(torch.split(data.images_NCHW, batch_size), torch.split(data.labels_N, batch_size), strict=True)
+    with evaluating(teacher), evaluating(student):
+        for batch_BCHW, batch_B in batches:
+            images_BCHW, labels_B = batch_BCHW.to(device), batch_B.to(device)
             teacher_logits_BK, student_logits_BK = teacher(images_BCHW), student(images_BCHW)
-            is_same_B = agreement(teacher_logits_BK, student_logits_BK)
-            agree += task.per_sample(is_same_B.double()).sum()
-            _, confidence_B = task.predict(student_logits_BK)
-            calibration.update(confidence_B, is_same_B)
-    return TeacherComparison(agreement=float(agree) / len(images_NCHW), ece=calibration.result())
+            of_teacher.update(teacher_logits_BK, labels_B)
+            of_student.update(student_logits_BK, labels_B)
+            comparing.update(teacher_logits_BK, student_logits_BK)
+    return of_teacher.result(), of_student.result(), comparing.result()
+
+
+class _Comparing:
+    """Adds up what `TeacherComparison` says, batch by batch."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._task = task
+        self._num = 0
+        self._agree = torch.zeros((), dtype=torch.float64, device=device)
+        self._calibration = CalibrationError(device)
+
+    def update(self, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> None:
+        """Add a batch."""
+        is_same_B = agreement(teacher_logits_BK, student_logits_BK)
+        self._num += len(is_same_B)
+        self._agree += self._task.per_sample(is_same_B.double()).sum()
+        _, confidence_B = self._task.predict(student_logits_BK)
+        self._calibration.update(confidence_B, is_same_B)
+
+    def result(self) -> TeacherComparison:
+        """Of all batches together; there must be one."""
+        return TeacherComparison(agreement=float(self._agree) / self._num, ece=self._calibration.result())

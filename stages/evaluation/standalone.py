@@ -15,7 +15,7 @@ from stages.data.dataset import LabelledImages, load_data
 from stages.device import keep_heap_warm, out_of_memory_is_told, resolve_device, resolve_threads
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
-from stages.evaluation.measure import compare_with_teacher, measure
+from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
 from stages.registry import find
@@ -59,20 +59,24 @@ def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: 
     student = _ready(student_model, config, device)
     teacher = _teacher_if_at_hand(config, device)
     data = _real_images(config)
-    batch_size = config.evaluation.batch_size
-    agreement = None
-    if teacher is not None:
-        holdout_NCHW = data.images_NCHW if holdout_file is None else _read_holdout(holdout_file)
-        if holdout_NCHW is not None:
-            found = compare_with_teacher(teacher, student, holdout_NCHW, task, batch_size=batch_size, device=device)
-            agreement = found.agreement
+    how: dict[str, Any] = {"batch_size": config.evaluation.batch_size, "device": device}
+    of_teacher = compared = None
+    if teacher is None:
+        of_student = measure(student, data, task, **how)
+    else:
+        of_teacher, of_student, compared = measure_with_teacher(teacher, student, data, task, **how)
+        if holdout_file is not None:
+            holdout_NCHW = _read_holdout(holdout_file)
+            compared = (
+                None if holdout_NCHW is None else compare_with_teacher(teacher, student, holdout_NCHW, task, **how)
+            )
     return {
         "task": config.task.kind,
         "data": data.name,
         "split": data.split,
-        "student": measure(student, data, task, batch_size=batch_size, device=device),
-        "teacher": None if teacher is None else measure(teacher, data, task, batch_size=batch_size, device=device),
-        "agreement": agreement,
+        "student": of_student,
+        "teacher": of_teacher,
+        "agreement": None if compared is None else compared.agreement,
     }
 
 

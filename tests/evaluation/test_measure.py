@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.data.dataset import LabelledImages
-from stages.evaluation.measure import TeacherComparison, compare_with_teacher, measure
+from stages.evaluation.measure import TeacherComparison, compare_with_teacher, measure, measure_with_teacher
 from stages.evaluation.stage import EvaluationStage
 from stages.events import Evaluation
 from stages.run import Run
@@ -80,6 +80,16 @@ def test_calibration_against_counting(make_run) -> None:
     assert len(set(bin_N)) > 3
     gaps = [is_same_N[bin_N == m].sum() - confidence_N[bin_N == m].sum() for m in set(bin_N)]
     assert compared(run).ece == pytest.approx(sum(abs(float(gap)) for gap in gaps) / 30, rel=1e-4)
+
+
+def test_both_at_once_are_measured_as_each_alone(make_run) -> None:
+    run = make_run()
+    data = labelled(23)
+    how = {"batch_size": 8, "device": run.device}
+    of_teacher, of_student, compared = measure_with_teacher(run.teacher, run.student, data, run.task, **how)
+    assert of_teacher == measure(run.teacher, data, run.task, **how)
+    assert of_student == measure(run.student, data, run.task, **how)
+    assert compared == compare_with_teacher(run.teacher, run.student, data.images_NCHW, run.task, **how)
 
 
 def test_a_student_equal_to_its_teacher_agrees_on_everything(make_run) -> None:
