@@ -13,10 +13,15 @@ from pathlib import Path
 import torch
 
 from stages.cuda_graph import can_record
-from stages.errors import MachineError
+from stages.errors import ConfigError, MachineError
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a process in a container the limits of its control group (version 2)."""
+
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
+
+_MOST_THREADS_PER_CPU = 16
+"""More do not help, and some thousands end the process without a word."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -54,8 +59,16 @@ def _cpu_quota(control_group: Path) -> float:
 
 
 def resolve_threads(threads: int | str) -> int:
-    """CPU threads: `auto` is one for each usable CPU, at most OMP_NUM_THREADS where the user has set it."""
+    """CPU threads: `auto` is one for each usable CPU, at most OMP_NUM_THREADS where the user has set it.
+
+    Raises ConfigError for far more threads than CPUs.
+    """
     if threads != "auto":
+        if int(threads) > _MOST_THREADS_PER_CPU * num_usable_cpus():
+            raise ConfigError(
+                f"`run.threads` is {threads}, and this process may use {num_usable_cpus()} CPU(s)",
+                hint="use run.threads=auto",
+            )
         return int(threads)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(num_usable_cpus(), int(wanted)) if wanted.isdigit() and int(wanted) > 0 else num_usable_cpus()
@@ -87,10 +100,12 @@ def out_of_memory_is_told() -> Iterator[None]:
     """Where the device runs out of memory in this context, MachineError is raised, with what to do about it."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # that of a CUDA device is a class below it, that of the CPU is known by its words
+        if not isinstance(error, torch.OutOfMemoryError) and _CPU_ALLOCATOR not in str(error):
+            raise
         raise MachineError(
-            f"the device is out of memory: {error}",
-            hint="lower inversion.batch_size, distillation.batch_size or buffer.capacity",
+            f"the device is out of memory: {str(error).splitlines()[0]}",
+            hint="lower inversion.batch_size, distillation.batch_size, inversion.latent_dim or buffer.capacity",
         ) from error
 
 

@@ -30,7 +30,7 @@ from stages.device import (
 )
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
-from stages.models.build import build_model
+from stages.models.build import build_generator, build_model
 from stages.registry import find
 from stages.run import NormalizedModel, Run, derived_seed
 from stages.run_directory import RunDirectory
@@ -38,11 +38,12 @@ from stages.schedule import Command, Schedule
 from stages.scoring import score
 from stages.tasks.task import Task
 from stages.teachers.load import LoadedTeacher, load_teacher
-from stages.teachers.obtain import ensure_teacher
+from stages.teachers.obtain import ensure_teacher, must_train, teacher_to_train
 from stages.teachers.resolve import AUTO
 from stages.teachers.train import Progress
 
-_BYTES_PER_FILE_OVERHEAD = 2**20
+_OTHER_FILES_BYTES = 2**25
+"""Events, pictures, the hold-out."""
 _FACT_BYTES = 40
 """What the buffer keeps beside each image."""
 _SHIFT_BYTES = 5
@@ -62,6 +63,8 @@ class Launch:
     command_line: tuple[str, ...] = ()
     evaluation_named: bool = False
     """Whether the user, and not only the preset, named the evaluation data: then it must be there."""
+    is_dry_run: bool = False
+    """Whether nothing is to be left behind: a missing teacher is then checked for and not trained."""
     device: str = "auto"
     seed_in_name: int | None = None
     """Set where the run is one of a group with different seeds."""
@@ -84,6 +87,8 @@ class Plan:
     teacher: LoadedTeacher
     student: nn.Module
     evaluation_data: LabelledImages | None
+    generator_bytes: int
+    """Size of the generator's weights; 0 where no images are made."""
     stored: BufferContents | None
     """The buffer that `distill` starts from."""
     class_names: tuple[str, ...] | None
@@ -128,9 +133,13 @@ class Plan:
         return self.num_buffered * (_num_pixels(self.config) + _FACT_BYTES + view_bytes)
 
     def disk_bytes(self) -> int:
-        """Disk that the run needs at its fullest: buffer file, two checkpoints and one being written, weights."""
+        """Disk that the run needs at its fullest: two checkpoints and one being written, buffer file and weights twice.
+
+        A checkpoint has the buffer, the student with its momenta and its average, the generator with both of Adam's.
+        """
         student = sum(parameter.numel() * 4 for parameter in self.student.parameters())
-        return 4 * self.buffer_bytes + 8 * student + 64 * _BYTES_PER_FILE_OVERHEAD
+        checkpoint = self.buffer_bytes + 3 * student + 3 * self.generator_bytes
+        return 3 * checkpoint + 2 * self.buffer_bytes + 3 * student + _OTHER_FILES_BYTES
 
     def describe(self) -> dict[str, Any]:
         """What is going to happen, for people and for `--dry-run`."""
@@ -182,9 +191,12 @@ def plan(
     task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
     torch.manual_seed(derived_seed(config.run.seed, "student"))
     student = build_model(config.student.model, task=config.task, where="student.model")
-    if launch.train_teacher:
-        ensure_teacher(config, device, training_progress)
-    teacher = load_teacher(config, device)
+    if launch.train_teacher and launch.is_dry_run and must_train(config):
+        teacher = teacher_to_train(config, device)
+    else:
+        if launch.train_teacher:
+            ensure_teacher(config, device, training_progress)
+        teacher = load_teacher(config, device)
     if stored is not None:
         warnings += _stored_warnings(stored, config, launch, teacher)
     names = data.class_names if data is not None else None if stored is None else stored.meta.class_names
@@ -197,6 +209,7 @@ def plan(
         teacher=teacher,
         student=student,
         evaluation_data=data,
+        generator_bytes=_generator_bytes(config) if "inversion" in schedule.stages else 0,
         stored=stored,
         class_names=names,
         warnings=(*config.warnings, *teacher.warnings, *warnings),
@@ -349,6 +362,14 @@ def _fill_from_file(run: Run, rows: BufferContents, *, is_same_teacher: bool) ->
     run.buffer.column("teacher_class").copy_(scores.teacher_class_N)
     run.buffer.column("teacher_prob").copy_(scores.teacher_prob_N)
     run.buffer.column("priority").copy_(scores.divergence_N)
+
+
+def _generator_bytes(config: Config) -> int:
+    inversion = config.inversion
+    generator = build_generator(
+        inversion.generator, latent_dim=inversion.latent_dim, image_shape=config.task.image_shape
+    )
+    return sum(parameter.numel() * parameter.element_size() for parameter in generator.parameters())
 
 
 def _num_pixels(config: Config) -> int:

@@ -23,7 +23,7 @@ from stages.device import (
     resolve_threads,
     utilisation,
 )
-from stages.errors import MachineError
+from stages.errors import ConfigError, MachineError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -169,6 +169,14 @@ def test_threads_follow_the_users_wish_downwards(monkeypatch: pytest.MonkeyPatch
     assert resolve_threads(7) == 7
 
 
+def test_thousands_of_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would end the process without a word."""
+    monkeypatch.setattr("stages.device.num_usable_cpus", lambda: 4)
+    assert resolve_threads(64) == 64
+    with pytest.raises(ConfigError, match=r"`run.threads` is 100000, and this process may use 4"):
+        resolve_threads(100_000)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 def test_memory_that_this_process_holds() -> None:
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -207,6 +215,10 @@ def test_out_of_memory_is_an_error_with_a_hint() -> None:
     with pytest.raises(MachineError, match="out of memory: 2 GiB") as error, out_of_memory_is_told():
         raise torch.OutOfMemoryError("2 GiB")
     assert "batch_size" in (error.value.hint or "")
+    with pytest.raises(MachineError, match="DefaultCPUAllocator"), out_of_memory_is_told():
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="something else"), out_of_memory_is_told():
+        raise RuntimeError("something else")
     with pytest.raises(ValueError, match="mine"), out_of_memory_is_told():
         raise ValueError("mine")
 

@@ -37,6 +37,9 @@ METADATA_KEY = "ssdkd_buffer"
 
 _PIECE_BYTES = 2**24
 
+_LARGEST_ALPHA = 100.0
+"""Of Eq. 6; above it all but the hardest sample would be out of reach, and powers overflow."""
+
 # Each tensor's type, in safetensors' words and in numpy's.
 _DTYPES = {
     "images": ("U8", np.uint8),
@@ -236,7 +239,8 @@ def _problem(arrays: Mapping[str, npt.NDArray[Any]], image_shape: tuple[int, ...
         return f"it names {len(meta.class_names)} of {meta.num_classes} classes"
     if not len(meta.mean) == len(meta.std) == num_channels:
         return f"mean and std have {len(meta.mean)} and {len(meta.std)} values for {num_channels} channels"
-    if not all(np.isfinite([*meta.mean, *meta.std, meta.alpha, meta.epsilon])) or min(meta.std) <= 0:
+    are_finite = all(np.isfinite([*meta.mean, *meta.std, meta.alpha, meta.epsilon]))
+    if not are_finite or min(meta.std) <= 0 or not 0 <= meta.alpha <= _LARGEST_ALPHA or meta.epsilon <= 0:
         return "its metadata holds a mean, std, alpha or epsilon out of range"
     class_shape = arrays["teacher_class"].shape
     if class_shape not in ((num_samples,), (num_samples, *pixels)):

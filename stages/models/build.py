@@ -84,13 +84,14 @@ def _check_output(model: object, name: str, *, task: ClassesAndShape, where: str
         ) from error
     finally:
         model.train(was_training)
+    hint = "set task.num_classes to the number of classes the network has"
     if not isinstance(output, torch.Tensor):
-        got = f"a {type(output).__name__}"
+        got, hint = f"a {type(output).__name__}", "let the network's forward return its logits alone"
     elif output.ndim < 2 or tuple(output.shape[:2]) != (1, task.num_classes):
         got = f"shape {list(output.shape)}"
     else:
         return
     raise ConfigError(
         f"`{where}` = `{name}` must give logits of shape [1, {task.num_classes}] for one image; got {got}",
-        hint="set task.num_classes to the number of classes the network has",
+        hint=hint,
     )

@@ -7,27 +7,31 @@ from pathlib import Path
 import torch
 
 from stages.config import Config
+from stages.data.dataset import load_data
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
+from stages.models.build import build_model
+from stages.teachers.load import LoadedTeacher
 from stages.teachers.resolve import AUTO, cached_teacher_file, teacher_file
 from stages.teachers.train import Progress, train_teacher
 
+TRAINING_SPLIT = "train"
 
-def ensure_teacher(config: Config, device: torch.device, progress: Progress) -> None:
-    """Train the preset's teacher into the user's cache unless its file is there; `progress` hears of each epoch.
 
-    The data is `evaluation.data`'s split "train". Raises FileError where that data is missing, ConfigError where the
-    preset names none, or names a file of its own.
+def must_train(config: Config) -> bool:
+    """Whether the preset's teacher is missing and can be trained.
+
+    Raises ConfigError where the preset names a file of its own, no data to train on, or no name to keep it under.
     """
     if config.teacher.weights == AUTO:
         try:
             teacher_file(config)
         except FileError:
-            pass
+            cached_teacher_file(config)
         else:
-            return
+            return False
     elif Path(config.teacher.weights).expanduser().is_file():
-        return
+        return False
     else:
         raise ConfigError(
             f"the teacher's file {config.teacher.weights} is missing, and a trained one would not go there",
@@ -38,13 +42,48 @@ def ensure_teacher(config: Config, device: torch.device, progress: Progress) -> 
             "--train-teacher needs real, labelled data, and `evaluation.data` is none",
             hint="--set evaluation.data=imagefolder --set evaluation.root=FOLDER",
         )
-    root = config.evaluation.root
+    return True
+
+
+def ensure_teacher(config: Config, device: torch.device, progress: Progress) -> None:
+    """Train the preset's teacher into the user's cache unless its file is there; `progress` hears of each epoch.
+
+    The data is `evaluation.data`'s split "train". Raises FileError where that data is missing, and as `must_train`.
+    """
+    if not must_train(config):
+        return
     train_teacher(
         config,
         data=config.evaluation.data,
-        root=None if root is None else Path(root).expanduser(),
+        root=_root(config),
         out=cached_teacher_file(config),
         device=device,
         seed=config.run.seed,
+        split=TRAINING_SPLIT,
         progress=progress,
     )
+
+
+def teacher_to_train(config: Config, device: torch.device) -> LoadedTeacher:
+    """The teacher that `ensure_teacher` would train, as it is before; its data is known to be there afterwards.
+
+    Raises FileError where the data is missing or does not fit.
+    """
+    evaluation, path = config.evaluation, cached_teacher_file(config)
+    load_data(
+        evaluation.data,
+        root=_root(config),
+        split=TRAINING_SPLIT,
+        task=config.task,
+        resize=evaluation.resize,
+        download=evaluation.download,
+    )
+    model = build_model(config.teacher.model, task=config.task, where="teacher.model")
+    model.to(device).eval().requires_grad_(False)
+    warning = f"the teacher is missing: it is trained first on {evaluation.data}, split {TRAINING_SPLIT}, into {path}"
+    return LoadedTeacher(model, path, sha256="", warnings=(warning,))
+
+
+def _root(config: Config) -> Path | None:
+    root = config.evaluation.root
+    return None if root is None else Path(root).expanduser()

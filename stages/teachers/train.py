@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
@@ -98,10 +99,12 @@ def train_teacher(
         test_data = None  # the folder has no splits
 
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)  # not found out after hours of training
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=out.parent):  # not found out after hours of training
+            pass
     except OSError as error:
         raise MachineError(
-            f"cannot make the folder {out.parent}: {error.strerror or error}",
+            f"cannot write into the folder {out.parent}: {error.strerror or error}",
             hint="name a file in a folder that can be written",
         ) from error
     devices = [device] if device.type == "cuda" else []

@@ -171,6 +171,17 @@ def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
     assert cached.disk_bytes() > plain.disk_bytes()
 
 
+def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, make_config) -> None:
+    overrides = ("inversion.latent_dim=200", "distillation.ema_decay=0.9", "distillation.views=2")
+    overrides += ("run.checkpoint_every=1",)
+    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+    other_files_bytes = 2**25
+    start(*overrides)
+    checkpoints = [path.stat().st_size for path in (out / "checkpoints").iterdir()]
+    weights = [path.stat().st_size for path in out.glob("*.safetensors")]
+    assert 3 * max(checkpoints) + sum(weights) < planned.disk_bytes() < 3 * max(checkpoints) * 1.3 + other_files_bytes
+
+
 @pytest.mark.parametrize(("capacity", "num"), [(40, 40), (1_000_000, 4 * 16)])
 def test_the_buffer_has_room_for_all_that_will_come(make_config, capacity: int, num: int) -> None:
     """Else it grows by copying, into several times the memory that was foretold."""

@@ -100,9 +100,42 @@ def test_what_cannot_be_trained(make_config, told, overrides: list[str], error, 
     assert told == []
 
 
+def test_a_dry_run_checks_what_training_would_need_and_trains_nothing(make_config, told, tmp_path: Path) -> None:
+    launch = Launch(command="run", preset_name="small", train_teacher=True, is_dry_run=True)
+    settings = ["teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1"]
+    planned = plan(make_config(*settings), launch, training_progress=progress_into(told))
+    assert any("is trained first on digits" in warning for warning in planned.warnings)
+    assert planned.describe()["teacher_file"].startswith(str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="needs real, labelled data"):
+        plan(make_config("teacher.trained_on=digits"), launch)
+    assert told == []
+    assert not (tmp_path / "cache").exists()
+
+    ensure_teacher(make_config(*settings), CPU, progress_into(told))  # once it is there, it is looked at as ever
+    planned = plan(make_config(*settings), launch)
+    assert len(planned.teacher.sha256) == 64
+    assert planned.teacher.warnings == ()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder in which nobody can make a file")
+def test_a_folder_that_cannot_be_written_is_told_before_training(make_config, told) -> None:
+    with pytest.raises(MachineError, match="cannot write into the folder /proc"):
+        train.train_teacher(
+            make_config("run.threads=1"),
+            data="digits",
+            root=None,
+            out=Path("/proc/teacher.safetensors"),
+            device=CPU,
+            seed=0,
+            epochs=1,
+            progress=progress_into(told),
+        )
+    assert told == []
+
+
 def test_a_place_that_cannot_be_made_is_told_before_training(make_config, told, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the cache would be")
     config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
-    with pytest.raises(MachineError, match="cannot make the folder"):
+    with pytest.raises(MachineError, match="cannot write into the folder"):
         ensure_teacher(config, CPU, progress_into(told))
     assert told == []
