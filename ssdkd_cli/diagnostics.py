@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from enum import IntEnum
 from typing import Any
@@ -31,7 +32,7 @@ from stages.errors import (
 
 
 class ExitCode(IntEnum):
-    """What the process ends with (DESIGN: part of the command line's contract)."""
+    """What the process ends with (part of the command line's contract)."""
 
     DONE = 0
     FAILED = 1
@@ -75,6 +76,12 @@ def warn(message: str, *, hint: str | None = None) -> None:
 def print_hint(hint: str) -> None:
     """A `hint:` line on stderr: what to do next."""
     _print_labelled("hint", hint, style="bold cyan")
+
+
+def say_that_a_stop_is_coming() -> None:
+    """In a signal's handler: straight to the terminal, past whatever was being printed when the signal came."""
+    with suppress(OSError):  # the terminal may be what has gone
+        os.write(2, b"\nsaving and stopping at the next safe point; Ctrl-C again ends it at once\n")
 
 
 def note(text: str) -> None:

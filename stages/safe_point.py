@@ -25,10 +25,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class SafePoint:
     """Called between stages and between distillation steps; costs a look at one file's size."""
 
-    def __init__(self, recorder: Recorder, control: ControlReader, *, save: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        control: ControlReader,
+        *,
+        save: Callable[[], None],
+        on_signal: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_signal` is called at once at the first signal: the next safe point may be a while away."""
         self._recorder = recorder
         self._control = control
         self._save = save
+        self._on_signal = on_signal
         self._was_signalled = False
         self._is_stop_requested = False
         self._is_paused = False
@@ -92,6 +101,7 @@ class SafePoint:
             if self._was_signalled:
                 raise KeyboardInterrupt
             self._was_signalled = True
+            self._on_signal()
 
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,8 +47,10 @@ class Outcome:
     error: SsdkdError | None = None
 
 
-def execute(planned: Plan, listeners: Iterable[Listener] = ()) -> Outcome:
-    """Make the run directory and run the pipeline.
+def execute(
+    planned: Plan, listeners: Iterable[Listener] = (), *, on_signal: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Make the run directory and run the pipeline; `on_signal` is called when a signal asks it to save and stop.
 
     A run that fails, diverges or is stopped is an Outcome too. Raises ConfigError, FileError or MachineError where it
     cannot take its first step; no directory is left then.
@@ -62,15 +64,17 @@ def execute(planned: Plan, listeners: Iterable[Listener] = ()) -> Outcome:
             with _before_the_first_step():
                 write_atomically(directory.config_file, planned.config.to_toml().encode())
                 write_atomically(directory.manifest_file, manifest_of(planned))
-            return _train(ready, directory, control, listeners)
+            return _train(ready, directory, control, listeners, on_signal=on_signal)
     except SsdkdError:
         if ready.run.epoch == 0:  # what is there of the run holds nothing
             shutil.rmtree(directory.path, ignore_errors=True)
         raise
 
 
-def resume(path: Path, *, device: str, listeners: Iterable[Listener] = ()) -> Outcome:
-    """Go on with a run from its last checkpoint; of a finished one, its summary.
+def resume(
+    path: Path, *, device: str, listeners: Iterable[Listener] = (), on_signal: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Go on with a run from its last checkpoint, as `execute`; of a finished one, its summary.
 
     Raises FileError where files of the run are missing or damaged, or the files it began with are other ones now,
     ConfigError where another process works on it.
@@ -101,7 +105,8 @@ def resume(path: Path, *, device: str, listeners: Iterable[Listener] = ()) -> Ou
         if started is not None:  # even where the data that knew them has come or gone since
             names = started.get("class_names")
             planned = replace(planned, class_names=None if names is None else tuple(names))
-        return _train(_set_up(planned), directory, control, listeners, checkpoint=checkpoint)
+        ready = _set_up(planned)
+        return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
 
 
 def _first_buffer(manifest: dict[str, Any]) -> Path | None:
@@ -155,6 +160,7 @@ def _train(
     control: ControlReader,
     listeners: Iterable[Listener],
     *,
+    on_signal: Callable[[], None],
     checkpoint: Path | None = None,
 ) -> Outcome:
     run = ready.run
@@ -168,7 +174,7 @@ def _train(
             _load(pipeline, state, checkpoint)
             recorder.continue_from(_seconds_until(directory, seq))
         state = None  # a second buffer: the run goes on without it
-        safe_point = SafePoint(recorder, control, save=pipeline.save)
+        safe_point = SafePoint(recorder, control, save=pipeline.save, on_signal=on_signal)
         run.emit, run.safe_point, run.charged_to = recorder.emit, safe_point, recorder.accounts.stage
         with safe_point.listening_to_signals():
             with _before_the_first_step():

@@ -29,6 +29,22 @@ def test_a_hang_up_asks_for_a_stop(safe_point):
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
+def test_the_first_signal_is_answered_at_once_and_once():
+    told = []
+    safe_point = SafePoint(
+        SimpleNamespace(accounts=Accounts()),
+        SimpleNamespace(poll=list),
+        save=lambda: None,
+        on_signal=lambda: told.append("saving"),
+    )
+    with safe_point.listening_to_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert told == ["saving"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert told == ["saving"]
+
+
 def test_a_hang_up_that_is_ignored_stays_ignored(safe_point):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with safe_point.listening_to_signals():

@@ -218,12 +218,13 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
 
 def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
     """The buffer that `distill` is to use, and the run it belongs to where it belongs to one."""
-    from stages.run_directory import resolve_run
+    from stages.run_directory import RunDirectory, is_run, resolve_run
 
     if request.command != "distill":
         return None, None
     if request.buffer is not None and Path(request.buffer).is_file():
-        return Path(request.buffer), None
+        path = Path(request.buffer)
+        return path, RunDirectory(path.parent) if is_run(path.parent) else None
     if request.buffer is not None and request.buffer.endswith(".safetensors"):
         raise FileError(f"there is no buffer file {request.buffer}", hint="`ssdkd invert` makes one")
     run = resolve_run(request.buffer)
@@ -243,7 +244,7 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
 
     descriptions = []
     for config, launch in launches:
-        checked = plan(config, replace(launch, train_teacher=False))
+        checked = plan(config, replace(launch, is_dry_run=True))
         for warning in checked.warnings:
             diagnostics.warn(warning)
         descriptions.append(checked.describe())
@@ -261,7 +262,8 @@ def _execute(config: Config, launch: Launch) -> Outcome:
     readiness = Readiness.from_environment(out=launch.out, resumed=None)
     checked = _plan(config, launch)
     with progress.shown(as_lines=readiness is not None) as listener:
-        return execute(checked, [listener] if readiness is None else [readiness, listener])
+        listeners: list[Listener] = [listener] if readiness is None else [readiness, listener]
+        return execute(checked, listeners, on_signal=diagnostics.say_that_a_stop_is_coming)
 
 
 def _plan(config: Config, launch: Launch) -> Plan:
@@ -288,7 +290,12 @@ def _resume(request: Request, text: str) -> int:
 
     with progress.shown(epochs=epochs, warmup_epochs=warmup_epochs, as_lines=readiness is not None) as listener:
         listeners: list[Listener] = [listener] if readiness is None else [readiness, listener]
-        outcome = resume(run.path, device=request.device or "auto", listeners=listeners)
+        outcome = resume(
+            run.path,
+            device=request.device or "auto",
+            listeners=listeners,
+            on_signal=diagnostics.say_that_a_stop_is_coming,
+        )
     return _finish(outcome, request)
 
 

@@ -109,7 +109,7 @@ class FakeTrainer:
         monkeypatch.setattr(trainer, "plan", lambda config, launch, **_: (config, launch))
         monkeypatch.setattr(trainer, "execute", self.execute)
 
-    def execute(self, planned, listeners):
+    def execute(self, planned, listeners, *, on_signal):
         from stages.trainer import Outcome
 
         config, launch = planned

@@ -162,6 +162,15 @@ def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
     assert "the newest run" in newest.err
 
 
+def test_a_buffer_file_in_a_run_has_the_settings_of_its_run(call, tiny, place):
+    assert call("invert", *tiny, "--out", "inverted").code == 0
+    described = [
+        json.loads(call("distill", "--buffer", buffer, "--dry-run", "--json").out)
+        for buffer in ("inverted", "inverted/buffer.safetensors")
+    ]
+    assert described[0] == described[1]
+
+
 def test_a_dry_run_checks_everything_and_leaves_nothing(call, tiny, place):
     useless = ["--set", "distillation.sampling=uniform", "--set", "distillation.beta=0.3"]
     result = call("run", *tiny, *useless, "--dry-run", "--json")

@@ -71,7 +71,7 @@ def eq1(
     average: list[ChannelStatistics] | None,
     momentum: float,
 ) -> float:
-    """Eq. 1 in loops; with `average`, RECIPES' ||R - (1-m) x - m V|| for both statistics."""
+    """Eq. 1 in loops; with `average`, the reference's ||R - (1-m) x - m V|| for both statistics."""
     total = 0.0
     for layer in range(len(batch)):
         for kind in range(2):
