@@ -42,6 +42,26 @@ def test_an_epoch_of_inversion(make_run, fill, targets: str, epoch: int) -> None
     assert run.buffer.size > 0
 
 
+@pytest.mark.parametrize("settings", [{"calls": 2}, {"class_latents": 1.0}, {"gamma_start": 0.0}], ids=str)
+def test_an_epoch_of_inversion_beyond_the_paper(make_run, fill, settings: dict[str, Any]) -> None:
+    run = make_run(epoch=WARMUP + 1, inversion=settings)
+    fill(run, 40)
+    stage = Inversion(run.config.inversion)
+    stage.setup(run)
+    with NoWaits():
+        stage.run_epoch(run)
+
+
+@pytest.mark.parametrize("settings", [{"mix": "cutmix"}, {"mix": "mixup"}, {"ema_decay": 0.9}], ids=str)
+def test_an_epoch_of_distillation_beyond_the_paper(make_run, fill, settings: dict[str, Any]) -> None:
+    run = make_run(epoch=WARMUP + 1, distillation=settings)
+    fill(run, 30)
+    stage = Distillation(run.config.distillation)
+    stage.setup(run)
+    with NoWaits():
+        stage.run_epoch(run)
+
+
 @pytest.mark.parametrize("num_views", [0, 2])
 @pytest.mark.parametrize("settings", [{}, {"sampling": "uniform"}, {"weight_loss": True}], ids=str)
 def test_an_epoch_of_distillation(make_run, fill, settings: dict[str, Any], num_views: int) -> None:

@@ -58,6 +58,9 @@ CASES = {
     "no adversary": {"inversion": {"adversarial_weight": 0.0}},
     "cached views": {"distillation": {"views": 2}},
     "weighted loss": {"distillation": {"weight_loss": True, "momentum": 0.0}},
+    "annealed gamma": {"inversion": {"gamma_start": 0.0}},
+    "latents of a class": {"inversion": {"class_latents": 1.0}},
+    "mixed and averaged": {"distillation": {"mix": "cutmix", "ema_decay": 0.9}},
     "uniform": {"distillation": {"sampling": "uniform"}, "buffer": {"eviction": "lowest_priority"}},
 }
 
