@@ -15,8 +15,12 @@ from typing import Any
 import presets as shipped_presets
 from stages.errors import ConfigError, FileError, Problem
 
-_HEADER_KEYS: dict[str, type] = {"extends": str, "overlay": bool, "summary": str}
-"""The only keys of a preset outside its tables."""
+_HEADER_KEYS = {
+    "extends": "the name of a preset, or a list of names",
+    "overlay": "true or false",
+    "summary": "a string",
+}
+"""The only keys of a preset outside its tables, and what each must be."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +159,20 @@ def _layers_of(source: _Source, *, above: tuple[_Source, ...], problems: list[Pr
         return []
     header = {key: values.pop(key) for key in _HEADER_KEYS if key in values}
     for key, value in header.items():
-        if not isinstance(value, _HEADER_KEYS[key]):
-            expected = "true or false" if _HEADER_KEYS[key] is bool else "a string"
-            problems.append(Problem(f"`{key}` in {source.place} must be {expected}, not {value!r}"))
+        if not _fits_header(key, value):
+            problems.append(Problem(f"`{key}` in {source.place} must be {_HEADER_KEYS[key]}, not {value!r}"))
             return []
+    extended = header.get("extends", [])
     layers = []
-    if "extends" in header:
-        layers = _layers(header["extends"], folder=source.folder, above=chain, problems=problems)
+    for name in [extended] if isinstance(extended, str) else extended:
+        layers += _layers(name, folder=source.folder, above=chain, problems=problems)
     return [*layers, _Layer(values, source.place, header.get("overlay", False))]
+
+
+def _fits_header(key: str, value: Any) -> bool:
+    if key == "extends" and isinstance(value, list):
+        return all(isinstance(name, str) for name in value)
+    return isinstance(value, bool if key == "overlay" else str)
 
 
 def _find(name: str, *, folder: Path, extended_by: str | None) -> _Source:

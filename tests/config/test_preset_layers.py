@@ -198,7 +198,20 @@ def test_broken_files_are_told_together(write, problems_of):
     assert [problem.message.split()[0] for problem in problems_of(presets=[first, second])] == [first, second]
 
 
-@pytest.mark.parametrize("line", ["extends = 3", "overlay = 1", 'overlay = "yes"', "summary = true"])
+def test_extends_several_later_over_earlier(whole, write):
+    write("faster.toml", "overlay = true\n[run]\nepochs = 40\nseed = 5")
+    write("again.toml", "overlay = true\n[run]\nseed = 6")
+    mine = write("mine.toml", 'extends = ["whole.toml", "faster.toml", "again.toml"]\n[run]\nlog_every = 3')
+    config = load([mine])
+    assert (config.run.epochs, config.run.seed, config.run.log_every) == (40, 6, 3)
+    assert config.settings.place_of("run.epochs").endswith("faster.toml")
+
+
+def test_extending_nothing_is_no_extension(whole, write):
+    assert load([whole, write("mine.toml", "extends = []\n[run]\nseed = 9")]).run.seed == 9
+
+
+@pytest.mark.parametrize("line", ["extends = 3", "extends = [3]", "overlay = 1", 'overlay = "yes"', "summary = true"])
 def test_header_keys_have_types(write, problem_of, line):
     mine = write("mine.toml", line)
     message = problem_of(presets=[mine]).message
