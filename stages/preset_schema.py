@@ -70,8 +70,26 @@ def validate_table(
             if detail["type"] != "default_factory_not_called":  # follows from another error of the table
                 by_key.setdefault(_key_of(name, detail, schema), []).append(detail)
         problems += [_problem(name, key, details, settings, schema) for key, details in by_key.items()]
-        return None, problems
+        wrong = {str(detail["loc"][0]) for details in by_key.values() for detail in details if detail["loc"]}
+        return None, problems + _rules_that_others_break(name, known, wrong, settings, schema)
     return table, problems
+
+
+def _rules_that_others_break(
+    name: str, known: Mapping[str, Any], wrong: set[str], settings: Settings, schema: type[BaseModel]
+) -> list[Problem]:
+    """Contradictions between keys of a table in which others are wrong: pydantic looks at rules only where none is."""
+    if not wrong:
+        return []
+    try:
+        schema.model_validate({key: value for key, value in known.items() if key not in wrong})
+    except ValidationError as error:
+        return [
+            _rule_problem(name, detail, settings)
+            for detail in error.errors(include_url=False)
+            if detail["type"] == RULE_ERROR and not wrong & detail["ctx"]["values"].keys()
+        ]
+    return []
 
 
 def parse_override(text: str, schemas: Schemas, *, place: str) -> tuple[str, Any]:

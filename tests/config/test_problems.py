@@ -153,3 +153,14 @@ def test_long_values_are_shortened(problem_of):
     message = problem_of(f"run.precision={'x' * 500}").message
     assert len(message) < 200
     assert "..." in message
+
+
+def test_a_contradiction_is_told_beside_another_keys_mistake(problems_of):
+    told = problems_of("distillation.alpha=2", "distillation.beta=2", "distillation.momentum=3")
+    assert [problem.message.split("`")[1] for problem in told] == ["distillation.momentum", "distillation.beta"]
+    assert "alpha * beta" in told[1].message
+
+
+def test_a_mistake_that_breaks_a_rule_too_is_told_once(problems_of):
+    (problem,) = problems_of("distillation.lr=-1", "distillation.lr_min=0.1")
+    assert problem.message.startswith("`distillation.lr` is -1")

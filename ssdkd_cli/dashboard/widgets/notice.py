@@ -21,9 +21,8 @@ MAX_LINES = 4
 def notices(view: RunView) -> list[tuple[str, str]]:
     """Pairs of a level and a text, the gravest first; none for a run that is well."""
     found: list[tuple[str, str]] = []
-    if view.status == "dead" and not view.has_directory:
-        pass  # whether its process is gone nobody can say; the problems below tell what is wrong
-    elif view.status in _ENDINGS:
+    has_vanished = view.status == "dead" and not view.has_directory  # then nobody can say what became of its process
+    if view.status in _ENDINGS and not has_vanished:
         reason = f": {view.message}" if view.message else ""
         hint = f" (`ssdkd run --resume {view.path}` goes on with it)" if view.status == "dead" else ""
         found.append(("error", _ENDINGS[view.status] + reason + hint))
