@@ -19,9 +19,10 @@ WHOLE = [name for name in presets.names() if not presets.is_overlay(name)]
 
 
 def test_their_names():
-    paper = {f"cifar{data}-{pair}{scale}" for data in (10, 100) for pair in PAIRS for scale in ("", "-relaxed")}
-    overlays = {"cifar10", "cifar100", *RATES}
-    assert set(presets.names()) == paper | overlays | {"digits", "cifar10-resnet20"}
+    scales = ("", "-relaxed", "-plus")
+    paper = {f"cifar{data}-{pair}{scale}" for data in (10, 100) for pair in PAIRS for scale in scales}
+    overlays = {"cifar10", "cifar100", "plus", *RATES}
+    assert set(presets.names()) == paper | overlays | {"digits", "cifar10-resnet20", "cifar10-resnet20-plus"}
     assert {name for name in presets.names() if presets.is_overlay(name)} == overlays
 
 
@@ -70,6 +71,12 @@ def test_relaxed_differs_in_the_data_scale_alone(data, pair):
     relaxed = load([f"cifar{data}-{pair}-relaxed"])
     assert relaxed == load([f"cifar{data}-{pair}"], ["buffer.capacity=50000"])
     assert relaxed.num_distillation_steps == 400
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if name.endswith("-plus")])
+def test_plus_is_the_pair_with_what_helped(name):
+    pair = name.removesuffix("-plus")
+    assert load([name]) == load([pair, "plus"]) == load([pair], ["distillation.mix=cutmix"])
 
 
 def test_normalisation():
