@@ -37,7 +37,7 @@ def inspect_buffer(
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Check deeper: order, plausible values, the teacher."),
+        typer.Option("--verify", help="Check deeper: digest, order, plausible values, the teacher."),
     ] = False,
 ) -> None:
     """Report what a replay buffer holds, and draw it.
@@ -263,7 +263,7 @@ def _integrity_lines(is_verified: bool | None) -> Iterator[str]:
 
     yield f"  schema {SCHEMA_VERSION}; names, types, shapes and value ranges of all tensors are right"
     if is_verified is None:
-        yield "  --verify also checks order, plausibility, and the teacher it belongs to"
+        yield "  --verify also checks digest, order, plausibility, and whose teacher it was"
     elif is_verified:
         yield "  verified: order, plausibility, and (in a run) the teacher are right"
     else:

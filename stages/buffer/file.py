@@ -15,11 +15,12 @@ buffers must give equal bytes. It holds no times and no paths. Nothing is ever u
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,7 +36,7 @@ from stages.tensor_file import TensorData, file_pieces
 SCHEMA_VERSION = 1
 METADATA_KEY = "ssdkd_buffer"
 
-_PIECE_BYTES = 2**24
+_PIECE_BYTES = 2**22
 
 _LARGEST_ALPHA = 100.0
 """Of Eq. 6; above it all but the hardest sample would be out of reach, and powers overflow."""
@@ -49,6 +50,9 @@ _DTYPES = {
     "age": ("I32", np.int32),
     "target": ("I64", np.int64),
 }
+
+Images = Callable[[], Iterable[npt.NDArray[np.uint8]]]
+"""Gives images some rows at a time, uint8 [n, C, H, W]; each call gives all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,8 @@ class BufferContents:
     age: npt.NDArray[np.int32]
     target: npt.NDArray[np.int64]
     meta: BufferMeta
+    sha256: str | None = None
+    """Of the rows as they were written; None where nothing was written down."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -88,32 +94,32 @@ class BufferContents:
 
 def to_bytes(contents: BufferContents) -> bytes:
     """The file's bytes; equal contents give equal bytes."""
-    return b"".join(_file_pieces(contents.arrays(), contents.images.shape, [contents.images], contents.meta))
+    return b"".join(_file_pieces(contents.arrays(), contents.images.shape, lambda: [contents.images], contents.meta))
 
 
 def write_buffer(path: Path, contents: BufferContents) -> None:
     """Write the file atomically. Raises StorageError where it cannot be written."""
-    images = contents.images
-    write_rows(
-        path, contents.arrays(), images.shape, (images[rows] for rows in row_slices(images.shape)), contents.meta
-    )
+    write_rows(path, contents.arrays(), contents.images.shape, lambda: _in_slices(contents.images), contents.meta)
 
 
 def write_rows(
     path: Path,
     arrays: Mapping[str, npt.NDArray[Any]],
     image_shape: tuple[int, ...],
-    images: Iterable[npt.NDArray[np.uint8]],
+    images: Images,
     meta: BufferMeta,
 ) -> None:
-    """As `write_buffer`, for images that come some rows at a time and are `image_shape` [N, C, H, W] together."""
+    """As `write_buffer`, for images that come some rows at a time and are `image_shape` [N, C, H, W] together.
+
+    They are asked for twice: their digest stands before them in the file.
+    """
     write_atomically(path, _file_pieces(arrays, image_shape, images, meta))
 
 
 def _file_pieces(
     arrays: Mapping[str, npt.NDArray[Any]],
     image_shape: tuple[int, ...],
-    images: Iterable[npt.NDArray[np.uint8]],
+    images: Images,
     meta: BufferMeta,
 ) -> Iterator[memoryview]:
     columns = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name != "images"}
@@ -121,11 +127,24 @@ def _file_pieces(
         assert array.dtype == _DTYPES[name][1], f"{name} is {array.dtype}"
     problem = _problem(columns, image_shape, meta)
     assert problem is None, problem
-    header = {"schema": SCHEMA_VERSION, **asdict(meta)}
+    header = {"schema": SCHEMA_VERSION, "sha256": _digest(columns, images()), **asdict(meta)}
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     tensors = {name: TensorData(_DTYPES[name][0], array.shape, [array]) for name, array in columns.items()}
-    tensors["images"] = TensorData(_DTYPES["images"][0], image_shape, images)
+    tensors["images"] = TensorData(_DTYPES["images"][0], image_shape, images())
     return file_pieces(tensors, metadata={METADATA_KEY: text})
+
+
+def _digest(columns: Mapping[str, npt.NDArray[Any]], images: Iterable[npt.NDArray[np.uint8]]) -> str:
+    """SHA-256 of the rows, column by column in the order of `_DTYPES`, in hexadecimal."""
+    digest = hashlib.sha256()
+    for pieces in ([columns[name]] if name != "images" else images for name in _DTYPES):
+        for piece in pieces:
+            digest.update(np.ascontiguousarray(piece).data)
+    return digest.hexdigest()
+
+
+def _in_slices(images_NCHW: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    return (images_NCHW[rows] for rows in row_slices(images_NCHW.shape))
 
 
 def row_slices(image_shape: tuple[int, ...]) -> Iterator[slice]:
@@ -147,7 +166,7 @@ def read_buffer(path: Path) -> BufferContents:
         with path.open("rb") as raw, safe_open(path, framework="np") as file:
             if not os.path.samestat(os.fstat(raw.fileno()), path.stat()):
                 return read_buffer(path)  # its run has just put a new one in its place
-            meta = _read_meta(path, file.metadata() or {})
+            meta, sha256 = _read_meta(path, file.metadata() or {})
             _check_dtypes(path, file)
             arrays = {name: file.get_tensor(name) for name in _DTYPES if name != "images"}
             images = _mapped_images(raw, tuple(file.get_slice("images").get_shape()))
@@ -163,7 +182,7 @@ def read_buffer(path: Path) -> BufferContents:
     problem = _problem(arrays, images.shape, meta)
     if problem is not None:
         raise _damaged(path, problem)
-    return BufferContents(images=images, **arrays, meta=meta)
+    return BufferContents(images=images, **arrays, meta=meta, sha256=sha256)
 
 
 def _mapped_images(file: BinaryIO, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -179,7 +198,7 @@ def _damaged(path: Path, problem: str) -> FileError:
     return FileError(f"{path} is damaged: {problem}", hint="`ssdkd invert` fills a new buffer")
 
 
-def _read_meta(path: Path, metadata: dict[str, str]) -> BufferMeta:
+def _read_meta(path: Path, metadata: dict[str, str]) -> tuple[BufferMeta, str | None]:
     if METADATA_KEY not in metadata:
         raise FileError(
             f"{path} is a safetensors file, but no replay buffer: its metadata has no `{METADATA_KEY}`",
@@ -201,7 +220,8 @@ def _read_meta(path: Path, metadata: dict[str, str]) -> BufferMeta:
         raise _damaged(path, f"its metadata lacks {', '.join(missing)}")
     try:
         names = header["class_names"]
-        return BufferMeta(
+        sha256 = header.get("sha256")
+        meta = BufferMeta(
             task=str(header["task"]),
             num_classes=int(header["num_classes"]),
             class_names=None if names is None else tuple(str(name) for name in names),
@@ -212,6 +232,7 @@ def _read_meta(path: Path, metadata: dict[str, str]) -> BufferMeta:
             epsilon=float(header["epsilon"]),
             teacher_sha256=str(header["teacher_sha256"]),
         )
+        return meta, None if sha256 is None else str(sha256)
     except (TypeError, ValueError) as error:
         raise _damaged(path, f"its metadata holds a value of the wrong type ({error})") from error
 
@@ -279,6 +300,8 @@ def implausible(contents: BufferContents) -> list[str]:
     """What a run would not have written, though every reader can cope with it: [] for a file of ours."""
     meta, num_classes = contents.meta, contents.meta.num_classes
     problems = []
+    if contents.sha256 not in (None, _digest(contents.arrays(), _in_slices(contents.images))):
+        problems.append("its rows are not those that were written (their sha256 is another one)")
     if not re.fullmatch(r"[0-9a-f]{64}", meta.teacher_sha256):
         problems.append("its metadata gives no sha256 of the teacher")
     if (np.diff(contents.age) > 0).any():

@@ -26,7 +26,7 @@ def save_buffer(path: Path, buffer: ReplayBuffer, meta: BufferMeta, *, epoch: in
     columns = {name: buffer.column(name)[order_N].cpu().numpy() for name in names}
     columns["age"] = _age(buffer, epoch)[order_N].cpu().numpy()
     images_NCHW = buffer.column("images")
-    write_rows(path, columns, tuple(images_NCHW.shape), _images_in_order(images_NCHW, order_N), meta)
+    write_rows(path, columns, tuple(images_NCHW.shape), lambda: _images_in_order(images_NCHW, order_N), meta)
 
 
 def insert_stored_rows(buffer: ReplayBuffer, rows: BufferContents, chosen_M: npt.NDArray[np.intp]) -> None:

@@ -201,6 +201,20 @@ def test_verify_notices_another_teacher(call, run):
     assert call("inspect-buffer", "--json").code == 0
 
 
+def test_verify_notices_a_single_changed_byte(call, run):
+    path = run.buffer_file
+    data = bytearray(path.read_bytes())
+    for position in (len(data) - 1, len(data) // 2):
+        data[position] ^= 1
+        path.write_bytes(data)
+        assert call("inspect-buffer", str(path)).code == 0, "every reader can cope with it"
+        result = call("inspect-buffer", str(path), "--verify", "--json")
+        assert result.code == 3
+        assert json.loads(result.out)["verified"] is False
+        assert "sha256" in result.err
+        data[position] ^= 1
+
+
 def test_verify_notices_another_order(call, run):
     rows = make_rows()
     rows.age[:] = rows.age[::-1].copy()
