@@ -29,7 +29,7 @@ def run(name):
             while numbers:
                 os.kill(os.getpid(), numbers.pop(0))
 
-    trainer.execute = lambda planned, listeners: execute(planned, [*listeners, signal_self])
+    trainer.execute = lambda planned, listeners, **how: execute(planned, [*listeners, signal_self], **how)
     for descriptor, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{name}.{stream}", os.O_WRONLY | os.O_CREAT), descriptor)
     return main(["run", "--preset", "tiny.toml", "--out", name, "--json"])
@@ -64,6 +64,7 @@ def test_exit_codes(make_config, tmp_path: Path) -> None:
     assert (summary["status"], summary["epochs"]) == ("stopped", 1)
     assert lines(stopped.path)[-1]["summary"] == summary
     assert "ssdkd run --resume SIGTERM" in told["SIGTERM"]
+    assert "saving and stopping at the next safe point" in told["SIGTERM"]
     assert stopped.latest_checkpoint() == stopped.checkpoint_file(2)
 
     interrupted = RunDirectory(tmp_path / "SIGINT-SIGINT")
