@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ssdkd_cli import diagnostics, summary
 from ssdkd_cli.diagnostics import ExitCode
@@ -76,8 +80,22 @@ def _open_dashboard(run: RunDirectory, *, is_read_only: bool = False) -> int:
     from ssdkd_cli.dashboard.app import DashboardApp
 
     app = DashboardApp(run, read_only=is_read_only)
-    app.run()
+    with _ending_with_the_terminal():
+        app.run()
     return ExitCode.FAILED if app.return_code else ExitCode.DONE
+
+
+@contextmanager
+def _ending_with_the_terminal() -> Iterator[None]:
+    """A viewer whose terminal has gone ends, even if a parent told it to ignore hang-ups; else it waits for ever."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _say_how_to_come_back(run: RunDirectory) -> None:

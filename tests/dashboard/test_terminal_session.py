@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,22 @@ def test_a_run_stopped_from_its_own_dashboard_ends_with_75(place):
         assert terminal.wait_for_exit() == 75
         assert "run: stopped" in terminal.text()
         assert "ssdkd run --resume run" in terminal.text()
+
+
+@pytest.mark.slow
+def test_a_viewer_ends_with_its_terminal_even_where_hang_ups_are_ignored(place):
+    """As below `nohup`: the screen is gone all the same, and a viewer that stayed would wait for it for ever."""
+    run = RunDirectory(place / "run")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Terminal("run", *options(100_000), "--out", "run", place=place) as terminal:
+            terminal.wait_for(APP_OPENED)
+            terminal.wait_for(lambda: run.latest_checkpoint() is not None)
+            terminal.close()
+            assert terminal.process.wait(TIMEOUT_S) == -signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.is_alive(), "the run goes on"
 
 
 @pytest.mark.slow
