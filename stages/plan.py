@@ -46,8 +46,10 @@ _OTHER_FILES_BYTES = 2**25
 """Events, pictures, the hold-out."""
 _FACT_BYTES = 40
 """What the buffer keeps beside each image."""
-_SHIFT_BYTES = 5
+_VIEW_BYTES = 5
 """What a cached view is kept as, without the logits."""
+_MIXED_VIEW_BYTES = 38
+"""The same where views are mixed in pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,8 @@ class Plan:
             logit_bytes = 2 if self.config.run.precision == "bf16" else 4
             num_labels = math.prod(self.task.label_shape(self.config.task.image_shape))
             num_logits = self.config.task.num_classes * num_labels
-            view_bytes = self.config.distillation.views * (_SHIFT_BYTES + logit_bytes * num_logits)
+            look_bytes = _VIEW_BYTES if self.config.distillation.mix == "none" else _MIXED_VIEW_BYTES
+            view_bytes = self.config.distillation.views * (look_bytes + logit_bytes * num_logits)
         return self.num_buffered * (_num_pixels(self.config) + _FACT_BYTES + view_bytes)
 
     def disk_bytes(self) -> int:

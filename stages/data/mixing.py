@@ -7,41 +7,53 @@ Legend: B batch, C channels, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """A draw for each of B images: out = own * image + (1 - own) * image of its partner, pixel by pixel."""
+class Mixing(NamedTuple):
+    """How each of B images is mixed with another one; a few numbers, from which `mix` makes the same pixels again."""
 
-    partner_B: Tensor
-    """int64 [B], a permutation of the batch."""
+    other_B: Tensor
+    """float32 [B] in [0, 1/2]: the other image's share; 0 where an image stays as it is."""
 
-    own_B1HW: Tensor
-    """float32 [B, 1, H, W] in [0, 1]: the image's own share of each pixel; 0 or 1 in CutMix."""
+    y_B: Tensor
+    """float32 [B] in [0, 1): the height at which CutMix's rectangle lies, between top and bottom."""
+
+    x_B: Tensor
+    """float32 [B] in [0, 1): its place between left and right."""
 
 
-def draw_mixing(
-    kind: str, batch: int, *, share: float, height: int, width: int, rng: torch.Generator, device: torch.device
-) -> Mixing:
+def draw_mixing(batch: int, *, share: float, rng: torch.Generator, device: torch.device) -> Mixing:
     """Each image is mixed with probability `share`; of a mixed one at least half is its own, uniform on [1/2, 1].
 
-    CutMix pastes a rectangle with the image's proportions, its place uniform inside the image. Differs from the papers,
-    whose lambda may favour either image: here one is always the drawn image, to which priorities belong.
+    Differs from the papers, whose lambda may favour either image: here one is always the drawn image, to which
+    priorities belong.
     """
-    partner_B = torch.randperm(batch, generator=rng, device=rng.device)
-    is_mixed_B, other_B, y_B, x_B = torch.rand(4, batch, generator=rng, device=rng.device)
-    other_B = torch.where(is_mixed_B < share, other_B / 2, 0.0)
+    is_mixed_B, other_B, y_B, x_B = torch.rand(4, batch, generator=rng, device=rng.device).to(device, non_blocking=True)
+    return Mixing(torch.where(is_mixed_B < share, other_B / 2, 0.0), y_B, x_B)
+
+
+def mix(kind: str, images_BCHW: Tensor, others_BCHW: Tensor, mixing: Mixing) -> Tensor:
+    """Each image mixed with the other one at its place: a weighted mean ("mixup"), or a rectangle of it ("cutmix").
+
+    The rectangle has the image's proportions and lies inside it, with edges on whole pixels.
+    Shapes: uint8 [B, C, H, W] -> the same, rounded to nearest, in the same memory format.
+    """
+    own_B1HW = 1 - _share_of_other(kind, mixing, *images_BCHW.shape[2:])
+    return torch.lerp(others_BCHW.float(), images_BCHW.float(), own_B1HW).round().to(torch.uint8)
+
+
+def _share_of_other(kind: str, mixing: Mixing, height: int, width: int) -> Tensor:
+    """The other image's share of each pixel, float32 [B, 1, H, W] or [B, 1, 1, 1]."""
     if kind == "mixup":
-        own_B1HW = (1 - other_B).view(-1, 1, 1, 1).expand(-1, 1, height, width)
-    else:
-        is_other_BH = _is_inside(height, other_B.sqrt() * height, y_B)
-        is_other_BW = _is_inside(width, other_B.sqrt() * width, x_B)
-        own_B1HW = 1 - (is_other_BH[:, None, :, None] & is_other_BW[:, None, None, :]).float()
-    return Mixing(partner_B.to(device, non_blocking=True), own_B1HW.to(device, non_blocking=True))
+        return mixing.other_B[:, None, None, None]
+    side_B = mixing.other_B.sqrt()
+    is_other_BH = _is_inside(height, side_B * height, mixing.y_B)
+    is_other_BW = _is_inside(width, side_B * width, mixing.x_B)
+    return (is_other_BH[:, None, :, None] & is_other_BW[:, None, None, :]).float()
 
 
 def _is_inside(size: int, length_B: Tensor, place_B: Tensor) -> Tensor:
@@ -50,10 +62,3 @@ def _is_inside(size: int, length_B: Tensor, place_B: Tensor) -> Tensor:
     first_B = (place_B * (size - length_B + 1)).floor()
     pixel = torch.arange(size, device=length_B.device)
     return (pixel >= first_B[:, None]) & (pixel < (first_B + length_B)[:, None])
-
-
-def mix(images_BCHW: Tensor, mixing: Mixing) -> Tensor:
-    """The mixed images. Shapes: uint8 [B, C, H, W] -> the same, rounded to nearest, in the same memory format."""
-    own_BCHW = images_BCHW.float()
-    mixed_BCHW = torch.lerp(own_BCHW[mixing.partner_B], own_BCHW, mixing.own_B1HW)
-    return mixed_BCHW.round().to(torch.uint8)

@@ -41,10 +41,10 @@ class DistillationConfig(Table):
     """
 
     mix: Literal["none", "cutmix", "mixup"] = "none"
-    """Whether drawn images are mixed in pairs, and then shown to the teacher; needs `views` = 0. Not in the paper."""
+    """Whether images are mixed in pairs, and then shown to the teacher. Not in the paper."""
 
     mix_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the drawn images that are mixed."""
+    """Share of the drawn images that are mixed; of cached views one is always whole."""
 
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay of a moving average of the student's weights, which is then the student that is measured and written; 0:
@@ -95,14 +95,14 @@ class DistillationConfig(Table):
         return self
 
     @model_validator(mode="after")
-    def _mixed_views_are_fresh(self) -> Self:
-        if self.views > 0 and self.mix != "none":
+    def _one_view_is_whole(self) -> Self:
+        if self.views == 1 and self.mix != "none":
             raise rule_error(
                 self,
                 "mix",
                 "views",
-                message="views are kept of single images, and a mixed one is new at every draw",
-                hint='set `distillation.views` to 0 or `distillation.mix` to "none"',
+                message="the first cached view of an image is never mixed, and it is the only one",
+                hint='raise `distillation.views`, for example to 8, set it to 0, or set `distillation.mix` to "none"',
             )
         return self
 

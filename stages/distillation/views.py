@@ -44,14 +44,16 @@ class Views(Protocol):
 
 
 class Look(NamedTuple):
-    """Images uint8 [B, C, H, W] and their augmentation, each [B]; and how they are mixed, if they are."""
+    """How images are looked at: uint8 [B, C, H, W], each shifted and mirrored, then perhaps mixed with its partner."""
 
     images_BCHW: Tensor
     shift_y_B: Tensor
     shift_x_B: Tensor
     flip_B: Tensor
     partner_B: Tensor | None = None
-    own_B1HW: Tensor | None = None
+    other_B: Tensor | None = None
+    y_B: Tensor | None = None
+    x_B: Tensor | None = None
 
 
 class FreshViews:
@@ -69,15 +71,11 @@ class FreshViews:
 
     def judge(self, run: Run, batch: DrawnBatch, step: int) -> JudgedViews:
         """Augment the drawn images, each by a draw of its own, and ask the teacher."""
-        num, config = len(batch.images_BCHW), self._config
-        look = _look(batch.images_BCHW, _draw(run, num, run.rng("distillation", "augmentation", step)))
-        if config.mix != "none":
-            _, height, width = run.config.task.image_shape
+        look = _draw_look(run, batch.images_BCHW, run.rng("distillation", "augmentation", step))
+        if self._config.mix != "none":
             rng = run.rng("distillation", "mixing", step)
-            mixing = draw_mixing(
-                config.mix, num, share=config.mix_share, height=height, width=width, rng=rng, device=run.device
-            )
-            look = look._replace(partner_B=mixing.partner_B, own_B1HW=mixing.own_B1HW)
+            partner_B, mixing = _draw_partners(look, share=self._config.mix_share, rng=rng)
+            look = look._replace(partner_B=partner_B, **mixing._asdict())
         return self._judge(look)
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,16 +91,21 @@ class CachedViews:
 
     Not in the paper. The teacher is frozen, so its logits of a view never change; at 5,000 images and 40 updates an
     image is drawn about 40 times before it leaves, and its teacher passes fall from 40 to V. A view is kept as its
-    shift and flip, not as pixels. Memory: N V (5 bytes + the logits), where N is the buffer's room.
+    shift and flip, not as pixels, and a mixed one also as where its partner is stored. Memory: N V (5 bytes, 38 where
+    views are mixed, + the logits), where N is the buffer's room.
+
+    Partners are chosen among the images that came with an image and so leave about when it does. The view of one whose
+    partner has left cannot be made again; in its place comes the first view, which is never mixed.
     """
 
-    def __init__(self, num_views: int, device: torch.device) -> None:
-        self._num_views = num_views
+    def __init__(self, config: DistillationConfig, device: torch.device) -> None:
+        self._config = config
         self._device = device
         self._num_seen = 0
         """Samples inserted so far that have their views, or had them."""
         self._columns: dict[str, Tensor] = {}
-        """By slot: shift_y, shift_x int16 [N, V], flip bool [N, V], logits [N, V, K, ...] as the teacher gives them."""
+        """By slot and view [N, V, ...]: shift_y, shift_x int16, flip bool, logits as the teacher gives them; of mixed
+        views also other, y, x float32, and the partner's slot, serial, shifts and flip."""
 
     def begin_epoch(self, run: Run) -> None:
         """Draw the views of samples that are new in the buffer, and ask the teacher about each.
@@ -114,21 +117,25 @@ class CachedViews:
         # The newest, by slot. Of many new ones some may have left again, and older ones are among them: no harm, for
         # how many they are is known on the device only.
         new_M = buffer.column("serial").topk(num_new).indices.sort().values
-        for slots_B in torch.split(new_M, run.config.distillation.batch_size):
+        for slots_B in torch.split(new_M, self._config.batch_size):
             images_BCHW = buffer.column("images").index_select(0, slots_B)
-            for view in range(self._num_views):
+            for view in range(self._config.views):
                 self._judge_new(run, slots_B, images_BCHW, view, rng)
         self._num_seen = buffer.num_inserted
 
     def _judge_new(self, run: Run, slots_B: Tensor, images_BCHW: Tensor, view: int, rng: torch.Generator) -> None:
-        augmentation = _draw(run, len(slots_B), rng)
-        judged = _judged(run, run.teacher, _look(images_BCHW, augmentation))
-        values = {
-            "shift_y": augmentation.shift_y_B.to(torch.int16),
-            "shift_x": augmentation.shift_x_B.to(torch.int16),
-            "flip": augmentation.flip_B,
-            "logits": judged.teacher_logits_BK,
-        }
+        config = self._config
+        look = _draw_look(run, images_BCHW, rng)
+        values = _place(look)
+        if config.mix != "none":
+            # The first view is whole; the others make up for it as far as they can.
+            share = 0.0 if view == 0 else config.mix_share * config.views / (config.views - 1)
+            partner_B, mixing = _draw_partners(look, share=share, rng=rng)
+            look = look._replace(partner_B=partner_B, **mixing._asdict())
+            values |= {f"partner_{name}": value_B[partner_B] for name, value_B in _place(look).items()}
+            values |= {"other": mixing.other_B, "y": mixing.y_B, "x": mixing.x_B, "partner_slot": slots_B[partner_B]}
+            values["partner_serial"] = run.buffer.column("serial")[values["partner_slot"]]
+        values["logits"] = _judged(run, run.teacher, look).teacher_logits_BK
         for name, value_B in values.items():
             self._column(name, like=value_B, num_slots=run.buffer.num_slots)[slots_B, view] = value_B
 
@@ -136,7 +143,7 @@ class CachedViews:
         """A column with room for `num_slots`; what it held stays."""
         held = self._columns.get(name)
         if held is None or len(held) < num_slots:
-            larger = like.new_zeros((num_slots, self._num_views, *like.shape[1:]))
+            larger = like.new_zeros((num_slots, self._config.views, *like.shape[1:]))
             if held is not None:
                 larger[: len(held)] = held
             self._columns[name] = held = larger
@@ -145,10 +152,23 @@ class CachedViews:
     def judge(self, run: Run, batch: DrawnBatch, step: int) -> JudgedViews:
         """One of its views for each drawn sample, all alike likely."""
         rng = run.rng("distillation", "view", step)
-        view_B = torch.randint(self._num_views, batch.slots_B.shape, generator=rng, device=run.device)
-        drawn = {name: column[batch.slots_B, view_B] for name, column in self._columns.items()}
-        augmentation = Augmentation(drawn["shift_y"].long(), drawn["shift_x"].long(), drawn["flip"])
-        return JudgedViews(apply(batch.images_BCHW, augmentation), drawn["logits"])
+        view_B = torch.randint(self._config.views, batch.slots_B.shape, generator=rng, device=run.device)
+        drawn = self._drawn(batch.slots_B, view_B)
+        if self._config.mix == "none":
+            return JudgedViews(apply(batch.images_BCHW, _augmentation(drawn)), drawn["logits"])
+        has_left_B = run.buffer.column("serial")[drawn["partner_slot"]] != drawn["partner_serial"]
+        drawn = self._drawn(batch.slots_B, torch.where(has_left_B, 0, view_B))
+        partners_BCHW = run.buffer.column("images").index_select(0, drawn["partner_slot"])
+        views_BCHW = mix(
+            self._config.mix,
+            apply(batch.images_BCHW, _augmentation(drawn)),
+            apply(partners_BCHW, _augmentation(drawn, "partner_")),
+            Mixing(drawn["other"], drawn["y"], drawn["x"]),
+        )
+        return JudgedViews(views_BCHW, drawn["logits"])
+
+    def _drawn(self, slots_B: Tensor, view_B: Tensor) -> dict[str, Tensor]:
+        return {name: column[slots_B, view_B] for name, column in self._columns.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The views of every slot."""
@@ -162,21 +182,44 @@ class CachedViews:
 
 def make_views(run: Run, config: DistillationConfig) -> Views:
     """Views as `distillation.views` asks for them: 0 for a fresh one at every draw."""
-    return CachedViews(config.views, run.device) if config.views > 0 else FreshViews(run, config)
+    return CachedViews(config, run.device) if config.views > 0 else FreshViews(run, config)
 
 
-def _draw(run: Run, num: int, rng: torch.Generator) -> Augmentation:
+def _draw_look(run: Run, images_BCHW: Tensor, rng: torch.Generator) -> Look:
+    """A shift and a flip for each image."""
     task = run.config.task
-    return draw_augmentation(num, padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=run.device)
+    drawn = draw_augmentation(
+        len(images_BCHW), padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=run.device
+    )
+    return Look(images_BCHW, drawn.shift_y_B, drawn.shift_x_B, drawn.flip_B)
 
 
-def _look(images_BCHW: Tensor, augmentation: Augmentation) -> Look:
-    return Look(images_BCHW, augmentation.shift_y_B, augmentation.shift_x_B, augmentation.flip_B)
+def _draw_partners(look: Look, *, share: float, rng: torch.Generator) -> tuple[Tensor, Mixing]:
+    """Each image's partner, a permutation of the batch [B], and how they are mixed."""
+    num, device = len(look.images_BCHW), look.images_BCHW.device
+    partner_B = torch.randperm(num, generator=rng, device=rng.device).to(device, non_blocking=True)
+    return partner_B, draw_mixing(num, share=share, rng=rng, device=device)
 
 
 def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: Look) -> JudgedViews:
     views_BCHW = apply(look.images_BCHW, Augmentation(look.shift_y_B, look.shift_x_B, look.flip_B))
-    if look.partner_B is not None and look.own_B1HW is not None:
-        views_BCHW = mix(views_BCHW, Mixing(look.partner_B, look.own_B1HW))
+    if look.partner_B is not None:
+        assert look.other_B is not None
+        assert look.y_B is not None
+        assert look.x_B is not None
+        mixing = Mixing(look.other_B, look.y_B, look.x_B)
+        views_BCHW = mix(run.config.distillation.mix, views_BCHW, views_BCHW[look.partner_B], mixing)
     with torch.no_grad(), run.autocast():
         return JudgedViews(views_BCHW, teacher(views_BCHW))
+
+
+def _place(look: Look) -> dict[str, Tensor]:
+    """Shift and flip as they are kept."""
+    shifts = {"shift_y": look.shift_y_B.to(torch.int16), "shift_x": look.shift_x_B.to(torch.int16)}
+    return shifts | {"flip": look.flip_B}
+
+
+def _augmentation(drawn: dict[str, Tensor], prefix: str = "") -> Augmentation:
+    """Shift and flip as they were drawn."""
+    shift_y_B, shift_x_B = (drawn[f"{prefix}{name}"].long() for name in ("shift_y", "shift_x"))
+    return Augmentation(shift_y_B, shift_x_B, drawn[f"{prefix}flip"])

@@ -229,10 +229,11 @@ def test_priorities_must_settle(whole, problem_of):
     load([whole], ["distillation.alpha=2", "distillation.beta=0.5", "distillation.sampling=uniform"])
 
 
-def test_mixed_views_are_fresh(whole, problem_of):
-    problem = problem_of("distillation.mix=cutmix", "distillation.views=4")
-    assert '`distillation.mix` is "cutmix" in --set and `distillation.views` is 4 in --set' in problem.message
+def test_of_mixed_views_one_is_whole(whole, problem_of):
+    problem = problem_of("distillation.mix=cutmix", "distillation.views=1")
+    assert '`distillation.mix` is "cutmix" in --set and `distillation.views` is 1 in --set' in problem.message
     load([whole], ["distillation.mix=cutmix"])
+    load([whole], ["distillation.mix=cutmix", "distillation.views=2"])
 
 
 def test_latents_of_a_class_need_a_class(whole, problem_of):

@@ -29,8 +29,8 @@ class Counted(nn.Module):
         return self.model(images_BCHW)
 
 
-def views_of(run: Run, num_views: int) -> CachedViews:
-    views = CachedViews(num_views, run.device)
+def views_of(run: Run) -> CachedViews:
+    views = CachedViews(run.config.distillation, run.device)
     views.begin_epoch(run)
     return views
 
@@ -47,11 +47,13 @@ def epochs(run: Run, num: int, fill) -> None:
         fill(run, 12, seed=run.epoch)
 
 
-def test_logits_are_those_of_the_view_that_the_student_sees(make_run, fill) -> None:
-    run = make_run(epoch=FIRST)
+@pytest.mark.parametrize("mix", ["none", "cutmix", "mixup"])
+@pytest.mark.parametrize("eviction", ["oldest", "lowest_priority"])
+def test_logits_are_those_of_the_view_that_the_student_sees(make_run, fill, mix: str, eviction: str) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 3, "mix": mix}, buffer={"capacity": 40, "eviction": eviction})
     fill(run, 30)
-    views = views_of(run, 3)
-    for seed in (1, 2, 3):  # past the capacity: slots change their samples
+    views = views_of(run)
+    for seed in (1, 2, 3):  # past the capacity: slots change their samples, and images lose their partners
         fill(run, 12, seed=seed)
         run.epoch += 1
         views.begin_epoch(run)
@@ -62,10 +64,10 @@ def test_logits_are_those_of_the_view_that_the_student_sees(make_run, fill) -> N
 
 
 def test_views_are_shifts_and_flips_of_the_drawn_image(make_run, fill) -> None:
-    run = make_run(epoch=FIRST)
+    run = make_run(epoch=FIRST, distillation={"views": 2})
     fill(run, 20)
     batch = draw(run)
-    judged = views_of(run, 2).judge(run, batch, 0)
+    judged = views_of(run).judge(run, batch, 0)
     for image_CHW, view_CHW in zip(batch.images_BCHW, judged.images_BCHW, strict=True):
         candidates = [
             apply(image_CHW[None], Augmentation(torch.tensor([y]), torch.tensor([x]), torch.tensor([flip])))[0]
@@ -77,9 +79,9 @@ def test_views_are_shifts_and_flips_of_the_drawn_image(make_run, fill) -> None:
 
 
 def test_a_sample_keeps_its_views_and_has_no_more_than_v(make_run, fill) -> None:
-    run = make_run(epoch=FIRST, buffer={"capacity": 4})
+    run = make_run(epoch=FIRST, buffer={"capacity": 4}, distillation={"views": 3})
     fill(run, 4)
-    views = views_of(run, 3)
+    views = views_of(run)
 
     def seen() -> dict[int, set[bytes]]:
         looks: dict[int, set[bytes]] = {slot: set() for slot in range(4)}
@@ -97,11 +99,12 @@ def test_a_sample_keeps_its_views_and_has_no_more_than_v(make_run, fill) -> None
     assert seen() == first
 
 
-def test_the_teacher_sees_each_view_once(make_run, fill) -> None:
-    run = make_run(epoch=FIRST)
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+def test_the_teacher_sees_each_view_once(make_run, fill, mix: str) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 3, "mix": mix})
     fill(run, 40)
     run.teacher.model = counted = Counted(run.teacher.model)
-    views = views_of(run, 3)
+    views = views_of(run)
     assert counted.num_images == 3 * 40
     views.begin_epoch(run)
     views.judge(run, draw(run), 0)
@@ -147,11 +150,54 @@ def test_mixed_images_are_what_the_teacher_sees(make_run, fill, kind: str) -> No
     assert torch.equal(judged.images_BCHW, again.images_BCHW)
 
 
-def test_the_state_is_the_whole_state(make_run, fill) -> None:
-    run = make_run(epoch=FIRST)
+@pytest.mark.parametrize("kind", ["cutmix", "mixup"])
+def test_of_cached_views_as_many_are_mixed_as_of_fresh_ones_and_one_is_whole(make_run, fill, kind: str) -> None:
+    settings = {"views": 4, "mix": kind, "mix_share": 0.5}
+    run = make_run(epoch=FIRST, task=NO_AUGMENTATION, buffer={"capacity": 800}, distillation=settings)
+    fill(run, 800)
+    views = views_of(run)
+    looks: dict[int, set[bytes]] = {slot: set() for slot in range(800)}
+    num_whole = 0
+    for step in range(40):
+        batch = draw(run, 400, step=step)
+        judged = views.judge(run, batch, step)
+        num_whole += int((judged.images_BCHW == batch.images_BCHW).flatten(1).all(dim=1).sum())
+        for slot, view in zip(batch.slots_B.tolist(), judged.images_BCHW, strict=True):
+            looks[slot].add(view.numpy().tobytes())
+    # Rectangles of no pixel, small here, and images that are their own partner are whole, too.
+    assert 0.48 < num_whole / (40 * 400) < (0.58 if kind == "cutmix" else 0.53)
+    images = run.buffer.column("images")
+    num_with_whole = sum(image.numpy().tobytes() in looks[slot] for slot, image in enumerate(images))
+    assert num_with_whole > 780, "drawn 20 times, one of four views"
+
+
+def test_a_view_whose_partner_has_left_gives_way_to_the_whole_one(make_run, fill) -> None:
+    settings = {"views": 2, "mix": "mixup", "mix_share": 1.0, "batch_size": 64}
+    run = make_run(epoch=FIRST, task=NO_AUGMENTATION, buffer={"capacity": 40}, distillation=settings)
+    fill(run, 40)
+    views = views_of(run)
+
+    def num_mixed() -> int:
+        batch = draw(run, 400)
+        assert (batch.slots_B >= 20).any()
+        judged = views.judge(run, batch, 0)
+        with torch.no_grad():
+            torch.testing.assert_close(judged.teacher_logits_BK, run.teacher(judged.images_BCHW), rtol=1e-5, atol=1e-5)
+        is_mixed_B = (judged.images_BCHW != batch.images_BCHW).flatten(1).any(dim=1)
+        return int((is_mixed_B & (batch.slots_B >= 20)).sum())
+
+    before = num_mixed()
+    fill(run, 20, seed=1)  # the first half leaves, and with it half of the partners of the other
+    views.begin_epoch(run)
+    assert 0 < num_mixed() < 0.8 * before
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+def test_the_state_is_the_whole_state(make_run, fill, mix: str) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 2, "mix": mix})
     fill(run, 30)
-    views = views_of(run, 2)
-    again = CachedViews(2, run.device)
+    views = views_of(run)
+    again = CachedViews(run.config.distillation, run.device)
     again.load_state_dict(views.state_dict())
     run.teacher.model = counted = Counted(run.teacher.model)
     again.begin_epoch(run)

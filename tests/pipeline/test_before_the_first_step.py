@@ -162,12 +162,14 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
 
 
 def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
-    plain, cached, cached_bf16 = (
+    views = "distillation.views=3"
+    plain, cached, cached_bf16, mixed = (
         plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
-        for overrides in ([], ["distillation.views=3"], ["distillation.views=3", "run.precision=bf16"])
+        for overrides in ([], [views], [views, "run.precision=bf16"], [views, "distillation.mix=cutmix"])
     )
     assert cached.buffer_bytes - plain.buffer_bytes == 40 * 3 * (5 + 10 * 4)
     assert cached_bf16.buffer_bytes - plain.buffer_bytes == 40 * 3 * (5 + 10 * 2)
+    assert mixed.buffer_bytes - plain.buffer_bytes == 40 * 3 * (38 + 10 * 4)
     assert cached.disk_bytes() > plain.disk_bytes()
 
 

@@ -50,16 +50,17 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(start, go_on, out: Pat
 
 
 @pytest.mark.parametrize(
-    ("override", "num_more"),
+    ("changes", "num_more"),
     [
-        ("distillation.views=0", 0),
-        ("distillation.views=2", 0),
-        ("distillation.ema_decay=0.9", 0),
-        ("inversion.calls=2", 3),  # between the calls of each epoch
+        (["distillation.views=0"], 0),
+        (["distillation.views=2", "distillation.mix=cutmix"], 0),
+        (["distillation.ema_decay=0.9"], 0),
+        (["inversion.calls=2"], 3),  # between the calls of each epoch
     ],
+    ids=str,
 )
-def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, override: str, num_more: int) -> None:
-    overrides = ("run.precision=bf16", "run.epochs=3", "evaluation.data=none", "run.eval_every=5", override)
+def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, changes: list[str], num_more: int) -> None:
+    overrides = ("run.precision=bf16", "run.epochs=3", "evaluation.data=none", "run.eval_every=5", *changes)
     start(*overrides, out=out.with_name("undisturbed"))
 
     def at_every_safe_point() -> list[At]:
