@@ -191,6 +191,10 @@ class StudentTable(Table):
     model: str
     """Its architecture, named as the teacher's."""
 
+    start: Literal["random", "teacher"] = "random"
+    """Its first weights: drawn at random, or those of the teacher's that have a counterpart in it
+    (`stages.models.weight_selection`), for a student of the teacher's family. Not in the paper."""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -31,6 +31,7 @@ from stages.device import (
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.models.build import build_generator, build_model
+from stages.models.weight_selection import select_weights
 from stages.registry import find
 from stages.run import NormalizedModel, Run, derived_seed
 from stages.run_directory import RunDirectory
@@ -50,6 +51,8 @@ _VIEW_BYTES = 5
 """What a cached view is kept as, without the logits."""
 _MIXED_VIEW_BYTES = 38
 """The same where views are mixed in pairs."""
+_FEW_WEIGHTS = 0.5
+"""Share of the student's first weights below which they can hardly be called the teacher's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,8 @@ class Plan:
     task: Task
     teacher: LoadedTeacher
     student: nn.Module
+    inherited: float
+    """The share of its first weights that are the teacher's."""
     evaluation_data: LabelledImages | None
     generator_bytes: int
     """Size of the generator's weights; 0 where no images are made."""
@@ -158,6 +163,7 @@ class Plan:
             "teacher": config.teacher.model,
             "teacher_file": str(self.teacher.path),
             "student": config.student.model,
+            "student_inherits": round(self.inherited, 3),
             "device": str(self.device),
             "precision": config.run.precision,
             "acceleration": config.run.acceleration,
@@ -200,6 +206,9 @@ def plan(
         if launch.train_teacher:
             ensure_teacher(config, device, training_progress)
         teacher = load_teacher(config, device)
+    inherited = _inherited(config, student, teacher.model) if config.student.start == "teacher" else 0.0
+    if 0 < inherited < _FEW_WEIGHTS:
+        warnings += (f"student.start is teacher, and only {inherited:.1%} of the student's weights have a counterpart",)
     if stored is not None:
         warnings += _stored_warnings(stored, config, launch, teacher)
     names = data.class_names if data is not None else None if stored is None else stored.meta.class_names
@@ -211,6 +220,7 @@ def plan(
         task=task,
         teacher=teacher,
         student=student,
+        inherited=inherited,
         evaluation_data=data,
         generator_bytes=_generator_bytes(config) if "inversion" in schedule.stages else 0,
         stored=stored,
@@ -365,6 +375,18 @@ def _fill_from_file(run: Run, rows: BufferContents, *, is_same_teacher: bool) ->
     run.buffer.column("teacher_class").copy_(scores.teacher_class_N)
     run.buffer.column("teacher_prob").copy_(scores.teacher_prob_N)
     run.buffer.column("priority").copy_(scores.divergence_N)
+
+
+def _inherited(config: Config, student: nn.Module, teacher: nn.Module) -> float:
+    """Give the student what it can have of the teacher's weights; their share of its own."""
+    share = select_weights(student, teacher)
+    if share == 0:
+        raise ConfigError(
+            f'`student.start` is "teacher", and nothing in `{config.student.model}` has a counterpart in the teacher,'
+            f" `{config.teacher.model}`",
+            hint='name a student of the teacher\'s family, or set `student.start` to "random"',
+        )
+    return share
 
 
 def _generator_bytes(config: Config) -> int:

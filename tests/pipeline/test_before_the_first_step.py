@@ -32,6 +32,11 @@ REFUSED = {
         FileError,
         "image_shape",
     ),
+    "a student that is no relative of the teacher": (
+        ["student.start=teacher", "student.model=wrn10_1"],
+        ConfigError,
+        "nothing in `wrn10_1` has a counterpart in the teacher",
+    ),
     "nothing fills the buffer": (
         ['run.stages=["distillation", "evaluation"]'],
         ConfigError,
@@ -159,6 +164,32 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     large = plan(make_config("buffer.capacity=10_000", "run.epochs=5000"), Launch(command="run", preset_name="tiny"))
     assert large.describe()["buffer_mib"] == pytest.approx(10_000 * (64 + 40) / 2**20, abs=0.05)
     assert large.describe()["run_directory"] == "runs/tiny-<time>"
+
+
+def test_a_student_that_begins_with_the_teachers_weights(make_config) -> None:
+    overrides = ("student.start=teacher", f"student.model={NETWORKS}:teacher")
+    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+    assert planned.describe()["student_inherits"] == 1
+    run = build_run(planned)
+    images = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
+    assert torch.equal(run.student.eval()(images), run.teacher(images))
+    assert plan(make_config(), Launch(command="run", preset_name="tiny")).describe()["student_inherits"] == 0
+
+
+def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from torch import nn\n"
+        "class Network(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, 99), nn.ReLU())\n"
+        "        self.linear = nn.Linear(99, 10)\n"
+        "def factory(**_):\n"
+        "    return Network()\n"
+    )
+    overrides = ("student.start=teacher", f"student.model={mine}:factory")
+    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+    assert any("only 13.4% of the student's weights" in warning for warning in planned.warnings), planned.warnings
 
 
 def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
