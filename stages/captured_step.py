@@ -7,7 +7,8 @@ step is one launch. A step that can be recorded keeps to three rules:
 - What it changes are tensors that outlive it, in place: weights, the optimiser's state, statistics. No Python value.
 - It never looks at a value on the device.
 
-Its outputs are tensors without a history of gradients. They are valid until the next call.
+Its outputs are tensors without a history of gradients. They are valid until the next call of any step of the run: the
+recordings share their memory.
 """
 
 from __future__ import annotations

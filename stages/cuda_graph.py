@@ -32,7 +32,7 @@ class CudaTape:
     """Records steps as CUDA graphs, on a stream of its own and with one memory pool for all of them.
 
     Steps with one tape must not be played at the same time: what one of them leaves in the pool between its kernels
-    another may overwrite. Inputs, outputs and everything that outlives a step are safe.
+    another may overwrite, its outputs too once it is played. Inputs and what is older than the recordings are safe.
     """
 
     def __init__(self, device: torch.device) -> None:
