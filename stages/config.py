@@ -230,7 +230,7 @@ class Config:
         """T_kd, student updates per epoch: `distillation.steps`, or what "auto" stands for."""
         if self.distillation.steps != "auto":
             return self.distillation.steps
-        return max(4, round(400 * self.buffer.capacity / 50_000))
+        return max(4, round(400 * 256 / self.distillation.batch_size * self.buffer.capacity / 50_000))
 
     def to_toml(self) -> str:
         """The complete preset, defaults written out: loading it gives an equal Config."""
