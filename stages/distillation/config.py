@@ -13,7 +13,7 @@ class DistillationConfig(Table):
     """The `[distillation]` table: the student's updates of one epoch (Algorithm 1, lines 16-23; Eq. 4-6)."""
 
     steps: PositiveInt | Literal["auto"] = "auto"
-    """Student updates per epoch, T_kd; "auto": 400 * capacity / 50,000, at least 4, of 256 images; more of smaller ones.
+    """Student updates per epoch, T_kd; "auto": 400 * capacity / 50,000 of 256 images, more of fewer, at least 4.
 
     Not stated in the paper: the best fit to its times (40 at 5,000 images).
     """
