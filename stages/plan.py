@@ -163,7 +163,7 @@ class Plan:
             "teacher": config.teacher.model,
             "teacher_file": str(self.teacher.path),
             "student": config.student.model,
-            "student_inherits": round(self.inherited, 3),
+            "student_start": f"{self.inherited:.1%} the teacher's weights" if self.inherited > 0 else "random weights",
             "device": str(self.device),
             "precision": config.run.precision,
             "acceleration": config.run.acceleration,

@@ -169,11 +169,12 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
 def test_a_student_that_begins_with_the_teachers_weights(make_config) -> None:
     overrides = ("student.start=teacher", f"student.model={NETWORKS}:teacher")
     planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
-    assert planned.describe()["student_inherits"] == 1
+    assert planned.describe()["student_start"] == "100.0% the teacher's weights"
     run = build_run(planned)
     images = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
     assert torch.equal(run.student.eval()(images), run.teacher(images))
-    assert plan(make_config(), Launch(command="run", preset_name="tiny")).describe()["student_inherits"] == 0
+    other = plan(make_config(), Launch(command="run", preset_name="tiny"))
+    assert other.describe()["student_start"] == "random weights"
 
 
 def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config, tmp_path: Path) -> None:
