@@ -191,9 +191,11 @@ class StudentTable(Table):
     model: str
     """Its architecture, named as the teacher's."""
 
-    start: Literal["random", "teacher"] = "random"
+    start: Literal["random", "teacher", "auto"] = "random"
     """Its first weights: drawn at random, or those of the teacher's that have a counterpart in it
-    (`stages.models.weight_selection`), for a student of the teacher's family. Not in the paper."""
+    (`stages.models.weight_selection`), which is for students of the teacher's family; "auto": the teacher's where they
+    are at least half of all. Not in the paper, whose students start at random.
+    """
 
 
 @dataclass(frozen=True)

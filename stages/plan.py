@@ -51,8 +51,8 @@ _VIEW_BYTES = 5
 """What a cached view is kept as, without the logits."""
 _MIXED_VIEW_BYTES = 38
 """The same where views are mixed in pairs."""
-_FEW_WEIGHTS = 0.5
-"""Share of the student's first weights below which they can hardly be called the teacher's."""
+_MOST_WEIGHTS = 0.5
+"""Share of the student's first weights from which on they can be called the teacher's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +206,8 @@ def plan(
         if launch.train_teacher:
             ensure_teacher(config, device, training_progress)
         teacher = load_teacher(config, device)
-    inherited = _inherited(config, student, teacher.model) if config.student.start == "teacher" else 0.0
-    if 0 < inherited < _FEW_WEIGHTS:
+    student, inherited = _with_first_weights(config, student, teacher.model)
+    if config.student.start == "teacher" and inherited < _MOST_WEIGHTS:
         warnings += (f"student.start is teacher, and only {inherited:.1%} of the student's weights have a counterpart",)
     if stored is not None:
         warnings += _stored_warnings(stored, config, launch, teacher)
@@ -377,16 +377,20 @@ def _fill_from_file(run: Run, rows: BufferContents, *, is_same_teacher: bool) ->
     run.buffer.column("priority").copy_(scores.divergence_N)
 
 
-def _inherited(config: Config, student: nn.Module, teacher: nn.Module) -> float:
-    """Give the student what it can have of the teacher's weights; their share of its own."""
-    share = select_weights(student, teacher)
-    if share == 0:
+def _with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[nn.Module, float]:
+    """The student as it starts, and which share of its weights are the teacher's."""
+    start = config.student.start
+    if start == "random":
+        return student, 0.0
+    heir = copy.deepcopy(student)
+    share = select_weights(heir, teacher)
+    if share == 0 and start == "teacher":
         raise ConfigError(
             f'`student.start` is "teacher", and nothing in `{config.student.model}` has a counterpart in the teacher,'
             f" `{config.teacher.model}`",
             hint='name a student of the teacher\'s family, or set `student.start` to "random"',
         )
-    return share
+    return (student, 0.0) if start == "auto" and share < _MOST_WEIGHTS else (heir, share)
 
 
 def _generator_bytes(config: Config) -> int:

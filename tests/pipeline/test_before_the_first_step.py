@@ -166,8 +166,9 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     assert large.describe()["run_directory"] == "runs/tiny-<time>"
 
 
-def test_a_student_that_begins_with_the_teachers_weights(make_config) -> None:
-    overrides = ("student.start=teacher", f"student.model={NETWORKS}:teacher")
+@pytest.mark.parametrize("start", ["teacher", "auto"])
+def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str) -> None:
+    overrides = (f"student.start={start}", f"student.model={NETWORKS}:teacher")
     planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
     assert planned.describe()["student_start"] == "100.0% the teacher's weights"
     run = build_run(planned)
@@ -191,6 +192,17 @@ def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config
     overrides = ("student.start=teacher", f"student.model={mine}:factory")
     planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
     assert any("only 13.4% of the student's weights" in warning for warning in planned.warnings), planned.warnings
+
+
+def test_a_stranger_begins_at_random_where_that_is_left_to_the_program(make_config) -> None:
+    states = []
+    for start in ("random", "auto"):
+        overrides = (f"student.start={start}", "student.model=wrn10_1")
+        planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+        assert planned.describe()["student_start"] == "random weights"
+        states.append(planned.student.state_dict())
+    for value, expected in zip(states[1].values(), states[0].values(), strict=True):
+        assert torch.equal(value, expected)
 
 
 def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
