@@ -27,7 +27,7 @@ from typing import Any
 from measuring import Spread, table, told_machine, write_json
 from workload import with_teacher
 
-PAIRS = {"resnet32-resnet20": "cifar10-resnet20", "wrn40_2-wrn16_1": "cifar100-wrn"}
+PAIRS = {"resnet32-resnet20": "cifar10-resnet20-paper", "wrn40_2-wrn16_1": "cifar100-wrn"}
 COMMANDS = {"reference": "reference.py", "ssdkd": "epochs.py"}
 HERE = Path(__file__).resolve().parent
 

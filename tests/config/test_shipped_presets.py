@@ -22,7 +22,7 @@ def test_their_names():
     scales = ("", "-relaxed", "-plus")
     paper = {f"cifar{data}-{pair}{scale}" for data in (10, 100) for pair in PAIRS for scale in scales}
     overlays = {"cifar10", "cifar100", "plus", *RATES}
-    assert set(presets.names()) == paper | overlays | {"digits", "cifar10-resnet20", "cifar10-resnet20-plus"}
+    assert set(presets.names()) == paper | overlays | {"digits", "cifar10-resnet20", "cifar10-resnet20-paper"}
     assert {name for name in presets.names() if presets.is_overlay(name)} == overlays
 
 
@@ -73,9 +73,11 @@ def test_relaxed_differs_in_the_data_scale_alone(data, pair):
     assert relaxed.num_distillation_steps == 400
 
 
-@pytest.mark.parametrize("name", [name for name in presets.names() if name.endswith("-plus")])
-def test_plus_is_the_pair_with_what_helped(name):
-    pair = name.removesuffix("-plus")
+PLUS = {name: name.removesuffix("-plus") for name in presets.names() if name.endswith("-plus")}
+
+
+@pytest.mark.parametrize(("name", "pair"), [*PLUS.items(), ("cifar10-resnet20", "cifar10-resnet20-paper")])
+def test_plus_is_the_pair_with_what_helped(name, pair):
     changes = ["student.start=auto", "distillation.mix=cutmix", "distillation.batch_size=64", "distillation.lr=0.03"]
     assert load([name]) == load([pair, "plus"]) == load([pair], changes)
     assert load([name]).num_distillation_steps == 160
