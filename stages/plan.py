@@ -207,6 +207,8 @@ def plan(
             ensure_teacher(config, device, training_progress)
         teacher = load_teacher(config, device)
     student, inherited = _with_first_weights(config, student, teacher.model)
+    if config.student.start == AUTO:
+        config = with_values(config, {"student.start": "teacher" if inherited > 0 else "random"})
     if config.student.start == "teacher" and inherited < _MOST_WEIGHTS:
         warnings += (f"student.start is teacher, and only {inherited:.1%} of the student's weights have a counterpart",)
     if stored is not None:
@@ -390,7 +392,7 @@ def _with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) 
             f" `{config.teacher.model}`",
             hint='name a student of the teacher\'s family, or set `student.start` to "random"',
         )
-    return (student, 0.0) if start == "auto" and share < _MOST_WEIGHTS else (heir, share)
+    return (student, 0.0) if start == AUTO and share < _MOST_WEIGHTS else (heir, share)
 
 
 def _generator_bytes(config: Config) -> int:

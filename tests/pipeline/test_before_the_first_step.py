@@ -171,6 +171,7 @@ def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str
     overrides = (f"student.start={start}", f"student.model={NETWORKS}:teacher")
     planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
     assert planned.describe()["student_start"] == "100.0% the teacher's weights"
+    assert planned.config.student.start == "teacher", "what the run's own config.toml says"
     run = build_run(planned)
     images = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
     assert torch.equal(run.student.eval()(images), run.teacher(images))
@@ -200,6 +201,7 @@ def test_a_stranger_begins_at_random_where_that_is_left_to_the_program(make_conf
         overrides = (f"student.start={start}", "student.model=wrn10_1")
         planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
         assert planned.describe()["student_start"] == "random weights"
+        assert planned.config.student.start == "random"
         states.append(planned.student.state_dict())
     for value, expected in zip(states[1].values(), states[0].values(), strict=True):
         assert torch.equal(value, expected)
