@@ -162,7 +162,8 @@ def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
 
 
 def _is_same(key: str, asked: Any, found: Any) -> bool:
-    if asked == found or (key.startswith("run.") and asked == "auto"):  # a run writes out what that stood for
+    is_written_out = asked == "auto" and (key.startswith("run.") or key == "student.start")  # what that stood for
+    if asked == found or is_written_out:
         return True
     if key == "run.device":
         return str(found).startswith(f"{asked}:")  # cuda is cuda:0

@@ -326,6 +326,8 @@ def test_the_table(tmp_path: Path) -> None:
     [
         ("run.threads", "auto", 2, True),
         ("run.precision", "auto", "bf16", True),
+        ("student.start", "auto", "teacher", True),
+        ("student.start", "random", "teacher", False),
         ("distillation.steps", "auto", 40, False),
         ("run.device", "cuda", "cuda:0", True),
         ("run.device", "cpu", "cuda:0", False),
