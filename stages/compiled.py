@@ -21,30 +21,33 @@ ResultT = TypeVar("ResultT")
 
 
 class Compiled(Generic[P, ResultT]):
-    """A function of tensors that is compiled at its second call, or run as it is where that fails.
+    """A function of tensors that is compiled at its first call, or run as it is where that fails.
 
-    The first call runs it as it is, so that what it makes once and keeps is there. A function is compiled as a whole or
-    not at all: where the compiler gives up, on the forward or the backward pass, nothing of it has run.
+    Compiled from the first call on, it gives the same bits to a run that is resumed. A function is compiled as a whole
+    or not at all: where the compiler gives up, on the forward or the backward pass, nothing of it has run.
     """
 
-    def __init__(self, run: Run, name: str, function: Callable[P, ResultT]) -> None:
-        """`name` is what warnings call it."""
+    def __init__(self, run: Run, name: str, function: Callable[P, ResultT], *, has_fixed_weights: bool = False) -> None:
+        """`name` is what warnings call it.
+
+        `has_fixed_weights` says that the weights in it never change and that it is called without gradients: on a CPU
+        batch-norm is then folded into the convolutions, which take ReLU and sums along.
+        """
         self._run = run
         self._name = name
         self._function = function
         self._compiled: Callable[P, ResultT] | None = None
-        self._has_run = False
         self._is_wanted = run.config.run.acceleration == "compile"
+        self._folds = has_fixed_weights and run.device.type == "cpu"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ResultT:
         """What the function gives."""
-        if not self._is_wanted or not self._has_run:
-            self._has_run = True
+        if not self._is_wanted:
             return self._function(*args, **kwargs)
         try:
             if self._compiled is not None:
                 return self._compiled(*args, **kwargs)
-            with self._run.charged_to("setup"), _backward_too():
+            with self._run.charged_to("setup"), _folding() if self._folds else _backward_too():
                 self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
                 return self._compiled(*args, **kwargs)
         except Exception as error:  # no compiler on the machine, a network it cannot read: each fails in its own way
@@ -69,4 +72,12 @@ def _backward_too() -> AbstractContextManager[object]:
     if not hasattr(config, _AT_ONCE):  # another version of torch
         return nullcontext()
     context: AbstractContextManager[object] = config.patch({_AT_ONCE: True})
+    return context
+
+
+def _folding() -> AbstractContextManager[object]:
+    """Within this context weights are constants to the compiler."""
+    from torch._inductor import config  # heavy
+
+    context: AbstractContextManager[object] = config.patch({"freezing": True})
     return context

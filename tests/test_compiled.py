@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch._functorch.config
+import torch._inductor.config
 
 from stages.compiled import Compiled
 from stages.distillation.stage import Distillation
@@ -18,16 +20,17 @@ from stages.inversion.stage import Inversion
 class Watched:
     """Doubles its argument, a run that wants it compiled or not, and a compiler that notes what it is asked."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, acceleration: str, *, error: Exception | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, acceleration: str, *, has_fixed_weights: bool = False) -> None:
         self.calls: list[str] = []
         self.accounts: list[str] = []
         self.events: list[Any] = []
-        self.error = error
-        self.is_running = False
+        self.error: Exception | None = None
+        self.has_fixed_weights = has_fixed_weights
         config = SimpleNamespace(run=SimpleNamespace(acceleration=acceleration))
-        run = SimpleNamespace(config=config, emit=self.events.append, charged_to=self.charged_to)
+        device = torch.device("cpu")
+        run = SimpleNamespace(config=config, device=device, emit=self.events.append, charged_to=self.charged_to)
         monkeypatch.setattr(torch, "compile", self.compile)
-        self.function = Compiled(run, "the test's function", self.double)
+        self.function = Compiled(run, "the test's function", self.double, has_fixed_weights=has_fixed_weights)
 
     @contextmanager
     def charged_to(self, account: str) -> Iterator[None]:
@@ -44,7 +47,8 @@ class Watched:
 
         def compiled(value: int) -> int:
             is_first = "compiled" not in self.calls
-            assert torch._functorch.config.force_non_lazy_backward_lowering == is_first
+            assert torch._inductor.config.freezing == (is_first and self.has_fixed_weights)
+            assert torch._functorch.config.force_non_lazy_backward_lowering == (is_first and not self.has_fixed_weights)
             self.calls.append("compiled")
             if self.error is not None:
                 raise self.error
@@ -53,10 +57,11 @@ class Watched:
         return compiled
 
 
-def test_it_is_compiled_once_at_its_second_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(monkeypatch, "compile")
+@pytest.mark.parametrize("has_fixed_weights", [False, True])
+def test_it_is_compiled_once_at_its_first_call(monkeypatch: pytest.MonkeyPatch, has_fixed_weights: bool) -> None:
+    watched = Watched(monkeypatch, "compile", has_fixed_weights=has_fixed_weights)
     assert [watched.function(value) for value in range(4)] == [0, 2, 4, 6]
-    assert watched.calls == ["plain", "compiled", "compiled", "compiled"]
+    assert watched.calls == ["compiled"] * 4
     assert watched.accounts == ["setup"]
     assert watched.events == []
 
@@ -69,14 +74,14 @@ def test_without_being_asked_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch
     assert watched.accounts == []
 
 
-@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("call", [0, 1])
 def test_where_it_fails_the_function_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     watched = Watched(monkeypatch, "compile")
     for value in range(call):
         watched.function(value)
     watched.error = RuntimeError("g++ is missing\nsomewhere")
     assert [watched.function(value) for value in (3, 4)] == [6, 8]
-    assert watched.calls == ["plain", *["compiled"] * call, "plain", "plain"]
+    assert watched.calls == [*["compiled"] * (call + 1), "plain", "plain"]
     (warning,) = watched.events
     assert warning.message == "the test's function is not compiled and runs as it is: RuntimeError: g++ is missing"
 

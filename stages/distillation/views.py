@@ -61,7 +61,7 @@ class FreshViews:
 
     def __init__(self, run: Run, config: DistillationConfig) -> None:
         self._config = config
-        teacher = Compiled(run, "the teacher", run.teacher)
+        teacher = Compiled(run, "the teacher", run.teacher, has_fixed_weights=True)
         self._judge: CapturedStep[Look, JudgedViews] = CapturedStep(
             run, "the teacher's look at drawn images", lambda look: _judged(run, teacher, look)
         )

@@ -97,6 +97,7 @@ class BatchNormMatching:
     """
 
     def __init__(self, model: nn.Module, *, momentum: float) -> None:
+        self._model = model
         self._layers = bn_layers(model)
         self._momentum = momentum
         self._batch: list[ChannelStatistics] = []
@@ -107,6 +108,15 @@ class BatchNormMatching:
         # m of Eq. 1 at present. In double precision, so that 1 - m is what Python makes of it.
         self._weight = torch.zeros((), dtype=torch.float64, device=device)
         self._has_average = False
+
+    def prepare(self, images_BCHW: Tensor) -> None:
+        """Find out which layers run, by a forward pass of any images, and make room for their averages.
+
+        Else the first `loss` does. A step that is compiled must not.
+        """
+        with torch.no_grad(), self.watching():
+            self._model(images_BCHW)
+            self.loss()
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -50,6 +50,7 @@ class GeneratorInversion:
             device=run.device,
         )
         self._bn = BatchNormMatching(run.teacher, momentum=self.config.bn_momentum)
+        self._bn.prepare(torch.zeros(1, *run.config.task.image_shape, device=run.device))
         self._synthesis = Synthesis(run, self.config, self._meta_generator, self._bn, self.config.batch_size)
         self._synthesis.accelerate()
         self._anchors_KZ: Tensor | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files
 from tiny_runs import make_teacher_file
 
@@ -75,6 +76,22 @@ def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, changes: 
     # Three stages and, but for warm-up, three updates in each of three epochs, and the end.
     assert num_processes == 16 + num_more
     assert_same_outcome(out, out.with_name("undisturbed"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_run_goes_on_to_the_same_bits(start, go_on, out: Path, precision: str) -> None:
+    overrides = ("run.acceleration=compile", f"run.precision={precision}")
+    moment = SAFE_POINTS["after the second update"]
+    torch.compiler.reset()  # as in another process, before each run
+    start(*overrides, out=out.with_name("undisturbed"))
+    torch.compiler.reset()
+    assert start(*overrides, listeners=[At(action=lambda: ask(out, "stop"), **moment)]).summary["status"] == "stopped"
+    torch.compiler.reset()
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, out.with_name("undisturbed"))
+    assert [event for event in events(out) if event["kind"] == "warning"] == []
 
 
 KILLS = {
