@@ -41,7 +41,7 @@ _DISTRIBUTIONS = {"PIL": "pillow", "tomli_w": "tomli-w"}
 
 _WHY_ACCELERATION = {
     "graphs": "the steps of training are recorded once on the GPU and replayed",
-    "eager": "recording steps takes a GPU and a recent torch",
+    "eager": "recording takes a GPU and a recent torch; long runs are faster with `compile`, given a C++ compiler",
 }
 
 
