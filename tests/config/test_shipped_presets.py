@@ -106,6 +106,7 @@ def test_digits_are_not_mirrored_and_need_no_files():
     assert (config.task.image_shape, config.task.horizontal_flip) == ((1, 8, 8), False)
     assert (config.evaluation.data, config.evaluation.root) == ("digits", None)
     assert (config.teacher.weights, config.teacher.trained_on) == ("auto", "digits")
+    assert (config.num_distillation_steps, config.distillation.batch_size) == (16, 128)
     assert config.run.precision == "fp32"
 
 
