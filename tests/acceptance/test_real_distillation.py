@@ -34,7 +34,7 @@ def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
     assert summary["epochs"] == EPOCHS
     assert summary["images_synthesized"] == EPOCHS * BATCH_SIZE
     assert summary["teacher"]["top1"] == pytest.approx(0.9263, abs=0.002)
-    assert summary["student"]["top1"] > 0.7, "chance is .1, the start .2"
+    assert summary["student"]["top1"] > 0.8, "chance is .1, the start .2"
 
     events = list(read_events(out / "events.jsonl"))
     bn = [event["loss_bn"] for event in events if event["kind"] == "inversion_step"]
