@@ -43,6 +43,9 @@ class Tape(Protocol):
         May raise anything that the step raises, and more; nothing has run then, and the device is as it was.
         """
 
+    def another(self) -> Tape:
+        """A tape of the same kind for steps that are played beside those of this one."""
+
 
 class CapturedStep(Generic[InputsT, OutputsT]):
     """A step that is recorded where the run has a tape, and run as it is where it has none.

@@ -65,6 +65,11 @@ _IDLE = (
         "inversion.task_weight is 0",
     ),
     _Idle(
+        ("inversion.overlap",),
+        lambda config: "distillation" not in config.run.stages,
+        "no student learns beside it",
+    ),
+    _Idle(
         ("inversion.bn_momentum",),
         lambda config: config.inversion.bn_weight == 0,
         "inversion.bn_weight is 0",

@@ -75,6 +75,13 @@ class CudaTape:
             raise first_error or error from None
         return outputs, graph.replay
 
+    def another(self) -> CudaTape:
+        """A tape with a stream and a pool of its own, for steps that are played at the same time as those of this one.
+
+        Nothing may be recorded or rehearsed while steps of the other tape are at work.
+        """
+        return CudaTape(self._device)
+
 
 @contextmanager
 def _no_collection() -> Iterator[None]:

@@ -166,7 +166,8 @@ class _Meter:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         elapsed_s, used_s = wall_s - self._wall_s, cpu_s - self._cpu_s
         self._wall_s, self._cpu_s = wall_s, cpu_s
-        return utilisation(self._run.device, elapsed_s=elapsed_s, cpu_s=used_s)
+        num_threads = int(self._run.config.run.threads)
+        return utilisation(self._run.device, elapsed_s=elapsed_s, cpu_s=used_s, num_threads=num_threads)
 
 
 def _class_label(class_index: int, class_names: Sequence[str] | None) -> str:

@@ -101,6 +101,9 @@ class OperationTape:
         self.num_recorded = 0
         self.num_played = 0
 
+    def another(self) -> OperationTape:
+        return OperationTape()
+
     def rehearse(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, bool]:
         with NoWaits(is_error=False) as watch:
             outputs = step()

@@ -42,6 +42,11 @@ class InversionConfig(Table):
     warmup_calls: PositiveInt = Field(default_factory=lambda table: table["calls"])
     """Synthesis calls per epoch of warm-up. Default: `calls`. The meta-generator's first hundred calls matter most."""
 
+    overlap: bool = False
+    """Whether the images of the next epoch are made while the student learns: on a CUDA device beside it, on a CPU by
+    half of the threads. They are then made against the student as it was an epoch before. Not in the paper.
+    """
+
     lr_generator: PositiveFloat = 3e-3
     """Adam's rate for the generator's clone. Fast-Datafree: 5e-3, 3e-3, 2e-3 at 2, 5, 10 steps."""
 

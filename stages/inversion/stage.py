@@ -10,6 +10,7 @@ from torch import Tensor
 from stages.errors import DivergedError
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
+from stages.inversion.overlap import Overlap
 from stages.registry import find
 from stages.run import Run
 from stages.scoring import score
@@ -23,7 +24,8 @@ class Inversion(Stage[InversionConfig]):
         """Build the method that the preset names."""
         found = find("methods", self.config.method, where="inversion.method")
         self._method: InversionMethod = found.spec.load()(self.config)
-        self._method.setup(run)
+        self._overlap = Overlap(run) if self.config.overlap and "distillation" in run.schedule.stages else None
+        self._method.setup(run if self._overlap is None else self._overlap.run)
         self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)
         self._must_vary = False
         self._call = 0
@@ -34,7 +36,7 @@ class Inversion(Stage[InversionConfig]):
         num_calls = run.schedule.num_calls(run.epoch)
         while self._call < num_calls:
             run.call = self._call
-            self._is_finite &= insert(run, self._method.invert(run), batch_size=self.config.batch_size)
+            self._is_finite &= insert(run, self._invert(run), batch_size=self.config.batch_size)
             run.call, self._call = 0, self._call + 1
             if self._call < num_calls:
                 run.safe_point()
@@ -43,7 +45,19 @@ class Inversion(Stage[InversionConfig]):
             self._must_vary = True
             num_holdout = run.config.evaluation.num_holdout
             if run.schedule.command == "run" and num_holdout > 0:
-                run.holdout_NCHW = quantized(self._method.invert_holdout(run, num_holdout).images_BCHW)
+                run.holdout_NCHW = quantized(self._invert_holdout(run, num_holdout).images_BCHW)
+        if self._overlap is not None and not run.in_warmup and not run.is_last_epoch:
+            self._overlap.begin(self._method.invert)
+
+    def _invert(self, run: Run) -> Inverted:
+        if self._overlap is None:
+            return self._method.invert(run)
+        return self._overlap.take() or self._overlap.now(self._method.invert)
+
+    def _invert_holdout(self, run: Run, num_images: int) -> Inverted:
+        if self._overlap is None:
+            return self._method.invert_holdout(run, num_images)
+        return self._overlap.now(lambda own: self._method.invert_holdout(own, num_images))
 
     def _check(self, run: Run) -> None:
         """Raise DivergedError where the student is lost, or where warm-up made images of one class only."""
@@ -66,13 +80,18 @@ class Inversion(Stage[InversionConfig]):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The method's state, and how many calls of this epoch are done."""
-        return {"method": self._method.state_dict(), "call": self._call}
+        """The method's state, how many calls of this epoch are done, and images made ahead."""
+        ahead = {}
+        if self._overlap is not None:  # first: the method is at work until then
+            ahead = {"ahead": self._overlap.state_dict()}
+        return {"method": self._method.state_dict(), "call": self._call, **ahead}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self._method.load_state_dict(state["method"])
         self._call = state["call"]
+        if self._overlap is not None:
+            self._overlap.load_state_dict(state["ahead"])
 
 
 def quantized(images_BCHW: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from stages.config import load
         (["inversion.task_weight=0", "inversion.diversity=false"], "inversion.diversity"),
         (["inversion.bn_weight=0", "inversion.bn_momentum=0.5"], "inversion.bn_momentum"),
         (["inversion.reset_epoch=31"], "inversion.reset_epoch"),
+        (['run.stages=["inversion"]', "inversion.overlap=true"], "inversion.overlap"),
         (["evaluation.root=/data"], "evaluation.root"),
         (["evaluation.select_best=true"], "evaluation.select_best"),
         (['run.stages=["inversion"]', "distillation.lr=0.1"], "distillation.lr"),

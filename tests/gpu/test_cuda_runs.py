@@ -88,6 +88,24 @@ def test_recorded_steps_do_what_eager_ones_do(name: str, precision: str, tmp_pat
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
+@pytest.mark.parametrize("acceleration", ["eager", "graphs"])
+def test_stages_side_by_side_do_what_they_do_one_after_the_other(
+    acceleration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Inversion on a stream and in a thread of its own, recorded or not; a disturbed image would be far off."""
+    changes = {"run.epochs": 12, "run.acceleration": acceleration, "inversion.overlap": True, "run.log_every": 1}
+    config = with_values(small(load(["cifar10-resnet20"]), tmp_path), changes | {"run.precision": "fp32"})
+    losses = []
+    for name in ("beside", "alone"):
+        if name == "alone":
+            monkeypatch.setattr("stages.inversion.overlap.Overlap._is_alone", lambda _self: True)
+        assert run(config, tmp_path / name).error is None
+        told = events(tmp_path / name, "inversion_step")
+        losses.append([event["loss_bn"] for event in told if event["epoch"] > 6])
+    assert len(losses[0]) == 6 * 5
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
 def test_the_device_learns_what_the_cpu_learns(tmp_path: Path):
     changes = {"run.epochs": 50, "run.warmup_epochs": 15, "run.precision": "fp32"}
     config = with_values(load(["digits"]), changes)

@@ -49,8 +49,16 @@ def test_a_recorded_run_gives_the_bytes_of_an_eager_one(start, out: Path, tapes,
     assert events(out, "device")[-1]["seconds"].keys() == seconds.keys()
 
 
-def test_a_recorded_run_is_resumed_from_every_safe_point(start, go_on, out: Path, tapes) -> None:
-    overrides = (GRAPHS, "run.epochs=3", "evaluation.data=none", "inversion.steps=5", "distillation.steps=5")
+@pytest.mark.parametrize("overlap", ["false", "true"])
+def test_a_recorded_run_is_resumed_from_every_safe_point(start, go_on, out: Path, tapes, overlap: str) -> None:
+    overrides = (
+        GRAPHS,
+        "run.epochs=4",
+        "evaluation.data=none",
+        "inversion.steps=5",
+        "distillation.steps=5",
+        f"inversion.overlap={overlap}",
+    )
     start(*overrides, out=out.with_name("undisturbed"))
 
     def stops() -> list[At]:

@@ -1,0 +1,233 @@
+"""Images of the next epoch, made while the student learns: when, from what, and what becomes of errors."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+
+from stages import registry
+from stages.distillation.stage import Distillation
+from stages.errors import DivergedError
+from stages.events import InversionStep
+from stages.inversion.config import InversionConfig
+from stages.inversion.method import Inverted
+from stages.inversion.overlap import Overlap
+from stages.inversion.stage import Inversion, quantized
+from stages.registry import Spec
+from stages.run import Run
+
+WARMUP = 3
+LAST = 7
+PATIENCE_S = 60.0
+
+
+class Meeting:
+    """A method that notes who called it, and with `student_must_learn` waits until the student has begun to."""
+
+    def __init__(self, config: InversionConfig) -> None:
+        self.config = config
+        self.student_must_learn: threading.Event | None = None
+        self.error: Exception | None = None
+        self.seen: list[tuple[int, int, float, str]] = []
+
+    def setup(self, run: Run) -> None:
+        pass
+
+    def invert(self, run: Run) -> Inverted:
+        if threading.current_thread() is not threading.main_thread() and self.student_must_learn is not None:
+            assert self.student_must_learn.wait(PATIENCE_S)
+        bias = run.student.model.linear.bias[0].item()
+        self.seen.append((run.epoch, run.call, bias, threading.current_thread().name))
+        if self.error is not None and run.epoch == 5:
+            raise self.error
+        run.emit(InversionStep(step=0, num_steps=1, loss=float(run.epoch), loss_bn=0, loss_task=0, loss_adversarial=0))
+        run.num_trained += 1
+        num = self.config.batch_size
+        images_BCHW = torch.rand(num, *run.config.task.image_shape, generator=run.rng("inversion", "images"))
+        return Inverted(images_BCHW, torch.arange(num) % run.task.num_classes)
+
+    def invert_holdout(self, run: Run, num_images: int) -> Inverted:
+        images_BCHW = torch.rand(num_images, *run.config.task.image_shape)
+        return Inverted(images_BCHW, torch.zeros(num_images, dtype=torch.int64))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.fixture
+def make_stage(make_run, monkeypatch: pytest.MonkeyPatch):
+    """A run with two threads, its inversion stage and the stage's method."""
+    spec = Spec(name="meeting", target="test_overlap:Meeting", summary="a meeting")
+    installed = registry.all_specs
+    monkeypatch.setattr(
+        registry, "all_specs", lambda group: (*installed(group), spec) if group == "methods" else installed(group)
+    )
+
+    def make(*, inversion: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Inversion, Meeting]:
+        run = make_run(inversion={"method": "meeting", "overlap": True} | (inversion or {}), **settings)
+        stage = Inversion(run.config.inversion)
+        stage.setup(run)
+        return run, stage, stage._method
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield make
+    torch.set_num_threads(num_threads)
+
+
+def learn(run: Run) -> None:
+    """What distillation would do to the student of this epoch."""
+    with torch.no_grad():
+        run.student.model.linear.bias[0] = run.epoch
+
+
+def run_epochs(run: Run, stage: Inversion) -> None:
+    for run.epoch in range(1, LAST + 1):
+        stage.run_epoch(run)
+        if not run.in_warmup:
+            learn(run)
+
+
+def test_images_of_an_epoch_are_begun_in_the_epoch_before_from_the_student_at_its_start(make_stage) -> None:
+    run, stage, method = make_stage()
+    run.epoch = 0
+    learn(run)
+    run_epochs(run, stage)
+    assert [(epoch, bias) for epoch, _, bias, _ in method.seen] == [
+        (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0),
+        (5, 0.0), (6, 4.0), (7, 5.0),
+    ]  # fmt: skip
+    names = [name for *_, name in method.seen]
+    assert all(name == threading.main_thread().name for name in names[:4])
+    assert all(name.startswith("inversion") for name in names[4:])
+
+
+def test_the_student_learns_while_images_are_made(make_stage) -> None:
+    run, stage, method = make_stage()
+    for run.epoch in range(1, WARMUP + 1):
+        stage.run_epoch(run)
+    method.student_must_learn = threading.Event()
+    run.epoch = WARMUP + 1
+    stage.run_epoch(run)  # returns although the method waits
+    assert [epoch for epoch, *_ in method.seen] == [1, 2, 3, 4]
+    learn(run)
+    method.student_must_learn.set()
+    run.epoch += 1
+    stage.run_epoch(run)
+    assert [epoch for epoch, *_ in method.seen][:5] == [1, 2, 3, 4, 5]
+    assert method.seen[4][2] != WARMUP + 1  # not the student that has learnt since
+
+
+def test_all_images_come_in_the_order_of_epochs_and_are_told_in_the_epoch_they_are_for(make_stage) -> None:
+    run, stage, _ = make_stage(inversion={"calls": 2, "warmup_calls": 1})
+    told: list[tuple[float, int]] = []
+    run.emit = lambda event: told.append((event.loss, run.epoch))
+    before = run.num_trained
+    for run.epoch in range(1, LAST + 1):
+        stage.run_epoch(run)
+        newest = run.buffer.column("images")[run.buffer.column("inserted_epoch") == run.epoch]
+        calls = 1 if run.in_warmup else 2
+        assert len(newest) == 12 * calls
+        expected = set()
+        for run.call in range(calls):
+            images_BCHW = torch.rand(12, *run.config.task.image_shape, generator=run.rng("inversion", "images"))
+            expected |= {tuple(image.flatten().tolist()) for image in quantized(images_BCHW)}
+        run.call = 0
+        assert {tuple(image.flatten().tolist()) for image in newest} == expected
+    assert all(loss == epoch for loss, epoch in told)
+    assert len(told) == run.num_trained - before == 3 + 4 * 2
+
+
+@pytest.mark.parametrize("settings", [{"command": "invert"}, {"inversion": {"overlap": False}}])
+def test_nothing_is_made_ahead_where_it_is_not_wanted_or_no_student_learns(make_stage, settings) -> None:
+    run, stage, method = make_stage(**settings)
+    run_epochs(run, stage)
+    assert [epoch for epoch, *_ in method.seen] == list(range(1, LAST + 1))
+    assert {name for *_, name in method.seen} == {threading.main_thread().name}
+
+
+def test_what_goes_wrong_while_the_student_learns_is_told_when_the_images_are_wanted(make_stage) -> None:
+    run, stage, method = make_stage()
+    method.error = DivergedError("not finite", hint="lower a rate")
+    for run.epoch in range(1, WARMUP + 2):
+        stage.run_epoch(run)
+    run.epoch += 1
+    with pytest.raises(DivergedError, match="not finite"):
+        stage.run_epoch(run)
+
+
+def test_images_that_were_made_ahead_are_part_of_the_state(make_stage) -> None:
+    run, stage, method = make_stage()
+    for run.epoch in range(1, WARMUP + 2):
+        stage.run_epoch(run)
+    state = stage.state_dict()  # while the method may be at work
+    assert [epoch for epoch, *_ in method.seen] == [1, 2, 3, 4, 5]
+
+    again, other_stage, other_method = make_stage(epoch=WARMUP + 1)
+    other_stage.load_state_dict(state)
+    again.epoch += 1
+    told = []
+    again.emit = told.append
+    other_stage.run_epoch(again)
+    assert [epoch for epoch, *_ in other_method.seen if epoch < 6] == []
+    assert [event.loss for event in told] == [5.0]
+    run.epoch += 1
+    stage.run_epoch(run)
+    newest = run.buffer.column("images")[run.buffer.column("inserted_epoch") == run.epoch]
+    assert torch.equal(newest, again.buffer.column("images")[again.buffer.column("inserted_epoch") == run.epoch])
+
+
+def test_cores_are_shared_out_until_the_images_are_taken(make_stage) -> None:
+    run, stage, method = make_stage()
+    inside: list[int] = []
+    invert = method.invert
+    method.invert = lambda own: (inside.append(torch.get_num_threads()), invert(own))[1]
+    for run.epoch in range(1, WARMUP + 1):
+        stage.run_epoch(run)
+        assert torch.get_num_threads() == 2
+    run.epoch = WARMUP + 1
+    stage.run_epoch(run)
+    assert torch.get_num_threads() == 1
+    stage._overlap.take()
+    assert torch.get_num_threads() == 2
+    assert inside == [2, 2, 2, 2, 1]
+
+
+def test_with_one_thread_images_are_made_at_once(make_stage) -> None:
+    torch.set_num_threads(1)
+    run, stage, method = make_stage()
+    for run.epoch in range(1, WARMUP + 2):
+        stage.run_epoch(run)
+    assert [epoch for epoch, *_ in method.seen] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_stages_side_by_side_leave_the_run_as_one_after_the_other_do(
+    make_run, is_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are at the same networks and at the same buffer, and none disturbs the other."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    runs = []
+    for alone in (True, is_alone):
+        monkeypatch.setattr(Overlap, "_is_alone", lambda _self, alone=alone: alone)
+        run = make_run(epoch=0, inversion={"overlap": True, "steps": 8}, distillation={"steps": 12})
+        stages = [Inversion(run.config.inversion), Distillation(run.config.distillation)]
+        for stage in stages:
+            stage.setup(run)
+        for run.epoch in range(1, LAST + 1):
+            for stage in stages:
+                stage.run_epoch(run)
+        runs.append(run)
+    torch.set_num_threads(num_threads)
+    one, other = runs
+    assert torch.equal(one.buffer.column("images"), other.buffer.column("images"))
+    assert torch.equal(one.buffer.column("priority"), other.buffer.column("priority"))
+    for name, value in one.student.state_dict().items():
+        assert torch.equal(value, other.student.state_dict()[name]), name
