@@ -1,9 +1,11 @@
-"""torch, imported with the garbage collector at rest."""
+"""torch, imported with the garbage collector at rest and a heap that stays warm."""
 
 from __future__ import annotations
 
 import gc
 import sys
+
+from stages.heap import keep_heap_warm
 
 
 def import_torch() -> None:
@@ -14,6 +16,7 @@ def import_torch() -> None:
     """
     if "torch" in sys.modules:
         return
+    keep_heap_warm()
     was_enabled = gc.isenabled()
     gc.disable()
     try:

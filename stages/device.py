@@ -1,11 +1,9 @@
-"""The machine a run is on: which device, which precision, how many threads, and a heap that stays warm."""
+"""The machine a run is on: which device, which precision, and how many threads."""
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,25 +20,6 @@ _CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 _MOST_THREADS_PER_CPU = 16
 """More do not help, and some thousands end the process without a word."""
-
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
-"""Parameters of glibc's mallopt(3), from malloc.h."""
-
-
-def keep_heap_warm() -> bool:
-    """Tell glibc to keep freed memory instead of returning it to the kernel at every training step.
-
-    Activations of tens of MiB are freed and allocated again at each step; by default glibc unmaps them and the kernel
-    zeroes the pages anew, which costs up to half of the time on a CPU. True where it took effect (Linux with glibc).
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def num_usable_cpus(control_group: Path = _CONTROL_GROUP) -> int:
@@ -155,7 +134,7 @@ def resident_memory_mib(device: torch.device) -> float | None:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def utilisation(device: torch.device, *, elapsed_s: float, cpu_s: float) -> float | None:
+def utilisation(device: torch.device, *, elapsed_s: float, cpu_s: float, num_threads: int) -> float | None:
     """Share of the device in use, in [0, 1]: NVML's word for a CUDA device, else CPU time over threads and time."""
     if device.type == "cuda":
         try:
@@ -164,4 +143,4 @@ def utilisation(device: torch.device, *, elapsed_s: float, cpu_s: float) -> floa
             return None
     if elapsed_s <= 0:
         return None
-    return min(1.0, cpu_s / (elapsed_s * torch.get_num_threads()))
+    return min(1.0, cpu_s / (elapsed_s * num_threads))

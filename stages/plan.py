@@ -20,7 +20,6 @@ from stages.config import Config, with_values
 from stages.cuda_graph import CudaTape, can_record
 from stages.data.dataset import LabelledImages, load_data
 from stages.device import (
-    keep_heap_warm,
     out_of_memory_is_told,
     prepare_device,
     resolve_acceleration,
@@ -30,6 +29,7 @@ from stages.device import (
 )
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
+from stages.heap import keep_heap_warm
 from stages.models.build import build_generator, build_model
 from stages.models.weight_selection import select_weights
 from stages.registry import find

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from stages import device as machine
 from stages.device import (
     has_fast_bf16,
     num_usable_cpus,
@@ -189,11 +188,10 @@ def test_memory_of_a_gpu_is_what_is_reserved(monkeypatch: pytest.MonkeyPatch) ->
     assert resident_memory_mib(CUDA) == 3.0
 
 
-def test_utilisation_of_cpus_is_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert utilisation(CPU, elapsed_s=10.0, cpu_s=20.0) == 0.5
-    assert utilisation(CPU, elapsed_s=10.0, cpu_s=50.0) == 1.0
-    assert utilisation(CPU, elapsed_s=0.0, cpu_s=0.0) is None
+def test_utilisation_of_cpus_is_their_share_of_the_time() -> None:
+    assert utilisation(CPU, elapsed_s=10.0, cpu_s=20.0, num_threads=4) == 0.5
+    assert utilisation(CPU, elapsed_s=10.0, cpu_s=50.0, num_threads=4) == 1.0
+    assert utilisation(CPU, elapsed_s=0.0, cpu_s=0.0, num_threads=4) is None
 
 
 class _NvmlError(Exception):
@@ -206,9 +204,9 @@ def test_utilisation_that_cannot_be_had_ends_no_run(monkeypatch: pytest.MonkeyPa
         raise error
 
     monkeypatch.setattr(torch.cuda, "utilization", fail)
-    assert utilisation(CUDA, elapsed_s=1.0, cpu_s=1.0) is None
+    assert utilisation(CUDA, elapsed_s=1.0, cpu_s=1.0, num_threads=4) is None
     monkeypatch.setattr(torch.cuda, "utilization", lambda _device: 37)
-    assert utilisation(CUDA, elapsed_s=1.0, cpu_s=1.0) == 0.37
+    assert utilisation(CUDA, elapsed_s=1.0, cpu_s=1.0, num_threads=4) == 0.37
 
 
 def test_out_of_memory_is_an_error_with_a_hint() -> None:
@@ -221,16 +219,3 @@ def test_out_of_memory_is_an_error_with_a_hint() -> None:
         raise RuntimeError("something else")
     with pytest.raises(ValueError, match="mine"), out_of_memory_is_told():
         raise ValueError("mine")
-
-
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_the_heap_is_left_alone_elsewhere(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(machine.ctypes, "CDLL", None)
-    assert machine.keep_heap_warm() is False
-
-
-def test_a_libc_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _name: object())
-    assert machine.keep_heap_warm() is False

@@ -197,7 +197,8 @@ def _devices() -> list[dict[str, Any]]:
 def _cpu() -> dict[str, Any]:
     import torch
 
-    from stages.device import has_fast_bf16, keep_heap_warm, num_usable_cpus
+    from stages.device import has_fast_bf16, num_usable_cpus
+    from stages.heap import keep_heap_warm
     from stages.manifest import device_name
 
     cpu = torch.device("cpu")

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from stages.config import Config
 from stages.data.dataset import LabelledImages, load_data
-from stages.device import keep_heap_warm, out_of_memory_is_told, resolve_device, resolve_threads
+from stages.device import out_of_memory_is_told, resolve_device, resolve_threads
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
+from stages.heap import keep_heap_warm
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
 from stages.registry import find

@@ -25,9 +25,10 @@ from torch.nn import functional as F
 from stages.config import Config
 from stages.data.augment import apply, draw_augmentation
 from stages.data.dataset import LabelledImages, load_data
-from stages.device import keep_heap_warm, resolve_precision, resolve_threads
+from stages.device import resolve_precision, resolve_threads
 from stages.errors import DivergedError, MachineError
 from stages.evaluation.measure import measure
+from stages.heap import keep_heap_warm
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.registry import find

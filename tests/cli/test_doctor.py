@@ -55,7 +55,7 @@ def test_precision_follows_the_hardware(call, monkeypatch, is_fast, precision, w
 
 @pytest.mark.parametrize(("is_warm", "words"), [(True, "kept warm: "), (False, "not kept warm, for want of glibc: ")])
 def test_the_heap(call, monkeypatch, is_warm, words):
-    monkeypatch.setattr("stages.device.keep_heap_warm", lambda: is_warm)
+    monkeypatch.setattr("stages.heap.keep_heap_warm", lambda: is_warm)
     assert json.loads(call("doctor", "--json").out)["cpu"]["keeps_freed_memory"] is is_warm
     assert re.search(rf"^heap +{words}", call("doctor").out, re.M)
 
