@@ -6,6 +6,7 @@ Legend: N buffered samples, V views of each, B drawn samples, C channels, H W pi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -61,10 +62,7 @@ class FreshViews:
 
     def __init__(self, run: Run, config: DistillationConfig) -> None:
         self._config = config
-        teacher = Compiled(run, "the teacher", run.teacher, has_fixed_weights=True)
-        self._judge: CapturedStep[Look, JudgedViews] = CapturedStep(
-            run, "the teacher's look at drawn images", lambda look: _judged(run, teacher, look)
-        )
+        self._judge = _teachers_look(run, "drawn images")
 
     def begin_epoch(self, run: Run) -> None:
         """Nothing to get ready."""
@@ -98,9 +96,12 @@ class CachedViews:
     partner has left cannot be made again; in its place comes the first view, which is never mixed.
     """
 
-    def __init__(self, config: DistillationConfig, device: torch.device) -> None:
+    def __init__(self, run: Run, config: DistillationConfig) -> None:
         self._config = config
-        self._device = device
+        self._device = run.device
+        self._judge_full = _teachers_look(run, "new images")
+        # What does not fill a batch is not worth compiling and recording for its size.
+        self._judge_rest = partial(_judged, run, run.teacher)
         self._num_seen = 0
         """Samples inserted so far that have their views, or had them."""
         self._columns: dict[str, Tensor] = {}
@@ -135,7 +136,8 @@ class CachedViews:
             values |= {f"partner_{name}": value_B[partner_B] for name, value_B in _place(look).items()}
             values |= {"other": mixing.other_B, "y": mixing.y_B, "x": mixing.x_B, "partner_slot": slots_B[partner_B]}
             values["partner_serial"] = run.buffer.column("serial")[values["partner_slot"]]
-        values["logits"] = _judged(run, run.teacher, look).teacher_logits_BK
+        is_full = len(slots_B) == config.batch_size
+        values["logits"] = (self._judge_full if is_full else self._judge_rest)(look).teacher_logits_BK
         for name, value_B in values.items():
             self._column(name, like=value_B, num_slots=run.buffer.num_slots)[slots_B, view] = value_B
 
@@ -182,7 +184,7 @@ class CachedViews:
 
 def make_views(run: Run, config: DistillationConfig) -> Views:
     """Views as `distillation.views` asks for them: 0 for a fresh one at every draw."""
-    return CachedViews(config, run.device) if config.views > 0 else FreshViews(run, config)
+    return CachedViews(run, config) if config.views > 0 else FreshViews(run, config)
 
 
 def _draw_look(run: Run, images_BCHW: Tensor, rng: torch.Generator) -> Look:
@@ -199,6 +201,12 @@ def _draw_partners(look: Look, *, share: float, rng: torch.Generator) -> tuple[T
     num, device = len(look.images_BCHW), look.images_BCHW.device
     partner_B = torch.randperm(num, generator=rng, device=rng.device).to(device, non_blocking=True)
     return partner_B, draw_mixing(num, share=share, rng=rng, device=device)
+
+
+def _teachers_look(run: Run, at_what: str) -> CapturedStep[Look, JudgedViews]:
+    """What the teacher says of images, compiled and recorded where the run is."""
+    teacher = Compiled(run, "the teacher", run.teacher, has_fixed_weights=True)
+    return CapturedStep(run, f"the teacher's look at {at_what}", lambda look: _judged(run, teacher, look))
 
 
 def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: Look) -> JudgedViews:

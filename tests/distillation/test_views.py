@@ -30,7 +30,7 @@ class Counted(nn.Module):
 
 
 def views_of(run: Run) -> CachedViews:
-    views = CachedViews(run.config.distillation, run.device)
+    views = CachedViews(run, run.config.distillation)
     views.begin_epoch(run)
     return views
 
@@ -197,7 +197,7 @@ def test_the_state_is_the_whole_state(make_run, fill, mix: str) -> None:
     run = make_run(epoch=FIRST, distillation={"views": 2, "mix": mix})
     fill(run, 30)
     views = views_of(run)
-    again = CachedViews(run.config.distillation, run.device)
+    again = CachedViews(run, run.config.distillation)
     again.load_state_dict(views.state_dict())
     run.teacher.model = counted = Counted(run.teacher.model)
     again.begin_epoch(run)

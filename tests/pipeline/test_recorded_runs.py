@@ -49,6 +49,17 @@ def test_a_recorded_run_gives_the_bytes_of_an_eager_one(start, out: Path, tapes,
     assert events(out, "device")[-1]["seconds"].keys() == seconds.keys()
 
 
+def test_cached_views_are_recorded_too(start, out: Path, tapes) -> None:
+    overrides = ("distillation.views=4", "distillation.mix=cutmix", "run.epochs=5", "evaluation.data=none")
+    start(*overrides, "run.acceleration=eager", out=out.with_name("eager"))
+    start(*overrides)
+    assert_same_outcome(out, out.with_name("eager"))
+    (tape,) = tapes
+    assert tape.num_recorded == 3  # the inversion step, the look at new images, the student's update
+    num_new = 16 * 4 + 16  # in the first epoch of four there are two calls' images
+    assert tape.num_played == (5 * 2 - 3) + (num_new // 16 * 4 - 3) + (4 * 3 - 3)
+
+
 @pytest.mark.parametrize("overlap", ["false", "true"])
 def test_a_recorded_run_is_resumed_from_every_safe_point(start, go_on, out: Path, tapes, overlap: str) -> None:
     overrides = (
