@@ -31,7 +31,7 @@ from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
 from stages.models.build import build_generator, build_model
-from stages.models.weight_selection import select_weights
+from stages.models.weight_selection import NOTHING, Inheritance, select_weights
 from stages.registry import find
 from stages.run import NormalizedModel, Run, derived_seed
 from stages.run_directory import RunDirectory
@@ -53,6 +53,8 @@ _MIXED_VIEW_BYTES = 38
 """The same where views are mixed in pairs."""
 _MOST_WEIGHTS = 0.5
 """Share of the student's first weights from which on they can be called the teacher's."""
+_LEARNING_RATE, _GENTLE_LEARNING_RATE = 0.2, 0.06
+"""What `distillation.lr` "auto" stands for in batches of 256, the latter for weights that are good as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +93,8 @@ class Plan:
     task: Task
     teacher: LoadedTeacher
     student: nn.Module
-    inherited: float
-    """The share of its first weights that are the teacher's."""
+    inherited: Inheritance
+    """The shares of its first weights that are the teacher's."""
     evaluation_data: LabelledImages | None
     generator_bytes: int
     """Size of the generator's weights; 0 where no images are made."""
@@ -163,7 +165,8 @@ class Plan:
             "teacher": config.teacher.model,
             "teacher_file": str(self.teacher.path),
             "student": config.student.model,
-            "student_start": f"{self.inherited:.1%} the teacher's weights" if self.inherited > 0 else "random weights",
+            "student_start": _start_told(self.inherited),
+            "learning_rate": config.distillation.lr,
             "device": str(self.device),
             "precision": config.run.precision,
             "acceleration": config.run.acceleration,
@@ -207,10 +210,10 @@ def plan(
             ensure_teacher(config, device, training_progress)
         teacher = load_teacher(config, device)
     student, inherited = _with_first_weights(config, student, teacher.model)
-    if config.student.start == AUTO:
-        config = with_values(config, {"student.start": "teacher" if inherited > 0 else "random"})
-    if config.student.start == "teacher" and inherited < _MOST_WEIGHTS:
-        warnings += (f"student.start is teacher, and only {inherited:.1%} of the student's weights have a counterpart",)
+    config = _with_start_resolved(config, inherited)
+    if config.student.start == "teacher" and inherited.share < _MOST_WEIGHTS:
+        share = f"{inherited.share:.1%}"
+        warnings += (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)
     if stored is not None:
         warnings += _stored_warnings(stored, config, launch, teacher)
     names = data.class_names if data is not None else None if stored is None else stored.meta.class_names
@@ -379,20 +382,35 @@ def _fill_from_file(run: Run, rows: BufferContents, *, is_same_teacher: bool) ->
     run.buffer.column("priority").copy_(scores.divergence_N)
 
 
-def _with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[nn.Module, float]:
-    """The student as it starts, and which share of its weights are the teacher's."""
+def _with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[nn.Module, Inheritance]:
+    """The student as it starts, and which shares of its weights are the teacher's."""
     start = config.student.start
     if start == "random":
-        return student, 0.0
+        return student, NOTHING
     heir = copy.deepcopy(student)
-    share = select_weights(heir, teacher)
-    if share == 0 and start == "teacher":
+    inherited = select_weights(heir, teacher)
+    if inherited.share == 0 and start == "teacher":
         raise ConfigError(
             f'`student.start` is "teacher", and nothing in `{config.student.model}` has a counterpart in the teacher,'
             f" `{config.teacher.model}`",
             hint='name a student of the teacher\'s family, or set `student.start` to "random"',
         )
-    return (student, 0.0) if start == AUTO and share < _MOST_WEIGHTS else (heir, share)
+    return (student, NOTHING) if start == AUTO and inherited.share < _MOST_WEIGHTS else (heir, inherited)
+
+
+def _with_start_resolved(config: Config, inherited: Inheritance) -> Config:
+    """The configuration with what depends on the student's first weights written out."""
+    values: dict[str, Any] = {}
+    if config.student.start == AUTO:
+        values["student.start"] = "teacher" if inherited.share > 0 else "random"
+    if config.distillation.lr == AUTO:
+        rate = _GENTLE_LEARNING_RATE if inherited.whole >= _MOST_WEIGHTS else _LEARNING_RATE
+        values["distillation.lr"] = rate * math.sqrt(config.distillation.batch_size / 256)
+    return with_values(config, values) if values else config
+
+
+def _start_told(inherited: Inheritance) -> str:
+    return f"{inherited.share:.1%} the teacher's weights" if inherited.share > 0 else "random weights"
 
 
 def _generator_bytes(config: Config) -> int:

@@ -144,7 +144,7 @@ class Reference:
         )
         self._optimizer = torch.optim.SGD(
             self.student.parameters(),
-            config.distillation.lr,
+            float(config.distillation.lr),
             momentum=config.distillation.momentum,
             weight_decay=config.distillation.weight_decay,
         )

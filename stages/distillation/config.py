@@ -21,8 +21,12 @@ class DistillationConfig(Table):
     batch_size: PositiveInt = 256
     """Images drawn per update."""
 
-    lr: PositiveFloat = 0.2
-    """SGD's rate at the start; a cosine takes it to lr_min over the epochs after warm-up."""
+    lr: PositiveFloat | Literal["auto"] = 0.2
+    """SGD's rate at the start; a cosine takes it to lr_min over the epochs after warm-up.
+
+    "auto": .2 for batches of 256 images, and .06 where most of the student's first weights are the teacher's as they
+    were, which a larger rate would undo; for batches of another size by the square root of it.
+    """
 
     lr_min: NonNegativeFloat = 2e-4
     """SGD's rate at the end."""
@@ -108,7 +112,7 @@ class DistillationConfig(Table):
 
     @model_validator(mode="after")
     def _rate_must_not_rise(self) -> Self:
-        if self.lr_min > self.lr:
+        if self.lr != "auto" and self.lr_min > self.lr:
             raise rule_error(
                 self,
                 "lr_min",

@@ -49,7 +49,7 @@ class Distillation(Stage[DistillationConfig]):
         """Build the student's optimiser."""
         self._optimizer = optimizers.sgd(
             run.student.parameters(),
-            lr=self.config.lr,
+            lr=float(self.config.lr),
             momentum=self.config.momentum,
             weight_decay=self.config.weight_decay,
             device=run.device,
@@ -154,7 +154,7 @@ class Distillation(Stage[DistillationConfig]):
         epochs_done = run.epoch - run.schedule.warmup_epochs - 1 + step / self._num_steps
         progress = epochs_done / run.schedule.distillation_epochs
         lowest = self.config.lr_min
-        return lowest + (self.config.lr - lowest) * (1 + math.cos(math.pi * progress)) / 2
+        return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's momenta, the cached views, the average, and how many updates of this epoch are done."""

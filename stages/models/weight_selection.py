@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +18,29 @@ NUM_CHANNEL_DIMENSIONS = 2
 """Output and input channels; the others are those of kernels, and must be equal."""
 
 
-@torch.no_grad()
-def select_weights(small: nn.Module, large: nn.Module) -> float:
-    """Overwrite what of `small` has a counterpart in `large`: parameters and batch-norm statistics.
+class Inheritance(NamedTuple):
+    """Shares of a network's parameters: those that come from another network, and those in tensors taken whole."""
 
-    Returns the share of small's parameters that now come from `large`; 0 where the two have nothing in common.
-    """
-    num_taken = 0
+    share: float
+    whole: float
+
+
+NOTHING = Inheritance(0.0, 0.0)
+"""What two networks without anything in common leave to each other."""
+
+
+@torch.no_grad()
+def select_weights(small: nn.Module, large: nn.Module) -> Inheritance:
+    """Overwrite what of `small` has a counterpart in `large`: parameters and batch-norm statistics."""
+    num_taken = num_whole = 0
     for own, other in _counterparts(small, large):
         if _can_select(own, other):
             own.copy_(_selected(other, own.shape))
-            num_taken += own.numel() if isinstance(own, nn.Parameter) else 0
-    return num_taken / max(1, sum(parameter.numel() for parameter in small.parameters()))
+            num_values = own.numel() if isinstance(own, nn.Parameter) else 0
+            num_taken += num_values
+            num_whole += num_values if own.shape == other.shape else 0
+    num_own = max(1, sum(parameter.numel() for parameter in small.parameters()))
+    return Inheritance(num_taken / num_own, num_whole / num_own)
 
 
 def _counterparts(small: nn.Module, large: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

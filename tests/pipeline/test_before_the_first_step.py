@@ -179,6 +179,30 @@ def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str
     assert other.describe()["student_start"] == "random weights"
 
 
+@pytest.mark.parametrize(
+    ("student", "start", "batch_size", "rate"),
+    [
+        ("teacher", "auto", 64, 0.03),  # the teacher's weights as they were
+        ("teacher", "teacher", 256, 0.06),
+        ("student", "teacher", 64, 0.1),  # narrower: none of them computes what it did
+        ("student", "random", 256, 0.2),
+        ("teacher", "random", 16, 0.05),
+    ],
+)
+def test_the_rate_follows_from_the_first_weights(
+    make_config, student: str, start: str, batch_size: int, rate: float
+) -> None:
+    overrides = (
+        f"student.model={NETWORKS}:{student}",
+        f"student.start={start}",
+        "distillation.lr=auto",
+        f"distillation.batch_size={batch_size}",
+    )
+    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+    assert planned.config.distillation.lr == pytest.approx(rate), "what the run's own config.toml says"
+    assert planned.describe()["learning_rate"] == planned.config.distillation.lr
+
+
 def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
