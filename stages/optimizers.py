@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.checkpoint import match_memory_format
+from stages.muon import Muon, matrices_and_others
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable")
 """Settings of an optimiser that say how it computes, not what."""
@@ -43,6 +44,40 @@ def sgd(
         for parameter in optimizer.param_groups[0]["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def muon(
+    model: nn.Module, *, lr: float, momentum: float, weight_decay: float, dtype: torch.dtype, device: torch.device
+) -> Muon:
+    """Muon for the network's matrices, SGD for the rest of it; see `stages.muon`."""
+    matrices, others = matrices_and_others(model)
+    rate = torch.tensor(lr, device=device) if is_fused(device) else lr
+    return Muon(
+        matrices,
+        others,
+        lr=rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        dtype=dtype,
+        fused=is_fused(device),
+    )
+
+
+def of_student(
+    kind: str,
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    precision: str,
+    device: torch.device,
+) -> torch.optim.Optimizer:
+    """The optimiser that `distillation.optimizer` names."""
+    if kind == "sgd":
+        return sgd(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, device=device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return muon(model, lr=lr, momentum=momentum, weight_decay=weight_decay, dtype=dtype, device=device)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

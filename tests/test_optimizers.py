@@ -36,7 +36,11 @@ def make_plain_sgd(model: nn.Module) -> torch.optim.Optimizer:
     return optimizers.sgd(model.parameters(), lr=0.1, momentum=0.0, weight_decay=0.0, device=CPU)
 
 
-MAKERS = [make_adam, make_sgd, make_plain_sgd]
+def make_muon(model: nn.Module) -> torch.optim.Optimizer:
+    return optimizers.muon(model, lr=0.1, momentum=0.9, weight_decay=0.01, dtype=torch.float32, device=CPU)
+
+
+MAKERS = [make_adam, make_sgd, make_plain_sgd, make_muon]
 
 
 @pytest.fixture(params=[False, True], ids=["default", "fused"])

@@ -22,20 +22,24 @@ class DistillationConfig(Table):
     """Images drawn per update."""
 
     lr: PositiveFloat | Literal["auto"] = 0.2
-    """SGD's rate at the start; a cosine takes it to lr_min over the epochs after warm-up.
+    """The learning rate at the start; a cosine takes it to lr_min over the epochs after warm-up.
 
     "auto": .2 for batches of 256 images, and .06 where most of the student's first weights are the teacher's as they
     were, which a larger rate would undo; for batches of another size by the square root of it.
     """
 
     lr_min: NonNegativeFloat = 2e-4
-    """SGD's rate at the end."""
+    """The rate at the end."""
+
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    """"sgd", as in the paper; "muon": orthogonal steps for convolutions, a fifth of the rate long, and SGD for the rest
+    (`stages.muon`). Not in the paper."""
 
     weight_decay: NonNegativeFloat = 1e-4
-    """SGD's weight decay."""
+    """Weight decay."""
 
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """SGD's momentum."""
+    """Momentum."""
 
     views: NonNegativeInt = 0
     """Augmented views kept of each buffered image with the teacher's logits; 0: a fresh view, and a teacher pass, at

@@ -47,11 +47,13 @@ class Distillation(Stage[DistillationConfig]):
 
     def setup(self, run: Run) -> None:
         """Build the student's optimiser."""
-        self._optimizer = optimizers.sgd(
-            run.student.parameters(),
+        self._optimizer = optimizers.of_student(
+            self.config.optimizer,
+            run.student,
             lr=float(self.config.lr),
             momentum=self.config.momentum,
             weight_decay=self.config.weight_decay,
+            precision=run.precision,
             device=run.device,
         )
         self._views = make_views(run, self.config)

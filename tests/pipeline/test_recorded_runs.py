@@ -30,9 +30,13 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[OperationTape]:
     return made
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_recorded_run_gives_the_bytes_of_an_eager_one(start, out: Path, tapes, precision: str) -> None:
-    overrides = (f"run.precision={precision}", "run.epochs=6")
+@pytest.mark.parametrize(
+    ("precision", "optimizer"), [("fp32", "sgd"), ("bf16", "sgd"), ("fp32", "muon"), ("bf16", "muon")]
+)
+def test_a_recorded_run_gives_the_bytes_of_an_eager_one(
+    start, out: Path, tapes, precision: str, optimizer: str
+) -> None:
+    overrides = (f"run.precision={precision}", f"distillation.optimizer={optimizer}", "run.epochs=6")
     start(*overrides, "run.acceleration=eager", out=out.with_name("eager"))
     assert tapes == []
     summary = start(*overrides).summary  # "auto": graphs where they can be had

@@ -55,7 +55,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(start, go_on, out: Pat
     [
         (["distillation.views=0"], 0),
         (["distillation.views=2", "distillation.mix=cutmix"], 0),
-        (["distillation.ema_decay=0.9"], 0),
+        (["distillation.ema_decay=0.9", "distillation.optimizer=muon"], 0),
         (["inversion.calls=2"], 3),  # between the calls of each epoch
         (["inversion.overlap=true", "run.threads=2"], 0),
         (["inversion.overlap=true", "run.threads=1", "inversion.calls=2"], 3),
