@@ -21,6 +21,8 @@ class InversionMethod(Protocol):
     """Makes images from the run's teacher. Constructed with the `[inversion]` table; `setup` builds its state.
 
     A method draws randomness only through `run.rng("inversion", ...)` and owns whatever it carries from call to call.
+    With `inversion.overlap` it is at work beside distillation, in a thread of its own: its run then has copies of
+    teacher and student, and of the buffer it may look at classes and counts, never at priorities.
     """
 
     def setup(self, run: Run) -> None:
