@@ -158,7 +158,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.1f}"
+        return f"{value:,.1f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
     if isinstance(value, int):
         return f"{value:,}"
     return "-" if value is None else str(value)

@@ -86,17 +86,23 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_copy_(buffers, new_buffers)
 
 
-def matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def matrices_and_others(model: nn.Module, *, num_classes: int) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """A network's weights that Muon makes orthogonal steps for, and the rest.
 
-    Matrices are the weights of convolutions whose outputs see all inputs and of linear layers, but for the last of
-    these, whose rows are classes.
+    Matrices are the weights of linear layers and of convolutions whose outputs see all inputs, but for the last one
+    with an output for each class.
     """
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    dense = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1]
-    chosen = {id(module.weight) for module in (*dense, *linear[:-1])}
+    weights = [module.get_parameter("weight") for module in model.modules() if _is_dense(module)]
+    of_classes = [weight for weight in weights if weight.shape[0] == num_classes][-1:]
+    chosen = {id(weight) for weight in weights} - {id(weight) for weight in of_classes}
     matrices = [parameter for parameter in model.parameters() if id(parameter) in chosen]
     return matrices, [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+
+
+def _is_dense(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return module.groups == 1
+    return isinstance(module, nn.Linear)
 
 
 def _orthogonalized(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -112,9 +118,10 @@ def _orthogonalized(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tenso
 
 
 def newton_schulz(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """U S V^T of each of the matrices [N, rows, columns] turned to about U V^T: singular values between .7 and 1.2.
+    """U S V^T of each of the matrices [N, rows, columns] turned to about U V^T.
 
-    Computed in `dtype`, by products of matrices alone.
+    Singular values end between .7 and 1.2, but for those that are tiny beside the largest. Computed in `dtype`, by
+    products of matrices alone.
     """
     a, b, c = _COEFFICIENTS
     norms = matrices.float().norm(dim=(1, 2), keepdim=True).clamp(min=_SMALLEST_NORM)

@@ -47,10 +47,17 @@ def sgd(
 
 
 def muon(
-    model: nn.Module, *, lr: float, momentum: float, weight_decay: float, dtype: torch.dtype, device: torch.device
+    model: nn.Module,
+    *,
+    num_classes: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Muon:
     """Muon for the network's matrices, SGD for the rest of it; see `stages.muon`."""
-    matrices, others = matrices_and_others(model)
+    matrices, others = matrices_and_others(model, num_classes=num_classes)
     rate = torch.tensor(lr, device=device) if is_fused(device) else lr
     return Muon(
         matrices,
@@ -67,6 +74,7 @@ def of_student(
     kind: str,
     model: nn.Module,
     *,
+    num_classes: int,
     lr: float,
     momentum: float,
     weight_decay: float,
@@ -77,7 +85,15 @@ def of_student(
     if kind == "sgd":
         return sgd(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, device=device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return muon(model, lr=lr, momentum=momentum, weight_decay=weight_decay, dtype=dtype, device=device)
+    return muon(
+        model,
+        num_classes=num_classes,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        dtype=dtype,
+        device=device,
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

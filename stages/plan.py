@@ -30,6 +30,7 @@ from stages.device import (
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
+from stages.inversion.overlap import can_overlap_on_cpu
 from stages.models.build import build_generator, build_model
 from stages.models.weight_selection import NOTHING, Inheritance, select_weights
 from stages.registry import find
@@ -53,8 +54,6 @@ _MIXED_VIEW_BYTES = 38
 """The same where views are mixed in pairs."""
 _MOST_WEIGHTS = 0.5
 """Share of the student's first weights from which on they can be called the teacher's."""
-_LEARNING_RATE, _GENTLE_LEARNING_RATE = 0.2, 0.06
-"""What `distillation.lr` "auto" stands for in batches of 256, the latter for weights that are good as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +147,14 @@ class Plan:
         A checkpoint has the buffer, the student with its momenta and its average, the generator with both of Adam's.
         """
         student = sum(parameter.numel() * 4 for parameter in self.student.parameters())
-        checkpoint = self.buffer_bytes + 3 * student + 3 * self.generator_bytes
+        checkpoint = self.buffer_bytes + 3 * student + 3 * self.generator_bytes + self._ahead_bytes
         return 3 * checkpoint + 2 * self.buffer_bytes + 3 * student + _OTHER_FILES_BYTES
+
+    @property
+    def _ahead_bytes(self) -> int:
+        """Size of the images that are made for the next epoch before this one is over."""
+        inversion = self.config.inversion
+        return 4 * inversion.calls * inversion.batch_size * _num_pixels(self.config) if inversion.overlap else 0
 
     def describe(self) -> dict[str, Any]:
         """What is going to happen, for people and for `--dry-run`."""
@@ -166,7 +171,7 @@ class Plan:
             "teacher_file": str(self.teacher.path),
             "student": config.student.model,
             "student_start": _start_told(self.inherited),
-            "learning_rate": config.distillation.lr,
+            "learning_rate": config.distillation.lr if "distillation" in self.schedule.stages else None,
             "device": str(self.device),
             "precision": config.run.precision,
             "acceleration": config.run.acceleration,
@@ -210,10 +215,13 @@ def plan(
             ensure_teacher(config, device, training_progress)
         teacher = load_teacher(config, device)
     student, inherited = _with_first_weights(config, student, teacher.model)
-    config = _with_start_resolved(config, inherited)
+    if "distillation" in schedule.stages:
+        config = _with_start_resolved(config, inherited)
     if config.student.start == "teacher" and inherited.share < _MOST_WEIGHTS:
         share = f"{inherited.share:.1%}"
         warnings += (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)
+    if config.inversion.overlap and device.type == "cpu":
+        warnings += _overlap_warnings(config)
     if stored is not None:
         warnings += _stored_warnings(stored, config, launch, teacher)
     names = data.class_names if data is not None else None if stored is None else stored.meta.class_names
@@ -352,6 +360,13 @@ def _stored_buffer(config: Config, path: Path) -> BufferContents:
     return rows
 
 
+def _overlap_warnings(config: Config) -> tuple[str, ...]:
+    if can_overlap_on_cpu(config.run.acceleration, int(config.run.threads)):
+        return ()
+    reason = "run.threads is 1" if config.run.acceleration != "compile" else "what is compiled takes all threads"
+    return (f"inversion.overlap saves no time on this CPU: {reason}",)
+
+
 def _stored_warnings(rows: BufferContents, config: Config, launch: Launch, teacher: LoadedTeacher) -> tuple[str, ...]:
     warnings = []
     if rows.meta.teacher_sha256 != teacher.sha256:
@@ -400,13 +415,13 @@ def _with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) 
 
 def _with_start_resolved(config: Config, inherited: Inheritance) -> Config:
     """The configuration with what depends on the student's first weights written out."""
-    values: dict[str, Any] = {}
     if config.student.start == AUTO:
-        values["student.start"] = "teacher" if inherited.share > 0 else "random"
+        start = "teacher" if inherited.share > 0 else "random"
+        config = with_values(config, {"student.start": start}, place="student.start=auto")
     if config.distillation.lr == AUTO:
-        rate = _GENTLE_LEARNING_RATE if inherited.whole >= _MOST_WEIGHTS else _LEARNING_RATE
-        values["distillation.lr"] = rate * math.sqrt(config.distillation.batch_size / 256)
-    return with_values(config, values) if values else config
+        rate = config.distillation.learning_rate(whole_share=inherited.whole)
+        config = with_values(config, {"distillation.lr": rate}, place="distillation.lr=auto")
+    return config
 
 
 def _start_told(inherited: Inheritance) -> str:

@@ -36,6 +36,9 @@ class Stage(ABC, Generic[ConfigT]):
         `load_state_dict(state_dict())` does the remaining steps.
         """
 
+    def close(self) -> None:
+        """Let go of what would outlive the run: threads, files. Called once, however the run ended."""
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on: nested dicts and lists of tensors and JSON values."""
         return {}

@@ -185,6 +185,8 @@ def _train(
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
             status, error = _attempt(pipeline)
+            for stage in ready.stages.values():
+                stage.close()
             return _finish(directory, pipeline, safe_point, status, error)
 
 

@@ -45,17 +45,26 @@ def test_convolutions_are_matrices_and_the_classes_rows_are_not() -> None:
         num_classes, image_shape = 10, (3, 32, 32)
 
     model = build_model("wrn16_2", task=Images(), where="student.model")
-    matrices, others = matrices_and_others(model)
+    matrices, others = matrices_and_others(model, num_classes=10)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert all("conv" in names[id(parameter)] for parameter in matrices)
     assert {"fc.weight", "fc.bias", "bn1.weight"} <= {names[id(parameter)] for parameter in others}
     assert len(matrices) + len(others) == len(names)
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_the_classes_rows_are_found_wherever_they_are_registered(is_first: bool) -> None:
+    hidden, classes = nn.Linear(6, 8), nn.Conv2d(8, 3, 1)
+    model = nn.Sequential(classes, hidden) if is_first else nn.Sequential(hidden, classes)
+    matrices, others = matrices_and_others(model, num_classes=3)
+    assert [id(parameter) for parameter in matrices] == [id(hidden.weight)]
+    assert any(parameter is classes.weight for parameter in others)
+
+
 def test_a_filter_of_each_channel_alone_is_no_matrix() -> None:
     depthwise, shared = nn.Conv2d(6, 6, 3, groups=6), nn.Linear(6, 6)
     model = nn.Sequential(depthwise, nn.Conv2d(6, 4, 1), shared, shared, nn.Linear(6, 2))
-    matrices, others = matrices_and_others(model)
+    matrices, others = matrices_and_others(model, num_classes=2)
     assert [id(parameter) for parameter in matrices] == [id(model[1].weight), id(shared.weight)]
     assert any(parameter is depthwise.weight for parameter in others)
 

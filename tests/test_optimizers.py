@@ -37,7 +37,8 @@ def make_plain_sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def make_muon(model: nn.Module) -> torch.optim.Optimizer:
-    return optimizers.muon(model, lr=0.1, momentum=0.9, weight_decay=0.01, dtype=torch.float32, device=CPU)
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    return optimizers.muon(model, num_classes=2, dtype=torch.float32, device=CPU, **settings)
 
 
 MAKERS = [make_adam, make_sgd, make_plain_sgd, make_muon]

@@ -144,7 +144,7 @@ class Reference:
         )
         self._optimizer = torch.optim.SGD(
             self.student.parameters(),
-            float(config.distillation.lr),
+            config.distillation.learning_rate(whole_share=0.0),
             momentum=config.distillation.momentum,
             weight_decay=config.distillation.weight_decay,
         )

@@ -50,6 +50,7 @@ class Distillation(Stage[DistillationConfig]):
         self._optimizer = optimizers.of_student(
             self.config.optimizer,
             run.student,
+            num_classes=run.task.num_classes,
             lr=float(self.config.lr),
             momentum=self.config.momentum,
             weight_decay=self.config.weight_decay,

@@ -44,7 +44,8 @@ class InversionConfig(Table):
 
     overlap: bool = False
     """Whether the images of the next epoch are made while the student learns: on a CUDA device beside it, on a CPU by
-    half of the threads. They are then made against the student as it was an epoch before. Not in the paper.
+    half of the threads. They are then made against the student, and for the buffer, of an epoch before. Not in the
+    paper.
     """
 
     lr_generator: PositiveFloat = 3e-3

@@ -22,7 +22,8 @@ class InversionMethod(Protocol):
 
     A method draws randomness only through `run.rng("inversion", ...)` and owns whatever it carries from call to call.
     With `inversion.overlap` it is at work beside distillation, in a thread of its own: its run then has copies of
-    teacher and student, and of the buffer it may look at classes and counts, never at priorities.
+    teacher and student, of the buffer it may look at classes and counts, never at priorities, and it must not use
+    `run.seed_layers`: torch's global stream is the student's then.
     """
 
     def setup(self, run: Run) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -30,7 +32,8 @@ ResultT = TypeVar("ResultT")
 class Overlap:
     """Runs an inversion method on copies of teacher and student, in a thread and on a CUDA stream of its own.
 
-    On a CPU the run's threads are shared out while both work: half of them make images.
+    On a CPU the run's threads are shared out while both work: half of them make images. Where there is one thread, or
+    compiled code, which is compiled for a number of threads, images are made at once.
     """
 
     def __init__(self, run: Run) -> None:
@@ -43,55 +46,67 @@ class Overlap:
             tape=None if run.tape is None else run.tape.another(),
             emit=self._said.append,
             safe_point=lambda: None,
-            charged_to=lambda _account: nullcontext(),
         )
         """What the method is set up with and sees of the run."""
         self._stream = torch.cuda.Stream(run.device) if run.device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inversion")
+        self._thread: threading.Thread | None = None
         self._at_work: Future[list[Inverted]] | None = None
+        self._is_closed = False
         self._made: list[Inverted] = []
         self._num_threads = torch.get_num_threads()
+        self._shares_cores = can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
         self._num_to_wait = _num_epochs_until_recorded(run)
 
     def now(self, work: Callable[[Run], ResultT]) -> ResultT:
         """Do some of the present epoch's work at once, with the student as it is."""
-        self._prepare(self._main.epoch, call=self._main.call)
-        with self._lane(self._num_threads):
-            result = work(self.run)
+        self._prepare(self._main.epoch, call=self._main.call, charged_to=self._main.charged_to)
+        try:
+            with self._lane(self._num_threads):
+                result = work(self.run)
+        finally:
+            self._tell()
         self._join_streams()
-        self._tell()
         return result
 
     def begin(self, invert: Callable[[Run], Inverted]) -> None:
         """Begin the calls of the next epoch, from the student as it is now."""
-        run = self._main
-        self._prepare(run.epoch + 1, call=0)
-        num_calls = run.schedule.num_calls(run.epoch + 1)
-
-        def make() -> list[Inverted]:
-            made = []
-            with self._lane(max(1, self._num_threads // 2)):
-                for self.run.call in range(num_calls):
-                    made.append(invert(self.run))
-            return made
-
-        self._share_cores()
-        self._at_work = self._thread.submit(make)
-        if self._is_alone():
+        run, is_alone = self._main, self._is_alone()
+        nobody: Callable[[str], AbstractContextManager[None]] = lambda _account: nullcontext()  # noqa: E731
+        self._prepare(run.epoch + 1, call=0, charged_to=run.charged_to if is_alone else nobody)
+        work = partial(self._make, invert, run.schedule.num_calls(run.epoch + 1))
+        at_work: Future[list[Inverted]] = Future()
+        self._at_work = at_work
+        if is_alone:
+            _do(work, at_work)
+            if at_work.exception() is not None:
+                self._tell()
             self._finish()
+        else:  # a daemon: whoever ends the process at once does not wait for it
+            self._thread = threading.Thread(target=_do, args=(work, at_work), name="inversion", daemon=True)
+            self._thread.start()
+        self._leave_cores()
 
     def take(self) -> Inverted | None:
         """The next of the images that were begun in the epoch before; None where there are none left."""
-        self._finish()
-        if not self._made:
-            return None
-        if self._main.device.type == "cpu":
-            torch.set_num_threads(self._num_threads)
-        self._tell()
-        return self._made.pop(0)
+        try:
+            self._finish()
+        finally:
+            self._take_cores()
+            self._tell()
+        return self._made.pop(0) if self._made else None
+
+    def close(self) -> None:
+        """Wait for the call at work, and begin no other."""
+        self._is_closed = True
+        if self._thread is not None:
+            self._thread.join()
+        self._take_cores()
 
     def state_dict(self) -> dict[str, Any]:
-        """Images that are made and not inserted yet, and what is to be told of them. Waits for those at work."""
+        """Images that are made and not inserted yet, and what is to be told of them. Waits for those at work.
+
+        Raises what went wrong with them: a run cannot go on from there.
+        """
         self._finish()
         return {
             "made": [list(inverted) for inverted in self._made],
@@ -106,12 +121,21 @@ class Overlap:
         self._said.extend(InversionStep(**values) for values in state["said"])
         self.run.num_trained = state["num_trained"]
         if self._made:
-            self._share_cores()
+            self._leave_cores()
 
-    def _prepare(self, epoch: int, *, call: int) -> None:
+    def _make(self, invert: Callable[[Run], Inverted], num_calls: int) -> list[Inverted]:
+        made = []
+        with self._lane(self._num_threads // 2 if self._shares_cores else self._num_threads):
+            for self.run.call in range(num_calls):
+                if self._is_closed:
+                    break
+                made.append(invert(self.run))
+        return made
+
+    def _prepare(self, epoch: int, *, call: int, charged_to: Callable[[str], AbstractContextManager[None]]) -> None:
         """Bring the copy of the run up to date. The copies' last work is over."""
         run, own = self._main, self.run
-        own.epoch, own.call = epoch, call
+        own.epoch, own.call, own.charged_to = epoch, call, charged_to
         given, kept = _tensors(run), _tensors(own)
         with torch.no_grad():
             torch._foreach_copy_(kept, given)
@@ -122,7 +146,8 @@ class Overlap:
     def _lane(self, num_threads: int) -> Iterator[None]:
         """Where the work of this class is done. Number of threads, current device and stream are those of a thread."""
         if self._stream is None:
-            torch.set_num_threads(num_threads)
+            if self._shares_cores:
+                torch.set_num_threads(num_threads)
             yield
         else:
             with torch.cuda.device(self._main.device), torch.cuda.stream(self._stream):
@@ -140,15 +165,19 @@ class Overlap:
         if self._stream is not None:
             torch.cuda.current_stream(self._main.device).wait_stream(self._stream)
 
-    def _share_cores(self) -> None:
+    def _leave_cores(self) -> None:
         """Leave some of the run's CPU threads to the work that is begun, until its images are taken."""
-        if self._main.device.type == "cpu":
-            torch.set_num_threads(max(1, self._num_threads - self._num_threads // 2))
+        if self._shares_cores and self._stream is None:
+            torch.set_num_threads(self._num_threads - self._num_threads // 2)
+
+    def _take_cores(self) -> None:
+        if self._shares_cores and self._stream is None:
+            torch.set_num_threads(self._num_threads)
 
     def _is_alone(self) -> bool:
-        """Whether nothing may go on beside the work: there is one thread, or steps are still to be recorded."""
+        """Whether nothing may go on beside the work that is to begin; asked once an epoch."""
         self._num_to_wait -= 1
-        return self._num_to_wait >= 0 or (self._main.device.type == "cpu" and self._num_threads < 2)
+        return self._num_to_wait >= 0 or (self._stream is None and not self._shares_cores)
 
     def _tell(self) -> None:
         """Hand on what the copy of the run was told."""
@@ -157,6 +186,19 @@ class Overlap:
         self._said.clear()
         self._main.num_trained += self.run.num_trained
         self.run.num_trained = 0
+
+
+def can_overlap_on_cpu(acceleration: str, num_threads: int) -> bool:
+    """Whether a CPU has threads to share out between stages."""
+    return num_threads > 1 and acceleration != "compile"
+
+
+def _do(work: Callable[[], ResultT], future: Future[ResultT]) -> None:
+    """Do the work, whatever becomes of it."""
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _tensors(run: Run) -> list[torch.Tensor]:
@@ -168,6 +210,7 @@ def _num_epochs_until_recorded(run: Run) -> int:
     """Epochs with distillation after which all steps of a process are recorded: a recording bears nothing beside it."""
     if run.tape is None:
         return 0
-    config = run.config
-    num_steps = min(config.num_distillation_steps, config.inversion.steps * config.inversion.calls)
-    return math.ceil((NUM_REHEARSALS + 1) / num_steps) + 1
+    inversion, distillation = run.config.inversion, run.config.distillation
+    num_full = inversion.calls * inversion.batch_size // distillation.batch_size
+    steps = (inversion.calls * inversion.steps, run.config.num_distillation_steps, distillation.views * num_full)
+    return math.ceil((NUM_REHEARSALS + 1) / min(filter(None, steps))) + 1

@@ -79,6 +79,11 @@ class Inversion(Stage[InversionConfig]):
                 hint="lower inversion.lr_generator, raise inversion.task_weight, or check task.mean and task.std",
             )
 
+    def close(self) -> None:
+        """End the thread that makes images."""
+        if self._overlap is not None:
+            self._overlap.close()
+
     def state_dict(self) -> dict[str, Any]:
         """The method's state, how many calls of this epoch are done, and images made ahead."""
         ahead = {}

@@ -162,6 +162,49 @@ def test_what_goes_wrong_while_the_student_learns_is_told_when_the_images_are_wa
         stage.run_epoch(run)
 
 
+@pytest.mark.parametrize("failing_epoch", [2, 5])
+def test_what_was_told_before_something_went_wrong_is_told_on(make_stage, failing_epoch: int) -> None:
+    """In warm-up, at once; and while the student learns."""
+    run, stage, method = make_stage()
+    told: list[float] = []
+    run.emit = lambda event: told.append(event.loss)
+    invert = method.invert
+
+    def fail(own: Run) -> Inverted:
+        inverted = invert(own)
+        if own.epoch == failing_epoch:
+            raise DivergedError("not finite", hint="lower a rate")
+        return inverted
+
+    method.invert = fail
+    with pytest.raises(DivergedError):
+        run_epochs(run, stage)
+    assert told == [float(epoch) for epoch in range(1, failing_epoch + 1)]
+
+
+def test_a_run_that_ends_leaves_no_thread_behind(make_stage) -> None:
+    run, stage, method = make_stage(inversion={"calls": 3, "warmup_calls": 1})
+    for run.epoch in range(1, WARMUP + 1):
+        stage.run_epoch(run)
+    method.student_must_learn = threading.Event()
+    run.epoch += 1
+    stage.run_epoch(run)
+    threading.Timer(0.1, method.student_must_learn.set).start()
+    stage.close()
+    assert [thread for thread in threading.enumerate() if thread.name == "inversion"] == []
+    assert len([epoch for epoch, *_ in method.seen if epoch == WARMUP + 2]) == 1, "the call at work, and no other"
+    assert torch.get_num_threads() == 2
+
+
+def test_compiled_code_is_made_for_a_number_of_threads(make_stage) -> None:
+    run, stage, method = make_stage(run={"acceleration": "compile", "epochs": LAST, "warmup_epochs": WARMUP})
+    for run.epoch in range(1, WARMUP + 2):
+        stage.run_epoch(run)
+        assert torch.get_num_threads() == 2
+    assert [epoch for epoch, *_ in method.seen] == [1, 2, 3, 4, 5]
+    assert {name for *_, name in method.seen} == {threading.main_thread().name}
+
+
 def test_images_that_were_made_ahead_are_part_of_the_state(make_stage) -> None:
     run, stage, method = make_stage()
     for run.epoch in range(1, WARMUP + 2):

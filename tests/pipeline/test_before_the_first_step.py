@@ -203,6 +203,32 @@ def test_the_rate_follows_from_the_first_weights(
     assert planned.describe()["learning_rate"] == planned.config.distillation.lr
 
 
+def test_who_only_inverts_leaves_the_rate_open(make_config) -> None:
+    """The student of a later `ssdkd distill` may begin otherwise."""
+    config = make_config("distillation.lr=auto", "student.start=auto", f"student.model={NETWORKS}:teacher")
+    planned = plan(config, Launch(command="invert", preset_name="tiny"))
+    assert (planned.config.distillation.lr, planned.config.student.start) == ("auto", "auto")
+    assert planned.describe()["learning_rate"] is None
+    assert planned.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["run.threads=1"], "run.threads is 1"),
+        (["run.threads=2", "run.acceleration=compile"], "compiled"),
+        (["run.threads=2"], None),
+    ],
+)
+def test_overlap_that_saves_no_time_is_told(make_config, changes: list[str], reason: str | None) -> None:
+    planned = plan(make_config("inversion.overlap=true", *changes), Launch(command="run", preset_name="tiny"))
+    told = [warning for warning in planned.warnings if warning.startswith("inversion.overlap")]
+    assert bool(told) == (reason is not None)
+    assert all(reason in warning for warning in told)
+    plain = plan(make_config(*changes), Launch(command="run", preset_name="tiny"))
+    assert planned.disk_bytes() - plain.disk_bytes() == 3 * 4 * 16 * 64
+
+
 def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
