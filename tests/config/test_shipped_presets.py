@@ -78,8 +78,9 @@ PLUS = {name: name.removesuffix("-plus") for name in presets.names() if name.end
 
 @pytest.mark.parametrize(("name", "pair"), [*PLUS.items(), ("cifar10-resnet20", "cifar10-resnet20-paper")])
 def test_plus_is_the_pair_with_what_helped(name, pair):
-    changes = ["student.start=auto", "distillation.mix=cutmix", "distillation.batch_size=64", "distillation.lr=auto"]
-    assert load([pair, "plus"]) == load([pair], changes)
+    changes = {"batch_size": "64", "lr": "auto", "mix": "cutmix", "optimizer": "muon"}
+    overrides = [f"distillation.{key}={value}" for key, value in changes.items()]
+    assert load([pair, "plus"]) == load([pair], ["student.start=auto", *overrides])
     assert load([name]) == load([pair, "plus"])
     assert load([name]).num_distillation_steps == 160
 
