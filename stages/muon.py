@@ -21,6 +21,8 @@ _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 """Of the quintic whose repeated application takes singular values in (0, 1] to about 1 (Jordan et al.)."""
 
 _NUM_ITERATIONS: Final = 5
+_LEAST_ROWS: Final = 64
+"""Smaller matrices are done sooner in fp32 than their numbers are turned into others (a CPU with AMX)."""
 _SMALLEST_NORM: Final = 1e-7
 
 
@@ -42,7 +44,7 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype,
         fused: bool,
     ) -> None:
-        """`dtype` is what momenta are made orthogonal in; `fused` says that `found_inf` is looked at."""
+        """`dtype` is what large momenta are made orthogonal in; `fused` says that `found_inf` is looked at."""
         groups = [
             {"params": list(matrices), "is_orthogonal": True},
             {"params": list(others), "is_orthogonal": False},
@@ -112,7 +114,8 @@ def _orthogonalized(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tenso
     for shape in sorted(shapes):
         indices = [index for index, tensor in enumerate(tensors) if tensor.shape == shape]
         stacked = torch.stack([tensors[index].flatten(1) for index in indices])
-        for index, matrix in zip(indices, newton_schulz(stacked, dtype), strict=True):
+        is_small = min(stacked.shape[1:]) < _LEAST_ROWS
+        for index, matrix in zip(indices, newton_schulz(stacked, torch.float32 if is_small else dtype), strict=True):
             results[index] = matrix.to(tensors[index].dtype).view(shape)
     return [results[index] for index in range(len(tensors))]
 
