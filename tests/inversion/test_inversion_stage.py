@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages import registry
 from stages.errors import DivergedError
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
 from stages.inversion.stage import Inversion, insert, quantized
-from stages.registry import Spec
 from stages.run import Run, StopRequested
 
 WARMUP = 3
@@ -50,13 +48,9 @@ def noise(run: Run, purpose: str, num: int) -> Inverted:
 
 
 @pytest.fixture
-def make_stage(make_run, monkeypatch: pytest.MonkeyPatch):
+def make_stage(make_run, add_method):
     """A run and its inversion stage, set up with the stub."""
-    spec = Spec(name="noise", target="test_inversion_stage:Noise", summary="noise")
-    installed = registry.all_specs
-    monkeypatch.setattr(
-        registry, "all_specs", lambda group: (*installed(group), spec) if group == "methods" else installed(group)
-    )
+    add_method("noise", "test_inversion_stage:Noise")
 
     def make(*, inversion: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Inversion]:
         run = make_run(inversion={"method": "noise"} | (inversion or {}), **settings)

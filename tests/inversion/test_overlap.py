@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from stages import registry
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
 from stages.events import InversionStep
@@ -16,7 +15,6 @@ from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
 from stages.inversion.overlap import Overlap
 from stages.inversion.stage import Inversion, quantized
-from stages.registry import Spec
 from stages.run import Run
 
 WARMUP = 3
@@ -61,13 +59,9 @@ class Meeting:
 
 
 @pytest.fixture
-def make_stage(make_run, monkeypatch: pytest.MonkeyPatch):
+def make_stage(make_run, add_method):
     """A run with two threads, its inversion stage and the stage's method."""
-    spec = Spec(name="meeting", target="test_overlap:Meeting", summary="a meeting")
-    installed = registry.all_specs
-    monkeypatch.setattr(
-        registry, "all_specs", lambda group: (*installed(group), spec) if group == "methods" else installed(group)
-    )
+    add_method("meeting", "test_overlap:Meeting")
 
     def make(*, inversion: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Inversion, Meeting]:
         run = make_run(inversion={"method": "meeting", "overlap": True} | (inversion or {}), **settings)
