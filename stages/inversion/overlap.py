@@ -54,7 +54,7 @@ class Overlap:
         self._is_closed = False
         self._made: list[Inverted] = []
         self._num_threads = torch.get_num_threads()
-        self._shares_cores = can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
+        self._shares_cores = self._stream is None and can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
         self._num_to_wait = _num_epochs_until_recorded(run)
 
     def now(self, work: Callable[[Run], ResultT]) -> ResultT:
@@ -167,11 +167,11 @@ class Overlap:
 
     def _leave_cores(self) -> None:
         """Leave some of the run's CPU threads to the work that is begun, until its images are taken."""
-        if self._shares_cores and self._stream is None:
+        if self._shares_cores:
             torch.set_num_threads(self._num_threads - self._num_threads // 2)
 
     def _take_cores(self) -> None:
-        if self._shares_cores and self._stream is None:
+        if self._shares_cores:
             torch.set_num_threads(self._num_threads)
 
     def _is_alone(self) -> bool:
