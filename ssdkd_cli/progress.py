@@ -35,6 +35,8 @@ class Standing:
         self.warmup_epochs = warmup_epochs
         self.epoch = 0
         self.stage: str | None = None
+        self.compiling: str | None = None
+        """What is compiled at present."""
         self.loss_inversion: float | None = None
         self.loss_distillation: float | None = None
         self.agreement: float | None = None
@@ -47,6 +49,7 @@ class Standing:
     def update(self, event: Event, epoch: int) -> bool:
         """Take in one event; True where it shows that an epoch has come to its end."""
         epoch_ended = False
+        self.compiling = event.what if isinstance(event, events.Compiling) else None
         match event:
             case events.RunStarted():
                 self.epochs, self.warmup_epochs = event.epochs, event.warmup_epochs
@@ -72,6 +75,11 @@ class Standing:
         had_epoch = self.epoch > 0
         self.epoch, self._epoch_started_s = epoch, now_s
         return had_epoch
+
+    @property
+    def activity(self) -> str:
+        """What the run does at present, in a word or two."""
+        return f"compiling {self.compiling}" if self.compiling else self.stage or "starting"
 
     @property
     def num_finished(self) -> int:
@@ -125,6 +133,8 @@ class ProgressLines:
         if isinstance(event, events.Warning):
             diagnostics.warn(event.message, hint=event.hint)
         finished = self.standing.epoch
+        if isinstance(event, events.Compiling):
+            self._write(f"compiling {event.what}")
         if not self.standing.update(event, epoch):
             return
         now_s = self._clock()
@@ -168,7 +178,7 @@ class ProgressBar:
             self._task,
             total=self.standing.epochs,
             completed=self.standing.num_finished,
-            description=self.standing.stage or "starting",
+            description=self.standing.activity,
             left="" if left_s is None else f"{duration(left_s)} left",
             visible=self.standing.epochs is not None,
         )

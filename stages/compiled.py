@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 import torch
 
-from stages.events import Warning
+from stages.events import Compiling, Warning
 
 if TYPE_CHECKING:
     from stages.run import Run
@@ -47,6 +47,7 @@ class Compiled(Generic[P, ResultT]):
         try:
             if self._compiled is not None:
                 return self._compiled(*args, **kwargs)
+            self._run.emit(Compiling(what=self._name))
             with self._run.charged_to("setup"), _folding() if self._folds else _backward_too():
                 self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
                 return self._compiled(*args, **kwargs)
@@ -60,7 +61,7 @@ class Compiled(Generic[P, ResultT]):
         self._run.emit(
             Warning(
                 message=f"{self._name} is not compiled and runs as it is: {reason}",
-                hint="the result is the same; run.acceleration=auto compiles nothing",
+                hint="the result is the same; run.acceleration=eager compiles nothing",
             )
         )
 

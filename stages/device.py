@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,8 +107,19 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if has_fast_bf16(device) else "fp32"
 
 
-def resolve_acceleration(acceleration: str, device: torch.device) -> str:
-    """ "eager", "graphs" or "compile": `auto` is graphs where the device can record them; elsewhere there are none."""
+def can_compile_for_cpu() -> bool:
+    """Whether torch's compiler finds what it needs for a CPU: Linux, a C++ compiler and Python's header files."""
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return sys.platform == "linux" and shutil.which(os.environ.get("CXX", "g++")) is not None and header.is_file()
+
+
+def resolve_acceleration(acceleration: str, device: torch.device, *, is_worth_compiling: bool = False) -> str:
+    """ "eager", "graphs" or "compile".
+
+    `auto` is graphs where the device can record them, and compile on a CPU that can where the run is worth it.
+    """
+    if acceleration == "auto" and device.type == "cpu" and is_worth_compiling and can_compile_for_cpu():
+        return "compile"
     if acceleration in ("auto", "graphs"):
         return "graphs" if can_record(device) else "eager"
     return acceleration

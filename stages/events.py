@@ -177,6 +177,14 @@ class ControlAcknowledged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compiling(Event):
+    """A part of the steps is about to be compiled: some seconds in which nothing else happens, once in a process."""
+
+    kind: ClassVar[str] = "compiling"
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warning(Event):
     """Something the user should know that does not stop the run."""
 

@@ -52,6 +52,9 @@ _VIEW_BYTES = 5
 """What a cached view is kept as, without the logits."""
 _MIXED_VIEW_BYTES = 38
 """The same where views are mixed in pairs."""
+_PIXELS_WORTH_COMPILING = 5e8
+"""Pixels through training steps, of which a compiled run on two cores saves a third of a second a million and a minute
+and a half is lost at the start (ResNet-32 -> ResNet-20, benchmarks/LOG.md)."""
 _MOST_WEIGHTS = 0.5
 """Share of the student's first weights from which on they can be called the teacher's."""
 
@@ -195,7 +198,7 @@ def plan(
     schedule = Schedule.of(launch.command, config)
     device = resolve_device(launch.device if launch.device != "auto" else config.run.device)
     prepare_device(device)
-    wanted, config = config, _resolved(config, device)
+    wanted, config = config, _resolved(config, device, schedule)
     if not is_resumption:
         _check_stages(schedule, launch)
         if launch.out is not None:
@@ -275,17 +278,30 @@ def build_run(planned: Plan) -> Run:
     return run
 
 
-def _resolved(config: Config, device: torch.device) -> Config:
+def _resolved(config: Config, device: torch.device, schedule: Schedule) -> Config:
     """The configuration with everything that depends on the machine written out, so that it repeats the run."""
     return with_values(
         config,
         {
             "run.device": str(device),
             "run.precision": resolve_precision(config.run.precision, device),
-            "run.acceleration": resolve_acceleration(config.run.acceleration, device),
+            "run.acceleration": resolve_acceleration(
+                config.run.acceleration, device, is_worth_compiling=_is_worth_compiling(config, schedule)
+            ),
             "run.threads": resolve_threads(config.run.threads),
         },
     )
+
+
+def _is_worth_compiling(config: Config, schedule: Schedule) -> bool:
+    """Whether a run on a CPU is so long that the minute its compiler takes is won back."""
+    if config.inversion.overlap:  # what is compiled takes all threads, and leaves none for a second stage
+        return False
+    num_images = schedule.total_calls * config.inversion.steps * config.inversion.batch_size
+    if "distillation" in schedule.stages:
+        updates = schedule.distillation_epochs * config.num_distillation_steps
+        num_images += updates * config.distillation.batch_size
+    return num_images * math.prod(config.task.image_shape[1:]) >= _PIXELS_WORTH_COMPILING
 
 
 def _anchored(config: Config) -> Config:

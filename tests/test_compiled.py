@@ -14,6 +14,7 @@ import torch._inductor.config
 
 from stages.compiled import Compiled
 from stages.distillation.stage import Distillation
+from stages.events import Compiling
 from stages.inversion.stage import Inversion
 
 
@@ -63,7 +64,7 @@ def test_it_is_compiled_once_at_its_first_call(monkeypatch: pytest.MonkeyPatch, 
     assert [watched.function(value) for value in range(4)] == [0, 2, 4, 6]
     assert watched.calls == ["compiled"] * 4
     assert watched.accounts == ["setup"]
-    assert watched.events == []
+    assert watched.events == [Compiling(what="the test's function")]
 
 
 @pytest.mark.parametrize("acceleration", ["eager", "graphs"])
@@ -82,7 +83,7 @@ def test_where_it_fails_the_function_is_run_as_it_is(monkeypatch: pytest.MonkeyP
     watched.error = RuntimeError("g++ is missing\nsomewhere")
     assert [watched.function(value) for value in (3, 4)] == [6, 8]
     assert watched.calls == [*["compiled"] * (call + 1), "plain", "plain"]
-    (warning,) = watched.events
+    _, warning = watched.events
     assert warning.message == "the test's function is not compiled and runs as it is: RuntimeError: g++ is missing"
 
 
@@ -101,6 +102,10 @@ def test_compiled_training_is_the_same_up_to_rounding(make_run, fill) -> None:
             for run.epoch in (1, 4, 5):  # without and with the adversary
                 stage.run_epoch(run)
         told.append(run.events)
+    whats = [event.what for event in told[1] if isinstance(event, Compiling)]
+    told[1] = [event for event in told[1] if not isinstance(event, Compiling)]
+    assert "the generator" in whats
+    assert whats.count("the student") == 2, "in eval mode for inversion, in train mode for its updates"
     assert [event.kind for event in told[1]] == [event.kind for event in told[0]]  # and no warning
     for plain, compiled in zip(*told, strict=True):
         assert vars(compiled) == pytest.approx(vars(plain), rel=1e-2, abs=1e-3)

@@ -110,6 +110,36 @@ def test_graphs_are_for_devices_that_have_them(
     assert resolve_acceleration(wanted, device) == resolved
 
 
+@pytest.mark.parametrize(
+    ("wanted", "device", "compiler", "is_worth_compiling", "resolved"),
+    [
+        ("auto", CPU, "sh", True, "compile"),
+        ("auto", CPU, "sh", False, "eager"),
+        ("auto", CPU, "no-such-compiler", True, "eager"),
+        ("auto", CUDA, "sh", True, "graphs"),
+        ("eager", CPU, "sh", True, "eager"),
+    ],
+)
+def test_long_runs_are_compiled_where_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    wanted: str,
+    device: torch.device,
+    compiler: str,
+    is_worth_compiling: bool,
+    resolved: str,
+) -> None:
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("stages.device.sysconfig.get_path", lambda _name: str(tmp_path))
+    monkeypatch.setattr("stages.device.sys.platform", "linux")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.15.0"))
+    monkeypatch.setenv("CXX", compiler)
+    assert resolve_acceleration(wanted, device, is_worth_compiling=is_worth_compiling) == resolved
+    (tmp_path / "Python.h").unlink()
+    without_headers = resolve_acceleration(wanted, device, is_worth_compiling=is_worth_compiling)
+    assert without_headers == ("eager" if resolved == "compile" else resolved)
+
+
 def test_a_cuda_device_is_prepared_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)

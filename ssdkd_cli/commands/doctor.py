@@ -41,7 +41,7 @@ _DISTRIBUTIONS = {"PIL": "pillow", "tomli_w": "tomli-w"}
 
 _WHY_ACCELERATION = {
     "graphs": "the steps of training are recorded once on the GPU and replayed",
-    "eager": "recording takes a GPU and a recent torch; long runs are faster with `compile`, given a C++ compiler",
+    "eager": "recording takes a GPU and a recent torch",
 }
 
 
@@ -145,12 +145,22 @@ def _auto() -> dict[str, dict[str, Any]]:
     return {
         "device": {"value": str(device), "why": _why_device(device, [str(entry.message) for entry in caught])},
         "precision": {"value": precision, "why": _why_precision(precision, device)},
-        "acceleration": {"value": acceleration, "why": _WHY_ACCELERATION[acceleration]},
+        "acceleration": {"value": acceleration, "why": _why_acceleration(acceleration, device)},
         "threads": {
             "value": resolve_threads("auto"),
             "why": f"the CPUs that this process may use, of {os.cpu_count()}, at most OMP_NUM_THREADS",
         },
     }
+
+
+def _why_acceleration(acceleration: str, device: torch.device) -> str:
+    from stages.device import can_compile_for_cpu
+
+    if device.type != "cpu":
+        return _WHY_ACCELERATION[acceleration]
+    if can_compile_for_cpu():
+        return "in short runs; those of a quarter of an hour and more are compiled"
+    return "compiling, which long runs gain by, takes Linux, a C++ compiler (g++ or CXX) and Python's header files"
 
 
 def _why_device(device: torch.device, complaints: list[str]) -> str:

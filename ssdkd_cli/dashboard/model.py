@@ -93,6 +93,7 @@ class RunModel:
             "samples": self._samples,
             "checkpoint_saved": self._checkpoint_saved,
             "control_acknowledged": self._control_acknowledged,
+            "compiling": self._compiling,
             "warning": self._warning,
             "run_finished": self._run_finished,
         }
@@ -296,6 +297,9 @@ class RunModel:
             del self.acknowledgements[next(iter(self.acknowledgements))]
         outcome = message or ("done" if accepted else "refused")
         self._say(event, "info" if accepted else "warning", f"{action}: {outcome}")
+
+    def _compiling(self, event: Event) -> None:
+        self._say(event, "info", f"compiling {text(event, 'what')}")
 
     def _warning(self, event: Event) -> None:
         hint = text(event, "hint")

@@ -143,6 +143,14 @@ def test_a_resumed_run_knows_its_epochs_from_outside(capfd):
     assert [line.partition(",")[0] for line in captured.err.splitlines()] == ["epoch 4/8", "epoch 5/8"]
 
 
+def test_what_is_compiled_is_told_at_once(capfd):
+    with progress.shown(clock=Clock()) as listener:
+        listener(started(), 0)
+        listener(events.StageStarted(stage="inversion"), 1)
+        listener(events.Compiling(what="the teacher"), 1)
+    assert capfd.readouterr().err == "compiling the teacher\n"
+
+
 def test_warnings_go_to_stderr_with_their_hint(capfd):
     with progress.shown(clock=Clock()) as listener:
         listener(events.Warning(message="beta has no effect", hint="leave it out"), 1)
@@ -171,6 +179,18 @@ def test_the_bar_shows_epochs_stage_losses_and_time_left():
         "agreement 87.5%",
     ):
         assert part in text
+
+
+def test_the_bar_shows_what_is_compiled_until_the_next_step():
+    clock = Clock()
+    standing = Standing(clock)
+    assert standing.activity == "starting"
+    standing.update(events.StageStarted(stage="inversion"), 1)
+    assert standing.activity == "inversion"
+    standing.update(events.Compiling(what="the generator"), 1)
+    assert standing.activity == "compiling the generator"
+    standing.update(inversion_step(), 1)
+    assert standing.activity == "inversion"
 
 
 class Terminal(io.StringIO):

@@ -166,6 +166,24 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     assert large.describe()["run_directory"] == "runs/tiny-<time>"
 
 
+@pytest.mark.parametrize(
+    ("changes", "acceleration"),
+    [
+        ([], "eager"),
+        (["run.epochs=98_000"], "compile"),  # an epoch of 5 steps, 16 images of 8x8 each
+        (["run.epochs=98_000", "inversion.overlap=true"], "eager"),
+        (["run.epochs=97_000"], "eager"),
+    ],
+)
+def test_a_run_is_compiled_where_that_pays(
+    make_config, monkeypatch: pytest.MonkeyPatch, changes: list[str], acceleration: str
+) -> None:
+    monkeypatch.setattr("stages.device.can_compile_for_cpu", lambda: True)
+    config = make_config("run.acceleration=auto", "run.device=cpu", *changes)
+    planned = plan(config, Launch(command="run", preset_name="tiny"))
+    assert planned.config.run.acceleration == acceleration, "what the run's own config.toml says"
+
+
 @pytest.mark.parametrize("start", ["teacher", "auto"])
 def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str) -> None:
     overrides = (f"student.start={start}", f"student.model={NETWORKS}:teacher")
