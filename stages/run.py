@@ -161,7 +161,11 @@ class Run:
 
     def seed_layers(self, stage: str, purpose: str, step: int = 0) -> None:
         """Seed torch's global stream, from which layers such as dropout, and weight initialisation, draw."""
-        torch.manual_seed(self._derived_seed(stage, purpose, step))
+        seed = self._derived_seed(stage, purpose, step)
+        # Not torch.manual_seed, which makes a note of the call stack for each kind of device that is not there.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _derived_seed(self, stage: str, purpose: str, step: int) -> int:
         later_call = (self.call,) if self.call > 0 else ()

@@ -42,18 +42,14 @@ def mix(kind: str, images_BCHW: Tensor, others_BCHW: Tensor, mixing: Mixing) -> 
     The rectangle has the image's proportions and lies inside it, with edges on whole pixels.
     Shapes: uint8 [B, C, H, W] -> the same, rounded to nearest, in the same memory format.
     """
-    own_B1HW = 1 - _share_of_other(kind, mixing, *images_BCHW.shape[2:])
-    return torch.lerp(others_BCHW.float(), images_BCHW.float(), own_B1HW).round().to(torch.uint8)
-
-
-def _share_of_other(kind: str, mixing: Mixing, height: int, width: int) -> Tensor:
-    """The other image's share of each pixel, float32 [B, 1, H, W] or [B, 1, 1, 1]."""
     if kind == "mixup":
-        return mixing.other_B[:, None, None, None]
+        own_B111 = 1 - mixing.other_B[:, None, None, None]
+        return torch.lerp(others_BCHW.float(), images_BCHW.float(), own_B111).round().to(torch.uint8)
+    height, width = images_BCHW.shape[2:]
     side_B = mixing.other_B.sqrt()
     is_other_BH = _is_inside(height, side_B * height, mixing.y_B)
     is_other_BW = _is_inside(width, side_B * width, mixing.x_B)
-    return (is_other_BH[:, None, :, None] & is_other_BW[:, None, None, :]).float()
+    return torch.where(is_other_BH[:, None, :, None] & is_other_BW[:, None, None, :], others_BCHW, images_BCHW)
 
 
 def _is_inside(size: int, length_B: Tensor, place_B: Tensor) -> Tensor:
