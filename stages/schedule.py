@@ -25,7 +25,7 @@ class Schedule:
 
     @property
     def distillation_epochs(self) -> int:
-        """Epochs in which the student learns: the span of its learning rate's cosine."""
+        """Epochs in which the student learns: the span of its learning rate's schedule."""
         return self.epochs - self.warmup_epochs
 
     def is_warmup(self, epoch: int) -> bool:

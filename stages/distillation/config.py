@@ -26,7 +26,7 @@ class DistillationConfig(Table):
     """Images drawn per update."""
 
     lr: PositiveFloat | Literal["auto"] = 0.2
-    """The learning rate at the start; a cosine takes it to lr_min over the epochs after warm-up.
+    """The learning rate at the start; a cosine takes it to lr_min in the end (`decay_share`).
 
     "auto": .2 for batches of 256 images, and .06 where most of the student's first weights are the teacher's as they
     were, which a larger rate would undo; for batches of another size by the square root of it.
@@ -34,6 +34,10 @@ class DistillationConfig(Table):
 
     lr_min: NonNegativeFloat = 2e-4
     """The rate at the end."""
+
+    decay_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the student's updates, the last ones, in which the rate falls; before them it stays what it is. 1: it
+    falls from the first update on, as in Fast-Datafree. Not in the paper."""
 
     optimizer: Literal["sgd", "muon"] = "sgd"
     """"sgd", as in the paper; "muon": orthogonal steps for convolutions, a fifth of the rate long, and SGD for the rest

@@ -150,13 +150,13 @@ class Distillation(Stage[DistillationConfig]):
             raise _diverged(f"not finite in epoch {run.epoch}, before step {self._step}")
 
     def _learning_rate(self, run: Run, step: int) -> float:
-        """A cosine from lr to lr_min over all student updates of the run, in closed form.
+        """A cosine from lr to lr_min over the last student updates of the run, by default all, in closed form.
 
         Not stated in the paper: Fast-Datafree's cosine moves once an epoch, this one at each step.
         """
         epochs_done = run.epoch - run.schedule.warmup_epochs - 1 + step / self._num_steps
-        progress = epochs_done / run.schedule.distillation_epochs
-        lowest = self.config.lr_min
+        share, lowest = self.config.decay_share, self.config.lr_min
+        progress = max(0.0, 1 - (1 - epochs_done / run.schedule.distillation_epochs) / share)
         return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
     def state_dict(self) -> dict[str, Any]:

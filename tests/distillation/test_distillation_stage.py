@@ -177,6 +177,22 @@ def test_learning_rate_is_one_cosine_over_all_updates(make_run, fill) -> None:
     assert schedule.get_last_lr()[0] == pytest.approx(2e-4)  # where one more update would be
 
 
+def test_a_late_decay_is_the_cosine_of_the_last_updates(make_run, fill) -> None:
+    num_updates = (NUM_EPOCHS - WARMUP) * STEPS
+    run = make_run(distillation={"lr": 0.2, "lr_min": 0.01, "decay_share": 0.5})
+    fill(run, 20)
+    stage = set_up(run)
+    for run.epoch in range(FIRST, NUM_EPOCHS + 1):
+        stage.run_epoch(run)
+    rates = [event.lr for event in run.events]
+    assert len(rates) == num_updates
+    num_steady = math.ceil(num_updates / 2)
+    assert rates[:num_steady] == [0.2] * num_steady
+    for update, rate in enumerate(rates[num_steady:], start=num_steady):
+        cosine = math.cos(math.pi * (update - num_updates / 2) / (num_updates / 2))
+        assert rate == pytest.approx(0.01 + 0.19 * (1 + cosine) / 2)
+
+
 def test_distil_alone_has_no_warmup(make_run, fill) -> None:
     run = make_run(command="distill", epoch=1)
     fill(run, 20)
