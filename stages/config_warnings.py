@@ -44,6 +44,11 @@ _IDLE = (
         "nothing depends on the priorities of uniformly sampled images of which the oldest leave",
     ),
     _Idle(
+        ("distillation.temperature",),
+        lambda config: config.distillation.loss == "standardized",
+        'distillation.loss is "standardized"',
+    ),
+    _Idle(
         ("distillation.mix_share",),
         lambda config: config.distillation.mix == "none",
         'distillation.mix is "none"',

@@ -70,6 +70,10 @@ class DistillationConfig(Table):
     """Batches, drawn uniformly from the buffer, by which the written student's batch-norm statistics are taken anew; 0:
     those of training. Not in the paper."""
 
+    loss: Literal["kl", "standardized"] = "kl"
+    """"kl": T^2 KL(teacher || student) at `temperature`, as in the paper; "standardized": the KL of logits that are
+    divided by their standard deviation (`stages.distillation.losses`). The latter is not in the paper."""
+
     temperature: PositiveFloat = 20.0
     """Temperature T of the loss T^2 KL(teacher || student)."""
 

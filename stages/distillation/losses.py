@@ -1,6 +1,11 @@
-"""The student's loss."""
+"""The student's loss.
+
+Legend: B batch, K classes, ... further dimensions of a prediction.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from torch import Tensor
 
@@ -14,3 +19,29 @@ def distillation_loss(teacher_logits_BK: Tensor, student_logits_BK: Tensor, *, t
     Not stated in the paper: the temperature and the factor; Fast-Datafree's are T = 20 and T^2.
     """
     return temperature**2 * kl_divergence(teacher_logits_BK, student_logits_BK, temperature=temperature)
+
+
+_SMALLEST_VARIANCE: Final = 1e-6
+"""Keeps the gradient finite where all logits are equal."""
+
+
+def standardized_loss(teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
+    r"""The divergence of logits divided by their standard deviation over the classes, each prediction's by its own.
+
+    Shapes: [B, K, ...] twice -> [B, ...] float32 >= 0. What classes a student finds more likely than others is taught,
+    how sure it is in a single case is not: a small student has no room for both. Source: "Logit Standardization in
+    Knowledge Distillation" (Sun et al., CVPR 2024), with two changes. The loss is in units of the teacher's variance,
+    so that it is as large as T^2 KL at high T; and a second term, the squared difference of the mean logarithms of the
+    deviations, keeps the student as sure as the teacher on the whole, which priorities and the adversarial term need.
+    """
+    teacher_BK, student_BK = teacher_logits_BK.float(), student_logits_BK.float()
+    teacher_scale_B, student_scale_B = _deviation(teacher_BK), _deviation(student_BK)
+    divergence_B = kl_divergence(teacher_BK / teacher_scale_B.unsqueeze(1), student_BK / student_scale_B.unsqueeze(1))
+    scale_gap = (teacher_scale_B.log().mean() - student_scale_B.log().mean()).square()
+    return teacher_scale_B.square().mean() * (divergence_B + scale_gap)
+
+
+def _deviation(logits_BK: Tensor) -> Tensor:
+    """Standard deviation over the classes: [B, K, ...] -> [B, ...]."""
+    variance_B: Tensor = logits_BK.var(dim=1, correction=0)
+    return (variance_B + _SMALLEST_VARIANCE).sqrt()

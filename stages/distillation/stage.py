@@ -17,7 +17,7 @@ from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
 from stages.distillation.config import DistillationConfig
 from stages.distillation.delivery import Delivery
-from stages.distillation.losses import distillation_loss
+from stages.distillation.losses import distillation_loss, standardized_loss
 from stages.distillation.views import make_views
 from stages.divergence import agreement, kl_divergence
 from stages.errors import DivergedError
@@ -115,9 +115,7 @@ class Distillation(Stage[DistillationConfig]):
         # Line 18: the distillation loss.
         with run.autocast():
             student_logits_BK = self._ask_student(lesson.images_BCHW)
-        loss_B = run.task.per_sample(
-            distillation_loss(teacher_logits_BK, student_logits_BK, temperature=config.temperature)
-        )
+        loss_B = run.task.per_sample(self._loss(teacher_logits_BK, student_logits_BK))
 
         # Lines 19-20: the new priority (Eq. 4), with the importance-sampling weight (Eq. 5).
         divergence_B = run.task.per_sample(
@@ -135,6 +133,11 @@ class Distillation(Stage[DistillationConfig]):
         self._is_lost |= ~is_finite
         optimizers.step_if(self._optimizer, is_finite)
         return Learnt(loss.detach(), priority_B, student_logits_BK.detach())
+
+    def _loss(self, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
+        if self.config.loss == "standardized":
+            return standardized_loss(teacher_logits_BK, student_logits_BK)
+        return distillation_loss(teacher_logits_BK, student_logits_BK, temperature=self.config.temperature)
 
     def _report(self, run: Run, step: int, lr: float, learnt: Learnt, teacher_logits_BK: Tensor) -> None:
         agree_B = run.task.per_sample(agreement(teacher_logits_BK, learnt.student_logits_BK).float())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.distillation.losses import distillation_loss
+from stages.distillation.losses import distillation_loss, standardized_loss
 from stages.divergence import kl_divergence
 
 
@@ -57,3 +59,51 @@ def test_loss_of_pixels() -> None:
     one = distillation_loss(teacher_BKHW[:, :, 1, 2], student_BKHW[:, :, 1, 2], temperature=2.0)
     assert loss_BHW.shape == (2, 3, 4)
     torch.testing.assert_close(loss_BHW[:, 1, 2], one)
+
+
+def test_standardized_loss_against_its_formula() -> None:
+    """Zero-mean logits of deviation 1, one prediction at a time, in double precision."""
+    teacher_BK, student_BK = logits(8, 5), logits(8, 5, seed=1) / 3
+    teacher, student = teacher_BK.double(), student_BK.double()
+    scales = [rows.std(dim=1, correction=0) for rows in (teacher, student)]
+    gap = (scales[0].log().mean() - scales[1].log().mean()) ** 2
+    unit = scales[0].square().mean()
+    losses = standardized_loss(teacher_BK, student_BK)
+    for row in range(8):
+        own, other = ((z - z.mean()) / z.std(correction=0) for z in (teacher[row], student[row]))
+        divergence = F.kl_div(own.log_softmax(0), other.log_softmax(0), reduction="sum", log_target=True)
+        reverse = F.kl_div(other.log_softmax(0), own.log_softmax(0), reduction="sum", log_target=True)
+        assert not math.isclose(divergence.item(), reverse.item(), rel_tol=1e-2)
+        assert losses[row].item() == pytest.approx((unit * (reverse + gap)).item(), rel=1e-4)
+
+
+def test_standardized_loss_leaves_the_scale_of_a_single_prediction_open() -> None:
+    teacher_BK = logits(4, 5)
+    factors_B = torch.tensor([0.5, 2.0, 3.0, 1 / 3])  # whose logarithms have the mean 0
+    loss_B = standardized_loss(teacher_BK, factors_B[:, None] * teacher_BK + 7)
+    torch.testing.assert_close(loss_B, torch.zeros(4), rtol=0, atol=2e-4)
+    assert standardized_loss(teacher_BK, 2 * teacher_BK).min() > 1, "but not that of all of them"
+
+
+def test_standardized_loss_is_about_as_large_as_the_plain_one() -> None:
+    teacher_BK = logits(256, 100)
+    student_BK = teacher_BK + 0.1 * logits(256, 100, seed=1)
+    plain = distillation_loss(teacher_BK, student_BK, temperature=100.0).mean().item()
+    assert 0.3 < standardized_loss(teacher_BK, student_BK).mean().item() / plain < 3
+
+
+def test_standardized_loss_of_equal_logits_has_a_finite_gradient() -> None:
+    student_BK = torch.zeros(4, 5, requires_grad=True)
+    loss = standardized_loss(logits(4, 5), student_BK).mean()
+    loss.backward()
+    assert student_BK.grad is not None
+    assert bool(loss.isfinite())
+    assert bool(student_BK.grad.isfinite().all())
+
+
+def test_standardized_loss_of_pixels() -> None:
+    teacher_BKHW = logits(2, 5, 3, 4)
+    loss_BHW = standardized_loss(teacher_BKHW, teacher_BKHW + logits(2, 5, 3, 4, seed=1))
+    assert loss_BHW.shape == (2, 3, 4)
+    rows = [values.permute(0, 2, 3, 1).reshape(-1, 5) for values in (teacher_BKHW, logits(2, 5, 3, 4, seed=1))]
+    torch.testing.assert_close(loss_BHW.flatten(), standardized_loss(rows[0], rows[0] + rows[1]))
