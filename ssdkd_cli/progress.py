@@ -49,13 +49,18 @@ class Standing:
     def update(self, event: Event, epoch: int) -> bool:
         """Take in one event; True where it shows that an epoch has come to its end."""
         epoch_ended = False
-        self.compiling = event.what if isinstance(event, events.Compiling) else None
         match event:
             case events.RunStarted():
                 self.epochs, self.warmup_epochs = event.epochs, event.warmup_epochs
             case events.StageStarted():
                 epoch_ended = self._enter_epoch(epoch)
                 self.stage = event.stage
+            case events.CompilationStarted():
+                self.compiling = event.what
+            case events.CompilationFinished():
+                self.compiling = None
+                if self._epoch_started_s is not None:  # no other epoch will take that time
+                    self._epoch_started_s += event.seconds
             case events.InversionStep():
                 self.loss_inversion = event.loss
             case events.DistillationStep():
@@ -133,7 +138,7 @@ class ProgressLines:
         if isinstance(event, events.Warning):
             diagnostics.warn(event.message, hint=event.hint)
         finished = self.standing.epoch
-        if isinstance(event, events.Compiling):
+        if isinstance(event, events.CompilationStarted):
             self._write(f"compiling {event.what}")
         if not self.standing.update(event, epoch):
             return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 import torch
 
-from stages.events import Compiling, Warning
+from stages.events import CompilationFinished, CompilationStarted, Warning
 
 if TYPE_CHECKING:
     from stages.run import Run
@@ -45,15 +46,24 @@ class Compiled(Generic[P, ResultT]):
         if not self._is_wanted:
             return self._function(*args, **kwargs)
         try:
-            if self._compiled is not None:
-                return self._compiled(*args, **kwargs)
-            self._run.emit(Compiling(what=self._name))
-            with self._run.charged_to("setup"), _folding() if self._folds else _backward_too():
-                self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
+            with nullcontext() if self._compiled is not None else self._compiling():
+                if self._compiled is None:
+                    self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
                 return self._compiled(*args, **kwargs)
         except Exception as error:  # no compiler on the machine, a network it cannot read: each fails in its own way
             self._give_up(error)
             return self._function(*args, **kwargs)
+
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Within this context the first call is made, which compiles: told, and charged to an account of its own."""
+        self._run.emit(CompilationStarted(what=self._name))
+        began_s = time.perf_counter()
+        try:
+            with self._run.charged_to("setup"), _folding() if self._folds else _backward_too():
+                yield
+        finally:
+            self._run.emit(CompilationFinished(what=self._name, seconds=time.perf_counter() - began_s))
 
     def _give_up(self, error: Exception) -> None:
         self._is_wanted = False
@@ -61,7 +71,7 @@ class Compiled(Generic[P, ResultT]):
         self._run.emit(
             Warning(
                 message=f"{self._name} is not compiled and runs as it is: {reason}",
-                hint="the result is the same; run.acceleration=eager compiles nothing",
+                hint="the result is the same up to rounding; run.acceleration=eager compiles nothing",
             )
         )
 

@@ -69,8 +69,8 @@ class RunTable(Table):
 
     "eager": by Python, one operation after the other; "graphs": recorded once and replayed, on a CUDA device;
     "compile": by torch's compiler, and recorded too where that is possible; on a CPU it takes a C++ compiler and a
-    minute at the start. "auto": graphs where there are any; on a CPU with a C++ compiler compile, in runs of a quarter
-    of an hour and more; else eager. What cannot be recorded or compiled runs eagerly, with a warning.
+    minute or two at the start. "auto": graphs where there are any; on a CPU with a C++ compiler compile, where training
+    steps see 250 million pixels or more; else eager. What cannot be recorded or compiled runs eagerly, with a warning.
     """
 
     threads: PositiveInt | Literal["auto"] = "auto"

@@ -177,11 +177,20 @@ class ControlAcknowledged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compiling(Event):
-    """A part of the steps is about to be compiled: some seconds in which nothing else happens, once in a process."""
+class CompilationStarted(Event):
+    """A part of the steps is about to be compiled. Nothing else happens until it is."""
 
-    kind: ClassVar[str] = "compiling"
+    kind: ClassVar[str] = "compilation_started"
     what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompilationFinished(Event):
+    """It is compiled and has run once, or a warning after this line says why it is not."""
+
+    kind: ClassVar[str] = "compilation_finished"
+    what: str
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

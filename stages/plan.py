@@ -20,6 +20,7 @@ from stages.config import Config, with_values
 from stages.cuda_graph import CudaTape, can_record
 from stages.data.dataset import LabelledImages, load_data
 from stages.device import (
+    can_compile_for_cpu,
     out_of_memory_is_told,
     prepare_device,
     resolve_acceleration,
@@ -52,9 +53,9 @@ _VIEW_BYTES = 5
 """What a cached view is kept as, without the logits."""
 _MIXED_VIEW_BYTES = 38
 """The same where views are mixed in pairs."""
-_PIXELS_WORTH_COMPILING = 5e8
-"""Pixels through training steps, of which a compiled run on two cores saves a third of a second a million and a minute
-and a half is lost at the start (ResNet-32 -> ResNet-20, benchmarks/LOG.md)."""
+_PIXELS_WORTH_COMPILING = 2.5e8
+"""Pixels that training steps see, from which on a run is compiled. With ResNet-32 and ResNet-20 on two cores a million
+take a third of a second less, and compiling takes a minute and a half (benchmarks/LOG.md)."""
 _MOST_WEIGHTS = 0.5
 """Share of the student's first weights from which on they can be called the teacher's."""
 
@@ -177,7 +178,7 @@ class Plan:
             "learning_rate": config.distillation.lr if "distillation" in self.schedule.stages else None,
             "device": str(self.device),
             "precision": config.run.precision,
-            "acceleration": config.run.acceleration,
+            "acceleration": resolve_acceleration(config.run.acceleration, self.device),
             "threads": config.run.threads,
             "evaluation_data": None if self.evaluation_data is None else self.evaluation_data.name,
             "buffer_mib": round(self.buffer_bytes / 2**20, 1),
@@ -205,6 +206,8 @@ def plan(
             RunDirectory.refuse_used(launch.out)
     torch.set_num_threads(int(config.run.threads))
     data, warnings = _evaluation_data(config, launch, schedule)
+    if is_resumption and config.run.acceleration == "compile" and device.type == "cpu" and not can_compile_for_cpu():
+        warnings += ("the run was compiled and this machine has no compiler for it: it goes on, not to the bit",)
     if (wanted.run.acceleration, config.run.acceleration) == ("graphs", "eager"):
         warnings += (f"run.acceleration is graphs, which {device} and this torch have none of: steps run eagerly",)
     stored = None if launch.buffer is None else _stored_buffer(config, launch.buffer)
@@ -280,23 +283,26 @@ def build_run(planned: Plan) -> Run:
 
 def _resolved(config: Config, device: torch.device, schedule: Schedule) -> Config:
     """The configuration with everything that depends on the machine written out, so that it repeats the run."""
+    acceleration: str = config.run.acceleration
+    if acceleration != AUTO or schedule.command != "invert":  # who learns from the images may take much longer
+        is_worth_compiling = _is_worth_compiling(config, schedule)
+        acceleration = resolve_acceleration(acceleration, device, is_worth_compiling=is_worth_compiling)
     return with_values(
         config,
         {
             "run.device": str(device),
             "run.precision": resolve_precision(config.run.precision, device),
-            "run.acceleration": resolve_acceleration(
-                config.run.acceleration, device, is_worth_compiling=_is_worth_compiling(config, schedule)
-            ),
+            "run.acceleration": acceleration,
             "run.threads": resolve_threads(config.run.threads),
         },
     )
 
 
 def _is_worth_compiling(config: Config, schedule: Schedule) -> bool:
-    """Whether a run on a CPU is so long that the minute its compiler takes is won back."""
-    if config.inversion.overlap:  # what is compiled takes all threads, and leaves none for a second stage
-        return False
+    """Whether a run on a CPU is so long that the time its compiler takes is won back."""
+    overlaps = config.inversion.overlap and {"inversion", "distillation"} <= set(schedule.stages)
+    if overlaps and can_overlap_on_cpu("eager", resolve_threads(config.run.threads)):
+        return False  # what is compiled takes all threads, and leaves none for the other stage
     num_images = schedule.total_calls * config.inversion.steps * config.inversion.batch_size
     if "distillation" in schedule.stages:
         updates = schedule.distillation_epochs * config.num_distillation_steps

@@ -14,7 +14,7 @@ import torch._inductor.config
 
 from stages.compiled import Compiled
 from stages.distillation.stage import Distillation
-from stages.events import Compiling
+from stages.events import CompilationFinished, CompilationStarted
 from stages.inversion.stage import Inversion
 
 
@@ -64,7 +64,10 @@ def test_it_is_compiled_once_at_its_first_call(monkeypatch: pytest.MonkeyPatch, 
     assert [watched.function(value) for value in range(4)] == [0, 2, 4, 6]
     assert watched.calls == ["compiled"] * 4
     assert watched.accounts == ["setup"]
-    assert watched.events == [Compiling(what="the test's function")]
+    started, finished = watched.events
+    assert started == CompilationStarted(what="the test's function")
+    assert finished == CompilationFinished(what="the test's function", seconds=finished.seconds)
+    assert 0 <= finished.seconds < 60
 
 
 @pytest.mark.parametrize("acceleration", ["eager", "graphs"])
@@ -83,7 +86,8 @@ def test_where_it_fails_the_function_is_run_as_it_is(monkeypatch: pytest.MonkeyP
     watched.error = RuntimeError("g++ is missing\nsomewhere")
     assert [watched.function(value) for value in (3, 4)] == [6, 8]
     assert watched.calls == [*["compiled"] * (call + 1), "plain", "plain"]
-    _, warning = watched.events
+    _, finished, warning = watched.events
+    assert isinstance(finished, CompilationFinished)
     assert warning.message == "the test's function is not compiled and runs as it is: RuntimeError: g++ is missing"
 
 
@@ -102,8 +106,8 @@ def test_compiled_training_is_the_same_up_to_rounding(make_run, fill) -> None:
             for run.epoch in (1, 4, 5):  # without and with the adversary
                 stage.run_epoch(run)
         told.append(run.events)
-    whats = [event.what for event in told[1] if isinstance(event, Compiling)]
-    told[1] = [event for event in told[1] if not isinstance(event, Compiling)]
+    whats = [event.what for event in told[1] if isinstance(event, CompilationStarted)]
+    told[1] = [event for event in told[1] if not isinstance(event, CompilationStarted | CompilationFinished)]
     assert "the generator" in whats
     assert whats.count("the student") == 2, "in eval mode for inversion, in train mode for its updates"
     assert [event.kind for event in told[1]] == [event.kind for event in told[0]]  # and no warning

@@ -63,7 +63,11 @@ def test_an_epoch_of_distillation_beyond_the_paper(make_run, fill, settings: dic
 
 
 @pytest.mark.parametrize("num_views", [0, 2])
-@pytest.mark.parametrize("settings", [{}, {"sampling": "uniform"}, {"weight_loss": True}, {"mix": "cutmix"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"sampling": "uniform"}, {"weight_loss": True}, {"mix": "cutmix"}, {"loss": "standardized"}],
+    ids=str,
+)
 def test_an_epoch_of_distillation(make_run, fill, settings: dict[str, Any], num_views: int) -> None:
     run = make_run(epoch=WARMUP + 1, distillation={"views": num_views} | settings)
     fill(run, 30)

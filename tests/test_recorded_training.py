@@ -60,6 +60,7 @@ CASES = {
     "weighted loss": {"distillation": {"weight_loss": True, "momentum": 0.0}},
     "annealed gamma": {"inversion": {"gamma_start": 0.0}},
     "latents of a class": {"inversion": {"class_latents": 1.0}},
+    "standardised logits": {"distillation": {"loss": "standardized"}},
     "muon": {"distillation": {"optimizer": "muon"}},
     "mixed and averaged": {"distillation": {"mix": "cutmix", "ema_decay": 0.9}},
     "uniform": {"distillation": {"sampling": "uniform"}, "buffer": {"eviction": "lowest_priority"}},

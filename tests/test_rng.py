@@ -52,6 +52,14 @@ def test_layers_are_seeded_by_the_same_counters(make_run) -> None:
     assert not torch.equal(torch.rand(4), first)
 
 
+def test_layers_draw_as_after_torchs_own_seeding(make_run) -> None:
+    run = make_run()
+    run.seed_layers("distillation", "student", 3)
+    drawn = torch.rand(4)
+    torch.manual_seed(derived_seed(run.config.run.seed, "distillation", "student", run.epoch, 3))
+    assert torch.equal(torch.rand(4), drawn)
+
+
 def test_seeds_are_stable_and_in_range() -> None:
     """The seeds of runs that were begun with an earlier version must not change: a resumed run draws on."""
     assert derived_seed(0, "inversion", "epoch latent", 1, 0) == 8047800433995806506

@@ -80,7 +80,8 @@ def tell(document: dict[str, Any]) -> None:
     sides = document["sides"]
     for side, documents in sides.items():
         facts = documents[0]
-        print(f"{side}: {facts['precision']}, {facts['fill']} images at first, {told_machine(facts['machine'])}")
+        told = f"{facts['precision']}, {facts['acceleration']}, {facts['fill']} images at first"
+        print(f"{side}: {told}, {told_machine(facts['machine'])}")
     print(f"teacher {sides['ssdkd'][0]['teacher']}; settings {document['preset']} {' '.join(document['set'])}\n")
     header = ("", "images a second", "inversion s", "distillation s", "epoch s")
     rows = []

@@ -106,6 +106,7 @@ def document_of(
     teacher: str,
     *,
     precision: str,
+    acceleration: str,
 ) -> dict[str, Any]:
     """What a command that times epochs found."""
     return {
@@ -115,6 +116,7 @@ def document_of(
         "set": arguments.set,
         "teacher": teacher,
         "precision": precision,
+        "acceleration": acceleration,
         "fill": arguments.fill,
         "epochs": [epoch.document() for epoch in times],
     }
@@ -124,7 +126,8 @@ def tell(document: dict[str, Any]) -> None:
     """The table of a command that times epochs."""
     print(told_machine(document["machine"]))
     side, epochs = document["side"], document["epochs"]
-    print(f"{side}: {document['precision']}, teacher {document['teacher']}, {document['fill']} images at first\n")
+    how = f"{document['precision']}, {document['acceleration']}"
+    print(f"{side}: {how}, teacher {document['teacher']}, {document['fill']} images at first\n")
     values = {name: Spread(tuple(epoch["stages"][name] for epoch in epochs)) for name in epochs[0]["stages"]}
     values["epoch"] = Spread(tuple(epoch["seconds"] for epoch in epochs))
     print(table(("stage", "s, median (range)"), [(name, str(spread)) for name, spread in values.items()]))
@@ -145,8 +148,10 @@ def main() -> None:
         run_epochs(workload, folder, 1)
         times = run_epochs(workload, folder, arguments.epochs)
         facts = machine(workload.run.device)
-    precision = workload.run.precision
-    document = document_of("ssdkd", times, arguments, facts, workload.teacher, precision=precision)
+    precision, acceleration = workload.run.precision, workload.run.config.run.acceleration
+    document = document_of(
+        "ssdkd", times, arguments, facts, workload.teacher, precision=precision, acceleration=acceleration
+    )
     tell(document)
     write_json(arguments.json, document)
 

@@ -8,7 +8,8 @@ epoch   whole epochs of the pipeline: seconds of each stage, images a second, th
         share of an epoch outside of the networks' forward and backward passes and the optimisers' steps
 heap    the units again in fresh processes, with glibc's heap kept warm (as `ssdkd run` does) and as it is by default
 
-It needs no data and no teacher. Nothing that is timed is timed the first time it runs.
+It needs no data and no teacher. Nothing that is timed is timed the first time it runs. Steps are launched eagerly, for
+what is compiled or recorded cannot be counted; `--set run.acceleration=...` says otherwise.
 """
 
 from __future__ import annotations
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--heap", choices=HEAPS, default="warm", help="of this process (Linux with glibc)")
     parser.add_argument("--heap-rounds", type=int, default=1, help="processes for each heap")
     arguments = parser.parse_args()
+    arguments.set.insert(0, "run.acceleration=eager")
     with tempfile.TemporaryDirectory() as text:
         document = profile(arguments, Path(text))
         if "heap" in arguments.parts:

@@ -324,7 +324,8 @@ def main() -> None:
         pool = folder / "pool"
         pool.mkdir()
         times = measure(config, pool, device, arguments)
-    document = document_of("reference", times, arguments, machine(device), teacher, precision="fp32")
+    facts = machine(device)
+    document = document_of("reference", times, arguments, facts, teacher, precision="fp32", acceleration="eager")
     tell(document)
     write_json(arguments.json, document)
 

@@ -158,7 +158,7 @@ class RunFeed:
             path=self.run.path,
             name=self.run.name,
             status=status,
-            status_text=self._status_text(status, silent_s),
+            status_text=self._status_text(status, silent_s, model.compiling),
             silent_s=silent_s,
             header=model.header,
             progress=model.progress(),
@@ -195,9 +195,11 @@ class RunFeed:
             return None
         return max(0.0, self._monotonic() - self._news_at_s)
 
-    def _status_text(self, status: str, silent_s: float | None) -> str:
+    def _status_text(self, status: str, silent_s: float | None, compiling: str | None) -> str:
         if status == "dead":
             return "dead: its process is gone" if self.run.path.is_dir() else "its directory has vanished"
+        if status == "running" and compiling is not None:
+            return f"running, compiling {compiling}"
         if status == "running" and silent_s is not None and silent_s >= SILENCE_S:
             return f"running, no news for {duration(silent_s)}"
         return status

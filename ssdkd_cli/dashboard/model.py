@@ -52,6 +52,8 @@ class _State:
         self.step: int | None = None
         self.num_steps: int | None = None
         """Steps that the running stage has in this epoch."""
+        self.compiling: str | None = None
+        """What is compiled at present."""
         self.stages_done: frozenset[str] = frozenset()
         self.buffer: BufferView | None = None
         self.device: DeviceView | None = None
@@ -93,7 +95,8 @@ class RunModel:
             "samples": self._samples,
             "checkpoint_saved": self._checkpoint_saved,
             "control_acknowledged": self._control_acknowledged,
-            "compiling": self._compiling,
+            "compilation_started": self._compilation_started,
+            "compilation_finished": self._compilation_finished,
             "warning": self._warning,
             "run_finished": self._run_finished,
         }
@@ -168,7 +171,7 @@ class RunModel:
         while self._at_checkpoint and self._at_checkpoint[-1][0] > last_seq:
             self._at_checkpoint.pop()
         self._state = copy.copy(self._at_checkpoint[-1][1]) if self._at_checkpoint else _State()
-        self._state.stage = self._state.step = None
+        self._state.stage = self._state.step = self._state.compiling = None
         self._pace.forget_position()
         self.is_paused = False
         checkpoint = text(event, "checkpoint")
@@ -261,7 +264,8 @@ class RunModel:
             self._tell("device/" + name, event["epoch"], event, name)
         # A checkpoint within an epoch tells the accounts, too.
         if self.header is not None and self._state.stages_done.issuperset(self.header.stages):
-            self._pace.account(event["epoch"], total_s, warmup_epochs=self.header.warmup_epochs)
+            steady_s = total_s - seconds.get("setup", 0.0)  # compiling and recording are done once
+            self._pace.account(event["epoch"], steady_s, warmup_epochs=self.header.warmup_epochs)
 
     def _samples(self, event: Event) -> None:
         tiles = [tile for tile in items(event, "tiles") if isinstance(tile, dict)]
@@ -298,8 +302,12 @@ class RunModel:
         outcome = message or ("done" if accepted else "refused")
         self._say(event, "info" if accepted else "warning", f"{action}: {outcome}")
 
-    def _compiling(self, event: Event) -> None:
-        self._say(event, "info", f"compiling {text(event, 'what')}")
+    def _compilation_started(self, event: Event) -> None:
+        self._state.compiling = text(event, "what") or None
+
+    def _compilation_finished(self, event: Event) -> None:
+        self._state.compiling = None
+        self._say(event, "info", f"compiled {text(event, 'what')}, {number(event, 'seconds') or 0:.0f} s")
 
     def _warning(self, event: Event) -> None:
         hint = text(event, "hint")
@@ -309,7 +317,7 @@ class RunModel:
         self.ending = event
         status, message = text(event, "status"), text(event, "message")
         state = self._state
-        state.stage = state.step = None
+        state.stage = state.step = state.compiling = None
         level = "error" if status in ("failed", "diverged") else "info"
         self._say(event, level, status if message in ("", status) else f"{status}: {message}")
 
@@ -343,6 +351,11 @@ class RunModel:
     def stage(self) -> str | None:
         """The stage at work."""
         return self._state.stage
+
+    @property
+    def compiling(self) -> str | None:
+        """What is compiled at present."""
+        return self._state.compiling
 
     @property
     def buffer(self) -> BufferView | None:

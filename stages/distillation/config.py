@@ -75,7 +75,7 @@ class DistillationConfig(Table):
     divided by their standard deviation (`stages.distillation.losses`). The latter is not in the paper."""
 
     temperature: PositiveFloat = 20.0
-    """Temperature T of the loss T^2 KL(teacher || student)."""
+    """Temperature T of the "kl" loss, T^2 KL(teacher || student)."""
 
     sampling: Literal["priority", "uniform"] = "priority"
     """How images are drawn from the buffer: by Eq. 6, or all alike (Table 4's baseline)."""

@@ -26,13 +26,16 @@ _SMALLEST_VARIANCE: Final = 1e-6
 
 
 def standardized_loss(teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
-    r"""The divergence of logits divided by their standard deviation over the classes, each prediction's by its own.
+    r"""v (KL(softmax(f_t / sigma_t) || softmax(f_s / sigma_s)) + (mean log sigma_t - mean log sigma_s)^2).
 
-    Shapes: [B, K, ...] twice -> [B, ...] float32 >= 0. What classes a student finds more likely than others is taught,
-    how sure it is in a single case is not: a small student has no room for both. Source: "Logit Standardization in
-    Knowledge Distillation" (Sun et al., CVPR 2024), with two changes. The loss is in units of the teacher's variance,
-    so that it is as large as T^2 KL at high T; and a second term, the squared difference of the mean logarithms of the
-    deviations, keeps the student as sure as the teacher on the whole, which priorities and the adversarial term need.
+    sigma is the standard deviation of a prediction's logits over the classes, v the mean of sigma_t^2 over the batch.
+    Shapes: [B, K, ...] twice -> [B, ...] float32 >= 0. Which classes are likelier than others is taught, how sure the
+    teacher is in a single case is not: a small student has no room for both.
+
+    Source: "Logit Standardization in Knowledge Distillation" (Sun et al., CVPR 2024). Differs from it: its base
+    temperature is 2 and its loss weighted by a constant; here the temperature is 1, and v makes the loss about as large
+    as T^2 KL at high T. And its student is as sure as it likes; here the second term keeps it as sure as the teacher
+    over the batch, for priorities and the adversarial term are made of its probabilities.
     """
     teacher_BK, student_BK = teacher_logits_BK.float(), student_logits_BK.float()
     teacher_scale_B, student_scale_B = _deviation(teacher_BK), _deviation(student_BK)

@@ -158,8 +158,8 @@ class Distillation(Stage[DistillationConfig]):
         Not stated in the paper: Fast-Datafree's cosine moves once an epoch, this one at each step.
         """
         epochs_done = run.epoch - run.schedule.warmup_epochs - 1 + step / self._num_steps
-        share, lowest = self.config.decay_share, self.config.lr_min
-        progress = max(0.0, 1 - (1 - epochs_done / run.schedule.distillation_epochs) / share)
+        steady, lowest = 1 - self.config.decay_share, self.config.lr_min
+        progress = max(0.0, epochs_done / run.schedule.distillation_epochs - steady) / (1 - steady)
         return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
     def state_dict(self) -> dict[str, Any]:

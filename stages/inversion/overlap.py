@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 
 from stages.captured_step import NUM_REHEARSALS
-from stages.events import Event, InversionStep
+from stages.events import CompilationFinished, CompilationStarted, Event, InversionStep
 from stages.inversion.method import Inverted
 from stages.run import Run
 
@@ -44,7 +44,7 @@ class Overlap:
             teacher=copy.deepcopy(run.teacher),
             student=copy.deepcopy(run.student),
             tape=None if run.tape is None else run.tape.another(),
-            emit=self._said.append,
+            emit=self._note,
             safe_point=lambda: None,
         )
         """What the method is set up with and sees of the run."""
@@ -52,6 +52,7 @@ class Overlap:
         self._thread: threading.Thread | None = None
         self._at_work: Future[list[Inverted]] | None = None
         self._is_closed = False
+        self._main_thread = threading.get_ident()
         self._made: list[Inverted] = []
         self._num_threads = torch.get_num_threads()
         self._shares_cores = self._stream is None and can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
@@ -94,6 +95,13 @@ class Overlap:
             self._take_cores()
             self._tell()
         return self._made.pop(0) if self._made else None
+
+    def _note(self, event: Event) -> None:
+        """Keep what the method says until its images are taken; what is compiled meanwhile is told at once."""
+        if not isinstance(event, CompilationStarted | CompilationFinished):
+            self._said.append(event)
+        elif threading.get_ident() == self._main_thread:
+            self._main.emit(event)
 
     def close(self) -> None:
         """Wait for the call at work, and begin no other."""

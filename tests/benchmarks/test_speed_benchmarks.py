@@ -118,6 +118,7 @@ def test_profile_of_the_digits(
     assert document["epoch"]["plain"][0]["num_images"] == 2 * 8 + 3 * 8
     for unit in document["units"]:
         assert unit["times_floor"] == pytest.approx(unit["seconds"]["median"] / unit["floor_s"])
+    assert document["set"][0] == "run.acceleration=eager", "what is compiled cannot be counted"
     told = capsys.readouterr().out
     assert "wrn16_2-digits.safetensors" in told
     assert all(name in told for name in [*flop, "between stages", "images a second", "overhead"])
@@ -187,7 +188,8 @@ def test_sides_alternate_and_the_ratio_is_that_of_the_medians(
         epoch = {"images_per_s": rate, "seconds": 1.0, "stages": {"inversion": 0.5, "distillation": 0.5}}
         facts = {"processor": "P", "cpus": 2, "threads": 2, "cpu_capability": "C", "device": "cpu"}
         facts |= {"python": "3", "torch": "2", "load": [0.0]}
-        return {"epochs": [epoch], "machine": facts, "precision": "fp32", "fill": 1, "teacher": "T"}
+        how = {"precision": "fp32", "acceleration": "eager"}
+        return {"epochs": [epoch], "machine": facts, "fill": 1, "teacher": "T"} | how
 
     monkeypatch.setattr(compare, "_run_side", run_side)
     monkeypatch.setattr(sys, "argv", ["compare", "--preset", "digits", "--rounds", "3", "--set", "run.seed=4"])

@@ -53,6 +53,17 @@ def test_precision_follows_the_hardware(call, monkeypatch, is_fast, precision, w
     assert said["cpu"]["bf16"] is is_fast
 
 
+@pytest.mark.parametrize(
+    ("can_compile", "why"), [(True, "in short runs; where"), (False, "takes Linux, a C++ compiler")]
+)
+def test_whether_long_runs_are_compiled(call, monkeypatch, can_compile, why):
+    monkeypatch.setattr("stages.device.can_compile_for_cpu", lambda: can_compile)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = json.loads(call("doctor", "--json").out)["auto"]["acceleration"]
+    assert said["value"] == "eager"
+    assert why in said["why"]
+
+
 @pytest.mark.parametrize(("is_warm", "words"), [(True, "kept warm: "), (False, "not kept warm, for want of glibc: ")])
 def test_the_heap(call, monkeypatch, is_warm, words):
     monkeypatch.setattr("stages.heap.keep_heap_warm", lambda: is_warm)

@@ -147,7 +147,7 @@ def test_what_is_compiled_is_told_at_once(capfd):
     with progress.shown(clock=Clock()) as listener:
         listener(started(), 0)
         listener(events.StageStarted(stage="inversion"), 1)
-        listener(events.Compiling(what="the teacher"), 1)
+        listener(events.CompilationStarted(what="the teacher"), 1)
     assert capfd.readouterr().err == "compiling the teacher\n"
 
 
@@ -181,16 +181,30 @@ def test_the_bar_shows_epochs_stage_losses_and_time_left():
         assert part in text
 
 
-def test_the_bar_shows_what_is_compiled_until_the_next_step():
+def test_the_bar_shows_what_is_compiled_until_it_is():
     clock = Clock()
     standing = Standing(clock)
     assert standing.activity == "starting"
     standing.update(events.StageStarted(stage="inversion"), 1)
     assert standing.activity == "inversion"
-    standing.update(events.Compiling(what="the generator"), 1)
+    standing.update(events.CompilationStarted(what="the generator"), 1)
     assert standing.activity == "compiling the generator"
-    standing.update(inversion_step(), 1)
+    standing.update(events.Warning(message="x"), 1)
+    assert standing.activity == "compiling the generator"
+    standing.update(events.CompilationFinished(what="the generator", seconds=1.0), 1)
     assert standing.activity == "inversion"
+
+
+def test_the_time_left_leaves_compiling_out():
+    clock = Clock()
+    standing = Standing(clock, epochs=3, warmup_epochs=0)
+    standing.update(events.StageStarted(stage="inversion"), 1)
+    standing.update(events.CompilationStarted(what="the generator"), 1)
+    clock.now_s = 60.0
+    standing.update(events.CompilationFinished(what="the generator", seconds=60.0), 1)
+    clock.now_s = 62.0
+    standing.update(events.StageStarted(stage="inversion"), 2)
+    assert standing.seconds_left() == pytest.approx(2 * 2.0)
 
 
 class Terminal(io.StringIO):

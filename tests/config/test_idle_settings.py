@@ -18,6 +18,7 @@ from stages.config import load
         (["inversion.difficulty=false", "inversion.gamma=1"], "inversion.gamma"),
         (["inversion.difficulty=false", "inversion.gamma_start=1"], "inversion.gamma_start"),
         (["distillation.mix_share=0.3"], "distillation.mix_share"),
+        (["distillation.loss=standardized", "distillation.temperature=4"], "distillation.temperature"),
         (["inversion.task_weight=0", "inversion.targets=balanced"], "inversion.targets"),
         (["inversion.task_weight=0", "inversion.diversity=false"], "inversion.diversity"),
         (["inversion.bn_weight=0", "inversion.bn_momentum=0.5"], "inversion.bn_momentum"),

@@ -245,7 +245,8 @@ def test_the_log_tells_what_happened():
     told = [
         (run_started(), 0),
         (events.Warning(message="no batch-norm", hint="use another"), 0),
-        (events.Compiling(what="the teacher"), 1),
+        (events.CompilationStarted(what="the teacher"), 1),
+        (events.CompilationFinished(what="the teacher", seconds=12.4), 1),
         *((event, 1) for event in an_epoch(total_s=1.0)),
         (events.CheckpointSaved(checkpoint="checkpoints/epoch-000001.safetensors"), 1),
         (events.ControlAcknowledged(id="1", action="pause", accepted=True, message="paused"), 1),
@@ -257,7 +258,7 @@ def test_the_log_tells_what_happened():
     assert [(line.kind, line.level, line.text) for line in log] == [
         ("run_started", "info", "started: run digits, 10 epochs, cpu"),
         ("warning", "warning", "no batch-norm (hint: use another)"),
-        ("compiling", "info", "compiling the teacher"),
+        ("compilation_finished", "info", "compiled the teacher, 12 s"),
         ("checkpoint_saved", "info", "checkpoint saved"),
         ("control_acknowledged", "info", "pause: paused"),
         ("evaluation", "info", "top1 50.0%, synthetic agreement 25.0%"),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.data.augment import apply, draw_augmentation
+from stages.distillation.losses import standardized_loss
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
 from stages.run import Run, StopRequested
@@ -93,6 +94,8 @@ class PlainDistillation:
             self.priorities[slot] = sum(values) / len(values)
 
         loss_B = config.temperature**2 * divergence(config.temperature)
+        if config.loss == "standardized":
+            loss_B = standardized_loss(teacher_BK, student_BK)
         if config.weight_loss:
             loss_B = loss_B * torch.tensor(weight_B) / max(weight_B)
         loss = loss_B.mean()
@@ -119,6 +122,7 @@ CASES = {
     "uniform": {"sampling": "uniform"},
     "alpha zero": {"alpha": 0.0},
     "weighted loss": {"weight_loss": True},
+    "standardised logits": {"loss": "standardized"},
     "delta at 4": {"delta_temperature": 4.0, "temperature": 1.0},
     "plain SGD": {"momentum": 0.0, "weight_decay": 0.0, "lr_min": 0.0},
     "decay": {"weight_decay": 0.1},

@@ -70,11 +70,13 @@ def test_standardized_loss_against_its_formula() -> None:
     unit = scales[0].square().mean()
     losses = standardized_loss(teacher_BK, student_BK)
     for row in range(8):
-        own, other = ((z - z.mean()) / z.std(correction=0) for z in (teacher[row], student[row]))
-        divergence = F.kl_div(own.log_softmax(0), other.log_softmax(0), reduction="sum", log_target=True)
-        reverse = F.kl_div(other.log_softmax(0), own.log_softmax(0), reduction="sum", log_target=True)
-        assert not math.isclose(divergence.item(), reverse.item(), rel_tol=1e-2)
-        assert losses[row].item() == pytest.approx((unit * (reverse + gap)).item(), rel=1e-4)
+        teacher_log, student_log = (
+            ((z - z.mean()) / z.std(correction=0)).log_softmax(0) for z in (teacher[row], student[row])
+        )
+        expected = F.kl_div(student_log, teacher_log, reduction="sum", log_target=True)
+        swapped = F.kl_div(teacher_log, student_log, reduction="sum", log_target=True)
+        assert not math.isclose(expected.item(), swapped.item(), rel_tol=1e-2)
+        assert losses[row].item() == pytest.approx((unit * (expected + gap)).item(), rel=1e-4)
 
 
 def test_standardized_loss_leaves_the_scale_of_a_single_prediction_open() -> None:

@@ -170,18 +170,38 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     ("changes", "acceleration"),
     [
         ([], "eager"),
-        (["run.epochs=98_000"], "compile"),  # an epoch of 5 steps, 16 images of 8x8 each
-        (["run.epochs=98_000", "inversion.overlap=true"], "eager"),
-        (["run.epochs=97_000"], "eager"),
+        (["run.epochs=49_000"], "compile"),  # an epoch of 5 steps, 16 images of 8x8 each
+        (["run.epochs=48_000"], "eager"),
+        (["run.epochs=49_000", "run.threads=2", "inversion.overlap=true"], "eager"),
+        (["run.epochs=49_000", "run.threads=1", "inversion.overlap=true"], "compile"),  # nothing overlaps
+        (["run.epochs=1_000_000", "run.acceleration=eager"], "eager"),
     ],
 )
 def test_a_run_is_compiled_where_that_pays(
     make_config, monkeypatch: pytest.MonkeyPatch, changes: list[str], acceleration: str
 ) -> None:
     monkeypatch.setattr("stages.device.can_compile_for_cpu", lambda: True)
-    config = make_config("run.acceleration=auto", "run.device=cpu", *changes)
+    config = make_config("run.device=cpu", *changes)
     planned = plan(config, Launch(command="run", preset_name="tiny"))
     assert planned.config.run.acceleration == acceleration, "what the run's own config.toml says"
+    assert planned.describe()["acceleration"] == acceleration
+
+
+def test_who_only_inverts_leaves_compiling_open(make_config) -> None:
+    """`ssdkd distill` takes its settings from the run that made the buffer, and may be far longer."""
+    planned = plan(make_config(), Launch(command="invert", preset_name="tiny"))
+    assert planned.config.run.acceleration == "auto"
+    assert planned.describe()["acceleration"] == "eager"
+
+
+@pytest.mark.parametrize(("has_compiler", "num_warnings"), [(True, 0), (False, 1)])
+def test_a_compiled_run_resumed_without_a_compiler_is_told_of(
+    make_config, monkeypatch: pytest.MonkeyPatch, has_compiler: bool, num_warnings: int
+) -> None:
+    monkeypatch.setattr("stages.plan.can_compile_for_cpu", lambda: has_compiler)
+    launch = Launch(command="run", preset_name="tiny")
+    planned = plan(make_config("run.acceleration=compile"), launch, is_resumption=True)
+    assert sum("not to the bit" in warning for warning in planned.warnings) == num_warnings
 
 
 @pytest.mark.parametrize("start", ["teacher", "auto"])
