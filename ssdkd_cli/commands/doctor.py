@@ -159,7 +159,7 @@ def _why_acceleration(acceleration: str, device: torch.device) -> str:
     if device.type != "cpu":
         return _WHY_ACCELERATION[acceleration]
     if can_compile_for_cpu():
-        return "in short runs; where training steps see 250 million pixels or more they are compiled"
+        return "compiling pays in long runs only: where training steps see 250 million pixels or more"
     return "compiling, which long runs gain by, takes Linux, a C++ compiler (g++ or CXX) and Python's header files"
 
 
