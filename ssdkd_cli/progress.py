@@ -23,7 +23,7 @@ Clock = Callable[[], float]
 
 MIN_SECONDS_BETWEEN_LINES = 10.0
 NUM_EPOCHS_TIMED = 20
-"""The time left comes from the last epochs only: the first ones pay for compilation and caches."""
+"""The time left comes from the last epochs only: the first ones pay for cold caches."""
 
 
 class Standing:

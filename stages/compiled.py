@@ -29,7 +29,7 @@ class Compiled(Generic[P, ResultT]):
     """
 
     def __init__(self, run: Run, name: str, function: Callable[P, ResultT], *, has_fixed_weights: bool = False) -> None:
-        """`name` is what warnings call it.
+        """`name` is what events and warnings call it.
 
         `has_fixed_weights` says that the weights in it never change and that it is called without gradients: on a CPU
         batch-norm is then folded into the convolutions, which take ReLU and sums along.

@@ -6,7 +6,7 @@ from collections import deque
 from statistics import fmean
 
 NUM_EPOCHS_TIMED = 20
-"""The time left comes from the last epochs only: the first ones pay for compilation and caches."""
+"""The time left comes from the last epochs only: the first ones pay for cold caches."""
 
 
 class Pace:
