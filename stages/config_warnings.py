@@ -45,8 +45,13 @@ _IDLE = (
     ),
     _Idle(
         ("distillation.temperature",),
-        lambda config: config.distillation.loss == "standardized",
-        'distillation.loss is "standardized"',
+        lambda config: {config.distillation.loss, config.distillation.late_loss} == {"standardized"},
+        'distillation.loss is "standardized", from first to last',
+    ),
+    _Idle(
+        ("distillation.late_share",),
+        lambda config: config.distillation.late_loss == config.distillation.loss,
+        "distillation.late_loss is distillation.loss",
     ),
     _Idle(
         ("distillation.mix_share",),

@@ -61,6 +61,7 @@ CASES = {
     "annealed gamma": {"inversion": {"gamma_start": 0.0}},
     "latents of a class": {"inversion": {"class_latents": 1.0}},
     "standardised logits": {"distillation": {"loss": "standardized"}},
+    "standardised in the end": {"distillation": {"late_loss": "standardized", "late_share": 0.5}},
     "muon": {"distillation": {"optimizer": "muon"}},
     "mixed and averaged": {"distillation": {"mix": "cutmix", "ema_decay": 0.9}},
     "uniform": {"distillation": {"sampling": "uniform"}, "buffer": {"eviction": "lowest_priority"}},
@@ -81,8 +82,8 @@ def test_recorded_steps_train_the_same_student(make_run, case: str) -> None:
         outcomes.append(train(run))
     torch.testing.assert_close(outcomes[1], outcomes[0], rtol=0, atol=0)
 
-    # Inversion without and with the student, the teacher's look and the student's update.
-    num_recorded = 4 - (case == "no adversary")
+    # Inversion without and with the student, the teacher's look and the student's update by each of its losses.
+    num_recorded = 4 - (case == "no adversary") + (case == "standardised in the end")
     assert tape.num_recorded == num_recorded
     num_looks = 2 * 2 if case == "cached views" else 4 * STEPS  # two views of two full batches of warm-up's images
     num_steps = (NUM_EPOCHS + 4) * STEPS + num_looks

@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from stages.config_table import Table, rule_error
 
+Loss = Literal["kl", "standardized"]
+
 _LEARNING_RATE, _GENTLE_LEARNING_RATE = 0.2, 0.06
 """What "auto" stands for in batches of 256, the latter for weights that are good as they are."""
 
@@ -70,9 +72,15 @@ class DistillationConfig(Table):
     """Batches, drawn uniformly from the buffer, by which the written student's batch-norm statistics are taken anew; 0:
     those of training. Not in the paper."""
 
-    loss: Literal["kl", "standardized"] = "kl"
+    loss: Loss = "kl"
     """"kl": T^2 KL(teacher || student) at `temperature`, as in the paper; "standardized": the KL of logits that are
     divided by their standard deviation (`stages.distillation.losses`). The latter is not in the paper."""
+
+    late_loss: Loss = Field(default_factory=lambda table: table["loss"])
+    """The loss of the last updates, `late_share` of them. Default: `loss`. Another one is not in the paper."""
+
+    late_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of the student's updates, the last ones, that minimise `late_loss`."""
 
     temperature: PositiveFloat = 20.0
     """Temperature T of the "kl" loss, T^2 KL(teacher || student)."""

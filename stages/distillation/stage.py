@@ -6,6 +6,7 @@ Legend: B batch, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from stages import optimizers
 from stages.buffer.priorities import importance_sampling_weights, updated_priority
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
-from stages.distillation.config import DistillationConfig
+from stages.distillation.config import DistillationConfig, Loss
 from stages.distillation.delivery import Delivery
 from stages.distillation.losses import distillation_loss, standardized_loss
 from stages.distillation.views import make_views
@@ -62,9 +63,10 @@ class Distillation(Stage[DistillationConfig]):
         if self._delivery.is_wanted:
             run.finish = self._delivery.deliver
         self._ask_student = Compiled(run, "the student", run.student)
-        self._learn: CapturedStep[Lesson, Learnt] = CapturedStep(
-            run, "the student's update", lambda lesson: self._update_student(run, lesson)
-        )
+        self._learn: dict[Loss, CapturedStep[Lesson, Learnt]] = {
+            loss: CapturedStep(run, "the student's update", partial(self._update_student, run, loss))
+            for loss in (self.config.loss, self.config.late_loss)
+        }
         self._is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
         self._num_steps = run.config.num_distillation_steps
         self._step = 0
@@ -97,10 +99,14 @@ class Distillation(Stage[DistillationConfig]):
         weight_B = importance_sampling_weights(batch.probability_B, num_samples=run.buffer.size, beta=config.beta)
 
         # Lines 18-20 and 22: the loss, the new priorities, the update.
-        lr = self._learning_rate(run, step)
+        progress = self._progress(run, step)
+        lr = self._learning_rate(progress)
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
-        learnt = self._learn(Lesson(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
+        is_late = progress >= 1 - config.late_share
+        learnt = self._learn[config.late_loss if is_late else config.loss](
+            Lesson(judged.images_BCHW, judged.teacher_logits_BK, weight_B)
+        )
         self._delivery.follow_update()
 
         # Line 21: the priorities are written back.
@@ -109,13 +115,13 @@ class Distillation(Stage[DistillationConfig]):
         if run.should_log(step, self._num_steps):
             self._report(run, step, lr, learnt, judged.teacher_logits_BK)
 
-    def _update_student(self, run: Run, lesson: Lesson) -> Learnt:
+    def _update_student(self, run: Run, loss: Loss, lesson: Lesson) -> Learnt:
         """Lines 18-22 for a batch. A loss that is not finite leaves the student as it was."""
         config, teacher_logits_BK = self.config, lesson.teacher_logits_BK
         # Line 18: the distillation loss.
         with run.autocast():
             student_logits_BK = self._ask_student(lesson.images_BCHW)
-        loss_B = run.task.per_sample(self._loss(teacher_logits_BK, student_logits_BK))
+        loss_B = run.task.per_sample(self._loss(loss, teacher_logits_BK, student_logits_BK))
 
         # Lines 19-20: the new priority (Eq. 4), with the importance-sampling weight (Eq. 5).
         divergence_B = run.task.per_sample(
@@ -126,16 +132,16 @@ class Distillation(Stage[DistillationConfig]):
         # Line 22: update theta_s.
         if config.weight_loss:
             loss_B = lesson.weight_B / lesson.weight_B.max() * loss_B
-        loss = loss_B.mean()
+        mean_loss = loss_B.mean()
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        is_finite = loss.detach().isfinite()
+        mean_loss.backward()  # type: ignore[no-untyped-call]
+        is_finite = mean_loss.detach().isfinite()
         self._is_lost |= ~is_finite
         optimizers.step_if(self._optimizer, is_finite)
-        return Learnt(loss.detach(), priority_B, student_logits_BK.detach())
+        return Learnt(mean_loss.detach(), priority_B, student_logits_BK.detach())
 
-    def _loss(self, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
-        if self.config.loss == "standardized":
+    def _loss(self, loss: Loss, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
+        if loss == "standardized":
             return standardized_loss(teacher_logits_BK, student_logits_BK)
         return distillation_loss(teacher_logits_BK, student_logits_BK, temperature=self.config.temperature)
 
@@ -152,15 +158,19 @@ class Distillation(Stage[DistillationConfig]):
         if self._is_lost:
             raise _diverged(f"not finite in epoch {run.epoch}, before step {self._step}")
 
-    def _learning_rate(self, run: Run, step: int) -> float:
+    def _progress(self, run: Run, step: int) -> float:
+        """Share of the run's student updates that are done before this one, in [0, 1)."""
+        epochs_done = run.epoch - run.schedule.warmup_epochs - 1 + step / self._num_steps
+        return epochs_done / run.schedule.distillation_epochs
+
+    def _learning_rate(self, progress: float) -> float:
         """A cosine from lr to lr_min over the last student updates of the run, by default all, in closed form.
 
         Not stated in the paper: Fast-Datafree's cosine moves once an epoch, this one at each step.
         """
-        epochs_done = run.epoch - run.schedule.warmup_epochs - 1 + step / self._num_steps
         steady, lowest = 1 - self.config.decay_share, self.config.lr_min
-        progress = max(0.0, epochs_done / run.schedule.distillation_epochs - steady) / (1 - steady)
-        return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * progress)) / 2
+        decayed = max(0.0, progress - steady) / (1 - steady)
+        return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * decayed)) / 2
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's momenta, the cached views, the average, and how many updates of this epoch are done."""

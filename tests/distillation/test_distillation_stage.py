@@ -94,7 +94,9 @@ class PlainDistillation:
             self.priorities[slot] = sum(values) / len(values)
 
         loss_B = config.temperature**2 * divergence(config.temperature)
-        if config.loss == "standardized":
+        num_updates = (NUM_EPOCHS - WARMUP) * STEPS
+        is_late = self.num_done(step) >= (1 - config.late_share) * num_updates
+        if (config.late_loss if is_late else config.loss) == "standardized":
             loss_B = standardized_loss(teacher_BK, student_BK)
         if config.weight_loss:
             loss_B = loss_B * torch.tensor(weight_B) / max(weight_B)
@@ -109,10 +111,12 @@ class PlainDistillation:
         agreement = (teacher_BK.argmax(dim=1) == student_BK.argmax(dim=1)).float().mean()
         return Step(loss.item(), lr, agreement.item(), 16 - len(new))
 
+    def num_done(self, step: int) -> int:
+        return (self.run.epoch - FIRST) * STEPS + step
+
     def learning_rate(self, step: int) -> float:
         config = self.run.config.distillation
-        done = (self.run.epoch - FIRST) * STEPS + step
-        cosine = math.cos(math.pi * done / ((NUM_EPOCHS - WARMUP) * STEPS))
+        cosine = math.cos(math.pi * self.num_done(step) / ((NUM_EPOCHS - WARMUP) * STEPS))
         return config.lr_min + 0.5 * (config.lr - config.lr_min) * (1 + cosine)
 
 
@@ -123,6 +127,7 @@ CASES = {
     "alpha zero": {"alpha": 0.0},
     "weighted loss": {"weight_loss": True},
     "standardised logits": {"loss": "standardized"},
+    "standardised in the end": {"late_loss": "standardized", "late_share": 0.8},
     "delta at 4": {"delta_temperature": 4.0, "temperature": 1.0},
     "plain SGD": {"momentum": 0.0, "weight_decay": 0.0, "lr_min": 0.0},
     "decay": {"weight_decay": 0.1},
@@ -195,6 +200,22 @@ def test_a_late_decay_is_the_cosine_of_the_last_updates(make_run, fill) -> None:
     for update, rate in enumerate(rates[num_steady:], start=num_steady):
         cosine = math.cos(math.pi * (update - num_updates / 2) / (num_updates / 2))
         assert rate == pytest.approx(0.01 + 0.19 * (1 + cosine) / 2)
+
+
+def test_the_late_loss_is_that_of_the_last_updates(make_run, fill) -> None:
+    def losses(**changes: Any) -> list[float]:
+        run = make_run(distillation={"lr": 1e-9, "lr_min": 0.0} | changes)
+        fill(run, 20)
+        stage = set_up(run)
+        for run.epoch in range(FIRST, NUM_EPOCHS + 1):
+            stage.run_epoch(run)
+        return [event.loss for event in run.events]
+
+    kl, standardized = losses(), losses(loss="standardized")
+    for share in (0.1, 0.5, 1.0):
+        num_early = len(kl) - math.floor(share * len(kl))
+        expected = kl[:num_early] + standardized[num_early:]
+        assert losses(late_loss="standardized", late_share=share) == pytest.approx(expected, rel=1e-4)
 
 
 def test_distil_alone_has_no_warmup(make_run, fill) -> None:
