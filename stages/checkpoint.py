@@ -8,42 +8,21 @@ large buffer is copied whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stages.errors import FileError
 from stages.run_directory import write_atomically
-from stages.tensor_file import TensorData, file_pieces
+from stages.tensor_digest import DIGEST_KEY, digest, tensor_data
+from stages.tensor_file import file_pieces
 
 SCHEMA_VERSION = 1
 
-_PIECE_BYTES = 2**24
-_TYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int16: "I16",
-    torch.uint16: "U16",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.uint32: "U32",
-    torch.float32: "F32",
-    torch.complex64: "C64",
-    torch.int64: "I64",
-    torch.uint64: "U64",
-    torch.float64: "F64",
-}
-
+_LARGE_BYTES = 2**24
 _METADATA_KEY = "ssdkd_checkpoint"
 _TENSOR = "__tensor__"
 _PAIRS = "__pairs__"
@@ -57,18 +36,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _taken_apart(state, "", tensors)
-    metadata = json.dumps({"schema": SCHEMA_VERSION, "state": skeleton}, sort_keys=True)
-    data = {
-        name: TensorData(_TYPES[tensor.dtype], tuple(tensor.shape), _pieces(tensor)) for name, tensor in tensors.items()
-    }
+    document = {"schema": SCHEMA_VERSION, "state": skeleton, DIGEST_KEY: _digest(skeleton, tensors)}
+    metadata = json.dumps(document, sort_keys=True)
+    data = {name: tensor_data(tensor) for name, tensor in tensors.items()}
     write_atomically(path, file_pieces(data, metadata={_METADATA_KEY: metadata}))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state that `save_checkpoint` wrote, tensors on the CPU.
 
-    Large tensors are mapped: they come from the disk when they are looked at, and the file is held until the last of
-    them is gone. Raises FileError where the file is missing, damaged, or of another kind or a newer version.
+    Large tensors are mapped: the file is held until the last of them is gone. All are read once, for their digest.
+    Raises FileError where the file is missing, damaged, or of another kind or a newer version.
     """
     hint = "put it aside to go on from the checkpoint before; `ssdkd runs verify` looks at all files of the run"
     try:
@@ -76,7 +54,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
             tensors = {name: _unless_large(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
         document = json.loads(metadata[_METADATA_KEY])
-        version, skeleton = document["schema"], document["state"].items()
+        version, skeleton = document["schema"], {**document["state"]}
+        is_whole = document.get(DIGEST_KEY) in (None, _digest(skeleton, tensors))
     except FileNotFoundError as error:
         raise FileError(f"no such checkpoint: {path}", hint=hint) from error
     except (SafetensorError, OSError) as error:
@@ -88,15 +67,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has checkpoint schema {version}, this version reads {SCHEMA_VERSION}",
             hint="use the version of ssdkd that wrote it",
         )
+    if not is_whole:
+        raise FileError(f"{path} is damaged: it is not what was written (its sha256 is another one)", hint=hint)
     try:
-        return {key: _put_together(item, tensors) for key, item in skeleton}
+        return {key: _put_together(item, tensors) for key, item in skeleton.items()}
     except KeyError as error:
         raise FileError(f"{path} is damaged: tensor {error} is missing", hint=hint) from error
 
 
 def _unless_large(tensor: Tensor) -> Tensor:
     """A copy of a tensor that is mapped: a few numbers that somebody keeps must not hold a file of gigabytes."""
-    return tensor if tensor.nbytes > _PIECE_BYTES else tensor.clone()
+    return tensor if tensor.nbytes > _LARGE_BYTES else tensor.clone()
 
 
 def _taken_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -114,10 +95,8 @@ def _taken_apart(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _pieces(tensor: Tensor) -> Iterator[npt.NDArray[np.uint8]]:
-    """The bytes of a tensor on any device, some of its elements at a time. A tensor of odd strides is copied first."""
-    for elements in torch.split(tensor.reshape(-1), max(1, _PIECE_BYTES // tensor.element_size())):
-        yield elements.cpu().view(torch.uint8).numpy()
+def _digest(skeleton: Any, tensors: dict[str, Tensor]) -> str:
+    return digest(tensors, text=json.dumps(skeleton, sort_keys=True))
 
 
 def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from stages.accounts import Accounts
 from stages.buffer.file import BufferMeta
@@ -21,6 +20,7 @@ from stages.models.checkpoints import save_weights
 from stages.pictures import Tile, choose_tiles, grid_png
 from stages.run import Run
 from stages.run_directory import RunDirectory, write_atomically
+from stages.tensor_digest import save_with_digest
 
 _NUM_TILES = 64
 """Images in a picture of samples: eight by eight."""
@@ -90,9 +90,9 @@ class Recorder:
         if self.run.schedule.command != "invert":
             save_weights(self.run.finished_student.model, self.directory.student_file)
         if self.run.best_student is not None:
-            write_atomically(self.directory.best_student_file, save(self.run.best_student.weights))
+            save_with_digest(self.directory.best_student_file, self.run.best_student.weights)
         if self.run.holdout_NCHW is not None:
-            write_atomically(self.directory.holdout_file, save({"images": self.run.holdout_NCHW.cpu()}))
+            save_with_digest(self.directory.holdout_file, {"images": self.run.holdout_NCHW})
         path = self.directory.checkpoint_file(epoch)
         save_checkpoint(path, {**state, "seq": self._log.next_seq})  # that of the next event, which belongs to it
         seconds = time.perf_counter() - began_s

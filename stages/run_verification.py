@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from stages.buffer.file import implausible, read_buffer
 from stages.errors import SsdkdError
 from stages.events import RunResumed, RunStarted
 from stages.run_directory import RunDirectory, parse_event
-
-_FLOATS_OF_NUMPY = ("F16", "F32", "F64")
 
 
 @dataclass(frozen=True)
@@ -128,20 +125,23 @@ def _look_at_buffer(run: RunDirectory) -> str:
 
 
 def _look_at_tensors(path: Path) -> str:
-    """All tensors can be read, and hold no NaN or infinity."""
+    """All tensors can be read, are those that were written, and hold no NaN or infinity."""
+    from stages.tensor_digest import DIGEST_KEY, digest
+
     try:
-        with safe_open(path, framework="np") as file:
-            names = list(file.keys())
-            for name in names:
-                if file.get_slice(name).get_dtype() not in _FLOATS_OF_NUMPY:
-                    continue
-                if not np.isfinite(file.get_tensor(name)).all():
-                    raise _UnsoundError(f"the tensor `{name}` holds values that are not finite")
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(DIGEST_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise _UnsoundError(f"truncated, damaged, or no safetensors file ({error})") from error
-    if not names:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+            raise _UnsoundError(f"the tensor `{name}` holds values that are not finite")
+    if not tensors:
         raise _UnsoundError("it holds no tensors")
-    return f"{len(names):,} tensors"
+    if written not in (None, digest(tensors)):
+        raise _UnsoundError("its tensors are not those that were written (their sha256 is another one)")
+    return f"{len(tensors):,} tensors"
 
 
 def _look_at_checkpoint(path: Path) -> str:

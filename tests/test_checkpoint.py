@@ -64,7 +64,7 @@ EVERY_TYPE = [
 @pytest.mark.parametrize("piece_bytes", [1, 9, 2**24], ids=lambda size: f"pieces of {size} bytes")
 @pytest.mark.parametrize("dtype", EVERY_TYPE, ids=str)
 def test_every_type_of_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, piece_bytes) -> None:
-    monkeypatch.setattr("stages.checkpoint._PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr("stages.tensor_digest._PIECE_BYTES", piece_bytes)
     tensor = torch.arange(12).view(3, 4).to(dtype)
     save_checkpoint(tmp_path / "c", {"tensor": tensor, "scalar": tensor[1, 1], "turned": tensor.T})
     loaded = load_checkpoint(tmp_path / "c")
@@ -160,6 +160,30 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save_checkpoint(tmp_path / "c", {"epoch": 2})
     assert load_checkpoint(tmp_path / "c") == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_changed_bit_is_found(tmp_path: Path) -> None:
+    """In any of the tensors, and in a number beside them."""
+    save_checkpoint(tmp_path / "c", state())
+    content = (tmp_path / "c").read_bytes()
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    epoch = content.index(b'\\"epoch\\": 7') + len(b'\\"epoch\\": ')
+    for position in (epoch, *range(header_end, len(content))):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        (tmp_path / "c").write_bytes(damaged)
+        with pytest.raises(FileError, match="sha256"):
+            load_checkpoint(tmp_path / "c")
+
+
+def test_a_checkpoint_without_a_digest_is_read(tmp_path: Path) -> None:
+    """Those of older versions have none."""
+    save_checkpoint(tmp_path / "c", {"tensor": torch.ones(2), "epoch": 3})
+    with safe_open(tmp_path / "c", framework="pt") as file:
+        document = json.loads(file.metadata()[KEY])
+    del document["sha256"]
+    save_file(load_file(tmp_path / "c"), tmp_path / "c", metadata={KEY: json.dumps(document)})
+    assert_same(load_checkpoint(tmp_path / "c"), {"epoch": 3, "tensor": torch.ones(2)})
 
 
 KEY = "ssdkd_checkpoint"

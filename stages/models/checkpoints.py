@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stages.errors import ConfigError, FileError
-from stages.run_directory import write_atomically
+from stages.tensor_digest import save_with_digest
 
 # Where a training script keeps the weights among its other state, most specific name first.
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
@@ -111,11 +111,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a network's weights as safetensors, atomically; equal weights give equal bytes."""
-    weights = {
-        WRAPPER_PREFIX.sub("", name): tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
-    write_atomically(path, safetensors.torch.save(weights, metadata={"format": "pt"}))
+    save_with_digest(path, {WRAPPER_PREFIX.sub("", name): tensor for name, tensor in model.state_dict().items()})
 
 
 def sha256_of(path: Path) -> str:

@@ -32,8 +32,6 @@ def test_tensor_files_hold_neither_times_nor_paths(undisturbed: Path) -> None:
     for path in undisturbed.rglob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        # safetensors writes several keys in any order: with one, equal contents are equal bytes.
-        assert len(metadata) <= 1, path
         assert str(undisturbed) not in str(metadata)
         assert "time" not in str(metadata)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from run_files import append_events, finished, make_run, started
 
 from stages.events import RunResumed, Warning
 from stages.run_directory import RunDirectory
 from stages.run_verification import Check, verify
+from stages.tensor_digest import save_with_digest
 
 WARNING = Warning(message="a line")
 
@@ -120,3 +122,14 @@ def test_student_without_sound_weights(run: RunDirectory, tensors: dict, message
     check = look_at(run, "student.safetensors")
     assert not check.is_sound
     assert message in check.message
+
+
+def test_a_changed_bit_of_the_student(run: RunDirectory) -> None:
+    save_with_digest(run.student_file, {"fc.weight": torch.ones(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)})
+    assert look_at(run, "student.safetensors").message == "2 tensors"
+    content = bytearray(run.student_file.read_bytes())
+    content[-1] ^= 1
+    run.student_file.write_bytes(content)
+    check = look_at(run, "student.safetensors")
+    assert not check.is_sound
+    assert "not those that were written" in check.message
