@@ -19,8 +19,8 @@ WRN = Spec(
 CIFAR_RESNET = Spec(
     name="cifar-resnet",
     target="stages.models.cifar_resnet:cifar_resnet",
-    summary="the CIFAR ResNets of He et al., shortcuts without weights: resnet20, 32, 44, 56, 110",
-    pattern=r"resnet(?P<depth>20|32|44|56|110)",
+    summary="the CIFAR ResNets of He et al., 8 to 110 layers; resnet56b: shortcuts with weights, resnet32x4: wider too",
+    pattern=r"resnet(?P<depth>8|14|20|32|44|56|110)(?P<variant>b|x4|)",
     example="resnet20",
 )
 
@@ -35,8 +35,8 @@ RESNET = Spec(
 VGG = Spec(
     name="vgg",
     target="stages.models.vgg:vgg",
-    summary="VGG-11 with batch-norm for small images, one linear layer on top",
-    pattern=r"vgg(?P<depth>11)",
+    summary="VGGs of 8, 11, 13, 16 or 19 layers with batch-norm for small images, one linear layer on top",
+    pattern=r"vgg(?P<depth>8|11|13|16|19)",
     example="vgg11",
 )
 

@@ -55,6 +55,10 @@ MAX_NESTING = 3
 NUM_NAMES_SHOWN = 3
 BATCH_COUNTER = ".num_batches_tracked"
 NAME_THE_NETWORK = "name the network they belong to; `path/to/file.py:factory` takes any nn.Module"
+PROJECTION = re.compile(r"\.(?:downsample|shortcut)\.")
+NAME_THE_NETWORK_WITH_PROJECTIONS = (
+    "their shortcuts have weights: a CIFAR ResNet of this kind has a name that ends in b, such as `resnet56b`"
+)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -217,9 +221,10 @@ def _other_network(path: Path, *, missing: list[str], unexpected: list[str], num
         for kind, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
+    has_projections = not missing and all(PROJECTION.search(name) for name in unexpected)
     return FileError(
         f"the weights in `{path}` are of another network: of {num_expected} names " + ", ".join(parts),
-        hint=NAME_THE_NETWORK,
+        hint=NAME_THE_NETWORK_WITH_PROJECTIONS if has_projections else NAME_THE_NETWORK,
     )
 
 

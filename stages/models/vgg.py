@@ -1,6 +1,6 @@
-"""VGG-11 with batch-norm for small images: max-pool after the first three groups, mean, one linear layer.
+"""VGGs with batch-norm for small images: max-pool after the first three groups, mean, one linear layer.
 
-    [conv 3x3, BN, ReLU] x (64 | 128 | 256 256 | 512 512 | 512 512)
+    VGG-11: [conv 3x3, BN, ReLU] x (64 | 128 | 256 256 | 512 512 | 512 512)
 
 State-dict names are those of the public distillation code (`block0.0` a convolution, `block0.1` its BN, ...,
 `classifier`). Files with `features.N` names come from another network, with a max-pool after every group:
@@ -12,14 +12,15 @@ Legend: B batch, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.errors import ConfigError
 
-GROUPS = {11: ((64,), (128,), (256, 256), (512, 512), (512, 512))}
+WIDTHS = (64, 128, 256, 512, 512)
+DEPTHS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Convolutions of each group, by the network's depth."""
 NUM_POOLED_GROUPS = 3
 SMALLEST_SIDE = 2**NUM_POOLED_GROUPS
 
@@ -27,13 +28,13 @@ SMALLEST_SIDE = 2**NUM_POOLED_GROUPS
 class VGG(nn.Module):
     """[B, in_channels, H, W] normalised images -> [B, K] logits, for any H and W of at least 8."""
 
-    def __init__(self, *, groups: tuple[tuple[int, ...], ...], num_classes: int, in_channels: int) -> None:
+    def __init__(self, *, num_convolutions: tuple[int, ...], num_classes: int, in_channels: int) -> None:
         super().__init__()
-        self.num_groups = len(groups)
+        self.num_groups = len(num_convolutions)
         channels = in_channels
-        for index, widths in enumerate(groups):
-            self.add_module(f"block{index}", _group((channels, *widths)))
-            channels = widths[-1]
+        for index, (width, number) in enumerate(zip(WIDTHS, num_convolutions, strict=True)):
+            self.add_module(f"block{index}", _group(channels, width, number))
+            channels = width
         self.classifier = nn.Linear(channels, num_classes)
         self._initialise()
 
@@ -59,19 +60,19 @@ class VGG(nn.Module):
         return logits_BK
 
 
-def _group(channels: tuple[int, ...]) -> nn.Sequential:
+def _group(in_channels: int, channels: int, num_convolutions: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in pairwise(channels):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+    for before in (in_channels, *[channels] * (num_convolutions - 1)):
+        layers += [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
 def vgg(*, depth: int, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> VGG:
-    """Build `vgg11`. Raises ConfigError for images too small for its three max-pools."""
+    """Build `vgg{depth}`. Raises ConfigError for images too small for its three max-pools."""
     if min(image_size) < SMALLEST_SIDE:
         raise ConfigError(
             f"VGG halves the image three times and needs at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels; "
             f"`task.image_shape` has {image_size[0]}x{image_size[1]}",
             hint="take a residual network for images this small",
         )
-    return VGG(groups=GROUPS[depth], num_classes=num_classes, in_channels=in_channels)
+    return VGG(num_convolutions=DEPTHS[depth], num_classes=num_classes, in_channels=in_channels)

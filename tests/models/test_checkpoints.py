@@ -211,6 +211,17 @@ def refused(kind, message, path, model=None):
     return raised.value
 
 
+def test_shortcuts_with_weights_have_a_name_of_their_own(tmp_path):
+    renamed = {
+        name.replace("shortcut", "downsample").replace("linear", "fc"): value
+        for name, value in build("resnet20b").state_dict().items()
+    }
+    torch.save({"epoch": 240, "model": renamed}, tmp_path / "resnet20.pth")
+    error = refused(FileError, "12 unexpected", tmp_path / "resnet20.pth", build("resnet20"))
+    assert "`resnet56b`" in error.hint
+    load_weights(build("resnet20b"), tmp_path / "resnet20.pth")
+
+
 @pytest.mark.parametrize("rename", [dict, other_family], ids=["own names", "other family"])
 def test_another_number_of_classes(tmp_path, rename):
     torch.save(rename(build(num_classes=100).state_dict()), tmp_path / "teacher.pt")

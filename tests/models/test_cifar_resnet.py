@@ -5,13 +5,26 @@ import torch.nn.functional as F
 from stages.models.cifar_resnet import PaddedShortcut, cifar_resnet
 
 
-def build(depth, *, num_classes=10):
-    return cifar_resnet(depth=depth, num_classes=num_classes, in_channels=3, image_size=(32, 32))
+def build(depth, *, num_classes=10, variant=""):
+    return cifar_resnet(depth=depth, num_classes=num_classes, in_channels=3, image_size=(32, 32), variant=variant)
 
 
-@pytest.mark.parametrize(("depth", "expected"), [(20, 269_722), (32, 464_154), (56, 853_018)])
-def test_parameter_counts(depth, expected):
-    assert sum(parameter.numel() for parameter in build(depth).parameters()) == expected
+@pytest.mark.parametrize(
+    ("depth", "variant", "num_classes", "expected"),
+    [
+        (20, "", 10, 269_722),
+        (32, "", 10, 464_154),
+        (56, "", 10, 853_018),
+        # As published for CIFAR-100 with "Contrastive Representation Distillation".
+        (20, "b", 100, 278_324),
+        (56, "b", 100, 861_620),
+        (8, "x4", 100, 1_233_540),
+        (32, "x4", 100, 7_433_860),
+    ],
+)
+def test_parameter_counts(depth, variant, num_classes, expected):
+    model = build(depth, num_classes=num_classes, variant=variant)
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
@@ -64,11 +77,16 @@ def reference_forward(weights, x, num_blocks):
             shortcut = torch.zeros_like(out)
             first = (out.shape[1] - x.shape[1]) // 2
             shortcut[:, first : first + x.shape[1]] = x[:, :, ::stride, ::stride]
+            if f"{block}.shortcut.0.weight" in weights:  # option B
+                projected = F.conv2d(x, weights[f"{block}.shortcut.0.weight"], stride=stride)
+                shortcut = norm(projected, f"{block}.shortcut.1")
             x = F.relu(out + shortcut)
     return F.linear(x.mean((2, 3)), weights["linear.weight"], weights["linear.bias"])
 
 
-def test_forward_is_that_of_the_paper(randomised):
-    model = randomised(build(20)).double()
+@pytest.mark.parametrize(("variant", "num_projections"), [("", 0), ("b", 2), ("x4", 3)])
+def test_forward_is_that_of_the_paper(randomised, variant, num_projections):
+    model = randomised(build(20, variant=variant)).double()
+    assert sum("shortcut.0.weight" in name for name in model.state_dict()) == num_projections
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(model(images), reference_forward(model.state_dict(), images, num_blocks=3))

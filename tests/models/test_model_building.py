@@ -11,7 +11,7 @@ from stages.models import build
 from stages.models.build import bn_layers, build_generator, build_model
 from stages.registry import Found, Spec
 
-NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet18", "vgg11")
+NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet8x4", "resnet18", "vgg11")
 
 
 def task(num_classes=10, image_shape=(3, 32, 32)):

@@ -27,9 +27,12 @@ def test_every_target_exists(spec):
     [
         ("wrn40_2", models.WRN, {"depth": 40, "width": 2}),
         ("wrn16_10", models.WRN, {"depth": 16, "width": 10}),
-        ("resnet110", models.CIFAR_RESNET, {"depth": 110}),
+        ("resnet110", models.CIFAR_RESNET, {"depth": 110, "variant": ""}),
+        ("resnet56b", models.CIFAR_RESNET, {"depth": 56, "variant": "b"}),
+        ("resnet32x4", models.CIFAR_RESNET, {"depth": 32, "variant": "x4"}),
         ("resnet34", models.RESNET, {"depth": 34}),
         ("vgg11", models.VGG, {"depth": 11}),
+        ("vgg8", models.VGG, {"depth": 8}),
         ("torchvision:resnet18", models.TORCHVISION, {"name": "resnet18"}),
         ("my/net.py:make", models.FILE, {"path": "my/net.py", "factory": "make"}),
         ("my/net.py", models.FILE, {"path": "my/net.py", "factory": ""}),
@@ -42,7 +45,9 @@ def test_names(name, spec, arguments):
     assert [other for other in SPECS if other.match(name) is not None] == [spec]
 
 
-@pytest.mark.parametrize("name", ["resnet50", "wrn40", "wrn40_0", "vgg16", "torchvision:", "net.py:2", ""])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "wrn40", "wrn40_0", "vgg12", "resnet18x4", "torchvision:", "net.py:2", ""]
+)
 def test_names_that_nothing_serves(name):
     with pytest.raises(ConfigError, match=r"in `student\.model`"):
         find("models", name, where="student.model")

@@ -7,14 +7,23 @@ from stages.errors import ConfigError
 from stages.models.vgg import vgg
 
 
-def build(*, num_classes=10, image_size=(32, 32)):
-    return vgg(depth=11, num_classes=num_classes, in_channels=3, image_size=image_size)
+def build(depth=11, *, num_classes=10, image_size=(32, 32)):
+    return vgg(depth=depth, num_classes=num_classes, in_channels=3, image_size=image_size)
 
 
-def test_parameter_count():
+@pytest.mark.parametrize(("depth", "expected"), [(8, 3_918_858), (11, 9_231_114), (13, 9_416_010)])
+def test_parameter_count(depth, expected):
     with torch.device("meta"):
-        model = build()
-    assert sum(parameter.numel() for parameter in model.parameters()) == 9_231_114
+        model = build(depth)
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+@pytest.mark.parametrize("depth", [8, 11, 13, 16, 19])
+def test_depth_counts_the_layers_with_weights(depth):
+    """Of the original, which has two more linear layers."""
+    with torch.device("meta"):
+        weights = [value for value in build(depth).parameters() if value.ndim in (2, 4)]
+    assert len(weights) == depth - 2
 
 
 def test_state_dict_has_the_public_names():
@@ -33,17 +42,19 @@ def test_state_dict_has_the_public_names():
     assert weights == [f"{name}.weight" for name in (*expected, "classifier")]
 
 
-def test_is_torchvision_s_without_its_last_two_max_pools(randomised):
-    features = make_layers(cfgs["A"], batch_norm=True)
+@pytest.mark.parametrize(("depth", "letter"), [(11, "A"), (13, "B"), (16, "D"), (19, "E")])
+def test_is_torchvision_s_without_its_last_two_max_pools(randomised, depth, letter):
+    features = list(make_layers(cfgs[letter], batch_norm=True))
+    last_two = [layer for layer in features if isinstance(layer, nn.MaxPool2d)][-2:]
     reference = nn.Sequential(
-        *[layer for index, layer in enumerate(features) if index not in (21, 28)],
+        *[layer for layer in features if layer not in last_two],
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(512, 10),
     )
     assert sum(isinstance(layer, nn.MaxPool2d) for layer in reference) == 3
     randomised(reference)
-    model = build().eval()
+    model = build(depth).eval()
     own_names = model.state_dict()
     model.load_state_dict(dict(zip(own_names, reference.state_dict().values(), strict=True)))
     images = torch.randn(2, 3, 32, 32)

@@ -37,7 +37,7 @@ def outputs(model: nn.Module) -> Tensor:
         return model.eval()(images)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "wrn16_1", "vgg11", "resnet18"])
+@pytest.mark.parametrize("name", ["resnet20", "resnet20b", "wrn16_1", "vgg11", "resnet18"])
 def test_a_network_of_the_same_architecture_becomes_the_teacher(name: str) -> None:
     teacher, student = network(name, seed=0), network(name, seed=1)
     assert not torch.allclose(outputs(student), outputs(teacher))
