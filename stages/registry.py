@@ -119,6 +119,6 @@ def find(group: str, name: str, *, where: str) -> Found:
         if arguments is not None:
             return Found(spec, arguments)
     shown = [spec.example or spec.name for spec in all_specs(group)]
-    near = get_close_matches(name, shown, n=1)
+    near = get_close_matches(name, shown, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
     raise ConfigError(f"unknown name `{name}` in `{where}`", hint=hint)

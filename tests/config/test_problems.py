@@ -124,6 +124,7 @@ def test_hints_of_refused_values(problem_of, override, hint):
     ("override", "message", "hint"),
     [
         ("teacher.model=wrn40-2", "unknown name `wrn40-2` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
+        ("teacher.model=wrn16", "unknown name `wrn16` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
         ("student.model=q", "unknown name `q` in `student.model` in --set", "known: "),
         ("task.kind=detection", "unknown name `detection` in `task.kind` in --set", "known: "),
         ("inversion.method=ssdk", "unknown name `ssdk` in `inversion.method` in --set", "did you mean `ssdkd`?"),
