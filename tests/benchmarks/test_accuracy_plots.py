@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from benchmark_modules import import_beside
 from PIL import Image
 
 from stages.buffer.file import BufferContents, BufferMeta, write_buffer
+from stages.config import load
+from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished
 from stages.run_directory import RunDirectory
 
-balance, honesty = import_beside("accuracy", "balance", "honesty")
+balance, coverage, honesty = import_beside("accuracy", "balance", "coverage", "honesty")
 
 
 def make_run(path: Path, *, seed: int, sampling: str = "priority", top1: float = 0.5, status: str = "done") -> Path:
@@ -160,3 +163,81 @@ def test_too_few_runs_are_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixt
     assert honesty.main([str(tmp_path), "--out", str(tmp_path / "x.png")]) == 2
     assert "1 of 1 runs are done and measured on real data, 3 are needed" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.png"))
+
+
+# -- coverage ------------------------------------------------------------------------------------------------
+
+
+def seen(features_NF: torch.Tensor) -> Any:
+    return coverage.Seen(features_NF, features_NF[:, :3])
+
+
+def cloud(num: int, *, seed: int, centre: float = 0.0, scale: float = 1.0) -> torch.Tensor:
+    return centre + scale * torch.randn(num, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def test_other_images_of_the_same_kind_cover_nearly_everything() -> None:
+    found = coverage.measure(seen(cloud(500, seed=0)), seen(cloud(500, seed=1)))
+    assert found.frechet < 0.05
+    assert found.coverage > 0.9
+    assert found.density == pytest.approx(1, abs=0.1)
+    assert found.recall > 0.9
+    assert found.same_class > 0.7
+
+
+def test_images_of_one_corner_cover_little_and_densely() -> None:
+    found = coverage.measure(seen(cloud(500, seed=0)), seen(cloud(500, seed=1, scale=0.3)))
+    assert found.coverage < 0.6
+    assert found.density > 1.1, "above that of the real images themselves"
+    assert found.recall < 0.4
+
+
+def test_images_of_elsewhere_cover_nothing() -> None:
+    found = coverage.measure(seen(cloud(200, seed=0)), seen(cloud(200, seed=1, centre=50)))
+    assert (found.coverage, found.density, found.recall) == (0, 0, 0)
+    assert found.frechet > 100
+
+
+def test_the_frechet_distance_of_two_gaussians() -> None:
+    """In one dimension and for independent ones it is the sum of squared differences of means and deviations."""
+    one = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+    other = one * torch.tensor([3.0, 0.5]) + torch.tensor([5.0, 0.0])
+    first, second = one.std(dim=0)
+    expected = 5**2 + (2 * first) ** 2 + (0.5 * second) ** 2
+    assert coverage.frechet_distance(one, other) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a run and real images to a table, with the shipped teacher of digits."""
+    digits = load_data("digits", root=None, split="test", task=load(["digits"]).task)
+    run = RunDirectory.create(tmp_path / "a", "unused")
+    run.config_file.write_text(load(["digits"]).to_toml())
+    num = 200
+    write_buffer(
+        run.buffer_file,
+        BufferContents(
+            images=digits.images_NCHW[:num].numpy(),
+            teacher_class=digits.labels_N[:num].numpy(),
+            teacher_prob=np.full(num, 0.9, dtype=np.float32),
+            priority=np.ones(num, dtype=np.float32),
+            age=np.zeros(num, dtype=np.int32),
+            target=np.full(num, -1),
+            meta=BufferMeta(
+                task="classification",
+                num_classes=10,
+                class_names=None,
+                mean=(0.5,),
+                std=(0.5,),
+                capacity=num,
+                alpha=0.6,
+                epsilon=1e-6,
+                teacher_sha256="0" * 64,
+            ),
+        ),
+    )
+    assert coverage.main([f"mine={run.path}", "--data", "digits", "--root", str(tmp_path)]) == 0
+    head, _rule, real, mine = capsys.readouterr().out.splitlines()
+    assert head.startswith("| images | number |")
+    assert real.startswith("| real ones |")
+    assert mine.startswith(f"| mine | {num} |")
+    assert float(mine.split("|")[4]) > 0.9, "they are the real ones"

@@ -1,0 +1,163 @@
+"""How much of the real images the replay buffers of runs cover, in the eyes of their teacher.
+
+    python benchmarks/accuracy/coverage.py first=RUN second=RUN --data imagefolder --root FOLDER
+
+Needs real images, which a data-free run has not: it explains runs, and chooses nothing in them. All numbers are taken
+where the teacher's last linear layer is (its input, F features): half of the real images stand for what is to be
+covered, the other half for the best that a buffer could be. All the runs must have had the same teacher.
+
+- Frechet distance (Heusel et al. 2017) in units of the real features' variance: 0 where mean and covariance agree.
+- Coverage and density (Naeem et al. 2020): the share of real images with an image of the buffer among what lies nearer
+  than their 5th real neighbour; and how many such spheres hold an image of the buffer, against 5.
+- Recall (Kynkaanniemi et al. 2019): the share of real images within the spheres of the buffer's own images.
+- Same class: the share of real images whose nearest one in the buffer is of the same class to the teacher.
+- Mean p_T: how sure the teacher is of the images' classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from balance import labelled
+from torch import Tensor, nn
+
+from stages.buffer.file import read_buffer
+from stages.config import Config, from_file
+from stages.data.dataset import load_data
+from stages.errors import ConfigError, SsdkdError
+from stages.heap import keep_heap_warm
+from stages.run import NormalizedModel
+from stages.run_directory import RunDirectory
+from stages.teachers.load import load_teacher
+
+NUM_NEIGHBOURS = 5
+BATCH_SIZE = 500
+HEADS = ("images", "number", "Frechet / variance", "coverage", "density", "recall", "same class", "mean p_T")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the teacher makes of N images."""
+
+    features_NF: Tensor
+    logits_NK: Tensor
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The numbers of one set of images; see the module's text."""
+
+    frechet: float
+    coverage: float
+    density: float
+    recall: float
+    same_class: float
+    mean_probability: float
+
+
+@torch.no_grad()
+def look(teacher: NormalizedModel, images_NCHW: Tensor, *, num_classes: int) -> Seen:
+    """Features before the last linear layer with `num_classes` outputs, and logits. Raises ConfigError without one."""
+    layers = [
+        layer for layer in teacher.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes
+    ]
+    if not layers:
+        raise ConfigError("the teacher has no last linear layer to look at", hint="take a run with another teacher")
+    features: list[Tensor] = []
+    handle = layers[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float()))
+    try:
+        logits = [
+            teacher(batch.contiguous(memory_format=torch.channels_last)).float()
+            for batch in images_NCHW.split(BATCH_SIZE)
+        ]
+    finally:
+        handle.remove()
+    return Seen(torch.cat(features), torch.cat(logits))
+
+
+def measure(real: Seen, made: Seen) -> Coverage:
+    """How well the made images stand for the real ones."""
+    distance_RM = torch.cdist(real.features_NF, made.features_NF)
+    is_inside_RM = distance_RM < _radius(real.features_NF).unsqueeze(1)
+    is_reached_RM = distance_RM < _radius(made.features_NF)
+    nearest_R = distance_RM.argmin(dim=1)
+    class_R, class_M = real.logits_NK.argmax(dim=1), made.logits_NK.argmax(dim=1)
+    return Coverage(
+        frechet=frechet_distance(real.features_NF, made.features_NF) / real.features_NF.var(dim=0).sum().item(),
+        coverage=is_inside_RM.any(dim=1).float().mean().item(),
+        density=is_inside_RM.sum(dim=0).float().mean().item() / NUM_NEIGHBOURS,
+        recall=is_reached_RM.any(dim=1).float().mean().item(),
+        same_class=(class_M[nearest_R] == class_R).float().mean().item(),
+        mean_probability=made.logits_NK.softmax(dim=1).amax(dim=1).mean().item(),
+    )
+
+
+def _radius(features_NF: Tensor) -> Tensor:
+    """Distance of each from its 5th neighbour [N]."""
+    distance_NN = torch.cdist(features_NF, features_NF)
+    # Itself is the nearest: the one after five others.
+    return distance_NN.kthvalue(NUM_NEIGHBOURS + 1, dim=1).values
+
+
+def frechet_distance(one_NF: Tensor, other_NF: Tensor) -> float:
+    """Of the two Gaussians with these means and covariances, squared."""
+    one, other = one_NF.double(), other_NF.double()
+    gap = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
+    cov_one, cov_other = torch.cov(one.T), torch.cov(other.T)
+    values, vectors = torch.linalg.eigh(cov_one)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ cov_other @ root).clamp(min=0).sqrt().sum()
+    return float(gap + cov_one.trace() + cov_other.trace() - 2 * shared)
+
+
+def row(name: str, num: int, found: Coverage) -> str:
+    """A line of the table."""
+    cells = (f"{found.frechet:.3f}", f"{found.coverage:.3f}", f"{found.density:.3f}", f"{found.recall:.3f}")
+    return f"| {' | '.join((name, f'{num:,}', *cells, f'{found.same_class:.3f}', f'{found.mean_probability:.3f}'))} |"
+
+
+def halves(config: Config, *, data: str, root: Path) -> tuple[Tensor, Tensor]:
+    """The real images in two halves, drawn at random and always the same."""
+    images_NCHW = load_data(data, root=root, split="test", task=config.task).images_NCHW
+    one, other = torch.randperm(len(images_NCHW), generator=torch.Generator().manual_seed(0)).chunk(2)
+    return images_NCHW[one], images_NCHW[other]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="[LABEL=]RUN")
+    parser.add_argument("--data", default="imagefolder", metavar="NAME")
+    parser.add_argument("--root", type=Path, required=True, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    keep_heap_warm()
+    try:
+        runs = [(label, RunDirectory(path)) for label, paths in labelled(options.runs).items() for path in paths]
+        config = from_file(runs[0][1].config_file)
+        device = torch.device("cpu")
+        model = load_teacher(config, device).model
+        teacher = NormalizedModel.on(device, model, config.task).eval().requires_grad_(False)
+        buffers = [(label, read_buffer(run.buffer_file)) for label, run in runs]
+        if len({buffer.meta.teacher_sha256 for _label, buffer in buffers}) > 1:
+            raise ConfigError("these buffers are of different teachers", hint="compare the runs of one teacher")
+        one, other = halves(config, data=options.data, root=options.root)
+        real = look(teacher, one, num_classes=config.task.num_classes)
+        print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
+        for label, images_NCHW in [
+            ("real ones", other),
+            *((label, torch.from_numpy(buffer.images)) for label, buffer in buffers),
+        ]:
+            seen = look(teacher, images_NCHW, num_classes=config.task.num_classes)
+            print(row(label, len(images_NCHW), measure(real, seen)), flush=True)
+    except SsdkdError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
