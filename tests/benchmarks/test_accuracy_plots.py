@@ -20,6 +20,41 @@ from stages.run_directory import RunDirectory
 balance, coverage, honesty = import_beside("accuracy", "balance", "coverage", "honesty")
 
 
+def fill(
+    run: RunDirectory,
+    *,
+    images: np.ndarray,
+    teacher_class: np.ndarray,
+    teacher_prob: np.ndarray,
+    priority: np.ndarray,
+    num_classes: int,
+) -> None:
+    """Give the run a buffer of these images."""
+    meta = BufferMeta(
+        task="classification",
+        num_classes=num_classes,
+        class_names=None,
+        mean=(0.5,),
+        std=(0.5,),
+        capacity=1000,
+        alpha=0.6,
+        epsilon=1e-6,
+        teacher_sha256="0" * 64,
+    )
+    write_buffer(
+        run.buffer_file,
+        BufferContents(
+            images=images,
+            teacher_class=teacher_class,
+            teacher_prob=teacher_prob.astype(np.float32),
+            priority=priority.astype(np.float32),
+            age=np.zeros(len(images), dtype=np.int32),
+            target=np.full(len(images), -1),
+            meta=meta,
+        ),
+    )
+
+
 def make_run(path: Path, *, seed: int, sampling: str = "priority", top1: float = 0.5, status: str = "done") -> Path:
     """A run's directory with a buffer in it, of four classes, written without a trainer."""
     run = RunDirectory.create(path, "unused")
@@ -28,28 +63,13 @@ def make_run(path: Path, *, seed: int, sampling: str = "priority", top1: float =
         f'[student]\nmodel = "resnet20"\n[evaluation]\ndata = "imagefolder"\n[distillation]\nsampling = "{sampling}"\n'
     )
     rng = np.random.default_rng(seed)
-    num = 40
-    write_buffer(
-        run.buffer_file,
-        BufferContents(
-            images=rng.integers(256, size=(num, 1, 2, 2), dtype=np.uint8),
-            teacher_class=np.repeat([0, 1, 2, 3], [20, 10, 6, 4]),
-            teacher_prob=np.repeat([0.95, 0.6], [30, 10]).astype(np.float32),
-            priority=rng.random(num).astype(np.float32),
-            age=np.zeros(num, dtype=np.int32),
-            target=np.full(num, -1),
-            meta=BufferMeta(
-                task="classification",
-                num_classes=4,
-                class_names=None,
-                mean=(0.5,),
-                std=(0.5,),
-                capacity=100,
-                alpha=0.6,
-                epsilon=1e-6,
-                teacher_sha256="0" * 64,
-            ),
-        ),
+    fill(
+        run,
+        images=rng.integers(256, size=(40, 1, 2, 2), dtype=np.uint8),
+        teacher_class=np.repeat([0, 1, 2, 3], [20, 10, 6, 4]),
+        teacher_prob=np.repeat([0.95, 0.6], [30, 10]),
+        priority=rng.random(40),
+        num_classes=4,
     )
     summary = {"student": {"top1": top1}, "teacher": None, "agreement": top1 - 0.1, "ece": 0.5 - top1 / 2}
     with run.events_file.open("ab") as file:
@@ -213,27 +233,13 @@ def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     run = RunDirectory.create(tmp_path / "a", "unused")
     run.config_file.write_text(load(["digits"]).to_toml())
     num = 200
-    write_buffer(
-        run.buffer_file,
-        BufferContents(
-            images=digits.images_NCHW[:num].numpy(),
-            teacher_class=digits.labels_N[:num].numpy(),
-            teacher_prob=np.full(num, 0.9, dtype=np.float32),
-            priority=np.ones(num, dtype=np.float32),
-            age=np.zeros(num, dtype=np.int32),
-            target=np.full(num, -1),
-            meta=BufferMeta(
-                task="classification",
-                num_classes=10,
-                class_names=None,
-                mean=(0.5,),
-                std=(0.5,),
-                capacity=num,
-                alpha=0.6,
-                epsilon=1e-6,
-                teacher_sha256="0" * 64,
-            ),
-        ),
+    fill(
+        run,
+        images=digits.images_NCHW[:num].numpy(),
+        teacher_class=digits.labels_N[:num].numpy(),
+        teacher_prob=np.full(num, 0.9),
+        priority=np.ones(num),
+        num_classes=10,
     )
     assert coverage.main([f"mine={run.path}", "--data", "digits", "--root", str(tmp_path)]) == 0
     head, _rule, real, mine = capsys.readouterr().out.splitlines()
