@@ -81,7 +81,8 @@ def test_plus_is_the_pair_with_what_helped(name, pair):
     changes = {"batch_size": "64", "lr": "auto", "mix": "cutmix", "optimizer": "muon"}
     overrides = [f"distillation.{key}={value}" for key, value in changes.items()]
     assert load([pair, "plus"]) == load([pair], ["student.start=auto", *overrides])
-    own = ["distillation.loss=standardized"] if name == "cifar100-wrn-plus" else []
+    late = ["distillation.late_loss=standardized", "distillation.late_share=0.3"]
+    own = late if name == "cifar100-wrn-plus" else []
     assert load([name]) == load([pair, "plus"], own)
     assert load([name]).num_distillation_steps == 160
 
