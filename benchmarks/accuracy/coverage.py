@@ -24,13 +24,14 @@ from pathlib import Path
 
 import torch
 from balance import labelled
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.buffer.file import read_buffer
 from stages.config import Config, from_file
 from stages.data.dataset import load_data
 from stages.errors import ConfigError, SsdkdError
 from stages.heap import keep_heap_warm
+from stages.models.build import classifying_layer
 from stages.run import NormalizedModel
 from stages.run_directory import RunDirectory
 from stages.teachers.load import load_teacher
@@ -63,13 +64,11 @@ class Coverage:
 @torch.no_grad()
 def look(teacher: NormalizedModel, images_NCHW: Tensor, *, num_classes: int) -> Seen:
     """Features before the last linear layer with `num_classes` outputs, and logits. Raises ConfigError without one."""
-    layers = [
-        layer for layer in teacher.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes
-    ]
-    if not layers:
+    layer = classifying_layer(teacher, num_classes=num_classes)
+    if layer is None:
         raise ConfigError("the teacher has no last linear layer to look at", hint="take a run with another teacher")
     features: list[Tensor] = []
-    handle = layers[-1].register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float()))
+    handle = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float()))
     try:
         logits = [
             teacher(batch.contiguous(memory_format=torch.channels_last)).float()

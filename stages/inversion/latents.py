@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import ConfigError
+from stages.models.build import classifying_layer
 
 
 @torch.no_grad()
@@ -22,15 +23,13 @@ def class_anchors(teacher: nn.Module, *, num_classes: int, latent_dim: int, rng:
     The rows less their mean are projected to Z dimensions by one Gaussian matrix and scaled so that the entries of all
     points have variance 1, as the noise has. Raises ConfigError where the teacher has no linear layer with K outputs.
     """
-    layers = [
-        layer for layer in teacher.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes
-    ]
-    if not layers:
+    layer = classifying_layer(teacher, num_classes=num_classes)
+    if layer is None:
         raise ConfigError(
             f"`inversion.class_latents` needs a last linear layer with {num_classes} outputs, and the teacher has none",
             hint="set inversion.class_latents = 0",
         )
-    rows_KF = layers[-1].weight.float()
+    rows_KF = layer.weight.float()
     rows_KF = rows_KF - rows_KF.mean(dim=0)
     projection_FZ = torch.randn(rows_KF.shape[1], latent_dim, generator=rng, device=rng.device)
     anchors_KZ = rows_KF @ projection_FZ

@@ -65,6 +65,12 @@ def bn_layers(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
 
 
+def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None:
+    """The last linear layer with an output for each class; None where the model has none."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return next((layer for layer in reversed(layers) if layer.out_features == num_classes), None)
+
+
 def _check_output(model: object, name: str, *, task: ClassesAndShape, where: str) -> None:
     """One forward pass of an empty image, without touching statistics, gradients or random numbers."""
     if not isinstance(model, nn.Module):
