@@ -46,8 +46,12 @@ class ChartSettings:
         return self._with_range(low + shift, high + shift, full)
 
     def _with_range(self, low: float, high: float, full: Range) -> ChartSettings:
+        """What of `full` lies between `low` and `high`; all of it where next to nothing does.
+
+        The view may come from a chart whose curves end elsewhere.
+        """
         low, high = max(low, full[0]), min(high, full[1])
-        is_all = low <= full[0] and high >= full[1]
+        is_all = (low <= full[0] and high >= full[1]) or high - low < _MIN_SPAN_EPOCHS
         return replace(self, x_range=None if is_all else (low, high))
 
     def with_cursor_moved(self, full: Range, share: float) -> ChartSettings:

@@ -217,6 +217,29 @@ def test_the_cursor_enters_at_the_right_and_takes_the_view_along():
     assert zoomed.x_range == (45.0, 55.0)
 
 
+def test_a_view_of_nothing_that_a_chart_has_becomes_all_of_it():
+    late, early = ChartSettings(x_range=(50.0, 55.0)), (0.0, 40.0)
+    assert late.zoomed(early, inwards=True, around=52.0).x_range is None
+    assert late.zoomed((0.0, 50.01), inwards=True, around=50.0).x_range is None
+    assert late.panned(early, 1).x_range == (35.0, 40.0)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_whatever_is_done_in_whatever_chart_there_is_something_in_view(seed):
+    rng = random.Random(seed)
+    settings = ChartSettings()
+    for _ in range(200):
+        full = (0.0, rng.choice([0.5, 20.0, 40.0, 55.0]))
+        moves = [
+            lambda full=full: settings.zoomed(full, inwards=rng.random() < 0.7),
+            lambda full=full: settings.zoomed(full, inwards=rng.random() < 0.7, around=rng.uniform(0, 60)),
+            lambda full=full: settings.panned(full, rng.uniform(-4, 4)),
+            lambda full=full: settings.with_cursor_moved(full, rng.uniform(-1, 1)),
+        ]
+        settings = rng.choice(moves)()
+        assert settings.x_range is None or settings.x_range[1] - settings.x_range[0] >= 0.04, settings
+
+
 def test_smoothing_goes_round():
     settings = ChartSettings()
     for _ in SMOOTHING_WEIGHTS:
