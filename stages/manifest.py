@@ -27,6 +27,7 @@ def manifest_of(planned: Plan) -> bytes:
         "preset": launch.preset_name,
         "command_line": list(launch.command_line),
         "seed": config.run.seed,
+        "automatic": list(planned.automatic),
         "teacher_file": str(planned.teacher.path.resolve()),
         "teacher_sha256": planned.teacher.sha256,
         "buffer": None if launch.buffer is None else str(launch.buffer.resolve()),

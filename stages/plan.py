@@ -98,6 +98,8 @@ class Plan:
     student: nn.Module
     inherited: Inheritance
     """The shares of its first weights that are the teacher's."""
+    automatic: tuple[str, ...]
+    """Keys that were "auto" and now have a value that suits this student: another one may need another."""
     evaluation_data: LabelledImages | None
     generator_bytes: int
     """Size of the generator's weights; 0 where no images are made."""
@@ -221,8 +223,10 @@ def plan(
             ensure_teacher(config, device, training_progress)
         teacher = load_teacher(config, device)
     student, inherited = _with_first_weights(config, student, teacher.model)
+    automatic: tuple[str, ...] = ()
     if "distillation" in schedule.stages:
-        config = _with_start_resolved(config, inherited)
+        suitable = _suitable_values(config, inherited)
+        config, automatic = with_values(config, suitable, place="auto"), tuple(suitable)
     if config.student.start == "teacher" and inherited.share < _MOST_WEIGHTS:
         share = f"{inherited.share:.1%}"
         warnings += (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)
@@ -240,6 +244,7 @@ def plan(
         teacher=teacher,
         student=student,
         inherited=inherited,
+        automatic=automatic,
         evaluation_data=data,
         generator_bytes=_generator_bytes(config) if "inversion" in schedule.stages else 0,
         stored=stored,
@@ -435,15 +440,14 @@ def _with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) 
     return (student, NOTHING) if start == AUTO and inherited.share < _MOST_WEIGHTS else (heir, inherited)
 
 
-def _with_start_resolved(config: Config, inherited: Inheritance) -> Config:
-    """The configuration with what depends on the student's first weights written out."""
+def _suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
+    """What "auto" stands for where it depends on the student's first weights."""
+    values: dict[str, Any] = {}
     if config.student.start == AUTO:
-        start = "teacher" if inherited.share > 0 else "random"
-        config = with_values(config, {"student.start": start}, place="student.start=auto")
+        values["student.start"] = "teacher" if inherited.share > 0 else "random"
     if config.distillation.lr == AUTO:
-        rate = config.distillation.learning_rate(whole_share=inherited.whole)
-        config = with_values(config, {"distillation.lr": rate}, place="distillation.lr=auto")
-    return config
+        values["distillation.lr"] = config.distillation.learning_rate(whole_share=inherited.whole)
+    return values
 
 
 def _start_told(inherited: Inheritance) -> str:

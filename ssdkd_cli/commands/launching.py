@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Naming one of these on the command line is asking for evaluation: a missing data set is then an error.
 EVALUATION_DATA_KEYS = ("evaluation.data", "evaluation.root", "evaluation.split")
 
+# "auto" in these depends on the student. A run's config.toml has what it stood for, its manifest that it was "auto".
+AUTOMATIC_KEYS = ("student.start", "distillation.lr")
+
 STATUS_CODES = {
     "done": ExitCode.DONE,
     "stopped": ExitCode.STOPPED,
@@ -176,12 +179,22 @@ def _settings(request: Request) -> _Settings:
     else:  # the settings that made the buffer
         presets = (str(buffer_run.config_file),)
         name = str(buffer_run.manifest().get("preset", buffer_run.name))
-    config = load(presets, tuple(request.overrides or ()))
+    overrides = tuple(request.overrides or ())
+    config = load(presets, overrides)
+    if not request.preset and buffer_run is not None:  # what suited that run's student may not suit this one
+        found = buffer_run.manifest().get("automatic", [])
+        automatic = [key for key in AUTOMATIC_KEYS if key in found and key not in _keys_of(overrides)]
+        config = with_values(config, dict.fromkeys(automatic, "auto"), place=str(buffer_run.manifest_file))
     if request.device is not None:
         config = with_values(config, {"run.device": request.device}, place="--device")
     if request.out is not None:
         RunDirectory.refuse_used(request.out)
     return _Settings(config, name, seeds, buffer, buffer_run)
+
+
+def _keys_of(overrides: Sequence[str]) -> set[str]:
+    """The keys that `--set` names."""
+    return {text.partition("=")[0].strip() for text in overrides}
 
 
 def _prepare(request: Request) -> list[tuple[Config, Launch]]:
@@ -200,9 +213,7 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
         buffer=settings.buffer,
         train_teacher=request.train_teacher,
         command_line=tuple(sys.argv),
-        evaluation_named=any(
-            text.partition("=")[0].strip() in EVALUATION_DATA_KEYS for text in request.overrides or ()
-        ),
+        evaluation_named=not _keys_of(request.overrides or ()).isdisjoint(EVALUATION_DATA_KEYS),
         device=settings.config.run.device,
     )
     if settings.seeds is None:

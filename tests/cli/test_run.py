@@ -135,6 +135,18 @@ def test_seeds_that_were_not_begun_are_named(call, tiny, place):
     assert "--seeds 2" in result.err
 
 
+def test_another_student_of_a_run_gets_a_start_and_a_rate_of_its_own(call, tiny):
+    automatic = ["--set", "student.start=auto", "--set", "distillation.lr=auto"]
+    call("run", *tiny, *automatic, "--out", "first")
+    planned = ["distill", "--buffer", "first", "--dry-run", "--json"]
+    same = document(call(*planned))
+    teachers_own = document(call(*planned, "--set", "student.model=wrn16_2"))
+    assert teachers_own["student_start"] == "100.0% the teacher's weights"
+    assert teachers_own["learning_rate"] < same["learning_rate"]
+    named = document(call(*planned, "--set", "student.model=wrn16_2", "--set", "distillation.lr=0.05"))
+    assert named["learning_rate"] == 0.05
+
+
 def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
     inverted = call("invert", *tiny, "--out", "inverted", "--json")
     assert inverted.code == 0, inverted.err
