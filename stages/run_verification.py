@@ -33,6 +33,12 @@ def verify(run: RunDirectory) -> list[Check]:
     return [_checked(name, look) for name, look in _looks(run)]
 
 
+def has_all_results(run: RunDirectory) -> bool:
+    """Whether what a finished run is there for, its buffer and its students, can all be read."""
+    results = {file.name for file in (run.buffer_file, run.student_file, run.best_student_file, run.holdout_file)}
+    return all(_checked(name, look).is_sound for name, look in _looks(run) if name in results)
+
+
 def _looks(run: RunDirectory) -> Iterator[tuple[str, Callable[[], str]]]:
     command = (run.first_event() or {}).get("command")
     is_complete = run.status() in ("done", "stopped")

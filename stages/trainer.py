@@ -33,6 +33,7 @@ from stages.recorder import Recorder
 from stages.registry import find
 from stages.run import Run, StopRequested
 from stages.run_directory import RunDirectory, write_atomically
+from stages.run_verification import has_all_results
 from stages.safe_point import SafePoint
 
 __all__ = ["Launch", "Outcome", "Plan", "execute", "plan", "resume"]
@@ -76,13 +77,15 @@ def resume(
 ) -> Outcome:
     """Go on with a run from its last checkpoint, as `execute`; of a finished one, its summary.
 
+    Where files of a finished run are missing or damaged they are written again, from the checkpoint.
+
     Raises FileError where files of the run are missing or damaged, or the files it began with are other ones now,
     ConfigError where another process works on it.
     """
     directory = RunDirectory(path)
     config = from_file(directory.config_file)
     summary = directory.summary()
-    if directory.status() == "done" and summary is not None:
+    if directory.status() == "done" and summary is not None and has_all_results(directory):
         return Outcome(summary, path)
     with directory.lock():
         control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too
@@ -221,6 +224,9 @@ def _attempt(pipeline: Pipeline) -> tuple[str, Exception | None]:
 
 
 def _train_or_stop(pipeline: Pipeline) -> str:
+    if pipeline.epochs_done == pipeline.run.schedule.epochs:  # it was over, and files of it were lost
+        pipeline.save()
+        return "done"
     try:
         pipeline.train()
     except StopRequested:

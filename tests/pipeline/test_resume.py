@@ -291,6 +291,23 @@ def test_a_finished_run_gives_its_summary_at_once(start, go_on, out: Path, monke
     assert (out / "events.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("is_missing", [True, False], ids=["missing", "cut short"])
+def test_a_finished_run_writes_lost_files_again(start, go_on, out: Path, undisturbed: Path, is_missing: bool) -> None:
+    summary = start().summary
+    for path in (RunDirectory(out).student_file, RunDirectory(out).buffer_file):
+        content = path.read_bytes()
+        path.unlink()
+        if not is_missing:
+            path.write_bytes(content[:-100])
+    assert not all(check.is_sound for check in verify(RunDirectory(out)))
+    again = go_on().summary
+    assert all(check.is_sound for check in verify(RunDirectory(out)))
+    assert_same_outcome(out, undisturbed)
+    assert {name: again[name] for name in ("status", "epochs", "student")} == {
+        name: summary[name] for name in ("status", "epochs", "student")
+    }
+
+
 def test_one_process_at_a_time(start, go_on, out: Path) -> None:
     refusals: list[str] = []
 
