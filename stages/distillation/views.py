@@ -115,6 +115,8 @@ class CachedViews:
         """
         buffer, rng = run.buffer, run.rng("distillation", "views")
         num_new = min(buffer.num_inserted - self._num_seen, buffer.size)
+        if num_new == 0:  # `torch.split` of nothing is one batch of no images, which not every teacher takes
+            return
         # The newest, by slot. Of many new ones some may have left again, and older ones are among them: no harm, for
         # how many they are is known on the device only.
         new_M = buffer.column("serial").topk(num_new).indices.sort().values

@@ -17,7 +17,7 @@ NO_AUGMENTATION = {"crop_padding": 0, "horizontal_flip": False}
 
 
 class Counted(nn.Module):
-    """A network that counts the images it was shown."""
+    """A network that counts the images it was shown, and takes no empty batch."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -25,6 +25,7 @@ class Counted(nn.Module):
         self.num_images = 0
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        assert len(images_BCHW) > 0
         self.num_images += len(images_BCHW)
         return self.model(images_BCHW)
 
