@@ -132,12 +132,16 @@ class BatchNormMatching:
         finally:
             for handle in handles:
                 handle.remove()
-            self._batch, self._running = [], []
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop the statistics of forward passes so far: one that failed may have left some."""
+        self._batch, self._running = [], []
 
     def loss(self) -> tuple[Tensor, list[ChannelStatistics]]:
         """Eq. 1 for the forward passes since the last call of `loss`, and their statistics, which are forgotten."""
         batch, running = self._batch, self._running
-        self._batch, self._running = [], []
+        self.forget()
         if self._average is None:
             self._average = [ChannelStatistics(*(torch.zeros_like(value_C) for value_C in layer)) for layer in running]
         average = self._average if self._momentum > 0 else None

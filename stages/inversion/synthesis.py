@@ -178,6 +178,7 @@ class Synthesis:
 
     def _teacher_and_statistics(self, views_BCHW: Tensor) -> tuple[Tensor, Tensor, list[ChannelStatistics]]:
         """The teacher's logits of the views, L_BN and the statistics under it."""
+        self._bn.forget()
         teacher_logits_BK = self._run.teacher(views_BCHW)
         return teacher_logits_BK, *self._bn.loss()
 

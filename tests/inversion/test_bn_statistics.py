@@ -255,6 +255,20 @@ def test_nothing_watches_outside_of_the_context(network: TinyNetwork) -> None:
     assert watched_loss(matching, network, images(0)).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_forward_pass_that_failed_leaves_nothing_once_it_is_forgotten(network: TinyNetwork) -> None:
+    matching = BatchNormMatching(network, momentum=0.9)
+    matching.prepare(images(1))
+    linear, network.linear = network.linear, None
+    with matching.watching():
+        with pytest.raises(TypeError):
+            network(images(2))
+        network.linear = linear
+        matching.forget()
+        network(images(0))
+        loss, _ = matching.loss()
+    assert loss.item() == pytest.approx(eq1(plain_layers(network, images(0)), running_layers(network), None, 0.0))
+
+
 def test_the_average_survives_a_restart(network: TinyNetwork) -> None:
     matching, restored, fresh = (BatchNormMatching(network, momentum=0.9) for _ in range(3))
     fresh.load_state_dict(matching.state_dict())  # before the first call there is nothing to carry
