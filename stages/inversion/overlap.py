@@ -57,6 +57,7 @@ class Overlap:
         self._num_threads = torch.get_num_threads()
         self._shares_cores = self._stream is None and can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
         self._num_to_wait = _num_epochs_until_recorded(run)
+        self._late_epoch = _epoch_of_late_loss(run)
 
     def now(self, work: Callable[[Run], ResultT]) -> ResultT:
         """Do some of the present epoch's work at once, with the student as it is."""
@@ -155,6 +156,7 @@ class Overlap:
         """Where the work of this class is done. Number of threads, current device and stream are those of a thread."""
         if self._stream is None:
             if self._shares_cores:
+                torch.get_num_threads()  # else a new thread's first work sets the number to that of the process
                 torch.set_num_threads(num_threads)
             yield
         else:
@@ -184,6 +186,8 @@ class Overlap:
 
     def _is_alone(self) -> bool:
         """Whether nothing may go on beside the work that is to begin; asked once an epoch."""
+        if self._main.epoch == self._late_epoch:  # the update by another loss is another step to be recorded
+            self._num_to_wait = _num_epochs_until_recorded(self._main)
         self._num_to_wait -= 1
         return self._num_to_wait >= 0 or (self._stream is None and not self._shares_cores)
 
@@ -222,3 +226,11 @@ def _num_epochs_until_recorded(run: Run) -> int:
     num_full = inversion.calls * inversion.batch_size // distillation.batch_size
     steps = (inversion.calls * inversion.steps, run.config.num_distillation_steps, distillation.views * num_full)
     return math.ceil((NUM_REHEARSALS + 1) / min(filter(None, steps))) + 1
+
+
+def _epoch_of_late_loss(run: Run) -> int | None:
+    """The epoch in which the student begins to minimise `late_loss`, or the one before; None where it never changes."""
+    config, schedule = run.config.distillation, run.schedule
+    if config.late_loss == config.loss:
+        return None
+    return schedule.warmup_epochs + 1 + int((1 - config.late_share) * schedule.distillation_epochs)

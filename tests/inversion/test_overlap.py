@@ -13,7 +13,7 @@ from stages.errors import DivergedError
 from stages.events import InversionStep
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
-from stages.inversion.overlap import Overlap
+from stages.inversion.overlap import Overlap, _num_epochs_until_recorded
 from stages.inversion.stage import Inversion, quantized
 from stages.run import Run
 
@@ -234,6 +234,44 @@ def test_cores_are_shared_out_until_the_images_are_taken(make_stage) -> None:
     stage._overlap.take()
     assert torch.get_num_threads() == 2
     assert inside == [2, 2, 2, 2, 1]
+
+
+def test_the_lane_keeps_its_number_of_threads_whatever_is_set_meanwhile(make_stage) -> None:
+    torch.set_num_threads(3)
+    _, stage, _ = make_stage()
+    is_in_lane, is_set = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def work() -> None:
+        with stage._overlap._lane(1):
+            is_in_lane.set()
+            assert is_set.wait(PATIENCE_S)
+            seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert is_in_lane.wait(PATIENCE_S)
+    torch.set_num_threads(2)
+    is_set.set()
+    thread.join()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ("late_share", "expected"), [(0.3, [1, 2, 8, 9]), (0.05, [1, 2, 10]), (1.0, [1, 2]), (None, [1, 2])]
+)
+def test_nothing_is_made_beside_a_step_that_is_to_be_recorded(make_stage, late_share, expected) -> None:
+    late = {} if late_share is None else {"late_loss": "standardized", "late_share": late_share}
+    run, stage, _ = make_stage(
+        run={"epochs": WARMUP + 10}, inversion={"steps": 5}, distillation={"steps": 5, "views": 0, **late}
+    )
+    run.tape = object()
+    stage._overlap._num_to_wait = _num_epochs_until_recorded(run)
+    alone = []
+    for run.epoch in range(WARMUP + 1, WARMUP + 11):
+        if stage._overlap._is_alone():
+            alone.append(run.epoch - WARMUP)
+    assert alone == expected
 
 
 def test_with_one_thread_images_are_made_at_once(make_stage) -> None:
