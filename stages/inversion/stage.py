@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class Inversion(Stage[InversionConfig]):
             self._must_vary = True
             num_holdout = run.config.evaluation.num_holdout
             if run.schedule.command == "run" and num_holdout > 0:
-                run.holdout_NCHW = quantized(self._invert_holdout(run, num_holdout).images_BCHW)
+                run.holdout_NCHW = self._make_holdout(run, num_holdout)
         if self._overlap is not None and not run.in_warmup and not run.is_last_epoch:
             self._overlap.begin(self._method.invert)
 
@@ -53,6 +54,16 @@ class Inversion(Stage[InversionConfig]):
         if self._overlap is None:
             return self._method.invert(run)
         return self._overlap.take() or self._overlap.now(self._method.invert)
+
+    def _make_holdout(self, run: Run, num_images: int) -> Tensor:
+        """The hold-out, uint8 [N, C, H, W], in equal calls no larger than those of an epoch."""
+        num_calls = math.ceil(num_images / self.config.batch_size)
+        made = []
+        for run.call in range(num_calls):
+            num = (num_images + run.call) // num_calls
+            made.append(quantized(self._invert_holdout(run, num).images_BCHW))
+        run.call = 0
+        return torch.cat(made)
 
     def _invert_holdout(self, run: Run, num_images: int) -> Inverted:
         if self._overlap is None:

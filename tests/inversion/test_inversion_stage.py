@@ -157,6 +157,20 @@ def test_the_holdout_is_made_at_the_end_of_warmup_and_never_stored(make_stage) -
     assert run.num_synthesized == 24
 
 
+@pytest.mark.parametrize(("num_holdout", "sizes"), [(9, [9]), (12, [12]), (13, [6, 7]), (40, [10, 10, 10, 10])])
+def test_no_call_for_the_holdout_is_larger_than_those_of_an_epoch(
+    make_stage, num_holdout: int, sizes: list[int]
+) -> None:
+    run, stage = make_stage(epoch=WARMUP, evaluation={"num_holdout": num_holdout})
+    made: list[int] = []
+    invert_holdout = stage._method.invert_holdout
+    stage._method.invert_holdout = lambda own, num: (made.append(num), invert_holdout(own, num))[1]
+    stage.run_epoch(run)
+    assert made == sizes
+    assert len({tuple(image.flatten().tolist()) for image in run.holdout_NCHW}) == num_holdout
+    assert run.call == 0
+
+
 @pytest.mark.parametrize(
     "settings", [{"command": "invert", "epoch": 4}, {"epoch": WARMUP, "evaluation": {"num_holdout": 0}}]
 )
