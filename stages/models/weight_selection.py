@@ -50,13 +50,18 @@ def _counterparts(small: nn.Module, large: nn.Module) -> Iterator[tuple[Tensor, 
         if name in theirs:
             yield own, theirs[name]
     if isinstance(small, nn.Sequential | nn.ModuleList) and isinstance(large, nn.Sequential | nn.ModuleList):
-        for kind in {type(child) for child in small}:
-            yield from _spread([child for child in small if type(child) is kind], [x for x in large if type(x) is kind])
+        for kind in {_kind(child) for child in small}:
+            yield from _spread([x for x in small if _kind(x) == kind], [x for x in large if _kind(x) == kind])
     else:
         others = dict(large.named_children())
         for name, child in small.named_children():
             if name in others:
                 yield from _counterparts(child, others[name])
+
+
+def _kind(layer: nn.Module) -> tuple[str, str]:
+    """What a layer's class is called: a file that is run twice makes its classes twice."""
+    return type(layer).__module__, type(layer).__qualname__
 
 
 def _spread(few: list[nn.Module], many: list[nn.Module]) -> Iterator[tuple[Tensor, Tensor]]:

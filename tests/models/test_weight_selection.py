@@ -16,6 +16,7 @@ from stages.models.weight_selection import select_weights
 class Images:
     """What networks are built for."""
 
+    kind = "classification"
     num_classes = 7
     image_shape = (3, 16, 16)
 
@@ -124,3 +125,25 @@ def test_layers_of_a_sequence_are_matched_by_their_kind() -> None:
     assert select_weights(shallow, deep).share == 1
     assert torch.equal(shallow[0].weight, deep[0].weight)
     assert torch.equal(shallow[2].weight, deep[4].weight)
+
+
+def test_blocks_of_a_file_of_ones_own_are_of_one_kind_though_the_file_is_run_for_each_network(tmp_path) -> None:
+    file = tmp_path / "networks.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Block(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 3, 3, padding=1)\n"
+        "    def forward(self, x):\n"
+        "        return x + self.conv(x)\n"
+        "def build(num_classes, blocks):\n"
+        "    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))\n"
+        "    return nn.Sequential(nn.Sequential(*[Block() for _ in range(blocks)]), head)\n"
+        "def large(num_classes): return build(num_classes, 5)\n"
+        "def small(num_classes): return build(num_classes, 2)\n",
+        encoding="utf-8",
+    )
+    teacher, student = network(f"{file}:large", seed=0), network(f"{file}:small", seed=1)
+    assert select_weights(student, teacher) == (1, 1)
+    assert torch.equal(student[0][1].conv.weight, teacher[0][4].conv.weight)
