@@ -42,7 +42,7 @@ def test_a_matrix_without_a_gradient_of_any_size_stays() -> None:
 
 def test_convolutions_are_matrices_and_the_classes_rows_are_not() -> None:
     class Images:
-        num_classes, image_shape = 10, (3, 32, 32)
+        kind, num_classes, image_shape = "classification", 10, (3, 32, 32)
 
     model = build_model("wrn16_2", task=Images(), where="student.model")
     matrices, others = matrices_and_others(model, num_classes=10)

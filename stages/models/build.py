@@ -12,8 +12,12 @@ from stages.errors import ConfigError, SsdkdError
 from stages.registry import find
 
 
-class ClassesAndShape(Protocol):
-    """What a network must know of the task."""
+class ImagesAndLabels(Protocol):
+    """What a network must fit: the images of a task and what it says of them."""
+
+    @property
+    def kind(self) -> str:
+        """Name of a registered task."""
 
     @property
     def num_classes(self) -> int:
@@ -24,11 +28,12 @@ class ClassesAndShape(Protocol):
         """Channels, height, width."""
 
 
-def build_model(name: str, *, task: ClassesAndShape, where: str) -> nn.Module:
+def build_model(name: str, *, task: ImagesAndLabels, where: str) -> nn.Module:
     """The network called `name`, freshly initialised (torch's global generator), on the CPU, in train mode.
 
     `where` is the preset key that holds the name. Raises ConfigError or FileError where there is no such
-    network, or where it does not map the task's images [1, C, H, W] to logits [1, K, ...].
+    network, or where it does not map the task's images [1, C, H, W] to logits [1, K], with the shape of a label behind
+    where the task has more than one for an image.
     """
     found = find("models", name, where=where)
     channels, height, width = task.image_shape
@@ -71,7 +76,7 @@ def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None
     return next((layer for layer in reversed(layers) if layer.out_features == num_classes), None)
 
 
-def _check_output(model: object, name: str, *, task: ClassesAndShape, where: str) -> None:
+def _check_output(model: object, name: str, *, task: ImagesAndLabels, where: str) -> None:
     """One forward pass of an empty image, without touching statistics, gradients or random numbers."""
     if not isinstance(model, nn.Module):
         raise ConfigError(
@@ -90,14 +95,15 @@ def _check_output(model: object, name: str, *, task: ClassesAndShape, where: str
         ) from error
     finally:
         model.train(was_training)
-    hint = "set task.num_classes to the number of classes the network has"
+    label_shape = find("tasks", task.kind, where="task.kind").spec.load()(task.num_classes).label_shape(shape)
+    wanted = [1, task.num_classes, *label_shape]
     if not isinstance(output, torch.Tensor):
         got, hint = f"a {type(output).__name__}", "let the network's forward return its logits alone"
-    elif output.ndim < 2 or tuple(output.shape[:2]) != (1, task.num_classes):
-        got = f"shape {list(output.shape)}"
-    else:
+    elif list(output.shape) == wanted:
         return
-    raise ConfigError(
-        f"`{where}` = `{name}` must give logits of shape [1, {task.num_classes}] for one image; got {got}",
-        hint=hint,
-    )
+    elif list(output.shape[:2]) == wanted[:2] and not label_shape:
+        got, hint = f"shape {list(output.shape)}", "let the network's forward end with `.flatten(1)`, after pooling"
+    else:
+        got = f"shape {list(output.shape)}"
+        hint = "set task.num_classes to the number of classes the network has"
+    raise ConfigError(f"`{where}` = `{name}` must give logits of shape {wanted} for one image; got {got}", hint=hint)

@@ -17,7 +17,7 @@ from stages.models.checkpoints import load_weights, read_state_dict, save_weight
 
 
 def build(name="wrn10_1", num_classes=10, image_shape=(3, 16, 16)):
-    task = SimpleNamespace(num_classes=num_classes, image_shape=image_shape)
+    task = SimpleNamespace(kind="classification", num_classes=num_classes, image_shape=image_shape)
     return build_model(name, task=task, where="teacher.model")
 
 

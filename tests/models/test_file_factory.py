@@ -22,7 +22,7 @@ def build(tmp_path, monkeypatch):
 
     def build(text, name="network.py:small_network"):
         (tmp_path / "network.py").write_text(text)
-        task = SimpleNamespace(num_classes=5, image_shape=(3, 8, 8))
+        task = SimpleNamespace(kind="classification", num_classes=5, image_shape=(3, 8, 8))
         return build_model(name, task=task, where="teacher.model")
 
     return build

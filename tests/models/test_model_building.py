@@ -15,7 +15,7 @@ NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet8x4", "resnet18", "vgg11")
 
 
 def task(num_classes=10, image_shape=(3, 32, 32)):
-    return SimpleNamespace(num_classes=num_classes, image_shape=image_shape)
+    return SimpleNamespace(kind="classification", num_classes=num_classes, image_shape=image_shape)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 28, 45), (1, 64, 64)])
@@ -115,7 +115,10 @@ class Constant(nn.Module):
 def build_strangers(monkeypatch, factory):
     monkeypatch.setattr("builtins.strangers_factory", factory, raising=False)
     found = Found(Spec(name="theirs", target="builtins:strangers_factory", summary=""), {})
-    monkeypatch.setattr(build, "find", lambda *_, **__: found)
+    installed = build.find
+    monkeypatch.setattr(
+        build, "find", lambda group, *_, **__: found if group == "models" else installed(group, *_, **__)
+    )
     return build_model("theirs", task=task(), where="teacher.model")
 
 
@@ -137,6 +140,7 @@ def test_a_stranger_s_factory_gets_classes_channels_and_size(monkeypatch):
         (lambda **_: "resnet", "gives a str"),
         (lambda **_: Constant(torch.zeros(1, 5)), r"logits of shape \[1, 10\] .* got shape \[1, 5\]"),
         (lambda **_: Constant(torch.zeros(10)), r"got shape \[10\]"),
+        (lambda **_: Constant(torch.zeros(1, 10, 1, 1)), r"got shape \[1, 10, 1, 1\]"),
         (lambda **_: Constant({"logits": torch.zeros(1, 10)}), "got a dict"),
         (lambda **_: nn.Conv2d(1, 10, 1), r"does not take images of shape \[3, 32, 32\]: RuntimeError"),
     ],

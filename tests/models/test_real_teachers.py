@@ -71,7 +71,7 @@ def top1(teacher: Teacher, every: int) -> float:
     if not file.exists() or not folder.exists():
         pytest.skip(f"no real teachers and images in {SHARED}")
     images, labels = read_images(folder, every)
-    task = SimpleNamespace(num_classes=int(labels.max()) + 1, image_shape=(3, 32, 32))
+    task = SimpleNamespace(kind="classification", num_classes=int(labels.max()) + 1, image_shape=(3, 32, 32))
     model = build_model(teacher.model, task=task, where="teacher.model")
     load_weights(model, file)
     model.eval()

@@ -23,7 +23,7 @@ def test_is_torchvision_s_network():
 
 
 def test_by_its_name_in_a_preset():
-    task = SimpleNamespace(num_classes=4, image_shape=(3, 64, 64))
+    task = SimpleNamespace(kind="classification", num_classes=4, image_shape=(3, 64, 64))
     model = build_model("torchvision:resnet18", task=task, where="teacher.model")
     assert isinstance(model, torchvision.models.ResNet)
     assert model(torch.rand(2, 3, 64, 64)).shape == (2, 4)
