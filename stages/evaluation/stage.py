@@ -41,7 +41,8 @@ class EvaluationStage(Stage[EvaluationConfig]):
 
     def _measure_on_real_data(self, run: Run) -> None:
         data = run.evaluation_data
-        if data is None:
+        if data is None:  # of a run that began with some: what was measured is of an earlier student
+            run.results.student = None
             return
         if run.results.teacher is None:
             run.results.teacher = measure(
