@@ -314,12 +314,17 @@ class RunDirectory:
         is_alive = self.is_alive()  # asked first: of a run that is over by now, all events are there to read
         last = self.last_event()
         if last is not None and last["kind"] == RunFinished.kind and last.get("status") in FINAL_STATUSES:
-            return str(last["status"])
+            return "starting" if is_alive and self._is_taken_up_since(last) else str(last["status"])
         if not is_alive:
             return "dead"
         if last is None:
             return "starting"
         return "paused" if self._is_paused() else "running"
+
+    def _is_taken_up_since(self, event: dict[str, Any]) -> bool:
+        """Whether a process took the run up after an event: it is being resumed, and has not said so yet."""
+        since_s, then_s = self.lock_owner().get("since_s"), event.get("time_s")
+        return isinstance(since_s, int | float) and isinstance(then_s, int | float) and since_s > then_s
 
     def _is_paused(self) -> bool:
         if not self.control_file.exists() or self.control_file.stat().st_size == 0:

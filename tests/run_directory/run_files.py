@@ -40,9 +40,11 @@ def finished(status: str = "done", **results: Any) -> RunFinished:
     return RunFinished(status=status, message=status, summary=summary)
 
 
-def append_events(run: RunDirectory, events: Iterable[Event], *, next_seq: int = 0, epoch: int = 1) -> None:
+def append_events(
+    run: RunDirectory, events: Iterable[Event], *, next_seq: int = 0, epoch: int = 1, time_s: float = 1_700_000_000.0
+) -> None:
     with run.events_file.open("a", encoding="utf-8") as file:
-        log = EventLog(file, next_seq=next_seq, clock=lambda: 1_700_000_000.0)
+        log = EventLog(file, next_seq=next_seq, clock=lambda: time_s)
         for event in events:
             log.emit(event, epoch=epoch)
 

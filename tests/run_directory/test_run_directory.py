@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,10 +150,17 @@ def test_status_with_a_process(run: RunDirectory) -> None:
 
 @pytest.mark.parametrize("status", ["done", "stopped", "failed", "diverged"])
 def test_status_after_the_end(run: RunDirectory, status: str) -> None:
-    append_events(run, [started(), finished(status)])
-    assert run.status() == status
     with run.lock():  # the last event counts also while the process is still leaving
+        append_events(run, [started(), finished(status)], time_s=time.time() + 1)
         assert run.status() == status
+    assert run.status() == status
+
+
+def test_status_of_a_run_that_is_being_resumed_and_has_not_said_so(run: RunDirectory) -> None:
+    append_events(run, [started(), finished("stopped")])
+    with run.lock():
+        assert run.status() == "starting"
+    assert run.status() == "stopped"
 
 
 def test_status_of_a_resumed_run(run: RunDirectory) -> None:
