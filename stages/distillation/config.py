@@ -88,7 +88,7 @@ class DistillationConfig(Table):
     sampling: Literal["priority", "uniform"] = "priority"
     """How images are drawn from the buffer: by Eq. 6, or all alike (Table 4's baseline)."""
 
-    alpha: NonNegativeFloat = 0.6
+    alpha: float = Field(default=0.6, ge=0, le=100)
     """Exponent of the priorities in Eq. 6; 0 is uniform. Not stated in the paper: prioritised replay's."""
 
     beta: NonNegativeFloat = 0.4

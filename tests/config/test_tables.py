@@ -140,6 +140,7 @@ def test_number_of_steps_is_taken_as_it_is(whole):
         ("distillation.temperature=inf", "Infinity"),
         ("distillation.sampling=prioritised", '"prioritised"'),
         ("distillation.alpha=-1", "-1"),
+        ("distillation.alpha=101", "101"),
         ("distillation.beta=-1", "-1"),
         ("distillation.beta=1.7", "1.7"),
         ("distillation.epsilon=0", "0"),
