@@ -77,7 +77,7 @@ def resume(
 ) -> Outcome:
     """Go on with a run from its last checkpoint, as `execute`; of a finished one, its summary.
 
-    Where files of a finished run are missing or damaged they are written again, from the checkpoint.
+    Where files of a finished run are missing or damaged they are written again, from its checkpoint if it has one.
 
     Raises FileError where files of the run are missing or damaged, or the files it began with are other ones now,
     ConfigError where another process works on it.
@@ -85,7 +85,9 @@ def resume(
     directory = RunDirectory(path)
     config = from_file(directory.config_file)
     summary = directory.summary()
-    if directory.status() == "done" and summary is not None and has_all_results(directory):
+    is_done = directory.status() == "done"
+    can_repair = is_done and directory.latest_checkpoint() is not None and not has_all_results(directory)
+    if is_done and summary is not None and not can_repair:
         return Outcome(summary, path)
     with directory.lock():
         control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too
@@ -109,7 +111,9 @@ def resume(
             names = started.get("class_names")
             planned = replace(planned, class_names=None if names is None else tuple(names))
         ready = _set_up(planned)
-        return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
+        return _train(
+            ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint, has_lost_files=can_repair
+        )
 
 
 def _first_buffer(manifest: dict[str, Any]) -> Path | None:
@@ -165,6 +169,7 @@ def _train(
     *,
     on_signal: Callable[[], None],
     checkpoint: Path | None = None,
+    has_lost_files: bool = False,
 ) -> Outcome:
     run = ready.run
     state = None if checkpoint is None else load_checkpoint(checkpoint)
@@ -187,7 +192,7 @@ def _train(
                     run.emit(_resumed_event(directory, checkpoint, seq))
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
-            status, error = _attempt(pipeline)
+            status, error = _attempt(pipeline, saves_first=has_lost_files)
             for stage in ready.stages.values():
                 stage.close()
             return _finish(directory, pipeline, safe_point, status, error)
@@ -212,10 +217,12 @@ def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path) -> None:
         ) from error
 
 
-def _attempt(pipeline: Pipeline) -> tuple[str, Exception | None]:
+def _attempt(pipeline: Pipeline, *, saves_first: bool) -> tuple[str, Exception | None]:
     """Train; how it ended ("done", "stopped", "diverged", "failed") and what ended it."""
     try:
         with out_of_memory_is_told():
+            if saves_first:
+                pipeline.save()
             return _train_or_stop(pipeline), None
     except DivergedError as error:
         return "diverged", error
@@ -224,9 +231,6 @@ def _attempt(pipeline: Pipeline) -> tuple[str, Exception | None]:
 
 
 def _train_or_stop(pipeline: Pipeline) -> str:
-    if pipeline.epochs_done == pipeline.run.schedule.epochs:  # it was over, and files of it were lost
-        pipeline.save()
-        return "done"
     try:
         pipeline.train()
     except StopRequested:

@@ -281,6 +281,17 @@ def test_warnings_are_told_by_every_process(start, go_on, out: Path) -> None:
     assert len([event for event in lines(out) if event["kind"] == "warning"]) == 2
 
 
+def test_without_its_real_data_a_resumed_run_does_not_pass_off_an_earlier_result(
+    start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("run.eval_every=1", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3, stage="evaluation")])
+    monkeypatch.setattr("stages.plan._evaluation_data", lambda *_: (None, ()))
+    assert RunDirectory(out).summary()["student"] is not None
+    summary = go_on().summary
+    assert summary["status"] == "done"
+    assert summary["student"] is None
+
+
 def test_a_finished_run_gives_its_summary_at_once(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = start()
     before = (out / "events.jsonl").read_bytes()
