@@ -73,7 +73,7 @@ def print_details(document: Mapping[str, Any]) -> None:
         }
     )
     if document["teacher"] or document["student"]:
-        _print_heading("Results on real data")
+        _print_heading("Results on real data" + _measured(document))
         print_metrics({role: document[role] for role in ("teacher", "student")})
     if document["seconds"]:
         _print_heading("Time")
@@ -125,7 +125,13 @@ def print_comparison(document: Mapping[str, Any]) -> None:
 def _state(document: Mapping[str, Any]) -> str:
     """How a run ended; of one that is not done also where: what results it has are of an evaluation before."""
     status = str(document["status"])
-    return status if status == "done" else f"{status}, epoch {_progress(document)}"
+    return status if status == "done" else f"{status}, epoch {_progress(document)}{_measured(document)}"
+
+
+def _measured(document: Mapping[str, Any]) -> str:
+    """Where the results on real data are of an earlier epoch, which."""
+    epoch = document["evaluated_epoch"]
+    return f", measured at epoch {epoch}" if epoch is not None and epoch != document["epoch"] else ""
 
 
 def print_checks(checks: Iterable[Check]) -> None:

@@ -278,7 +278,8 @@ class RunDirectory:
     def events_newest_first(self, *kinds: str) -> Iterator[dict[str, Any]]:
         """The run's events, of the given kinds or of all, from the last to the first.
 
-        Those that a resumption supersedes are left out. A file that is not there holds none.
+        Those that a resumption supersedes are left out. A file that is not there holds none. Raises FileError for one
+        that cannot be read.
         """
         marks = [kind.encode() for kind in (*kinds, RunResumed.kind)] if kinds else []
         highest_seq = math.inf
@@ -295,35 +296,44 @@ class RunDirectory:
                     highest_seq = min(highest_seq, event["checkpoint_seq"])
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def last_event(self, *kinds: str) -> dict[str, Any] | None:
         """The newest event (of the given kinds), or None where there is none."""
         return next(self.events_newest_first(*kinds), None)
 
     def first_event(self) -> dict[str, Any] | None:
-        """The `run_started` event, or None where the file does not begin with it."""
+        """The `run_started` event, or None where the file does not begin with it. Raises FileError."""
         try:
             with self.events_file.open("rb") as file:
                 event = parse_event(file.readline())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._unreadable(error) from error
         return event if event is not None and event["kind"] == RunStarted.kind else None
+
+    def _unreadable(self, error: OSError) -> FileError:
+        return FileError(
+            f"cannot read {self.events_file}: {error.strerror or error}", hint="check what it is, and its permissions"
+        )
 
     def status(self) -> str:
         """One of `STATUSES`, from the lock and the end of the events; reads little of a long file."""
         is_alive = self.is_alive()  # asked first: of a run that is over by now, all events are there to read
         last = self.last_event()
         if last is not None and last["kind"] == RunFinished.kind and last.get("status") in FINAL_STATUSES:
-            return "starting" if is_alive and self._is_taken_up_since(last) else str(last["status"])
+            return "starting" if is_alive and self.is_taken_up_since(last.get("time_s")) else str(last["status"])
         if not is_alive:
             return "dead"
         if last is None:
             return "starting"
         return "paused" if self._is_paused() else "running"
 
-    def _is_taken_up_since(self, event: dict[str, Any]) -> bool:
-        """Whether a process took the run up after an event: it is being resumed, and has not said so yet."""
-        since_s, then_s = self.lock_owner().get("since_s"), event.get("time_s")
+    def is_taken_up_since(self, then_s: Any) -> bool:
+        """Whether a process took the run up later than its last event: it is being resumed, and has not said so yet."""
+        since_s = self.lock_owner().get("since_s")
         return isinstance(since_s, int | float) and isinstance(then_s, int | float) and since_s > then_s
 
     def _is_paused(self) -> bool:

@@ -17,29 +17,59 @@ _RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_syn
 def overview(run: RunDirectory) -> dict[str, Any]:
     """One run as a row of `ssdkd runs ls`; what it has not reached yet is None.
 
-    Results are those of its summary, or of its newest events while it has none.
+    `epoch` is the present one, of a run that is over the last that it finished; `evaluated_epoch` the one that its
+    results on real data are of. Results are those of its summary, or of its newest events while it has none. Raises
+    FileError where its events cannot be read.
     """
-    started = run.first_event() or {}
-    last = run.last_event() or {}
+    summary, evaluation = run.summary(), run.last_event(Evaluation.kind) or {}
+    results = _results(run, evaluation) if summary is None else {key: summary.get(key) for key in _RESULT_KEYS}
+    present = (run.last_event() or {}).get("epoch")
+    return _row(
+        run,
+        run.status(),
+        started=run.first_event() or {},
+        epoch=present if summary is None else summary.get("epochs", present),
+        evaluated_epoch=evaluation.get("epoch") if results["student"] else None,
+        results=results,
+    )
+
+
+def listed(run: RunDirectory) -> dict[str, Any]:
+    """As `overview`; of a run whose events cannot be read nothing but its name, and the status "unreadable"."""
+    try:
+        return overview(run)
+    except FileError:
+        return _row(
+            run, "unreadable", started={}, epoch=None, evaluated_epoch=None, results=dict.fromkeys(_RESULT_KEYS)
+        )
+
+
+def _row(
+    run: RunDirectory,
+    status: str,
+    *,
+    started: Mapping[str, Any],
+    epoch: int | None,
+    evaluated_epoch: int | None,
+    results: Mapping[str, Any],
+) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "name": run.name,
-        "status": run.status(),
+        "status": status,
         "command": started.get("command"),
         "preset": started.get("preset"),
         "seed": started.get("seed"),
         "started_s": started.get("time_s"),
-        "epoch": last.get("epoch"),
+        "epoch": epoch,
         "epochs": started.get("epochs"),
-        **_results(run),
+        "evaluated_epoch": evaluated_epoch,
+        **results,
     }
 
 
-def _results(run: RunDirectory) -> dict[str, Any]:
-    summary = run.summary()
-    if summary is not None:
-        return {key: summary.get(key) for key in _RESULT_KEYS}
-    evaluation = run.last_event(Evaluation.kind) or {}
+def _results(run: RunDirectory, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that has no summary has told so far."""
     device = run.last_event(Device.kind) or {}
     real, synthetic = _mapping(evaluation.get("real")), _mapping(evaluation.get("synthetic"))
     return dict.fromkeys(_RESULT_KEYS) | {

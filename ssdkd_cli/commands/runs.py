@@ -49,12 +49,12 @@ def list_all(
 
     from stages.run_comparison import list_groups
     from stages.run_directory import list_runs
-    from stages.run_overview import overview
+    from stages.run_overview import listed
 
-    documents = [overview(run) for run in list_runs(Path(root))]
+    documents = [listed(run) for run in list_runs(Path(root))]
     # By the names that other commands know them by.
     grouped = [(run, run.path.relative_to(root).as_posix()) for run in list_groups(Path(root))]
-    documents += [{**overview(run), "name": name} for run, name in grouped]
+    documents += [{**listed(run), "name": name} for run, name in grouped]
     if json:
         console.print_json(documents)
     elif documents:

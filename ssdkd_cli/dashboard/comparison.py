@@ -65,12 +65,15 @@ def candidates(run: RunDirectory, root: Path = RUNS_ROOT) -> list[Candidate]:
 
 
 def _candidate(run: RunDirectory) -> Candidate:
-    first, last = run.first_event() or {}, run.last_event() or {}
+    try:
+        first, last, status = run.first_event() or {}, run.last_event() or {}, run.status()
+    except FileError:
+        return Candidate(run.path, run.name, "unreadable", "", epoch=0, epochs=0)
     numbers = {
         name: value if isinstance(value, int) else 0
         for name, value in (("epoch", last.get("epoch")), ("epochs", first.get("epochs")))
     }
-    return Candidate(run.path, run.name, run.status(), str(first.get("preset", "")), **numbers)
+    return Candidate(run.path, run.name, status, str(first.get("preset", "")), **numbers)
 
 
 def differences(runs: Sequence[RunDirectory]) -> tuple[list[Difference], list[RunDirectory]]:

@@ -16,12 +16,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from ssdkd_cli.dashboard import preview
 from ssdkd_cli.dashboard.model import RunModel
 from ssdkd_cli.dashboard.tail import Bite, Tail
-from ssdkd_cli.dashboard.view import RunView
+from ssdkd_cli.dashboard.view import Progress, RunView
 from ssdkd_cli.progress import duration
 from stages.events import SCHEMA_VERSION
 from stages.run_directory import FINAL_STATUSES, LIVE_STATUSES, RunDirectory
@@ -161,7 +162,7 @@ class RunFeed:
             status_text=self._status_text(status, silent_s, model.compiling),
             silent_s=silent_s,
             header=model.header,
-            progress=model.progress(),
+            progress=model.progress() if status in LIVE_STATUSES else _at_rest(model.progress()),
             stage=model.stage,
             curves=model.curves(),
             buffer=model.buffer,
@@ -178,11 +179,11 @@ class RunFeed:
             loaded=1.0 if self._is_loaded else min(0.999, self._tail.offset / max(1, self._tail.size)),
         )
 
-    @staticmethod
-    def _status(model: RunModel, *, is_alive: bool) -> str:
+    def _status(self, model: RunModel, *, is_alive: bool) -> str:
         """As `RunDirectory.status` has it, without reading the file again."""
         if model.ending is not None and model.ending.get("status") in FINAL_STATUSES:
-            return str(model.ending["status"])
+            is_resumed = is_alive and self.run.is_taken_up_since(model.ending.get("time_s"))
+            return "starting" if is_resumed else str(model.ending["status"])
         if not is_alive:
             return "dead"
         if model.num_events == 0:
@@ -226,6 +227,14 @@ class RunFeed:
                 f"the run's last event lies {self._ahead_s:.0f} s in the future: one of the clocks is wrong"
             )
         return problems
+
+
+def _at_rest(progress: Progress | None) -> Progress | None:
+    """The progress of a run whose process is gone: no stage of it is at work, and no time is left."""
+    if progress is None:
+        return None
+    stages = tuple(replace(stage, is_running=False, step=None) for stage in progress.stages)
+    return replace(progress, stages=stages, left_s=None)
 
 
 def _lines(num: int) -> str:

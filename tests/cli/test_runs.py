@@ -18,7 +18,7 @@ import safetensors.numpy
 from ssdkd_cli import run_reports
 from ssdkd_cli.commands import runs as command
 from stages.control import ControlReader
-from stages.events import ControlAcknowledged, Event, EventLog, RunFinished, StageStarted, Warning
+from stages.events import ControlAcknowledged, Evaluation, Event, EventLog, RunFinished, StageStarted, Warning
 from stages.run_directory import RunDirectory
 
 LEAVES = ["ls", "show", "compare", "verify", "pause", "resume", "checkpoint", "stop"]
@@ -200,6 +200,30 @@ def test_compare_says_how_runs_ended_that_are_not_done(call, place):
     assert "B  runs/group/seed-1  (diverged, epoch -)" in out
     assert "Mean and sample standard deviation of A, C (seeds 0, 2)" in out
     assert "  left out, as not done: B" in out
+
+
+def test_results_of_an_earlier_epoch_say_so(call, place):
+    make_run("done", finished(0.9))
+    stopped = finished(0.8, "stopped")
+    run = make_run("stopped", Evaluation(real={"student": stopped.summary["student"]}, synthetic=None))
+    append(run, RunFinished(status="stopped", message="stopped", summary={**stopped.summary, "epochs": 9}))
+    assert "stopped, epoch -, measured at epoch 7" in call("runs", "compare", "stopped", "done").out
+    assert "Results on real data, measured at epoch 7" in call("runs", "show", "stopped").out
+    assert "measured" not in call("runs", "show", "done").out
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(call, place):
+    make_run("sound", finished(0.9))
+    broken = make_run("broken", finished(0.9)).events_file
+    broken.unlink()
+    broken.mkdir()
+    listed = call("runs", "ls")
+    assert listed.code == 0, listed.err
+    assert re.search(r"broken\s+unreadable", listed.out)
+    assert re.search(r"sound\s+done", listed.out)
+    for arguments in (["show", "broken"], ["verify", "broken"], ["compare", "broken", "sound"]):
+        result = call("runs", *arguments)
+        assert (result.code, "cannot read" in result.err, "Traceback" in result.err) == (3, True, False)
 
 
 def test_compare_in_ascii(ssdkd, place):

@@ -79,6 +79,20 @@ def test_json_alone_is_a_snapshot_too(call, run, options):
     assert json.loads(call("watch", str(run.path), *options).out)["status"] == "dead"
 
 
+def test_of_a_dead_run_nothing_is_at_work_and_no_time_is_left(call, tmp_path):
+    told = [(event, epoch) for event, epoch in whole_run(4) if epoch < 4]
+    cut = make_run(tmp_path / "runs" / "cut", lines_of([*told, (events.StageStarted(stage="distillation"), 4)]))
+    with cut.lock():
+        alive = json.loads(call("watch", str(cut.path), "--json").out)["progress"]
+    assert alive["left_s"] is not None
+    assert any(stage["is_running"] for stage in alive["stages"])
+    dead = json.loads(call("watch", str(cut.path), "--json").out)["progress"]
+    assert dead["left_s"] is None
+    assert not any(stage["is_running"] or stage["step"] is not None for stage in dead["stages"])
+    assert dead["share"] == alive["share"]
+    assert "time left" not in call("watch", str(cut.path), "--once").out
+
+
 @pytest.mark.parametrize("options", [["--once"], [], ["--read-only"]])
 def test_off_a_terminal_it_prints_text_and_never_starts_the_app(call, run, options, monkeypatch):
     monkeypatch.setitem(sys.modules, "ssdkd_cli.dashboard.app", None)  # importing it would fail
@@ -183,6 +197,10 @@ def test_other_runs_to_lay_over_this_one(run, tmp_path):
         ("b-run", 6, 6, "dead")
     ]
     assert [(each.key, each.values) for each in differences([run, other])[0]] == [("run.seed", (0, 1))]
+    other.events_file.unlink()
+    other.events_file.mkdir()
+    assert [candidate.status for candidate in candidates(run, root=tmp_path / "nowhere")] == ["unreadable"]
+    other.events_file.rmdir()
     broken = make_run(tmp_path / "runs" / "c-run", lines_of(whole_run(6)))
     rows, unreadable = differences([run, broken, other])
     assert [(each.key, each.values) for each in rows] == [("run.seed", (0, UNKNOWN, 1))]

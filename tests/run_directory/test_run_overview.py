@@ -8,7 +8,7 @@ from run_files import append_events, finished, make_run, started
 
 from stages.errors import FileError
 from stages.events import Device, Evaluation, RunResumed, Warning
-from stages.run_overview import details, flat, metrics, overview, settings
+from stages.run_overview import details, flat, listed, metrics, overview, settings
 
 SECONDS = {"inversion": 1.0, "distillation": 2.0, "total": 3.5}
 
@@ -40,6 +40,25 @@ def test_unfinished_run_shows_its_newest_results(tmp_path: Path) -> None:
     assert document["teacher"] is None
     assert document["agreement"] == 0.5
     assert document["seconds"]["total"] == 2.0
+
+
+def test_a_run_that_stopped_within_an_epoch_has_not_finished_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", started(), evaluation(0.4))
+    append_events(run, [finished("stopped", epochs=39, student={"top1": 0.4})], next_seq=2, epoch=40)
+    document = overview(run)
+    assert (document["epoch"], document["epochs"], document["evaluated_epoch"]) == (39, 40, 1)
+
+
+def test_a_run_that_cannot_be_read_is_listed_by_its_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", started())
+    assert listed(run) == overview(run)
+    run.events_file.unlink()
+    run.events_file.mkdir()
+    with pytest.raises(FileError, match="cannot read"):
+        overview(run)
+    document = listed(run)
+    assert (document["name"], document["status"]) == ("a", "unreadable")
+    assert document.keys() == overview(make_run(tmp_path / "b", started())).keys()
 
 
 def test_superseded_results_do_not_count(tmp_path: Path) -> None:

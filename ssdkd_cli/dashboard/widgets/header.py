@@ -94,20 +94,19 @@ class Header(Panel):
         share = width // len(progress.stages)
         parts: list[str | tuple[str, str]] = []
         for stage in progress.stages:
-            # Where a process died, no stage is at work any more.
-            parts += self._stage(stage, share, is_running=stage.is_running and view.is_live)
+            parts += self._stage(stage, share)
         return line(*parts)
 
-    def _stage(self, stage: StageProgress, width: int, *, is_running: bool) -> list[str | tuple[str, str]]:
-        mark = self.glyphs.status["running"] if is_running else " "
+    def _stage(self, stage: StageProgress, width: int) -> list[str | tuple[str, str]]:
+        mark = self.glyphs.status["running"] if stage.is_running else " "
         # The longest name is cut where three stages share eighty columns.
         name = self.glyphs.cut(stage.stage, max(6, width - 14))
         count = f" {int(stage.done)}/{stage.total}"
-        if is_running and stage.step is not None and stage.num_steps and width >= 46:
+        if stage.is_running and stage.step is not None and stage.num_steps and width >= 46:
             count += f" step {stage.step + 1}/{stage.num_steps}"
         bar_width = max(2, width - len(name) - len(count) - 4)
         style = stage_style(stage.stage)
-        text_style = "bold" if is_running else "$faint"
+        text_style = "bold" if stage.is_running else "$faint"
         used = 1 + 1 + len(name) + 1 + bar_width + len(count)
         return [
             (f"{mark} ", style),
