@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stages.errors import ConfigError
+from stages.paths import typed_path
 
 if TYPE_CHECKING:
     from stages.config import Config
@@ -36,7 +37,9 @@ Overrides = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="New or empty run directory (otherwise runs/PRESET-TIME) [path]."),
+    typer.Option(
+        parser=typed_path, metavar="DIR", help="New or empty run directory (otherwise runs/PRESET-TIME) [path]."
+    ),
 ]
 Resume = Annotated[
     str | None,
@@ -80,7 +83,7 @@ Data = Annotated[
 ]
 Root = Annotated[
     Path | None,
-    typer.Option("--root", metavar="DIR", help="Where the data set's files are [path]."),
+    typer.Option("--root", parser=typed_path, metavar="DIR", help="Where the data set's files are [path]."),
 ]
 
 

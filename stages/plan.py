@@ -34,6 +34,7 @@ from stages.heap import keep_heap_warm
 from stages.inversion.overlap import can_overlap_on_cpu
 from stages.models.build import build_generator, build_model
 from stages.models.weight_selection import NOTHING, Inheritance, select_weights
+from stages.paths import typed_path
 from stages.registry import find
 from stages.run import NormalizedModel, Run, derived_seed
 from stages.run_directory import RunDirectory
@@ -320,15 +321,15 @@ def _anchored(config: Config) -> Config:
     paths = {"student.model": _anchored_model(config.student.model)}
     if config.teacher.weights != AUTO:  # the name of a cached teacher has that of its model in it, as it was given
         paths["teacher.model"] = _anchored_model(config.teacher.model)
-        paths["teacher.weights"] = str(Path(config.teacher.weights).expanduser().absolute())
+        paths["teacher.weights"] = str(typed_path(config.teacher.weights).absolute())
     if config.evaluation.root is not None:
-        paths["evaluation.root"] = str(Path(config.evaluation.root).expanduser().absolute())
+        paths["evaluation.root"] = str(typed_path(config.evaluation.root).absolute())
     return with_values(config, paths)
 
 
 def _anchored_model(name: str) -> str:
     file, suffix, factory = name.rpartition(".py:")
-    return f"{Path(file).absolute()}{suffix}{factory}" if suffix else name
+    return f"{typed_path(file).absolute()}{suffix}{factory}" if suffix else name
 
 
 def _evaluation_data(
@@ -340,7 +341,7 @@ def _evaluation_data(
     try:
         data = load_data(
             evaluation.data,
-            root=None if evaluation.root is None else Path(evaluation.root).expanduser(),
+            root=None if evaluation.root is None else typed_path(evaluation.root),
             split=evaluation.split,
             task=config.task,
             resize=evaluation.resize,

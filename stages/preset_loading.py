@@ -14,6 +14,7 @@ from typing import Any
 
 import presets as shipped_presets
 from stages.errors import ConfigError, FileError, Problem
+from stages.paths import typed_path
 
 _HEADER_KEYS = {
     "extends": "the name of a preset, or a list of names",
@@ -177,7 +178,7 @@ def _fits_header(key: str, value: Any) -> bool:
 
 def _find(name: str, *, folder: Path, extended_by: str | None) -> _Source:
     if name.endswith(".toml"):
-        return _file_source(folder / name, extended_by=extended_by)
+        return _file_source(folder / typed_path(name), extended_by=extended_by)
     known = shipped_presets.names()
     if name not in known:
         near = get_close_matches(name, known, n=1)

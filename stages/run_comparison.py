@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from stages.paths import typed_path
 from stages.run_directory import RUNS_ROOT, RunDirectory, is_run, list_runs, resolve_run
 from stages.run_overview import flat, metrics, overview, settings
 
@@ -20,7 +21,7 @@ def group_of(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory] | None:
 
     None where it is a run itself, or holds none. Like a run, a folder may be named as in `root`.
     """
-    for folder in (Path(text).expanduser(), root / text):
+    for folder in (typed_path(text), root / text):
         if folder.is_dir() and not is_run(folder):
             runs = list_runs(folder)
             if runs:

@@ -28,6 +28,7 @@ from typing import Any
 
 from stages.errors import ConfigError, FileError, MachineError, StorageError
 from stages.events import ControlAcknowledged, RunFinished, RunResumed, RunStarted
+from stages.paths import typed_path
 
 RUNS_ROOT = Path("runs")
 FINAL_STATUSES = ("done", "stopped", "failed", "diverged")
@@ -437,16 +438,17 @@ def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
                 hint="`ssdkd run` starts one; or give the path of a run directory",
             )
         return newest
-    for path in (Path(text).expanduser(), root / text):
+    typed = typed_path(text)
+    for path in (typed, root / text):
         if path.is_dir() and is_run(path):
             return RunDirectory(path)
-    if Path(text).is_dir():
+    if typed.is_dir():
         raise FileError(
             f"{text} is not a run directory: it has neither config.toml nor events.jsonl",
             hint="`ssdkd runs ls` lists the runs",
         )
-    if Path(text).exists():
+    if typed.exists():
         raise FileError(f"{text} is a file, not a run directory", hint="`ssdkd runs ls` lists the runs")
-    near = get_close_matches(Path(text).name, [run.name for run in list_runs(root)], n=1)
+    near = get_close_matches(typed.name, [run.name for run in list_runs(root)], n=1)
     hint = f"did you mean `{near[0]}`?" if near else "`ssdkd runs ls` lists the runs"
     raise FileError(f"there is no run `{text}`", hint=hint)

@@ -10,6 +10,7 @@ import typer
 from ssdkd_cli import console, diagnostics, options, summary
 from ssdkd_cli.torch_import import import_torch
 from stages.errors import ConfigError
+from stages.paths import typed_path
 
 if TYPE_CHECKING:
     from stages.config import Config
@@ -70,7 +71,7 @@ def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDir
     from stages.config import load
     from stages.run_directory import is_run, resolve_run
 
-    path = Path(target).expanduser()
+    path = typed_path(target)
     if not path.is_file():
         run = resolve_run(target)
         if presets:

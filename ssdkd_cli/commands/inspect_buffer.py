@@ -12,6 +12,7 @@ import typer
 from ssdkd_cli import charts, console
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError, FileError
+from stages.paths import typed_path
 
 if TYPE_CHECKING:
     from stages.buffer.file import BufferContents
@@ -29,11 +30,15 @@ def inspect_buffer(
     json: Json = False,
     grid: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Write a picture of samples of each class, hardest first."),
+        typer.Option(
+            parser=typed_path, metavar="FILE.png", help="Write a picture of samples of each class, hardest first."
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Write a plot of class balance, difficulty and priorities."),
+        typer.Option(
+            parser=typed_path, metavar="FILE.png", help="Write a plot of class balance, difficulty and priorities."
+        ),
     ] = None,
     verify: Annotated[
         bool,
@@ -84,8 +89,9 @@ def _find(source: str | None) -> tuple[Path, str | None]:
     """The buffer file, and where it is part of a run the sha256 of that run's teacher."""
     from stages.run_directory import RunDirectory, resolve_run
 
-    if source is not None and Path(source).is_file():
-        return Path(source), _teacher_sha256(RunDirectory(Path(source).absolute().parent))
+    file = None if source is None else typed_path(source)
+    if file is not None and file.is_file():
+        return file, _teacher_sha256(RunDirectory(file.absolute().parent))
     if source is not None and source.endswith(".safetensors"):
         raise FileError(f"there is no file {source}", hint="a run keeps its replay buffer in buffer.safetensors")
     run = resolve_run(source)

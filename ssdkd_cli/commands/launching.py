@@ -16,6 +16,7 @@ from ssdkd_cli.options import check_device
 from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.trainer_process import Readiness, Trainer
 from stages.errors import ConfigError, FileError, SsdkdError
+from stages.paths import typed_path
 
 if TYPE_CHECKING:
     from stages.config import Config
@@ -233,8 +234,8 @@ def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
 
     if request.command != "distill":
         return None, None
-    if request.buffer is not None and Path(request.buffer).is_file():
-        path = Path(request.buffer)
+    path = None if request.buffer is None else typed_path(request.buffer)
+    if path is not None and path.is_file():
         return path, RunDirectory(path.parent) if is_run(path.parent) else None
     if request.buffer is not None and request.buffer.endswith(".safetensors"):
         raise FileError(f"there is no buffer file {request.buffer}", hint="`ssdkd invert` makes one")

@@ -11,6 +11,7 @@ import typer
 
 from ssdkd_cli import console, diagnostics, options
 from stages.errors import ConfigError, FileError
+from stages.paths import typed_path
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check presets.")
 
@@ -69,7 +70,9 @@ def show_preset(
 @app.command("cp")
 def copy_preset(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped preset.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, ending in .toml [path].")],
+    file: Annotated[
+        Path, typer.Argument(parser=typed_path, metavar="FILE", help="A new file, ending in .toml [path].")
+    ],
 ) -> None:
     """Copy a shipped preset into a file of your own.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from ssdkd_cli import console, run_reports
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError, FileError, StorageError
+from stages.paths import typed_path
 
 if TYPE_CHECKING:
     from stages.run_directory import RunDirectory
@@ -35,7 +37,9 @@ _TIMEOUT_S = 60.0
 @app.command("ls")
 def list_all(
     json: Json = False,
-    root: Annotated[str, typer.Option(metavar="DIR", help="The folder that holds the runs [path].")] = "runs",
+    root: Annotated[
+        Path, typer.Option(parser=typed_path, metavar="DIR", help="The folder that holds the runs [path].")
+    ] = Path("runs"),
 ) -> None:
     """List runs, newest first: status, epoch, results, time.
 
@@ -45,15 +49,13 @@ def list_all(
     Example:
       ssdkd runs ls
     """
-    from pathlib import Path
-
     from stages.run_comparison import list_groups
     from stages.run_directory import list_runs
     from stages.run_overview import listed
 
-    documents = [listed(run) for run in list_runs(Path(root))]
+    documents = [listed(run) for run in list_runs(root)]
     # By the names that other commands know them by.
-    grouped = [(run, run.path.relative_to(root).as_posix()) for run in list_groups(Path(root))]
+    grouped = [(run, run.path.relative_to(root).as_posix()) for run in list_groups(root)]
     documents += [{**listed(run), "name": name} for run, name in grouped]
     if json:
         console.print_json(documents)

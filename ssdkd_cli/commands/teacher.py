@@ -11,6 +11,7 @@ import typer
 from ssdkd_cli import console, diagnostics, options, progress, summary
 from ssdkd_cli.torch_import import import_torch
 from stages.errors import ConfigError, FileError
+from stages.paths import typed_path
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,9 @@ def train(
     split: Annotated[str, typer.Option(metavar="NAME", help="The part of the data to train on.")] = "train",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The new file; default: the cache, where presets find it [path]."),
+        typer.Option(
+            parser=typed_path, metavar="FILE", help="The new file; default: the cache, where presets find it [path]."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data [epochs; 200].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws [integer].")] = 0,
@@ -63,7 +66,7 @@ def train(
     if data == NO_DATA:
         raise ConfigError("nothing says which data the teacher is to learn", hint="`--data SPEC` says it")
     if root is None and config.evaluation.root is not None:
-        root = Path(config.evaluation.root).expanduser()
+        root = typed_path(config.evaluation.root)
 
     from stages.device import resolve_device
     from stages.models.checkpoints import sha256_of
@@ -185,7 +188,7 @@ def _measure(model: nn.Module, config: Config, device: torch.device, *, must: bo
     try:
         images = load_data(
             wanted.data,
-            root=Path(wanted.root).expanduser() if wanted.root is not None else None,
+            root=typed_path(wanted.root) if wanted.root is not None else None,
             split=wanted.split,
             task=config.task,
             resize=wanted.resize,

@@ -22,6 +22,7 @@ import torch
 
 from stages.data.dataset import LabelledImages
 from stages.errors import ConfigError, FileError, MachineError
+from stages.paths import typed_path
 
 DOWNLOAD_TIMEOUT_S = 30.0
 
@@ -66,7 +67,7 @@ def load_cifar(name: str, class_name: str, root: Path | None, split: str, *, dow
     """
     if split not in ("train", "test"):
         raise ConfigError(f"`{name}` has no split `{split}`", hint="its splits are train and test")
-    folder = default_root() if root is None else root.expanduser()
+    folder = default_root() if root is None else typed_path(root)
     data = None
     if download or (folder / _FOLDERS[class_name]).exists():
         data = _read_or_download(name, class_name, folder, split, download=download)

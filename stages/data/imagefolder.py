@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from stages.data.dataset import UNSPLIT, LabelledImages
 from stages.device import num_usable_cpus
 from stages.errors import ConfigError, FileError
+from stages.paths import typed_path
 
 PILLOW_MODES = {1: "L", 3: "RGB"}
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
@@ -48,7 +49,7 @@ def load_imagefolder(
             f"image folders hold grey (1) or RGB (3) images, but `task.image_shape` has {channels} channels",
             hint="a data set of another kind can be added as a plugin of the group ssdkd.datasets",
         )
-    root = root.expanduser()
+    root = typed_path(root)
     base = root / split if (root / split).is_dir() else root
     classes = _class_folders(root, base, split)
     paths: list[Path] = []

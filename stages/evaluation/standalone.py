@@ -19,6 +19,7 @@ from stages.evaluation.measure import compare_with_teacher, measure, measure_wit
 from stages.heap import keep_heap_warm
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
+from stages.paths import typed_path
 from stages.registry import find
 from stages.run import NormalizedModel
 from stages.run_directory import RunDirectory
@@ -102,7 +103,7 @@ def _real_images(config: Config) -> LabelledImages:
         )
     return load_data(
         evaluation.data,
-        root=None if evaluation.root is None else Path(evaluation.root).expanduser(),
+        root=None if evaluation.root is None else typed_path(evaluation.root),
         split=evaluation.split,
         task=config.task,
         resize=evaluation.resize,

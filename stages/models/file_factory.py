@@ -18,6 +18,7 @@ from types import ModuleType
 from torch import nn
 
 from stages.errors import ConfigError, FileError
+from stages.paths import typed_path
 
 
 def model_from_file(
@@ -29,7 +30,7 @@ def model_from_file(
     function.
     """
     del in_channels, image_size  # such a network is made for one kind of image
-    module = _import_file(Path(path))
+    module = _import_file(typed_path(path))
     function = getattr(module, factory, None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]

@@ -11,6 +11,7 @@ from stages.data.dataset import load_data
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.models.build import build_model
+from stages.paths import typed_path
 from stages.teachers.load import LoadedTeacher
 from stages.teachers.resolve import AUTO, cached_teacher_file, teacher_file
 from stages.teachers.train import Progress, train_teacher
@@ -30,7 +31,7 @@ def must_train(config: Config) -> bool:
             cached_teacher_file(config)
         else:
             return False
-    elif Path(config.teacher.weights).expanduser().is_file():
+    elif typed_path(config.teacher.weights).is_file():
         return False
     else:
         raise ConfigError(
@@ -86,4 +87,4 @@ def teacher_to_train(config: Config, device: torch.device) -> LoadedTeacher:
 
 def _root(config: Config) -> Path | None:
     root = config.evaluation.root
-    return None if root is None else Path(root).expanduser()
+    return None if root is None else typed_path(root)

@@ -13,6 +13,7 @@ import platformdirs
 import presets
 from stages.config import Config
 from stages.errors import ConfigError, FileError
+from stages.paths import typed_path
 
 AUTO = "auto"
 
@@ -24,7 +25,7 @@ def teacher_file(config: Config) -> Path:
     Raises FileError where there is none, with the ways to get one.
     """
     if config.teacher.weights != AUTO:
-        path = Path(config.teacher.weights).expanduser()
+        path = typed_path(config.teacher.weights)
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
             raise FileError(

@@ -186,3 +186,50 @@ def test_what_the_user_named_reaches_the_trainer(call, monkeypatch):
     assert (first.evaluation_named, first.train_teacher, first.seed_in_name) == (False, False, None)
     assert (second.command, second.evaluation_named, second.train_teacher) == ("invert", True, True)
     assert third.preset_name == "cifar100-wrn-fast5"
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--out", LONG],
+        ["run", "--resume", LONG],
+        ["run", "--preset", f"{LONG}.toml"],
+        ["run", "--set", f"teacher.weights={LONG}.pt"],
+        ["run", "--set", "teacher.model=~nobody-of-that-name/net.py:build"],
+        ["distill", "--buffer", LONG],
+        ["evaluate", "~nobody-of-that-name/x"],
+        ["inspect-buffer", LONG],
+        ["inspect-buffer", "--grid", f"{LONG}.png"],
+        ["watch", LONG],
+        ["runs", "show", LONG],
+        ["runs", "verify", "~nobody-of-that-name/x"],
+        ["runs", "compare", LONG, LONG],
+        ["runs", "stop", LONG],
+        ["runs", "ls", "--root", LONG],
+        ["presets", "cp", "digits", f"{LONG}.toml"],
+        ["presets", "check", f"{LONG}.toml"],
+    ],
+    ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"),
+)
+def test_a_name_that_no_file_can_have_is_a_missing_file(call, arguments):
+    result = call(*arguments)
+    assert result.code == 3, result.err
+    assert result.err.startswith("error: ")
+    assert "Traceback" not in result.err
+
+
+def test_a_tilde_is_the_home_folder_everywhere(call, place, monkeypatch):
+    home = place / "home"
+    (home / "runs").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    (home / "mine.toml").write_text('extends = "digits"\n', encoding="utf-8")
+    assert call("presets", "check", "~/mine.toml").code == 0
+    planned = call("run", "--preset=~/mine.toml", "--out=~/new", "--dry-run", "--json")
+    assert json.loads(planned.out)["run_directory"] == str(home / "new")
+    assert f"there is no run in the folder {home}/runs" in call("runs", "ls", "--root=~/runs").err
+    assert call("presets", "cp", "digits", "~/copy.toml").code == 0
+    assert (home / "copy.toml").is_file()
+    assert not (place / "~").exists()

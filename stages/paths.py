@@ -1,0 +1,25 @@
+"""Paths as people type them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from stages.errors import FileError
+
+
+def typed_path(text: str | Path) -> Path:
+    """Where a path leads that somebody typed: a leading `~` is a home folder. Nothing needs to be there.
+
+    Raises FileError for what no file can be called.
+    """
+    try:
+        path = Path(text).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
+    except RuntimeError as error:  # ~somebody
+        raise FileError(f"`{text}` leads nowhere: there is no such user", hint="write the whole path") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"`{text}` cannot be looked at: {reason}", hint="is it the path you mean?") from error
+    return path

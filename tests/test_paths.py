@@ -1,0 +1,23 @@
+"""Paths that are typed: home folders, and names that no file can have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stages.errors import FileError
+from stages.paths import typed_path
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert typed_path("~/runs/a") == tmp_path / "runs" / "a"
+    assert typed_path(Path("~")) == tmp_path
+    assert typed_path("here/~") == Path("here/~")
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-that-name/x", "x" * 300, "a\0b"], ids=["user", "long", "null"])
+def test_what_no_file_can_be_called_is_refused(text: str) -> None:
+    with pytest.raises(FileError, match="leads nowhere|cannot be looked at"):
+        typed_path(text)
