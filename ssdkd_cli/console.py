@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,9 +21,28 @@ WIDTH_OFF_TERMINAL = 1000
 """Wide enough that no table of ours is cut where nobody's screen sets the limit."""
 
 
+_reserved: IO[str] | None = None
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """Within this context stdout is for this module alone; what a network of the user's prints goes to stderr."""
+    global _reserved
+    before, _reserved = _reserved, _data_stream()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _reserved = before
+
+
+def _data_stream() -> IO[str]:
+    return sys.stdout if _reserved is None else _reserved
+
+
 def stdout() -> Console:
     """The console for data and for reports that people asked for."""
-    return _console(sys.stdout)
+    return _console(_data_stream())
 
 
 def stderr() -> Console:
@@ -50,12 +70,12 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """The one JSON document of a command with `--json`, on stdout; NaN and infinity become null."""
     from stages.events import finite
 
-    sys.stdout.write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
+    _data_stream().write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
 
 
 def print_text(text: str) -> None:
     """Data as it is, on stdout, with a final newline."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    _data_stream().write(text if text.endswith("\n") else text + "\n")
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -69,7 +89,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table for people on a terminal; elsewhere one row a line, columns separated by tabs, no header."""
-    if not is_terminal(sys.stdout):
+    if not is_terminal(_data_stream()):
         for row in rows:
             print_text("\t".join(row))
         return

@@ -51,10 +51,11 @@ def evaluate(
     from stages.evaluation.standalone import evaluate_run, evaluate_weights
 
     place = device or "auto"  # not where the run was trained: this may be another machine
-    if isinstance(subject, RunDirectory):
-        document, images = evaluate_run(subject, config, place), "held-out synthetic images"
-    else:
-        document, images = evaluate_weights(subject, config, place), "these images"
+    with console.reserved_stdout():
+        if isinstance(subject, RunDirectory):
+            document, images = evaluate_run(subject, config, place), "held-out synthetic images"
+        else:
+            document, images = evaluate_weights(subject, config, place), "these images"
     if json:
         console.print_json(document)
         return

@@ -61,6 +61,12 @@ def launch(request: Request) -> int:
     _refuse_contradictions(request)
     if _wants_dashboard(request):
         return _launch_with_viewer(request)
+    with console.reserved_stdout():
+        return _launch_here(request)
+
+
+def _launch_here(request: Request) -> int:
+    """Train in this process."""
     if request.resume is not None:
         return _resume(request, request.resume)
     launches = _prepare(request)

@@ -72,7 +72,7 @@ def train(
     from stages.models.checkpoints import sha256_of
     from stages.teachers.train import EPOCHS, train_teacher
 
-    with progress.training_shown() as listener:
+    with console.reserved_stdout(), progress.training_shown() as listener:
         trained = train_teacher(
             config,
             data=data,
@@ -132,8 +132,9 @@ def check(
     from stages.teachers.load import load_teacher
 
     place = resolve_device(device or config.run.device)
-    teacher = load_teacher(config, place)
-    metrics = _measure(teacher.model, config, place, must=any((data, root, split)))
+    with console.reserved_stdout():
+        teacher = load_teacher(config, place)
+        metrics = _measure(teacher.model, config, place, must=any((data, root, split)))
     layers = count_layers(teacher.model)
     num_parameters = sum(parameter.numel() for parameter in teacher.model.parameters())
     num_batch_norms = sum(number for kind, number in layers.items() if "BatchNorm" in kind)

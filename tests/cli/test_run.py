@@ -46,6 +46,32 @@ def test_run_prints_one_document_and_leaves_the_files_of_a_run(ssdkd, tiny, plac
         assert (run / name).is_file(), name
 
 
+def test_what_a_network_of_ones_own_prints_is_no_data(call, tiny, place):
+    (place / "talkative.py").write_text(
+        "from torch import nn\n"
+        "class Talkative(nn.Sequential):\n"
+        "    def forward(self, images):\n"
+        "        print('shape', tuple(images.shape))\n"
+        "        return super().forward(images)\n"
+        "def build(num_classes):\n"
+        "    return Talkative(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, num_classes))\n",
+        encoding="utf-8",
+    )
+    talkative = ["--set", "teacher.model=talkative.py:build", "--set", "teacher.weights=trained.safetensors"]
+    trained = call("teacher", "train", *talkative, "--epochs", "1", "--out", "trained.safetensors", "--json")
+    student = ["--set", "student.model=talkative.py:build", "--set", "run.acceleration=eager"]
+    for result in (
+        trained,
+        call("teacher", "check", *talkative, "--json"),
+        call("run", *tiny, *talkative, *student, "--out", "run", "--json"),
+        call("evaluate", "run", "--json"),
+    ):
+        assert result.code == 0, result.err
+        assert document(result)
+        assert "shape" in result.err
+    assert "shape" not in call("evaluate", "run").out
+
+
 def test_run_tells_people_how_good_the_student_is_and_what_comes_next(call, tiny, place):
     result = call("run", *tiny, "--out", "my run")
     assert result.code == 0, result.err
@@ -120,7 +146,7 @@ def test_a_seed_that_diverges_is_told_and_left_out(call, tiny, place):
     assert "2 runs, mean ± standard deviation (left out: 1 diverged)" in result.out
     shown = call("runs", "show", "group")
     assert shown.code == 0, shown.err
-    assert "B  group/seed-1  (diverged, epoch 1 of 3)" in shown.out
+    assert "B  group/seed-1  (diverged, epoch 0 of 3)" in shown.out
     assert "Mean and sample standard deviation of A, C (seeds 0, 2)" in shown.out
     assert "left out, as not done: B" in shown.out
 
