@@ -236,11 +236,8 @@ class Config:
         return max(4, round(400 * 256 / self.distillation.batch_size * self.buffer.capacity / 50_000))
 
     def to_toml(self) -> str:
-        """The complete preset, defaults written out: loading it gives an equal Config."""
-        tables = {name: table.model_dump(mode="json", exclude_none=True) for name, table in self.tables().items()}
-        if not tables["inversion"]["options"]:
-            del tables["inversion"]["options"]
-        return _arrays_on_one_line(tomli_w.dumps(tables))
+        """The complete preset, defaults written out: loading it gives an equal Config. What is not set is a comment."""
+        return "\n".join(_table_as_toml(name, table) for name, table in self.tables().items())
 
 
 _OWN_TABLES: dict[str, type[Table]] = {
@@ -337,6 +334,15 @@ def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
     return replace(config, warnings=warnings_of(config))
 
 
+def _table_as_toml(name: str, table: BaseModel) -> str:
+    values = table.model_dump(mode="json", exclude_none=True)
+    if not values.get("options", True):  # an inversion method that has none
+        del values["options"]
+    header, _, rest = _arrays_on_one_line(tomli_w.dumps({name: values})).partition("\n")
+    unset = [f"# {key} is not set" for key, value in table if value is None]
+    return "\n".join([header, *unset, rest])
+
+
 def _arrays_on_one_line(toml: str) -> str:
     # tomli_w puts each item on a line of its own. A line never ends with `[` or `,` inside of a string.
     toml = re.sub(r"\[\n\s*", "[", toml)
@@ -356,7 +362,8 @@ def _unregistered_names(settings: Settings) -> list[Problem]:
             registry.find(group, name, where=key)
         except ConfigError as error:
             place = f" in {settings.place_of(key)}"
-            problems += [Problem(problem.message + place, problem.hint) for problem in error.problems]
+            otherwise = f"; `{NO_DATA}` does without" if key == "evaluation.data" else ""
+            problems += [Problem(problem.message + place, f"{problem.hint}{otherwise}") for problem in error.problems]
     return problems
 
 

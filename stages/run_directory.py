@@ -141,7 +141,7 @@ class RunDirectory:
     def refuse_used(out: Path) -> None:
         """Raise ConfigError unless `out` can become a new run: nothing is there, or an empty folder.
 
-        Raises MachineError where that cannot be seen.
+        Raises MachineError where that cannot be seen, or nothing can be made there.
         """
         try:
             is_used = out.is_dir() and any(out.iterdir())
@@ -158,6 +158,12 @@ class RunDirectory:
             )
         if not out.is_dir() and (out.exists() or out.is_symlink()):
             raise ConfigError(f"the output directory {out} is a file", hint="give `--out` a new or an empty folder")
+        there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise MachineError(
+                f"cannot make the run directory {out}: {there} is {'read-only' if there.is_dir() else 'a file'}",
+                hint="give `--out` a folder that can be written",
+            )
 
     @classmethod
     def create(

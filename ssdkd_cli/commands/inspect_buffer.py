@@ -81,6 +81,8 @@ def _refuse_odd_picture(picture: Path | None) -> None:
         return
     if picture.suffix.lower() != ".png":
         raise ConfigError(f"{picture} would be a PNG picture", hint="end its name in .png")
+    if picture.is_dir():
+        raise FileError(f"{picture} is a folder, not a picture", hint="choose another name")
     if not picture.absolute().parent.is_dir():
         raise FileError(f"there is no folder {picture.parent} for {picture.name}", hint="make it first")
 

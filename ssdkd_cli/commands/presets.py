@@ -83,6 +83,7 @@ def copy_preset(
       ssdkd presets cp cifar100-wrn mine.toml
     """
     import presets
+    from stages.config import DEFAULT_PRESET
     from stages.preset_loading import load_presets
 
     load_presets([name])  # an unknown name is an error with the nearest match
@@ -98,7 +99,8 @@ def copy_preset(
     except OSError as error:
         raise FileError(f"cannot write {file}: {error.strerror or error}", hint="choose another folder") from error
     diagnostics.note(f"wrote {file}")
-    diagnostics.print_hint(f"edit it, then `ssdkd presets check {file}` and `ssdkd run --preset {file}`")
+    beneath = f"--preset {DEFAULT_PRESET} " if presets.is_overlay(name) else ""
+    diagnostics.print_hint(f"edit it, then `ssdkd presets check {file}` and `ssdkd run {beneath}--preset {file}`")
 
 
 @app.command("check")

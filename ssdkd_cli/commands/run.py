@@ -21,8 +21,8 @@ def run(
     """Distil a student from a teacher, without its data.
 
     Images are inverted from the teacher into a buffer and distilled from there, epoch by epoch. Without --preset it
-    does so for the built-in handwritten digits, in two minutes on a CPU. Ctrl-C saves everything and stops; --resume
-    goes on, bit for bit.
+    does so for the built-in handwritten digits, in a minute on a CPU. On a terminal it opens the dashboard, where q
+    leaves and x stops the run; with --no-tui Ctrl-C stops it. Either saves everything, and --resume goes on.
 
     \b
     Example:

@@ -16,7 +16,7 @@ TITLES = {
     "inversion/loss_bn": "BN statistics",
     "inversion/loss_task": "task",
     "inversion/loss_adversarial": "adversarial (KL)",
-    "distillation/loss": "distillation loss (KL)",
+    "distillation/loss": "distillation loss",
     "distillation/lr": "learning rate",
     "distillation/agreement": "agreement in the batch",
     "real/student.top1": "student, top-1",

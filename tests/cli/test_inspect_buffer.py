@@ -171,6 +171,13 @@ def test_picture_that_is_no_png_is_refused(call, run, option):
     assert run.buffer_file.read_bytes() == before
 
 
+def test_a_folder_is_no_picture(call, place):
+    (place / "folder.png").mkdir()
+    result = call("inspect-buffer", "--grid", "folder.png")
+    assert (result.code, result.out) == (3, "")
+    assert "folder.png is a folder" in result.err
+
+
 def test_picture_without_a_folder(call, run):
     result = call("inspect-buffer", "--grid", "gone/grid.png")
     assert (result.code, result.out) == (3, "")

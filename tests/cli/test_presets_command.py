@@ -108,3 +108,9 @@ def test_check_warns_of_settings_without_effect(call, place):
 @pytest.mark.parametrize("name", presets.names())
 def test_every_shipped_preset_checks_out(call, name):
     assert call("presets", "check", name) == (0, f"{name}: ok\n", "")
+
+
+def test_a_copied_overlay_is_run_on_top_of_a_preset(call, place):
+    copied = call("presets", "cp", "plus", "mine.toml")
+    command = re.search(r"`ssdkd (run [^`]*)`", copied.err)[1]
+    assert call(*command.split(), "--dry-run", "--json").code == 0

@@ -53,6 +53,7 @@ def test_it_is_written_for_people(whole):
     assert 'stages = ["inversion", "distillation", "evaluation"]\n' in text
     assert text.startswith("[run]\n")
     assert "options" not in text
+    assert "\n# root is not set\n" in text
 
 
 def test_different_values_are_different(whole):
