@@ -147,7 +147,9 @@ def print_series(document: Mapping[str, Any]) -> None:
 
 def print_plan(description: Mapping[str, Any]) -> None:
     """What a run would do and need (`--dry-run`)."""
-    console.print_facts((key.replace("_", " "), _plain(value)) for key, value in description.items())
+    console.print_facts(
+        (key.replace("_", " ").replace(" mib", " [MiB]"), _plain(value)) for key, value in description.items()
+    )
 
 
 def _plain(value: Any) -> str:

@@ -49,8 +49,9 @@ class RunTable(Table):
     epochs: PositiveInt = 220
     """All epochs, warm-up included."""
 
-    warmup_epochs: PositiveInt = 20
-    """Epochs that only fill the buffer; the adversarial term is off until the last of them."""
+    warmup_epochs: NonNegativeInt = 20
+    """Epochs that only fill the buffer; the adversarial term is off until the last of them. At least one where images
+    are made and learnt from; `distill` has none."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every random draw."""

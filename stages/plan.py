@@ -356,13 +356,18 @@ def _evaluation_data(
 
 
 def _check_stages(schedule: Schedule, launch: Launch) -> None:
-    """Raise ConfigError where nothing would come out of the stages: no one fills the buffer, or no one learns."""
+    """Raise ConfigError where nothing would come out of the stages: no one fills the buffer first, or no one learns."""
     idle = {"evaluation"} if launch.buffer is not None else {"evaluation", "distillation"}
     if set(schedule.stages) <= idle:
         raise ConfigError(
             f"nothing to do for `ssdkd {launch.command}`: of `run.stages` it has {list(schedule.stages)}"
             + ("" if launch.buffer is not None else ", and nothing that fills the buffer"),
             hint='`run.stages` is ["inversion", "distillation", "evaluation"] unless a preset changes it',
+        )
+    if {"inversion", "distillation"} <= set(schedule.stages) and schedule.warmup_epochs == 0:
+        raise ConfigError(
+            "`run.warmup_epochs` is 0: the student would learn before there is anything to learn from",
+            hint="set it to 1 or more; the default is 20",
         )
 
 

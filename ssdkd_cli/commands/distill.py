@@ -21,11 +21,12 @@ def distill(
 ) -> int:
     """Distil a student from a buffer that is there already.
 
-    Nothing is inverted. Without --preset the settings are those of the run that the buffer is in.
+    Nothing is inverted. Without --preset the settings are those of the run that the buffer is in, and the student
+    learns for as many epochs as in it; run.epochs given with --set are the student's, without a warm-up.
 
     \b
     Example:
-      ssdkd distill --buffer my-buffer --set student.model=wrn16_2
+      ssdkd distill --buffer my-buffer --set student.model=wrn16_2 --set run.epochs=40
     """
     return launch(
         Request(

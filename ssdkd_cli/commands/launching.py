@@ -187,10 +187,13 @@ def _settings(request: Request) -> _Settings:
         presets = (str(buffer_run.config_file),)
         name = str(buffer_run.manifest().get("preset", buffer_run.name))
     overrides = tuple(request.overrides or ())
+    named = _keys_of(overrides)
+    if request.command == "distill" and "run.epochs" in named and "run.warmup_epochs" not in named:
+        overrides += ("run.warmup_epochs=0",)  # the epochs that were asked for are the student's
     config = load(presets, overrides)
     if not request.preset and buffer_run is not None:  # what suited that run's student may not suit this one
         found = buffer_run.manifest().get("automatic", [])
-        automatic = [key for key in AUTOMATIC_KEYS if key in found and key not in _keys_of(overrides)]
+        automatic = [key for key in AUTOMATIC_KEYS if key in found and key not in named]
         config = with_values(config, dict.fromkeys(automatic, "auto"), place=str(buffer_run.manifest_file))
     if request.device is not None:
         config = with_values(config, {"run.device": request.device}, place="--device")

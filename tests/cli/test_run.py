@@ -183,7 +183,7 @@ def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
     assert not Path("inverted/student.safetensors").exists()
 
     # The run: its own settings, unless others are given.
-    distilled = call("distill", "--buffer", "inverted", "--set", "run.epochs=2", "--json")
+    distilled = call("distill", "--buffer", "inverted", "--set", "run.epochs=1", "--json")
     assert distilled.code == 0, distilled.err
     assert document(distilled)["epochs"] == 1
     assert document(distilled)["images_synthesized"] == 0

@@ -112,6 +112,6 @@ def test_a_plan_is_one_fact_a_line(capfd):
     summary.print_plan({"stages": ["inversion", "evaluation"], "disk_mib": 1234.5, "evaluation_data": None})
     assert capfd.readouterr().out.splitlines() == [
         "stages           inversion, evaluation",
-        "disk mib         1,234.5",
+        "disk [MiB]       1,234.5",
         "evaluation data  -",
     ]

@@ -82,7 +82,7 @@ def test_number_of_steps_is_taken_as_it_is(whole):
         ("run.epochs=true", "true"),
         ("run.epochs=nan", "NaN"),
         ('run.epochs="30"', '"30"'),
-        ("run.warmup_epochs=0", "0"),
+        ("run.warmup_epochs=-1", "-1"),
         ("run.seed=-1", "-1"),
         ("run.seed=9223372036854775808", "9223372036854775808"),
         ("run.device=gpu", '"gpu"'),

@@ -42,6 +42,11 @@ REFUSED = {
         ConfigError,
         "nothing that fills the buffer",
     ),
+    "nothing fills the buffer before the student learns": (
+        ["run.warmup_epochs=0"],
+        ConfigError,
+        "warmup_epochs` is 0",
+    ),
 }
 
 
