@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from experiment_list import Experiment, ExperimentList, Machine
+from experiment_list import HERE, Experiment, ExperimentList, Machine
 from series import Run
 
+_CHECKOUT = HERE.parents[1]
 _PLACES = ("teacher.weights", "evaluation.root", "teacher.model", "student.model")
 """Settings that may hold a path; results name the file alone."""
 _NOT_TOLD = ("teacher.weights", "evaluation.data", "evaluation.root", "run.seed")
@@ -55,13 +56,21 @@ def _row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
         "title": experiment.title,
         "baseline": None if experiment.baseline == experiment.name else experiment.baseline,
         "paper": experiment.paper,
-        "presets": [Path(preset).stem for preset in experiment.presets],
+        "presets": [_as_typed(preset) for preset in experiment.presets],
         "set": [text for text in (own[0].overrides if own else ()) if text.partition("=")[0] not in _NOT_TOLD],
         "settings": {key: _without_place(key, value) for key, value in settings.items()},
         "runs": told,
         "mean": {name: fmean(values) for name, values in columns.items()},
         "std": {name: stdev(values) if len(values) > 1 else None for name, values in columns.items()},
     }
+
+
+def _as_typed(preset: str) -> str:
+    """A preset as it is named in the root of a checkout; of a file elsewhere no more than its name."""
+    path = Path(preset)
+    if not preset.endswith(".toml"):
+        return preset
+    return path.relative_to(_CHECKOUT).as_posix() if path.is_relative_to(_CHECKOUT) else path.name
 
 
 def _told(run: Run) -> dict[str, Any]:

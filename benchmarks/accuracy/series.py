@@ -27,6 +27,8 @@ from product import (
     resolved_settings,
 )
 
+_OF_THE_STUDENT = ("student.start", "distillation.lr")
+"""Keys in which "auto" depends on the student, and which a run writes out."""
 _LIVE = ("starting", "running", "paused")
 _OVER = ("done", "failed", "diverged")
 ABSENT, REFUSED, UNREADABLE = "absent", "refused", "unreadable"
@@ -162,7 +164,7 @@ def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
 
 
 def _is_same(key: str, asked: Any, found: Any) -> bool:
-    is_written_out = asked == "auto" and (key.startswith("run.") or key == "student.start")  # what that stood for
+    is_written_out = asked == "auto" and (key.startswith("run.") or key in _OF_THE_STUDENT)  # what that stood for
     if asked == found or is_written_out:
         return True
     if key == "run.device":

@@ -328,6 +328,7 @@ def test_the_table(tmp_path: Path) -> None:
         ("run.precision", "auto", "bf16", True),
         ("student.start", "auto", "teacher", True),
         ("student.start", "random", "teacher", False),
+        ("distillation.lr", "auto", 0.1, True),
         ("distillation.steps", "auto", 40, False),
         ("run.device", "cuda", "cuda:0", True),
         ("run.device", "cpu", "cuda:0", False),
@@ -517,3 +518,9 @@ def test_a_folder_that_is_no_run_is_not_overwritten(place: Path) -> None:
     assert result.returncode == 2
     assert "cannot be read, remove it" in result.stderr
     assert [path.name for path in (place / "out/good/seed-0").iterdir()] == ["mine.txt"]
+
+
+def test_presets_are_told_as_they_are_typed_in_a_checkout(tmp_path):
+    assert results._as_typed("cifar10-wrn") == "cifar10-wrn"
+    assert results._as_typed(str(experiment_list.OVERLAYS / "short.toml")) == "benchmarks/accuracy/overlays/short.toml"
+    assert results._as_typed(str(tmp_path / "mine.toml")) == "mine.toml"
