@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Train the preset's teacher on real, labelled images.
 
-    It is kept where the preset finds it, unless --out says otherwise.
+    It is kept where the preset finds it, unless --out says otherwise; where a teacher ships with the preset --out must.
 
     \b
     Example:
@@ -50,10 +50,16 @@ def train(
     """
     from stages.config import load
     from stages.evaluation.config import NO_DATA
-    from stages.teachers.resolve import cached_teacher_file
+    from stages.teachers.resolve import cached_teacher_file, shipped_teacher_file
 
     options.check_device(device)
     config = load(preset or (), overrides or ())
+    shipped = shipped_teacher_file(config)
+    if out is None and shipped is not None:
+        raise ConfigError(
+            f"the preset has a teacher that ships with it, {shipped.name}, and would go on with that one",
+            hint="`--out FILE` says where yours goes; `--set teacher.weights=FILE` uses it in a run",
+        )
     file = out if out is not None else cached_teacher_file(config)
     if file.exists():
         raise ConfigError(

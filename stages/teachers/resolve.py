@@ -39,17 +39,25 @@ def teacher_file(config: Config) -> Path:
             hint="`--set teacher.weights=FILE` names your teacher's file; "
             "`--set teacher.trained_on=NAME` looks for one in the cache",
         )
-    name = _file_name(config.teacher.model, config.teacher.trained_on)
-    shipped = presets.teachers_folder() / name
     cached = cached_teacher_file(config)
-    for path in (shipped, cached):
-        if path.is_file():
-            return path
+    shipped = shipped_teacher_file(config)
+    if shipped is not None:
+        return shipped
+    if cached.is_file():
+        return cached
     raise FileError(
-        f"no teacher: {name} is neither shipped with the presets nor in {cached.parent}",
+        f"no teacher: {cached.name} is neither shipped with the presets nor in {cached.parent}",
         hint="use one you have (`--set teacher.weights=FILE`), train one and keep it there "
         "(`ssdkd teacher train --preset ...`), or have it trained first (`--train-teacher`)",
     )
+
+
+def shipped_teacher_file(config: Config) -> Path | None:
+    """The teacher that "auto" means before any other: one that ships with the presets, or None."""
+    if config.teacher.trained_on is None:
+        return None
+    path = presets.teachers_folder() / _file_name(config.teacher.model, config.teacher.trained_on)
+    return path if path.is_file() else None
 
 
 def cached_teacher_file(config: Config) -> Path:

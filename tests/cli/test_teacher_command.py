@@ -38,6 +38,16 @@ def test_a_trained_teacher_is_kept_in_the_cache_and_found_again(call, tmp_path):
     assert "is there already" in again.err
 
 
+def test_beside_a_shipped_teacher_another_one_needs_a_place_of_its_own(call, place):
+    refused = call("teacher", "train", "--preset", "digits", "--epochs", "1")
+    assert (refused.code, refused.out) == (2, "")
+    assert "wrn16_2-digits.safetensors" in refused.err
+    assert "--out FILE" in refused.err
+    assert call("teacher", "train", "--preset", "digits", "--epochs", "1", "--out", "mine.safetensors").code == 0
+    used = call("teacher", "check", "--preset", "digits", "--set", "teacher.weights=mine.safetensors", "--json")
+    assert json.loads(used.out)["file"].endswith("mine.safetensors")
+
+
 def test_check_says_what_the_teacher_is(call):
     result = call("teacher", "check", "--preset", "digits", "--json")
     assert result.code == 0, result.err
@@ -77,7 +87,7 @@ def test_check_without_the_data_at_hand(call):
 )
 def test_training_refused_at_once(call, place, arguments, code, names):
     (place / "taken.safetensors").write_bytes(b"precious")
-    result = call("teacher", "train", "--preset", "digits", *arguments)
+    result = call("teacher", "train", "--preset", "digits", "--set", "teacher.model=wrn10_1", *arguments)
     assert (result.code, result.out) == (code, ""), result.err
     assert names in result.err
     assert (place / "taken.safetensors").read_bytes() == b"precious"
