@@ -1,9 +1,30 @@
-"""What a plugin imports: everything here stays.
+"""What a plugin or a script imports: everything here stays.
 
-A package that adds a stage, an inversion method, a task, a model, a generator or a data set installs an entry point
-in the group `ssdkd.stages`, `.methods`, `.tasks`, `.models`, `.generators` or `.datasets` that names a `Spec`. Keep the
-module of the spec free of torch and of this module: `Spec`, `Table` and the errors can also be had from
-`stages.registry`, `stages.config_table` and `stages.errors`, which import no torch.
+    student = load_student("runs/digits-20260101-120000")      # images in [0, 1] or uint8 -> logits
+
+A package that adds a part installs an entry point in one of these groups that names a `Spec`, whose `target` is called
+as below; the groups of the spec's `pattern` come as further keyword arguments. Whoever is called refuses bad settings
+by ConfigError and files by FileError.
+
+    ssdkd.stages       (config) -> Stage                            config: the table named after the stage
+    ssdkd.methods      (config) -> InversionMethod                  config: the [inversion] table
+    ssdkd.generators   (latent_dim=, image_shape=) -> nn.Module     latents [B, Z] -> images [B, C, H, W] in [0, 1];
+                                                                    every parameter takes part in every pass
+    ssdkd.models       (num_classes=, in_channels=, image_size=) -> nn.Module       normalised images -> logits [B, K]
+    ssdkd.datasets     (root, split, *, image_shape=, resize=, download=) -> LabelledImages        uint8, int64 labels;
+                       FileError where it is not there: a run then goes without, with a warning
+    ssdkd.tasks        (num_classes) -> Task
+
+The `schema` of a spec is the pydantic model of a table: of a stage the one named after it, of a method
+`[inversion.options]`, which reaches it as the dict `config.options`; other parts read none. A method emits an
+`InversionStep` for steps that `run.should_log` asks for, and adds the images of each step to `run.num_trained`.
+
+    # my_package/spec.py: free of torch, and so of this module
+    from stages.registry import Spec
+    SPEC = Spec("my-method", "my_package.method:MyMethod", "what it does, in a line")
+
+`Spec`, `Table` and the errors can also be had from `stages.registry`, `stages.config_table` and `stages.errors`, which
+import no torch.
 """
 
 from stages.config_table import Table
@@ -12,15 +33,22 @@ from stages.data.dataset import LabelledImages
 from stages.divergence import agreement, kl_divergence
 from stages.errors import ConfigError, DivergedError, FileError, MachineError, SsdkdError, StorageError
 from stages.events import Event, InversionStep
+from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
+from stages.inversion.objectives import adversarial_loss, modulation, task_loss
+from stages.models.build import build_model
+from stages.models.checkpoints import load_weights
+from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.registry import Spec
 from stages.run import NormalizedModel, Run, evaluating
 from stages.stage import Stage
+from stages.student import load_student
 from stages.tasks.task import Metrics, Task
 
 __all__ = [
     "Augmentation",
+    "BatchNormMatching",
     "ConfigError",
     "DivergedError",
     "Event",
@@ -40,9 +68,16 @@ __all__ = [
     "StorageError",
     "Table",
     "Task",
+    "adversarial_loss",
     "agreement",
     "apply",
+    "build_model",
     "draw_augmentation",
     "evaluating",
+    "frozen_batch_norm",
     "kl_divergence",
+    "load_student",
+    "load_weights",
+    "modulation",
+    "task_loss",
 ]

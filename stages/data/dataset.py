@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stages.errors import FileError
+from stages.errors import ConfigError, FileError
 from stages.registry import find
 
 if TYPE_CHECKING:
@@ -58,8 +58,12 @@ def load_data(
     data: LabelledImages = load(
         root, split, image_shape=image_shape, resize=resize, download=download, **found.arguments
     )
-    assert data.images_NCHW.dtype == torch.uint8
-    assert data.labels_N.dtype == torch.int64
+    dtypes = (data.images_NCHW.dtype, data.labels_N.dtype)
+    if dtypes != (torch.uint8, torch.int64):
+        raise ConfigError(
+            f"the data set `{name}` gives images of {dtypes[0]} with labels of {dtypes[1]}, not uint8 with int64",
+            hint="`stages.api` says what a plugin's data set gives",
+        )
     _check_shape(data, image_shape)
     _check_classes(data, task.num_classes, root)
     return data

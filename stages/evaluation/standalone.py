@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.config import Config
 from stages.data.dataset import LabelledImages, load_data
@@ -17,12 +17,11 @@ from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
 from stages.heap import keep_heap_warm
-from stages.models.build import build_model
-from stages.models.checkpoints import load_weights
 from stages.paths import typed_path
 from stages.registry import find
 from stages.run import NormalizedModel
 from stages.run_directory import RunDirectory
+from stages.student import student_from
 from stages.tasks.task import Task
 from stages.teachers.load import load_teacher
 from stages.teachers.resolve import teacher_file
@@ -56,9 +55,7 @@ def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: 
     device = resolve_device(device_name)
     torch.set_num_threads(resolve_threads(config.run.threads))
     task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
-    student_model = build_model(config.student.model, task=config.task, where="student.model")
-    load_weights(student_model, weights)
-    student = _ready(student_model, config, device)
+    student = student_from(weights, config, device)
     teacher = _teacher_if_at_hand(config, device)
     data = _real_images(config)
     how: dict[str, Any] = {"batch_size": config.evaluation.batch_size, "device": device}
@@ -82,16 +79,12 @@ def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: 
     }
 
 
-def _ready(model: nn.Module, config: Config, device: torch.device) -> NormalizedModel:
-    return NormalizedModel.on(device, model, config.task).eval().requires_grad_(False)
-
-
 def _teacher_if_at_hand(config: Config, device: torch.device) -> NormalizedModel | None:
     try:
         teacher_file(config)
     except FileError:  # it is not there, and the student can be measured without it
         return None
-    return _ready(load_teacher(config, device).model, config, device)
+    return NormalizedModel.on(device, load_teacher(config, device).model, config.task)
 
 
 def _real_images(config: Config) -> LabelledImages:

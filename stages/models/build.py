@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.errors import ConfigError, SsdkdError
@@ -35,34 +35,53 @@ def build_model(name: str, *, task: ImagesAndLabels, where: str) -> nn.Module:
     network, or where it does not map the task's images [1, C, H, W] to logits [1, K], with the shape of a label behind
     where the task has more than one for an image.
     """
-    found = find("models", name, where=where)
     channels, height, width = task.image_shape
+    model = _built(
+        "models", name, where=where, num_classes=task.num_classes, in_channels=channels, image_size=(height, width)
+    )
+    _check_output(model, name, task=task, where=where)
+    return model
+
+
+def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """The generator called `name`: latents [B, Z] -> images [B, C, H, W] in [0, 1]; on the CPU, training.
+
+    Raises ConfigError where there is no such generator, or it makes images of another shape.
+    """
+    where = "inversion.generator"
+    generator = _built("generators", name, where=where, latent_dim=latent_dim, image_shape=image_shape)
+    shape = _shape_of_output(generator, torch.zeros(1, latent_dim), name, where=where, what="latents")
+    if shape != [1, *image_shape]:
+        raise ConfigError(
+            f"`{where}` = `{name}` must make images of shape {[1, *image_shape]} of one latent; got {shape}",
+            hint="it is called with latent_dim and image_shape",
+        )
+    return generator
+
+
+def _built(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:
+    """What the registered factory makes. Of a stranger's, whatever goes wrong is told."""
+    found = find(group, name, where=where)
     factory = found.spec.load()
     try:
-        model = factory(
-            **found.arguments, num_classes=task.num_classes, in_channels=channels, image_size=(height, width)
-        )
+        network = factory(**found.arguments, **arguments)
     except ConfigError as error:
         raise ConfigError(f"`{where}` = `{name}`: {error.message}", hint=error.hint) from error
     except SsdkdError:
         raise
     except Exception as error:
-        if found.spec.target.startswith("stages."):
+        if found.spec.is_ours:
             raise
         raise ConfigError(  # a stranger's factory can raise anything
             f"`{where}` = `{name}` cannot be built: {type(error).__name__}: {error}",
-            hint=f"`{found.spec.target}` is called with num_classes, in_channels and image_size",
+            hint=f"`{found.spec.target}` is called with {', '.join(arguments)}",
         ) from error
-    _check_output(model, name, task=task, where=where)
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The generator called `name`: latents [B, Z] -> images [B, C, H, W] in [0, 1]; on the CPU, training."""
-    found = find("generators", name, where="inversion.generator")
-    generator: nn.Module = found.spec.load()(**found.arguments, latent_dim=latent_dim, image_shape=image_shape)
-    return generator
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"`{where}` = `{name}` gives a {type(network).__name__}, not a torch.nn.Module",
+            hint="a model's target returns the network",
+        )
+    return network
 
 
 def bn_layers(model: nn.Module) -> list[_BatchNorm]:
@@ -76,34 +95,39 @@ def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None
     return next((layer for layer in reversed(layers) if layer.out_features == num_classes), None)
 
 
-def _check_output(model: object, name: str, *, task: ImagesAndLabels, where: str) -> None:
-    """One forward pass of an empty image, without touching statistics, gradients or random numbers."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f"`{where}` = `{name}` gives a {type(model).__name__}, not a torch.nn.Module",
-            hint="a model's target returns the network",
-        )
-    was_training = model.training
-    shape = tuple(task.image_shape)
+def _check_output(model: nn.Module, name: str, *, task: ImagesAndLabels, where: str) -> None:
+    label_shape = (
+        find("tasks", task.kind, where="task.kind").spec.load()(task.num_classes).label_shape(task.image_shape)
+    )
+    wanted = [1, task.num_classes, *label_shape]
+    got = _shape_of_output(model, torch.zeros(1, *task.image_shape), name, where=where, what="images")
+    if got == wanted:
+        return
+    hint = "set task.num_classes to the number of classes the network has"
+    if got[:2] == wanted[:2] and not label_shape:
+        hint = "let the network's forward end with `.flatten(1)`, after pooling"
+    raise ConfigError(
+        f"`{where}` = `{name}` must give logits of shape {wanted} for one image; got shape {got}", hint=hint
+    )
+
+
+def _shape_of_output(network: nn.Module, inputs: Tensor, name: str, *, where: str, what: str) -> list[int]:
+    """Of one forward pass, without touching statistics, gradients or random numbers."""
+    was_training = network.training
     try:
         with torch.no_grad():
-            output = model.eval()(torch.zeros(1, *shape))
+            output = network.eval()(inputs)
     except Exception as error:  # foreign networks fail in their own ways
         raise ConfigError(
-            f"`{where}` = `{name}` does not take images of shape {list(shape)}: {type(error).__name__}: {error}",
-            hint="set task.image_shape to what the network takes, or name another network",
+            f"`{where}` = `{name}` does not take {what} of shape {list(inputs.shape[1:])}:"
+            f" {type(error).__name__}: {error}",
+            hint="task.image_shape says what the task's images are like; name a network that fits",
         ) from error
     finally:
-        model.train(was_training)
-    label_shape = find("tasks", task.kind, where="task.kind").spec.load()(task.num_classes).label_shape(shape)
-    wanted = [1, task.num_classes, *label_shape]
-    if not isinstance(output, torch.Tensor):
-        got, hint = f"a {type(output).__name__}", "let the network's forward return its logits alone"
-    elif list(output.shape) == wanted:
-        return
-    elif list(output.shape[:2]) == wanted[:2] and not label_shape:
-        got, hint = f"shape {list(output.shape)}", "let the network's forward end with `.flatten(1)`, after pooling"
-    else:
-        got = f"shape {list(output.shape)}"
-        hint = "set task.num_classes to the number of classes the network has"
-    raise ConfigError(f"`{where}` = `{name}` must give logits of shape {wanted} for one image; got {got}", hint=hint)
+        network.train(was_training)
+    if not isinstance(output, Tensor):
+        raise ConfigError(
+            f"`{where}` = `{name}` must give a tensor; got a {type(output).__name__}",
+            hint="let the network's forward return its output alone",
+        )
+    return list(output.shape)

@@ -42,10 +42,10 @@ def test_other_number_of_classes(num_classes: int) -> None:
         load_data("digits", root=None, split="test", task=task(num_classes))
 
 
-def use_data(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
+def use_data(monkeypatch: pytest.MonkeyPatch, labels: list[int], dtype: torch.dtype = torch.uint8) -> None:
     """Let every name stand for a stranger's data set with these labels and no class names."""
     made = LabelledImages(
-        torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8),
+        torch.zeros(len(labels), 1, 8, 8, dtype=dtype),
         torch.tensor(labels, dtype=torch.int64),
         None,
         "theirs",
@@ -70,4 +70,10 @@ def test_labels_that_no_class_has(monkeypatch: pytest.MonkeyPatch, labels: list[
 def test_data_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     use_data(monkeypatch, [])
     with pytest.raises(FileError, match="no images"):
+        load_data("theirs", root=None, split="test", task=task())
+
+
+def test_images_of_another_type_than_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_data(monkeypatch, [0, 3], torch.float32)
+    with pytest.raises(ConfigError, match=r"`theirs` gives images of torch\.float32"):
         load_data("theirs", root=None, split="test", task=task())

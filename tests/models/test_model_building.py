@@ -95,6 +95,24 @@ def test_an_unknown_generator():
     assert "`dcgan`" in raised.value.hint
 
 
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda: None, "cannot be built: TypeError.*"),
+        (lambda **_: None, "gives a NoneType"),
+        (lambda **_: nn.Linear(4, 9), r"images of shape \[1, 1, 8, 8\] of one latent; got \[1, 9\]"),
+        (lambda **_: nn.Linear(5, 9), "does not take latents of shape"),
+    ],
+)
+def test_a_stranger_s_generator_that_does_not_serve_is_refused(monkeypatch, factory, message):
+    monkeypatch.setattr("builtins.strangers_factory", factory, raising=False)
+    found = Found(Spec(name="theirs", target="builtins:strangers_factory", summary=""), {})
+    monkeypatch.setattr(build, "find", lambda *_, **__: found)
+    with pytest.raises(ConfigError, match=r"`inversion\.generator` = `theirs`.*" + message) as raised:
+        build_generator("theirs", latent_dim=4, image_shape=(1, 8, 8))
+    assert raised.value.hint
+
+
 def test_bn_layers_are_those_with_statistics_in_order():
     model = nn.Sequential(
         nn.BatchNorm2d(1), nn.BatchNorm2d(2, track_running_stats=False), nn.GroupNorm(1, 1), nn.BatchNorm1d(3)

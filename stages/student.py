@@ -1,0 +1,36 @@
+"""A finished student, for those who want to use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from stages.config import Config, from_file
+from stages.errors import FileError
+from stages.models.build import build_model
+from stages.models.checkpoints import load_weights
+from stages.run import NormalizedModel
+from stages.run_directory import resolve_run
+
+
+def load_student(run: str | Path) -> NormalizedModel:
+    """The student of a run, by its path or its name in ./runs: on the CPU, in eval mode, with its normalisation.
+
+    It maps images [B, C, H, W], float in [0, 1] or uint8, to logits [B, K]; its attribute `model` is the network alone.
+    Raises FileError where there is no such run, or it has no student yet or a damaged one.
+    """
+    directory = resolve_run(str(run))
+    if not directory.student_file.is_file():
+        raise FileError(
+            f"the run {directory.path} holds no student yet",
+            hint="a run writes it at its first checkpoint and at its end",
+        )
+    return student_from(directory.student_file, from_file(directory.config_file), torch.device("cpu"))
+
+
+def student_from(weights: Path, config: Config, device: torch.device) -> NormalizedModel:
+    """The student that a preset names, with weights from a file in any public layout, in eval mode on the device."""
+    model = build_model(config.student.model, task=config.task, where="student.model")
+    load_weights(model, weights)
+    return NormalizedModel.on(device, model, config.task).eval().requires_grad_(False)
