@@ -48,6 +48,7 @@ def evaluate(
 
     import_torch()
 
+    from stages.evaluation.measure import DOUBT_HINT, doubt
     from stages.evaluation.standalone import evaluate_run, evaluate_weights
 
     place = device or "auto"  # not where the run was trained: this may be another machine
@@ -56,6 +57,9 @@ def evaluate(
             document, images = evaluate_run(subject, config, place), "held-out synthetic images"
         else:
             document, images = evaluate_weights(subject, config, place), "these images"
+    reason = None if document["teacher"] is None else doubt(document["teacher"], num_classes=config.task.num_classes)
+    if reason is not None:
+        diagnostics.warn(reason, hint=DOUBT_HINT)
     if json:
         console.print_json(document)
         return

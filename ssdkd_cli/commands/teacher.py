@@ -135,6 +135,7 @@ def check(
     import_torch()
 
     from stages.device import resolve_device
+    from stages.evaluation.measure import DOUBT_HINT, doubt
     from stages.teachers.load import load_teacher
 
     place = resolve_device(device or config.run.device)
@@ -146,6 +147,9 @@ def check(
     num_batch_norms = sum(number for kind, number in layers.items() if "BatchNorm" in kind)
     for warning in teacher.warnings:
         diagnostics.warn(warning)
+    reason = None if metrics is None else doubt(metrics, num_classes=config.task.num_classes)
+    if reason is not None:
+        diagnostics.warn(reason, hint=DOUBT_HINT)
     if json:
         console.print_json(
             {

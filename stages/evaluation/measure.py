@@ -5,6 +5,7 @@ Legend: N images, B batch, C channels, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,20 @@ def measure(
         for images_BCHW, labels_B in batches:
             metrics.update(model(images_BCHW.to(device)), labels_B.to(device))
     return metrics.result()
+
+
+DOUBT_HINT = (
+    "was it trained on these classes in this order (class folders count in alphabetical order: 0, 1, 10, 2), and do"
+    " task.mean and task.std fit it?"
+)
+
+
+def doubt(teacher: Mapping[str, Any], *, num_classes: int) -> str | None:
+    """Why a teacher's metrics on real images are not to be trusted: they are hardly better than chance. Else None."""
+    top1, chance = teacher.get("top1"), 1 / num_classes
+    if top1 is None or top1 > chance + (1 - chance) / 10:
+        return None
+    return f"the teacher is hardly better than chance on the real images (top-1 {top1:.1%} of {num_classes} classes)"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stages.evaluation.config import EvaluationConfig
-from stages.evaluation.measure import compare_with_teacher, measure
-from stages.events import Evaluation
+from stages.evaluation.measure import DOUBT_HINT, compare_with_teacher, doubt, measure
+from stages.events import Evaluation, Warning
 from stages.run import Run
 from stages.stage import Stage
 
@@ -48,6 +48,9 @@ class EvaluationStage(Stage[EvaluationConfig]):
             run.results.teacher = measure(
                 run.teacher, data, run.task, batch_size=self.config.batch_size, device=run.device
             )
+            reason = doubt(run.results.teacher, num_classes=run.task.num_classes)
+            if reason is not None:
+                run.emit(Warning(message=reason, hint=DOUBT_HINT))
         if run.in_warmup:
             return
         run.results.student = measure(

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from stages.data.dataset import LabelledImages
-from stages.evaluation.measure import TeacherComparison, compare_with_teacher, measure, measure_with_teacher
+from stages.evaluation.measure import TeacherComparison, compare_with_teacher, doubt, measure, measure_with_teacher
 from stages.evaluation.stage import EvaluationStage
-from stages.events import Evaluation
+from stages.events import Evaluation, Warning
 from stages.run import Run
 
 WARMUP, LAST = 3, 7
@@ -149,8 +149,9 @@ def evaluated_epochs(run: Run) -> dict[int, Evaluation]:
         if epoch >= WARMUP and run.schedule.command == "run":
             run.holdout_NCHW = labelled().images_NCHW
         stage.run_epoch(run)
-        if run.events:
-            (events[epoch],) = run.events
+        told = [event for event in run.events if isinstance(event, Evaluation)]
+        if told:
+            (events[epoch],) = told
     assert stage.state_dict() == {}
     return events
 
@@ -169,6 +170,29 @@ def test_the_student_is_measured_once_it_learns_and_at_the_end(make_run) -> None
     assert run.results.student == expected["student"]
     assert run.results.teacher == expected["teacher"]
     assert (run.results.agreement, run.results.ece) == (compared(run).agreement, compared(run).ece)
+
+
+@pytest.mark.parametrize(
+    ("top1", "num_classes", "is_doubted"),
+    [(0.1, 10, True), (0.18, 10, True), (0.2, 10, False), (0.1, 100, True), (0.15, 100, False), (0.6, 2, False)],
+)
+def test_a_teacher_no_better_than_chance_is_doubted(top1: float, num_classes: int, is_doubted: bool) -> None:
+    told = doubt({"top1": top1, "loss": 1.0}, num_classes=num_classes)
+    assert (told is not None) == is_doubted
+    assert doubt({"miou": 0.0}, num_classes=num_classes) is None
+
+
+def test_a_doubt_is_told_once(make_run) -> None:
+    run = make_run()
+    run.evaluation_data = labelled()
+    run.results.teacher = None
+    stage = EvaluationStage(run.config.evaluation)
+    for run.epoch in (4, 6, LAST):
+        stage.run_epoch(run)
+    warnings = [event for event in run.events if isinstance(event, Warning)]
+    expected = doubt(run.results.teacher, num_classes=5)
+    assert [warning.message for warning in warnings] == ([] if expected is None else [expected])
+    assert expected is not None, "the teacher of this test knows nothing"
 
 
 def test_without_real_data_there_is_agreement(make_run) -> None:
