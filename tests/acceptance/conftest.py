@@ -1,4 +1,4 @@
-"""Real teachers and real images, where they lie in `shared/` beside the repository."""
+"""Real teachers and real images, where there are any (`real_data`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real_data import SHARED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = REPOSITORY.parent / "shared"
 
 Ssdkd = Callable[..., dict[str, Any]]
 
@@ -21,7 +21,7 @@ Ssdkd = Callable[..., dict[str, Any]]
 def teachers() -> Path:
     folder = SHARED / "teachers"
     if not folder.is_dir():
-        pytest.skip("no shared/teachers beside the repository: nothing real to test on")
+        pytest.skip(f"no {folder}: nothing real to test on")
     return folder
 
 
@@ -32,7 +32,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def root_of(name: str) -> Path:
         if not (SHARED / "data" / name).is_dir():
-            pytest.skip(f"no shared/data/{name} beside the repository: no real images to test on")
+            pytest.skip(f"no {SHARED / 'data' / name}: no real images to test on")
         if name not in unpacked:
             unpacked[name] = tmp_path_factory.mktemp(name)
             command = [sys.executable, str(SHARED / "data" / "unpack.py"), name, "test", str(unpacked[name])]

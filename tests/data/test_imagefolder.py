@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from real_data import SHARED
 from torchvision import datasets, transforms
 
 from stages.data.dataset import LabelledImages
 from stages.data.imagefolder import load_imagefolder
 from stages.errors import ConfigError, FileError
 
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+SHARED_DATA = SHARED / "data"
 
 
 def load(
@@ -174,7 +175,7 @@ def test_channels_that_pictures_do_not_have(root: Path) -> None:
         load(root, (4, 6, 5))
 
 
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no shared/data beside the repository")
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no real images to test on")
 def test_real_images(tmp_path: Path) -> None:
     """Ten real test images of each class of CIFAR-10, from their lossless copy."""
     command = [sys.executable, SHARED_DATA / "unpack.py", "cifar10", "test", tmp_path, "--limit", "10"]

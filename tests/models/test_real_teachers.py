@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from real_data import SHARED
 
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
 
 HERE = Path(__file__).parent
-SHARED = HERE.parents[2] / "shared"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
