@@ -81,11 +81,14 @@ class CapturedStep(Generic[InputsT, OutputsT]):
         return outputs
 
     def _record_and_play(self, tape: Tape, inputs: InputsT) -> OutputsT:
+        reason = ""
         try:
             with self._run.charged_to("setup"):
                 self._recording = _Recording(tape, self._step, inputs)
         except Exception as error:  # a stranger's network is in it: it may fail in ways of its own
-            self._give_up(f"{type(error).__name__}: {error}".splitlines()[0])
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if self._recording is None:  # here the error is gone, and with it the memory that its traceback held
+            self._give_up(reason)
             return self._step(inputs)
         return self._recording.play(inputs)
 

@@ -43,16 +43,17 @@ class Compiled(Generic[P, ResultT]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ResultT:
         """What the function gives."""
-        if not self._is_wanted:
-            return self._function(*args, **kwargs)
-        try:
-            with nullcontext() if self._compiled is not None else self._compiling():
-                if self._compiled is None:
-                    self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
-                return self._compiled(*args, **kwargs)
-        except Exception as error:  # no compiler on the machine, a network it cannot read: each fails in its own way
-            self._give_up(error)
-            return self._function(*args, **kwargs)
+        if self._is_wanted:
+            try:
+                with nullcontext() if self._compiled is not None else self._compiling():
+                    if self._compiled is None:
+                        self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
+                    return self._compiled(*args, **kwargs)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # no compiler, a network it cannot read: each fails in its own way
+                self._give_up(error)
+        return self._function(*args, **kwargs)
 
     @contextmanager
     def _compiling(self) -> Iterator[None]:

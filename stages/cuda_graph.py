@@ -71,8 +71,11 @@ class CudaTape:
         except Exception as error:
             graph.reset()
             self._pool = torch.cuda.graph_pool_handle()
-            # A capture that is ended broken raises an error of its own, which says less.
-            raise first_error or error from None
+            try:
+                # A capture that is ended broken raises an error of its own, which says less.
+                raise first_error or error from None
+            finally:
+                first_error = None  # else this frame and the error's traceback would hold one another
         return outputs, graph.replay
 
     def another(self) -> CudaTape:

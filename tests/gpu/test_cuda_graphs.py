@@ -116,8 +116,8 @@ def test_recorded_training_is_eager_training(make_cuda_run: MakeCudaRun, precisi
         run.charged_to = charge
         Training(run).epochs(1, NUM_EPOCHS)
         assert told(run, "warning") == []
-        # Inversion without and with the student, the update, and the teacher's look where views are fresh.
-        assert charged == (["setup"] * (3 + (num_views == 0)) if is_recorded else [])
+        # Inversion without and with the student, the update, and the teacher's look at drawn or at new images.
+        assert charged == (["setup"] * 4 if is_recorded else [])
         runs.append(run)
     assert_same_course(runs[1], runs[0])
 
