@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -49,7 +50,10 @@ class Overlap:
         )
         """What the method is set up with and sees of the run."""
         self._stream = torch.cuda.Stream(run.device) if run.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], list[Inverted]], Future[list[Inverted]]] | None]
+        self._jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        """One for all epochs: what libraries find out about a device they keep for each thread."""
         self._at_work: Future[list[Inverted]] | None = None
         self._is_closed = False
         self._main_thread = threading.get_ident()
@@ -83,9 +87,11 @@ class Overlap:
             if at_work.exception() is not None:
                 self._tell()
             self._finish()
-        else:  # a daemon: whoever ends the process at once does not wait for it
-            self._thread = threading.Thread(target=_do, args=(work, at_work), name="inversion", daemon=True)
-            self._thread.start()
+        else:
+            if self._thread is None:  # a daemon: whoever ends the process at once does not wait for it
+                self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="inversion", daemon=True)
+                self._thread.start()
+            self._jobs.put((work, at_work))
         self._leave_cores()
 
     def take(self) -> Inverted | None:
@@ -108,6 +114,7 @@ class Overlap:
         """Wait for the call at work, and begin no other."""
         self._is_closed = True
         if self._thread is not None:
+            self._jobs.put(None)
             self._thread.join()
         self._take_cores()
 
@@ -203,6 +210,13 @@ class Overlap:
 def can_overlap_on_cpu(acceleration: str, num_threads: int) -> bool:
     """Whether a CPU has threads to share out between stages."""
     return num_threads > 1 and acceleration != "compile"
+
+
+def _serve(jobs: queue.SimpleQueue[tuple[Callable[[], ResultT], Future[ResultT]] | None]) -> None:
+    """Do what is asked for until there is nothing more to come."""
+    while (job := jobs.get()) is not None:
+        _do(*job)
+        del job  # nothing is held while the thread waits
 
 
 def _do(work: Callable[[], ResultT], future: Future[ResultT]) -> None:

@@ -67,11 +67,15 @@ def make_stage(make_run, add_method):
         run = make_run(inversion={"method": "meeting", "overlap": True} | (inversion or {}), **settings)
         stage = Inversion(run.config.inversion)
         stage.setup(run)
+        stages.append(stage)
         return run, stage, stage._method
 
+    stages: list[Inversion] = []
     num_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield make
+    for stage in stages:
+        stage.close()
     torch.set_num_threads(num_threads)
 
 
@@ -188,6 +192,16 @@ def test_a_run_that_ends_leaves_no_thread_behind(make_stage) -> None:
     assert [thread for thread in threading.enumerate() if thread.name == "inversion"] == []
     assert len([epoch for epoch, *_ in method.seen if epoch == WARMUP + 2]) == 1, "the call at work, and no other"
     assert torch.get_num_threads() == 2
+
+
+def test_one_thread_serves_all_epochs(make_stage) -> None:
+    run, stage, method = make_stage()
+    found: list[int] = []
+    invert = method.invert
+    method.invert = lambda own: (found.append(threading.get_ident()), invert(own))[1]
+    run_epochs(run, stage)
+    assert len(set(found[WARMUP + 1 :])) == 1
+    assert found[-1] != threading.get_ident()
 
 
 def test_compiled_code_is_made_for_a_number_of_threads(make_stage) -> None:
