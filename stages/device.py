@@ -77,18 +77,18 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+_LESS_OF_A_RUN = "lower inversion.batch_size, distillation.batch_size, inversion.latent_dim or buffer.capacity"
+
+
 @contextmanager
-def out_of_memory_is_told() -> Iterator[None]:
+def out_of_memory_is_told(hint: str = _LESS_OF_A_RUN) -> Iterator[None]:
     """Where the device runs out of memory in this context, MachineError is raised, with what to do about it."""
     try:
         yield
     except RuntimeError as error:  # that of a CUDA device is a class below it, that of the CPU is known by its words
         if not isinstance(error, torch.OutOfMemoryError) and _CPU_ALLOCATOR not in str(error):
             raise
-        raise MachineError(
-            f"the device is out of memory: {str(error).splitlines()[0]}",
-            hint="lower inversion.batch_size, distillation.batch_size, inversion.latent_dim or buffer.capacity",
-        ) from error
+        raise MachineError(f"the device is out of memory: {str(error).splitlines()[0]}", hint=hint) from error
 
 
 def has_fast_bf16(device: torch.device) -> bool:

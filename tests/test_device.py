@@ -243,6 +243,9 @@ def test_out_of_memory_is_an_error_with_a_hint() -> None:
     with pytest.raises(MachineError, match="out of memory: 2 GiB") as error, out_of_memory_is_told():
         raise torch.OutOfMemoryError("2 GiB")
     assert "batch_size" in (error.value.hint or "")
+    with pytest.raises(MachineError) as other, out_of_memory_is_told("something smaller"):
+        raise torch.OutOfMemoryError("2 GiB")
+    assert other.value.hint == "something smaller"
     with pytest.raises(MachineError, match="DefaultCPUAllocator"), out_of_memory_is_told():
         torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="something else"), out_of_memory_is_told():

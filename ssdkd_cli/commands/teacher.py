@@ -134,11 +134,12 @@ def check(
 
     import_torch()
 
-    from stages.device import resolve_device
+    from stages.device import prepare_device, resolve_device
     from stages.evaluation.measure import DOUBT_HINT, doubt
     from stages.teachers.load import load_teacher
 
     place = resolve_device(device or config.run.device)
+    prepare_device(place)
     with console.reserved_stdout():
         teacher = load_teacher(config, place)
         metrics = _measure(teacher.model, config, place, must=any((data, root, split)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.config import Config
 from stages.data.dataset import LabelledImages, load_data
-from stages.device import out_of_memory_is_told, resolve_device, resolve_threads
+from stages.device import out_of_memory_is_told, prepare_device, resolve_device, resolve_threads
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
@@ -53,6 +53,7 @@ def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
 def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: Path | None) -> dict[str, Any]:
     keep_heap_warm()
     device = resolve_device(device_name)
+    prepare_device(device)
     torch.set_num_threads(resolve_threads(config.run.threads))
     task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
     student = student_from(weights, config, device)

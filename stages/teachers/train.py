@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from stages.config import Config
 from stages.data.augment import apply, draw_augmentation
 from stages.data.dataset import LabelledImages, load_data
-from stages.device import resolve_precision, resolve_threads
+from stages.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.errors import DivergedError, MachineError
 from stages.evaluation.measure import measure
 from stages.heap import keep_heap_warm
@@ -59,6 +59,7 @@ class TrainedTeacher:
     seconds: float
 
 
+@out_of_memory_is_told("choose a smaller `teacher.model`, or another `--device`")
 def train_teacher(
     config: Config,
     *,
@@ -108,6 +109,7 @@ def train_teacher(
             f"cannot write into the folder {out.parent}: {error.strerror or error}",
             hint="name a file in a folder that can be written",
         ) from error
+    prepare_device(device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(derived_seed(seed, "teacher", "layers"))
