@@ -290,6 +290,8 @@ def build_run(planned: Plan) -> Run:
 def _resolved(config: Config, device: torch.device, schedule: Schedule) -> Config:
     """The configuration with everything that depends on the machine written out, so that it repeats the run."""
     acceleration: str = config.run.acceleration
+    if config.run.device not in (AUTO, device.type) and torch.device(config.run.device).type != device.type:
+        acceleration = AUTO  # it was what suited the kind of device that the run began on
     if acceleration != AUTO or schedule.command != "invert":  # who learns from the images may take much longer
         is_worth_compiling = _is_worth_compiling(config, schedule)
         acceleration = resolve_acceleration(acceleration, device, is_worth_compiling=is_worth_compiling)

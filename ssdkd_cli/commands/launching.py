@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shlex
 import sys
@@ -349,6 +350,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
     summaries: list[dict[str, Any]] = []
     codes: list[int] = []
     for config, launch in launches:
+        gc.collect()  # a run is a circle of objects: the one before would keep its memory beside this one
         try:
             outcome = _execute(config, launch)
         except SsdkdError as error:

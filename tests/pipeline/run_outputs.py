@@ -98,6 +98,11 @@ def events(path: Path, *kinds: str) -> list[dict[str, Any]]:
     return [event for event in read_events(path / "events.jsonl") if not kinds or event["kind"] in kinds]
 
 
+def warnings(path: Path) -> list[dict[str, Any]]:
+    """What a run warned of, but for its teacher: those of these tests know nothing, and real images show it."""
+    return [event for event in events(path, "warning") if "better than chance" not in event["message"]]
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     """Every line of the event log, superseded ones too. Fails on NaN, which is not JSON."""
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from run_outputs import events
+from run_outputs import events, warnings
 from tiny_runs import NETWORKS
 
 from stages.api import Stage, StorageError
@@ -139,7 +139,7 @@ def test_missing_data_that_only_the_preset_named_is_a_warning(start, out: Path, 
     summary = start("evaluation.data=imagefolder", "evaluation.root=nowhere").summary
     assert (summary["status"], summary["student"], summary["teacher"]) == ("done", None, None)
     assert summary["agreement"] is not None
-    (warning,) = events(out, "warning")
+    (warning,) = warnings(out)
     assert "will not be measured on real data" in warning["message"]
     last = events(out, "evaluation")[-1]
     assert last["real"] is None

@@ -99,7 +99,7 @@ def test_a_request_while_a_run_is_taken_up_is_heard(start, go_on, out: Path, mon
     real_plan = trainer.plan
 
     def plan_and_ask(*arguments, **options):
-        assert RunDirectory(out).status() == "stopped"
+        assert RunDirectory(out).status() == "starting"
         ask(out, "stop", "early")
         return real_plan(*arguments, **options)
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from run_outputs import At, ask, assert_same_outcome, events, lines
+from run_outputs import At, ask, assert_same_outcome, events, lines, warnings
 from tiny_runs import NETWORKS
 
 from stages import api
@@ -234,5 +234,5 @@ def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_
         "inversion.steps=6",
     )
     assert (outcome.summary["status"], outcome.error) == ("done", None)
-    (warning,) = events(out, "warning")
+    (warning,) = warnings(out)
     assert "no batch-norm statistics" in warning["message"]

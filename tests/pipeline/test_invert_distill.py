@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, tensor_files
+from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, tensor_files, warnings
 from safetensors.torch import load_file
 from tiny_runs import make_teacher_file
 
@@ -90,7 +90,7 @@ def test_distill_learns_from_the_file(distill, out: Path, inverted: Path) -> Non
     steps = events(out, "distillation_step")
     assert len(steps) == 9
     assert (steps[0]["epoch"], steps[0]["lr"]) == (1, 0.2), "the cosine spans its epochs"
-    assert events(out, "warning") == []
+    assert warnings(out) == []
     assert (inverted / "buffer.safetensors").read_bytes() != (out / "buffer.safetensors").read_bytes()
 
 
@@ -149,7 +149,7 @@ def test_a_buffer_of_another_teacher_is_judged_anew(make_config, distill, out: P
     # One that hardly learns: priorities of drawn images hardly change either.
     outcome = distill(f"teacher.weights={other}", "evaluation.num_holdout=0", "distillation.sampling=uniform")
     assert outcome.summary["status"] == "done"
-    (warning,) = events(out, "warning")
+    (warning,) = warnings(out)
     assert "another teacher" in warning["message"]
     was, now = (read_buffer(path / "buffer.safetensors") for path in (inverted, out))
     assert now.meta.teacher_sha256 == sha256_of(other) != was.meta.teacher_sha256
@@ -168,7 +168,7 @@ def test_a_buffer_of_another_teacher_is_judged_anew(make_config, distill, out: P
 def test_more_images_than_the_buffer_may_hold(distill, out: Path, inverted: Path) -> None:
     summary = distill("buffer.capacity=10", "evaluation.num_holdout=0").summary
     assert summary["buffer_size"] == 10
-    assert [event for event in events(out, "warning") if "the newest 10 are used" in event["message"]]
+    assert [event for event in warnings(out) if "the newest 10 are used" in event["message"]]
     newest = read_buffer(inverted / "buffer.safetensors").images[-10:]
     assert np.array_equal(read_buffer(out / "buffer.safetensors").images, newest)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from operation_tape import OperationTape
-from run_outputs import At, ask, assert_same_outcome, events
+from run_outputs import At, ask, assert_same_outcome, events, warnings
 
 from stages import optimizers
+from stages.plan import Launch, plan
 
 GRAPHS = "run.acceleration=graphs"
 
@@ -41,7 +42,7 @@ def test_a_recorded_run_gives_the_bytes_of_an_eager_one(
     assert tapes == []
     summary = start(*overrides).summary  # "auto": graphs where they can be had
     assert_same_outcome(out, out.with_name("eager"))
-    assert events(out, "warning") == []
+    assert warnings(out) == []
     (tape,) = tapes
     assert tape.num_recorded == 3  # the adversary takes part from the first epoch, the only one of warm-up
     assert tape.num_played == (6 * 2 - 3) + 2 * (5 * 3 - 3)
@@ -92,7 +93,7 @@ def test_a_recorded_run_is_resumed_from_every_safe_point(start, go_on, out: Path
 
 def test_graphs_that_cannot_be_had_are_told(start, out: Path, undisturbed: Path) -> None:
     assert start(GRAPHS).summary["status"] == "done"
-    (warning,) = events(out, "warning")
+    (warning,) = warnings(out)
     assert "run.acceleration is graphs" in warning["message"]
     assert "cpu" in warning["message"]
     assert 'acceleration = "eager"' in (out / "config.toml").read_text(encoding="utf-8")
@@ -116,10 +117,27 @@ def test_a_student_that_cannot_be_recorded_learns_all_the_same(start, out: Path,
     start(*overrides, "run.acceleration=eager", out=out.with_name("eager"))
     assert start(*overrides, GRAPHS).summary["status"] == "done"
     assert_same_outcome(out, out.with_name("eager"))
-    told = [warning["message"] for warning in events(out, "warning")]
+    told = [warning["message"] for warning in warnings(out)]
     assert [message.partition(" is not recorded")[0] for message in told] == [
         "the inversion step",
         "the student's update",
     ]
     assert all(message.endswith("it waits for the device") for message in told)
     assert tapes[-1].num_recorded == 1  # the teacher's looks
+
+
+@pytest.mark.parametrize(
+    ("began_on", "acceleration", "resolved"),
+    [
+        ("cuda:0", "graphs", "eager"),
+        ("cuda", "compile", "eager"),
+        ("cpu", "compile", "compile"),
+        ("cpu", "eager", "eager"),
+    ],
+)
+def test_on_another_kind_of_device_a_resumed_run_is_accelerated_anew(
+    make_config, began_on: str, acceleration: str, resolved: str
+) -> None:
+    config = make_config(f"run.device={began_on}", f"run.acceleration={acceleration}")
+    planned = plan(config, Launch(command="run", preset_name="a", device="cpu"), is_resumption=True)
+    assert planned.config.run.acceleration == resolved

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files
+from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files, warnings
 from tiny_runs import make_teacher_file
 
 from stages.accounts import Accounts
@@ -93,7 +93,7 @@ def test_a_compiled_run_goes_on_to_the_same_bits(start, go_on, out: Path, precis
     torch.compiler.reset()
     assert go_on().summary["status"] == "done"
     assert_same_outcome(out, out.with_name("undisturbed"))
-    assert [event for event in events(out) if event["kind"] == "warning"] == []
+    assert warnings(out) == []
 
 
 KILLS = {
@@ -277,8 +277,8 @@ def test_warnings_are_told_by_every_process(start, go_on, out: Path) -> None:
     with pytest.raises(KilledError):
         start(*overrides, listeners=[At("inversion_step", kill)])
     go_on()
-    assert len([event for event in events(out, "warning") if "nowhere" in event["message"]]) == 1
-    assert len([event for event in lines(out) if event["kind"] == "warning"]) == 2
+    assert len([event for event in warnings(out) if "nowhere" in event["message"]]) == 1
+    assert len([event for event in lines(out) if "nowhere" in event.get("message", "")]) == 2
 
 
 def test_without_its_real_data_a_resumed_run_does_not_pass_off_an_earlier_result(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from run_outputs import At, events
+from run_outputs import At, events, warnings
 
 from stages.checkpoint import save_checkpoint
 
@@ -38,6 +38,6 @@ def test_slow_saving(
     monkeypatch.setattr("stages.recorder.save_checkpoint", save_slowly)
     start(listeners=[At("buffer_state", work, epoch=epoch) for epoch in range(1, 5)])
     assert [event["seconds"] for event in events(out, "checkpoint_saved")] == [saving_s, saving_s]
-    told = [event["message"] for event in events(out, "warning")]
+    told = [event["message"] for event in warnings(out)]
     assert len(told) == (message is not None)
     assert message is None or message in told[0]
