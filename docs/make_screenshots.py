@@ -57,6 +57,7 @@ def main() -> None:
     shots = [(name, size, keys, []) for name, size, keys in SHOTS]
     if others:
         shots.append(("compare", (132, 34), ("2",), others))
+    arguments.out.mkdir(parents=True, exist_ok=True)
     for name, size, keys, laid_over in shots:
         path = arguments.out / f"dashboard-{name}.svg"
         path.write_text(asyncio.run(screenshot(run, size, keys, laid_over)) + "\n", encoding="utf-8")
