@@ -337,7 +337,7 @@ def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
 
 def _table_as_toml(name: str, table: BaseModel) -> str:
     values = table.model_dump(mode="json", exclude_none=True)
-    if not values.get("options", True):  # an inversion method that has none
+    if name == "inversion" and not values["options"]:
         del values["options"]
     header, _, rest = _arrays_on_one_line(tomli_w.dumps({name: values})).partition("\n")
     unset = [f"# {key} is not set" for key, value in table if value is None]

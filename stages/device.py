@@ -79,6 +79,8 @@ def resolve_device(name: str) -> torch.device:
 
 _LESS_OF_A_RUN = "lower inversion.batch_size, distillation.batch_size, inversion.latent_dim or buffer.capacity"
 
+MEASURING_HINT = "lower evaluation.batch_size, for example by `--set evaluation.batch_size=64`, or use --device cpu"
+
 
 @contextmanager
 def out_of_memory_is_told(hint: str = _LESS_OF_A_RUN) -> Iterator[None]:

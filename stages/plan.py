@@ -37,7 +37,7 @@ from stages.models.weight_selection import NOTHING, Inheritance, select_weights
 from stages.paths import typed_path
 from stages.registry import find
 from stages.run import NormalizedModel, Run, derived_seed
-from stages.run_directory import RunDirectory
+from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.schedule import Command, Schedule
 from stages.scoring import score
 from stages.tasks.task import Task
@@ -100,7 +100,7 @@ class Plan:
     inherited: Inheritance
     """The shares of its first weights that are the teacher's."""
     automatic: tuple[str, ...]
-    """Keys that were "auto" and now have a value that suits this student: another one may need another."""
+    """Keys that were "auto" and now have a value that suits this student and device: others may need another."""
     evaluation_data: LabelledImages | None
     generator_bytes: int
     """Size of the generator's weights; 0 where no images are made."""
@@ -207,6 +207,8 @@ def plan(
         _check_stages(schedule, launch)
         if launch.out is not None:
             RunDirectory.refuse_used(launch.out)
+        else:
+            RunDirectory.refuse_unwritable(RUNS_ROOT)
     torch.set_num_threads(int(config.run.threads))
     data, warnings = _evaluation_data(config, launch, schedule)
     if is_resumption and config.run.acceleration == "compile" and device.type == "cpu" and not can_compile_for_cpu():
@@ -224,10 +226,11 @@ def plan(
             ensure_teacher(config, device, training_progress)
         teacher = load_teacher(config, device)
     student, inherited = _with_first_weights(config, student, teacher.model)
-    automatic: tuple[str, ...] = ()
+    automatic = ["run.acceleration"] if wanted.run.acceleration == AUTO else []
     if "distillation" in schedule.stages:
         suitable = _suitable_values(config, inherited)
-        config, automatic = with_values(config, suitable, place="auto"), tuple(suitable)
+        config = with_values(config, suitable, place="auto")
+        automatic += suitable
     if config.student.start == "teacher" and inherited.share < _MOST_WEIGHTS:
         share = f"{inherited.share:.1%}"
         warnings += (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)
@@ -245,7 +248,7 @@ def plan(
         teacher=teacher,
         student=student,
         inherited=inherited,
-        automatic=automatic,
+        automatic=tuple(automatic),
         evaluation_data=data,
         generator_bytes=_generator_bytes(config) if "inversion" in schedule.stages else 0,
         stored=stored,
@@ -290,8 +293,6 @@ def build_run(planned: Plan) -> Run:
 def _resolved(config: Config, device: torch.device, schedule: Schedule) -> Config:
     """The configuration with everything that depends on the machine written out, so that it repeats the run."""
     acceleration: str = config.run.acceleration
-    if config.run.device not in (AUTO, device.type) and torch.device(config.run.device).type != device.type:
-        acceleration = AUTO  # it was what suited the kind of device that the run began on
     if acceleration != AUTO or schedule.command != "invert":  # who learns from the images may take much longer
         is_worth_compiling = _is_worth_compiling(config, schedule)
         acceleration = resolve_acceleration(acceleration, device, is_worth_compiling=is_worth_compiling)
@@ -368,7 +369,7 @@ def _check_stages(schedule: Schedule, launch: Launch) -> None:
         )
     if {"inversion", "distillation"} <= set(schedule.stages) and schedule.warmup_epochs == 0:
         raise ConfigError(
-            "`run.warmup_epochs` is 0: the student would learn before there is anything to learn from",
+            "`run.warmup_epochs` is 0: the hold-out is made at the end of warm-up, and the buffer looked at",
             hint="set it to 1 or more; the default is 20",
         )
 
@@ -476,7 +477,7 @@ def _num_pixels(config: Config) -> int:
 
 
 def _check_disk(planned: Plan) -> None:
-    folder = (planned.launch.out or Path("runs")).absolute()
+    folder = (planned.launch.out or RUNS_ROOT).absolute()
     while not folder.exists():
         folder = folder.parent
     free_bytes, needed_bytes = shutil.disk_usage(folder).free, planned.disk_bytes()

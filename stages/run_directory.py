@@ -158,6 +158,11 @@ class RunDirectory:
             )
         if not out.is_dir() and (out.exists() or out.is_symlink()):
             raise ConfigError(f"the output directory {out} is a file", hint="give `--out` a new or an empty folder")
+        RunDirectory.refuse_unwritable(out)
+
+    @staticmethod
+    def refuse_unwritable(out: Path) -> None:
+        """Raise MachineError where the folder `out` is not there and cannot be made, or cannot be written."""
         there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise MachineError(
@@ -415,12 +420,13 @@ class RunDirectory:
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds a run."""
-    return any((path / name).is_file() for name in ("config.toml", "events.jsonl", "run.lock"))
+    names = ("config.toml", "events.jsonl", "run.lock")
+    return any(os.path.isfile(path / name) for name in names)  # noqa: PTH113 - it asks of what may not be seen, too
 
 
 def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:
     """The runs in a folder, those that a process took up last first."""
-    if not root.is_dir():
+    if not os.access(root, os.R_OK | os.X_OK) or not root.is_dir():
         return []
     runs = [RunDirectory(path) for path in root.iterdir() if path.is_dir() and is_run(path)]
     return sorted(runs, key=lambda run: (run.started_s(), run.name), reverse=True)

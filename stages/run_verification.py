@@ -10,9 +10,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from stages.buffer.file import implausible, read_buffer
-from stages.errors import SsdkdError
-from stages.events import RunResumed, RunStarted
+from stages.errors import FileError, SsdkdError
+from stages.events import Evaluation, RunResumed, RunStarted
 from stages.run_directory import RunDirectory, parse_event
+from stages.run_overview import flat, settings
 
 
 @dataclass(frozen=True)
@@ -34,30 +35,44 @@ def verify(run: RunDirectory) -> list[Check]:
 
 
 def has_all_results(run: RunDirectory) -> bool:
-    """Whether what a finished run is there for, its buffer and its students, can all be read."""
-    results = {file.name for file in (run.buffer_file, run.student_file, run.best_student_file, run.holdout_file)}
-    return all(_checked(name, look).is_sound for name, look in _looks(run) if name in results)
+    """Whether all that a finished run is there for can be read: its buffer, its students, its hold-out."""
+    return all(_checked(name, look).is_sound for name, look in _looks_at_results(run, is_complete=True))
 
 
 def _looks(run: RunDirectory) -> Iterator[tuple[str, Callable[[], str]]]:
-    command = (run.first_event() or {}).get("command")
     is_complete = run.status() in ("done", "stopped")
     yield run.config_file.name, lambda: _look_at_config(run)
     yield run.manifest_file.name, lambda: _look_at_manifest(run.manifest_file)
     yield run.events_file.name, lambda: _look_at_events(run)
-    if run.buffer_file.exists() or is_complete:
-        yield run.buffer_file.name, lambda: _look_at_buffer(run)
-    if run.student_file.exists() or (is_complete and command != "invert"):
-        yield run.student_file.name, lambda: _look_at_tensors(run.student_file)
-    for path in (run.best_student_file, run.holdout_file):
-        if path.exists():
-            yield path.name, lambda path=path: _look_at_tensors(path)  # type: ignore[misc]
+    yield from _looks_at_results(run, is_complete=is_complete)
     checkpoints = run.checkpoints()
     for path in checkpoints:
         name = path.relative_to(run.path).as_posix()
         yield name, lambda path=path: _look_at_checkpoint(path)  # type: ignore[misc]
     if not checkpoints:
         yield "checkpoints", lambda: _look_at_no_checkpoints(is_complete=is_complete)
+
+
+def _looks_at_results(run: RunDirectory, *, is_complete: bool) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Those files that are there and, of a run that is complete, those that should be."""
+    evaluation = run.last_event(Evaluation.kind) or {}
+    expected = {
+        run.student_file: (run.first_event() or {}).get("command") != "invert",
+        run.best_student_file: bool((evaluation.get("real") or {}).get("student")) and _keeps_best(run),
+        run.holdout_file: bool(evaluation.get("synthetic")),
+    }
+    if run.buffer_file.exists() or is_complete:
+        yield run.buffer_file.name, lambda: _look_at_buffer(run)
+    for path, is_expected in expected.items():
+        if path.exists() or (is_complete and is_expected):
+            yield path.name, lambda path=path: _look_at_tensors(path)  # type: ignore[misc]
+
+
+def _keeps_best(run: RunDirectory) -> bool:
+    try:
+        return bool(flat(settings(run)).get("evaluation.select_best"))
+    except FileError:  # told of the settings themselves
+        return False
 
 
 def _checked(name: str, look: Callable[[], str]) -> Check:

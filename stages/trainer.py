@@ -19,7 +19,7 @@ import torch
 
 from stages import events
 from stages.checkpoint import load_checkpoint
-from stages.config import from_file
+from stages.config import Config, from_file, with_values
 from stages.control import ControlReader
 from stages.device import out_of_memory_is_told
 from stages.errors import DivergedError, FileError, MachineError, SsdkdError, StorageError
@@ -77,7 +77,7 @@ def resume(
 ) -> Outcome:
     """Go on with a run from its last checkpoint, as `execute`; of a finished one, its summary.
 
-    Where files of a finished run are missing or damaged they are written again, from its checkpoint if it has one.
+    Where files of a finished run are missing or damaged they are written again, from its checkpoint.
 
     Raises FileError where files of the run are missing or damaged, or the files it began with are other ones now,
     ConfigError where another process works on it.
@@ -85,10 +85,14 @@ def resume(
     directory = RunDirectory(path)
     config = from_file(directory.config_file)
     summary = directory.summary()
-    is_done = directory.status() == "done"
-    can_repair = is_done and directory.latest_checkpoint() is not None and not has_all_results(directory)
-    if is_done and summary is not None and not can_repair:
-        return Outcome(summary, path)
+    if directory.status() == "done" and summary is not None:
+        if has_all_results(directory):
+            return Outcome(summary, path)
+        if directory.latest_checkpoint() is None:
+            raise FileError(
+                f"{path} is done and has lost files, and there is no checkpoint to write them from",
+                hint=f"`ssdkd runs verify {path}` tells which",
+            )
     with directory.lock():
         control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too
         checkpoint = directory.latest_checkpoint()
@@ -104,16 +108,22 @@ def resume(
             buffer=_first_buffer(manifest) if checkpoint is None else None,  # a checkpoint has the buffer in it
             device=device,
         )
-        planned = plan(config, launch, is_resumption=True)
+        planned = plan(_for_kind_of_device(config, manifest, device), launch, is_resumption=True)
         _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
         started = directory.first_event()
         if started is not None:  # even where the data that knew them has come or gone since
             names = started.get("class_names")
             planned = replace(planned, class_names=None if names is None else tuple(names))
         ready = _set_up(planned)
-        return _train(
-            ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint, has_lost_files=can_repair
-        )
+        return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
+
+
+def _for_kind_of_device(config: Config, manifest: dict[str, Any], device: str) -> Config:
+    """The settings with an acceleration for the device, where it was "auto" and the run began on another kind."""
+    is_same_kind = device == "auto" or device.partition(":")[0] == config.run.device.partition(":")[0]
+    if is_same_kind or "run.acceleration" not in manifest.get("automatic", []):
+        return config
+    return with_values(config, {"run.acceleration": "auto"})
 
 
 def _first_buffer(manifest: dict[str, Any]) -> Path | None:
@@ -169,7 +179,6 @@ def _train(
     *,
     on_signal: Callable[[], None],
     checkpoint: Path | None = None,
-    has_lost_files: bool = False,
 ) -> Outcome:
     run = ready.run
     state = None if checkpoint is None else load_checkpoint(checkpoint)
@@ -192,6 +201,7 @@ def _train(
                     run.emit(_resumed_event(directory, checkpoint, seq))
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
+            has_lost_files = pipeline.epochs_done == run.schedule.epochs and not has_all_results(directory)
             status, error = _attempt(pipeline, saves_first=has_lost_files)
             for stage in ready.stages.values():
                 stage.close()

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # Naming one of these on the command line is asking for evaluation: a missing data set is then an error.
 EVALUATION_DATA_KEYS = ("evaluation.data", "evaluation.root", "evaluation.split")
 
-# "auto" in these depends on the student. A run's config.toml has what it stood for, its manifest that it was "auto".
-AUTOMATIC_KEYS = ("student.start", "distillation.lr")
+# "auto" in these depends on student or device. A run's config.toml has what it stood for, its manifest that it was so.
+AUTOMATIC_KEYS = ("student.start", "distillation.lr", "run.acceleration")
 
 STATUS_CODES = {
     "done": ExitCode.DONE,
@@ -366,6 +366,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
         # A seed that diverged is a result; after a stop, or a full disk, there is nothing to go on with.
         if outcome.summary["status"] in ("stopped", "failed"):
             break
+        del outcome  # an error in it holds all of its run
     _tell_what_is_left(launches[len(codes) :])
     document = summary.series(summaries)
     if request.json:

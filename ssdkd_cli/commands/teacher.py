@@ -134,13 +134,13 @@ def check(
 
     import_torch()
 
-    from stages.device import prepare_device, resolve_device
+    from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device
     from stages.evaluation.measure import DOUBT_HINT, doubt
     from stages.teachers.load import load_teacher
 
     place = resolve_device(device or config.run.device)
     prepare_device(place)
-    with console.reserved_stdout():
+    with console.reserved_stdout(), out_of_memory_is_told(MEASURING_HINT):
         teacher = load_teacher(config, place)
         metrics = _measure(teacher.model, config, place, must=any((data, root, split)))
     layers = count_layers(teacher.model)
@@ -151,6 +151,7 @@ def check(
     reason = None if metrics is None else doubt(metrics, num_classes=config.task.num_classes)
     if reason is not None:
         diagnostics.warn(reason, hint=DOUBT_HINT)
+    warnings = [*teacher.warnings, *([] if reason is None else [reason])]
     if json:
         console.print_json(
             {
@@ -160,7 +161,7 @@ def check(
                 "parameters": num_parameters,
                 "layers": layers,
                 "batch_norm_layers": num_batch_norms,
-                "warnings": list(teacher.warnings),
+                "warnings": warnings,
                 "data": config.evaluation.data if metrics is not None else None,
                 "split": config.evaluation.split if metrics is not None else None,
                 "teacher": metrics,

@@ -38,7 +38,7 @@ def serve_to_browsers(run: RunDirectory, *, is_read_only: bool, port: int) -> in
         from textual_serve.server import Server
     except ImportError as error:
         raise MachineError(
-            "`--serve` needs textual-serve, which is not installed", hint='pip install "ssdkd[serve]"'
+            "`--serve` needs textual-serve, which is not installed", hint="`pip install textual-serve` adds it"
         ) from error
     options = ["--read-only"] if is_read_only else []
     command = shlex.join([sys.executable, "-m", "ssdkd_cli", "watch", str(run.path.absolute()), *options])

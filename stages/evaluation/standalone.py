@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.config import Config
 from stages.data.dataset import LabelledImages, load_data
-from stages.device import out_of_memory_is_told, prepare_device, resolve_device, resolve_threads
+from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device, resolve_threads
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
@@ -49,7 +49,7 @@ def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
     return _evaluate(path, config, device, holdout_file=None)
 
 
-@out_of_memory_is_told()
+@out_of_memory_is_told(MEASURING_HINT)
 def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: Path | None) -> dict[str, Any]:
     keep_heap_warm()
     device = resolve_device(device_name)

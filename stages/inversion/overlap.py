@@ -76,6 +76,7 @@ class Overlap:
 
     def begin(self, invert: Callable[[Run], Inverted]) -> None:
         """Begin the calls of the next epoch, from the student as it is now."""
+        assert not self._is_closed
         run, is_alone = self._main, self._is_alone()
         nobody: Callable[[str], AbstractContextManager[None]] = lambda _account: nullcontext()  # noqa: E731
         self._prepare(run.epoch + 1, call=0, charged_to=run.charged_to if is_alone else nobody)

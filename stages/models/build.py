@@ -79,7 +79,7 @@ def _built(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"`{where}` = `{name}` gives a {type(network).__name__}, not a torch.nn.Module",
-            hint="a model's target returns the network",
+            hint="what is called returns the network",
         )
     return network
 
@@ -104,8 +104,9 @@ def _check_output(model: nn.Module, name: str, *, task: ImagesAndLabels, where: 
     if got == wanted:
         return
     hint = "set task.num_classes to the number of classes the network has"
-    if got[:2] == wanted[:2] and not label_shape:
-        hint = "let the network's forward end with `.flatten(1)`, after pooling"
+    if got[:2] == wanted[:2]:
+        flat = "let the network's forward end with `.flatten(1)`, after pooling"
+        hint = f"a label of task.kind has the shape {list(label_shape)}" if label_shape else flat
     raise ConfigError(
         f"`{where}` = `{name}` must give logits of shape {wanted} for one image; got shape {got}", hint=hint
     )

@@ -239,7 +239,7 @@ def test_without_the_extra_serving_says_how_to_get_it(call, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
     result = call("watch", str(run.path), "--serve")
     assert (result.code, result.out) == (4, "")
-    assert 'pip install "ssdkd[serve]"' in result.err
+    assert "pip install textual-serve" in result.err
 
 
 def test_a_taken_port_is_told(call, run, monkeypatch):

@@ -9,8 +9,8 @@ import torch
 from operation_tape import OperationTape
 from run_outputs import At, ask, assert_same_outcome, events, warnings
 
-from stages import optimizers
-from stages.plan import Launch, plan
+from stages import optimizers, trainer
+from stages.run_directory import RunDirectory
 
 GRAPHS = "run.acceleration=graphs"
 
@@ -127,17 +127,25 @@ def test_a_student_that_cannot_be_recorded_learns_all_the_same(start, out: Path,
 
 
 @pytest.mark.parametrize(
-    ("began_on", "acceleration", "resolved"),
+    ("began_on", "device", "automatic", "expected"),
     [
-        ("cuda:0", "graphs", "eager"),
-        ("cuda", "compile", "eager"),
-        ("cpu", "compile", "compile"),
-        ("cpu", "eager", "eager"),
+        ("cuda:0", "cpu", ["run.acceleration"], "auto"),
+        ("cpu", "cuda:1", ["distillation.lr", "run.acceleration"], "auto"),
+        ("cuda:0", "cpu", [], "graphs"),
+        ("cuda:0", "cuda:1", ["run.acceleration"], "graphs"),
+        ("cpu", "auto", ["run.acceleration"], "graphs"),
     ],
 )
 def test_on_another_kind_of_device_a_resumed_run_is_accelerated_anew(
-    make_config, began_on: str, acceleration: str, resolved: str
+    make_config, began_on: str, device: str, automatic: list[str], expected: str
 ) -> None:
-    config = make_config(f"run.device={began_on}", f"run.acceleration={acceleration}")
-    planned = plan(config, Launch(command="run", preset_name="a", device="cpu"), is_resumption=True)
-    assert planned.config.run.acceleration == resolved
+    config = make_config(f"run.device={began_on}", GRAPHS)
+    resumed = trainer._for_kind_of_device(config, {"automatic": automatic}, device)
+    assert resumed.run.acceleration == expected
+
+
+def test_that_acceleration_was_automatic_is_written_down(start, out: Path) -> None:
+    start("run.acceleration=auto")
+    assert "run.acceleration" in RunDirectory(out).manifest()["automatic"]
+    start("run.acceleration=eager", out=out.with_name("eager"))
+    assert "run.acceleration" not in RunDirectory(out.with_name("eager")).manifest()["automatic"]

@@ -319,6 +319,35 @@ def test_a_finished_run_writes_lost_files_again(start, go_on, out: Path, undistu
     }
 
 
+@pytest.mark.parametrize("name", ["student-best.safetensors", "holdout.safetensors"])
+def test_every_file_of_a_finished_run_is_missed(start, go_on, out: Path, name: str) -> None:
+    start("evaluation.select_best=true", "run.eval_every=1")
+    content = (out / name).read_bytes()
+    (out / name).unlink()
+    assert [check.file for check in verify(RunDirectory(out)) if not check.is_sound] == [name]
+    go_on()
+    assert (out / name).read_bytes() == content
+
+
+def test_a_repair_that_was_cut_off_is_gone_on_with(start, go_on, out: Path) -> None:
+    start()
+    student = RunDirectory(out).student_file
+    student.unlink()
+    with pytest.raises(KilledError):
+        go_on(At("run_resumed", kill))
+    assert RunDirectory(out).status() == "dead"
+    assert go_on().summary["status"] == "done"
+    assert student.is_file()
+
+
+def test_lost_files_and_no_checkpoint(start, go_on, out: Path) -> None:
+    start()
+    for path in (RunDirectory(out).student_file, *RunDirectory(out).checkpoints()):
+        path.unlink()
+    with pytest.raises(FileError, match="there is no checkpoint to write them from"):
+        go_on()
+
+
 def test_one_process_at_a_time(start, go_on, out: Path) -> None:
     refusals: list[str] = []
 
