@@ -321,7 +321,9 @@ def test_a_clock_that_jumps_changes_nothing_but_words(tmp_path, jump_s):
         view = feed.poll()
         now.now_s += jump_s
         assert feed.poll().silent_s == view.silent_s  # the machine's clock is not asked again
-    plain = RunFeed(make_run(tmp_path / "plain", lines)).poll()
+    undisturbed = make_run(tmp_path / "plain", lines)
+    with undisturbed.lock():
+        plain = RunFeed(undisturbed).poll()
     assert view.progress == plain.progress
     assert view.device == plain.device
     if jump_s < 0:
