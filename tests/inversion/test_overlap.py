@@ -28,6 +28,7 @@ class Meeting:
     def __init__(self, config: InversionConfig) -> None:
         self.config = config
         self.student_must_learn: threading.Event | None = None
+        self.is_waiting = threading.Event()
         self.error: Exception | None = None
         self.seen: list[tuple[int, int, float, str]] = []
 
@@ -36,6 +37,7 @@ class Meeting:
 
     def invert(self, run: Run) -> Inverted:
         if threading.current_thread() is not threading.main_thread() and self.student_must_learn is not None:
+            self.is_waiting.set()
             assert self.student_must_learn.wait(PATIENCE_S)
         bias = run.student.model.linear.bias[0].item()
         self.seen.append((run.epoch, run.call, bias, threading.current_thread().name))
@@ -187,6 +189,7 @@ def test_a_run_that_ends_leaves_no_thread_behind(make_stage) -> None:
     method.student_must_learn = threading.Event()
     run.epoch += 1
     stage.run_epoch(run)
+    assert method.is_waiting.wait(PATIENCE_S)
     threading.Timer(0.1, method.student_must_learn.set).start()
     stage.close()
     assert [thread for thread in threading.enumerate() if thread.name == "inversion"] == []
