@@ -37,7 +37,7 @@ class Pipeline:
             if not self._is_mid_epoch:
                 run.epoch, self._stages_done, self._is_mid_epoch = run.epoch + 1, 0, True
             for name in list(self.stages)[self._stages_done :]:
-                self._run_stage(name)  # (1) lines 4-15: inversion; (2) lines 16-23: distillation; then evaluation
+                self._run_stage(name)  # lines 4-15: inversion; lines 16-23: distillation; then evaluation
                 self._stages_done += 1
                 run.safe_point()
             run.check()

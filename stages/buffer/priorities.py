@@ -21,7 +21,8 @@ def sampling_probabilities(priority_N: ArrayT, *, alpha: float, epsilon: float) 
     r"""P_i(x) = (|delta_i(x)| + eps)^alpha / sum_x' (|delta_i(x')| + eps)^alpha, SSD-KD Eq. (6).
 
     Shapes: [N] float -> [N], sums to 1. alpha = 0 is uniform sampling; epsilon > 0 keeps every sample reachable.
-    Differs from the paper: nothing. Costs O(N) time and one array of N.
+    Differs from the paper: nothing; its text says that sampling "reuses the same intermediate values as phi(x)", its
+    equations have no phi in them. Costs O(N) time and one array of N.
     """
     probability_N: ArrayT = abs(priority_N)
     probability_N += epsilon
@@ -34,7 +35,8 @@ def importance_sampling_weights(probability_B: ArrayT, *, num_samples: int, beta
     r"""w_i(x) = (N P_i(x))^-beta, SSD-KD Eq. (5).
 
     Shapes: [B] float in (0, 1] -> [B]. `num_samples` is N, the present size of the buffer. 1 everywhere under
-    uniform sampling or beta = 0. Differs from the paper: nothing; unlike Schaul et al. 2016 not divided by its maximum.
+    uniform sampling or beta = 0. Differs from the paper: nothing, N is not defined there; unlike Schaul et al. 2016 not
+    divided by its maximum.
     """
     weight_B: ArrayT = (num_samples * probability_B) ** -beta
     return weight_B

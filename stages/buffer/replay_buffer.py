@@ -149,7 +149,7 @@ class ReplayBuffer:
             self._columns[name] = larger
 
     def draw(self, num: int, rng: torch.Generator, *, sampling: str, alpha: float, epsilon: float) -> DrawnBatch:
-        """A small-scale mini-batch M, with replacement (Algorithm 1, line 17).
+        """A small-scale mini-batch M (Algorithm 1, line 17).
 
         "priority" draws by Eq. 6; "uniform" draws all samples alike, P = 1 / N. The buffer must not be empty.
         Costs O(N) by priority, some nanoseconds a sample on a CPU: Eq. 6 is computed anew at each draw, so that a

@@ -16,7 +16,11 @@ _LEARNING_RATE, _GENTLE_LEARNING_RATE = 0.2, 0.06
 
 
 class DistillationConfig(Table):
-    """The `[distillation]` table: the student's updates of one epoch (Algorithm 1, lines 16-23; Eq. 4-6)."""
+    """The `[distillation]` table: the student's updates of one epoch (Algorithm 1, lines 16-23; Eq. 4-6).
+
+    The paper refers to the settings of Fast-Datafree: where nothing else is said, the defaults are those of its public
+    code.
+    """
 
     steps: PositiveInt | Literal["auto"] = "auto"
     """Student updates per epoch, T_kd; "auto": 400 * capacity / 50,000 of 256 images, more of fewer, at least 4.
@@ -73,7 +77,7 @@ class DistillationConfig(Table):
     those of training. Not in the paper."""
 
     loss: Loss = "kl"
-    """"kl": T^2 KL(teacher || student) at `temperature`, as in the paper; "standardized": the KL of logits that are
+    """"kl": T^2 KL(teacher || student) at `temperature`, as in Fast-Datafree; "standardized": the KL of logits that are
     divided by their standard deviation (`stages.distillation.losses`). The latter is not in the paper."""
 
     late_loss: Loss = Field(default_factory=lambda table: table["loss"])
@@ -101,7 +105,7 @@ class DistillationConfig(Table):
     """Keeps every image drawable in Eq. 6. Not stated in the paper."""
 
     delta_temperature: PositiveFloat = 1.0
-    """Temperature of the KL in the priority delta (Eq. 4). Not stated in the paper: 1."""
+    """Temperature of the KL in the priority delta (Eq. 4): 1, of the softmax outputs as they are."""
 
     weight_loss: bool = False
     """Whether the loss too is weighted by Eq. 5's w, divided by its largest.

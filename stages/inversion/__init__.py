@@ -1,4 +1,4 @@
-"""Stage 1, data inversion: images that the teacher knows and the student does not (Sec. 3.3, Eq. 1-3)."""
+"""Stage 1, data inversion: images that the teacher knows and the student does not (Sec. 3.1-3.3, Eq. 1-3)."""
 
 from stages.inversion.config import InversionConfig
 from stages.registry import Spec

@@ -81,7 +81,7 @@ class InversionConfig(Table):
     """Weight of the teacher's cross-entropy, L_Task. Per pair of networks."""
 
     adversarial_weight: NonNegativeFloat = 1.1
-    """Weight of the teacher-student gap, L_KD, which the generator maximises after warm-up. Per pair."""
+    """Weight of the teacher-student gap, L_KD, which the generator maximises from the last epoch of warm-up on. Per pair."""
 
     gamma: NonNegativeFloat = 2.0
     """Exponent of the difficulty factor (1 - p_T)^gamma of Eq. 3. Not stated in the paper: focal loss's 2."""
@@ -100,13 +100,16 @@ class InversionConfig(Table):
 
     "uniform": drawn at random; "balanced": equally many of each; "teacher": what the teacher predicts, the
     literal reading of Sec. 3.1; "inverse_frequency": proportional to 1 / (count in the buffer + 1).
-    Not stated in the paper's settings: uniform, as in Fast-Datafree.
+    Not stated in the paper's settings: uniform, as in Fast-Datafree. phi (Eq. 3) goes by the class that the teacher
+    predicts, so an image of which it is sure is hardly pulled to another target: with ten classes and difficulty on
+    one in ten is of its target's, which is chance. With "teacher" phi makes a focal loss of L_Task.
     """
 
     reset_epoch: NonNegativeInt = 0
     """Epoch (from 1) at whose start the generator's first layer is drawn anew; 0: never.
 
-    Not in the paper: part of the Fast-Datafree recipes, at epoch 140 of 220.
+    Not stated in the paper: Fast-Datafree's recipes do so at epoch 140 of 220, and its settings are adopted "unless
+    otherwise stated"; but the paper tells of no such break, and Algorithm 1 has none.
     """
 
     @model_validator(mode="after")

@@ -4,6 +4,9 @@ The generator is that of Fast-Datafree: a persistent meta-generator whose clone 
 together with the latents; the sum of the clone's gradients is one gradient for the meta-generator. With phi = 1
 (`inversion.diversity` and `inversion.difficulty` off) this is Fast-Datafree's inversion.
 
+Differs from the paper, as Fast-Datafree does: Algorithm 1 initialises g anew in each epoch (line 4), here it begins as
+the meta-generator; and it inserts the images of the last step, here those of the step with the lowest loss are.
+
 Legend: B batch, Z latent.
 """
 

@@ -120,6 +120,8 @@ def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
 
     delta_0 is Eq. 4 with w_{-1} = 1; one that is not finite is stored as 0, for nothing could be drawn by it. Returns
     whether all were finite, a scalar bool on the device.
+    Not stated in the paper: here the student judges the images themselves, in eval mode; later priorities are of the
+    views that it is trained on, in train mode.
     """
     images_BCHW = quantized(inverted.images_BCHW)
     scores = score(run, images_BCHW, batch_size=batch_size)
