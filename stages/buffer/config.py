@@ -10,7 +10,7 @@ from stages.config_table import Table
 
 
 class BufferConfig(Table):
-    """The `[buffer]` table: how many synthetic images are kept, and which leave first (Sec. 3.3; Algorithm 1, lines 14-15)."""
+    """The `[buffer]` table: how many synthetic images are kept, and which leave first (Algorithm 1, lines 14-15)."""
 
     capacity: PositiveInt = 5_000
     """Most images held, |B|.
@@ -20,5 +20,8 @@ class BufferConfig(Table):
     """
 
     eviction: Literal["oldest", "lowest_priority"] = "oldest"
-    """Who leaves a full buffer. "oldest" as in Algorithm 1, line 15 ("remove old samples"); the caption of Fig. 3, which
-    measures priorities to update a portion of the samples, can be read as "lowest_priority"."""
+    """Who leaves a full buffer.
+
+    "oldest" as in Algorithm 1, line 15 ("remove old samples"). The caption of Fig. 3, which measures priorities to
+    update a portion of the samples, can be read as "lowest_priority".
+    """

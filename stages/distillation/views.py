@@ -58,7 +58,7 @@ class Look(NamedTuple):
 
 
 class FreshViews:
-    """A new view at every draw, shown to the teacher each time (Algorithm 1, which prints no view); mixed in pairs if wanted."""
+    """A new view at every draw, shown to the teacher each time; mixed in pairs if wanted."""
 
     def __init__(self, run: Run, config: DistillationConfig) -> None:
         self._config = config

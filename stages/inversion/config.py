@@ -81,7 +81,7 @@ class InversionConfig(Table):
     """Weight of the teacher's cross-entropy, L_Task. Per pair of networks."""
 
     adversarial_weight: NonNegativeFloat = 1.1
-    """Weight of the teacher-student gap, L_KD, which the generator maximises from the last epoch of warm-up on. Per pair."""
+    """Weight of the teacher-student gap, L_KD, which the generator maximises from the end of warm-up on. Per pair."""
 
     gamma: NonNegativeFloat = 2.0
     """Exponent of the difficulty factor (1 - p_T)^gamma of Eq. 3. Not stated in the paper: focal loss's 2."""
