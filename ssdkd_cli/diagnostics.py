@@ -1,6 +1,7 @@
 """Errors to stderr text and exit codes: the only place that writes them.
 
-A mistake of the user's gets `error: what, the value, where` and `hint: what to do`; a traceback is our bug.
+A mistake of the user's gets `error: what, the value, where` and `hint: what to do`; a traceback is our bug, or one of
+code that is not ours, and then it says so.
 """
 
 from __future__ import annotations
@@ -130,9 +131,21 @@ def _call(command: Callable[[], object]) -> int:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             return _report_output(error)
         traceback.print_exc()
+        _report_unexpected(error)
+        return ExitCode.FAILED
+
+
+def _report_unexpected(error: Exception) -> None:
+    """Whose bug it is, below its traceback: that of ssdkd, or of a network or plugin that it called."""
+    from stages.foreign_code import foreign_place
+
+    place = foreign_place(error)
+    if place is None:
         _print_labelled("error", "this is a bug in ssdkd, not a mistake of yours", style="bold red")
         print_hint("please report it with the lines above and what `ssdkd doctor` prints")
-        return ExitCode.FAILED
+        return
+    _print_labelled("error", f"{type(error).__name__}: {error} ({place}, which is no part of ssdkd)", style="bold red")
+    print_hint("correct it there; the lines above say how ssdkd came to call it")
 
 
 def _report_output(error: OSError) -> ExitCode:

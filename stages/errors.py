@@ -1,7 +1,7 @@
 """What can go wrong because of what the user gave us, named by what they can do about it.
 
-A traceback is always our own bug: everything a user can cause is one of these. The command line maps each to
-an exit code (`ssdkd_cli.diagnostics`); nothing here knows about terminals.
+A traceback is always a bug, our own or of code that we were given to run: everything else that a user can cause is
+one of these. The command line maps each to an exit code (`ssdkd_cli.diagnostics`); nothing here knows about terminals.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from ssdkd_cli import diagnostics
+from ssdkd_cli import console, diagnostics
 from stages.errors import (
     ConfigError,
     DivergedError,
@@ -81,11 +81,22 @@ def test_what_a_user_typed_is_neither_markup_nor_a_control_code(capfd):
 
 
 def test_an_unexpected_exception_is_our_bug(capfd):
+    assert diagnostics.run_command(lambda: console.print_facts([])) == 1
+    error = capfd.readouterr().err
+    assert "Traceback" in error
+    assert "ValueError: max()" in error
+    assert "error: this is a bug in ssdkd" in error
+
+
+def test_an_exception_of_somebody_elses_code_is_not(capfd):
     assert diagnostics.run_command(raising(ZeroDivisionError("oops"))) == 1
     error = capfd.readouterr().err
     assert "Traceback" in error
-    assert "ZeroDivisionError: oops" in error
-    assert "error: this is a bug in ssdkd" in error
+    *_, error_line, hint_line = error.splitlines()
+    line = raising.__code__.co_firstlineno + 2
+    assert error_line == f"error: ZeroDivisionError: oops ({__file__}:{line}, which is no part of ssdkd)"
+    assert hint_line.startswith("hint: correct it there")
+    assert "bug in ssdkd" not in error
 
 
 @pytest.mark.parametrize(
@@ -125,8 +136,6 @@ def test_output_that_cannot_be_written_is_no_bug_of_ours():
 
 
 def test_a_name_that_is_not_text_is_shown_escaped(capfd):
-    from ssdkd_cli import console
-
     assert diagnostics.run_command(lambda: console.print_text("folder-\udcff")) == 0
     assert capfd.readouterr().out == "folder-\\udcff\n"
 

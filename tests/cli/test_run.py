@@ -123,6 +123,27 @@ def test_seeds_run_one_after_another_and_give_mean_and_spread(call, tiny, place)
     assert json.loads(Path("group/seed-4/manifest.json").read_text())["seed"] == 4
 
 
+def test_a_student_that_fails_when_the_run_is_on_its_way_is_named(call, tiny, place):
+    (place / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Network(nn.Sequential):\n"
+        "    def forward(self, images):\n"
+        "        if len(images) == 32:\n"
+        "            return undefined\n"
+        "        return super().forward(images)\n"
+        "def build(num_classes):\n"
+        "    return Network(nn.Flatten(), nn.Linear(64, num_classes))\n",
+        encoding="utf-8",
+    )
+    result = call("run", *tiny, "--set", "student.model=mine.py:build", "--set", "run.acceleration=eager")
+    assert result.code == 1
+    *_, error, hint = result.err.splitlines()
+    assert error.startswith("error: NameError: name 'undefined' is not defined")
+    assert f"{place / 'mine.py'}:5" in error
+    assert hint.startswith("hint: correct it there")
+    assert "bug in ssdkd" not in result.err
+
+
 STUDENTS = """
 from pathlib import Path
 from torch import nn
