@@ -32,7 +32,7 @@ from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
 from stages.inversion.overlap import can_overlap_on_cpu
-from stages.models.build import build_generator, build_model
+from stages.models.build import build_generator, build_model, check_in_training
 from stages.models.weight_selection import NOTHING, Inheritance, select_weights
 from stages.paths import typed_path
 from stages.registry import find
@@ -219,6 +219,8 @@ def plan(
     task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
     torch.manual_seed(derived_seed(config.run.seed, "student"))
     student = build_model(config.student.model, task=config.task, where="student.model")
+    if "distillation" in schedule.stages:
+        check_in_training(student, config.student.model, task=config.task, where="student.model")
     if launch.train_teacher and launch.is_dry_run and must_train(config):
         teacher = teacher_to_train(config, device)
     else:

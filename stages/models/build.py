@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.errors import ConfigError, SsdkdError
+from stages.foreign_code import foreign_place
 from stages.registry import find
 
 
@@ -41,6 +43,15 @@ def build_model(name: str, *, task: ImagesAndLabels, where: str) -> nn.Module:
     )
     _check_output(model, name, task=task, where=where)
     return model
+
+
+def check_in_training(model: nn.Module, name: str, *, task: ImagesAndLabels, where: str) -> None:
+    """Raise ConfigError where a network that is to learn does not give logits in training mode, too.
+
+    Of two images: batch-norm wants more than one. A copy is tried, and torch's random numbers stay what they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        _check_output(model, name, task=task, where=where, is_training=True)
 
 
 def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -95,40 +106,51 @@ def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None
     return next((layer for layer in reversed(layers) if layer.out_features == num_classes), None)
 
 
-def _check_output(model: nn.Module, name: str, *, task: ImagesAndLabels, where: str) -> None:
+def _check_output(model: nn.Module, name: str, *, task: ImagesAndLabels, where: str, is_training: bool = False) -> None:
     label_shape = (
         find("tasks", task.kind, where="task.kind").spec.load()(task.num_classes).label_shape(task.image_shape)
     )
-    wanted = [1, task.num_classes, *label_shape]
-    got = _shape_of_output(model, torch.zeros(1, *task.image_shape), name, where=where, what="images")
+    num_images = 2 if is_training else 1
+    wanted = [num_images, task.num_classes, *label_shape]
+    images = torch.zeros(num_images, *task.image_shape)
+    got = _shape_of_output(model, images, name, where=where, what="images", is_training=is_training)
     if got == wanted:
         return
     hint = "set task.num_classes to the number of classes the network has"
     if got[:2] == wanted[:2]:
         flat = "let the network's forward end with `.flatten(1)`, after pooling"
         hint = f"a label of task.kind has the shape {list(label_shape)}" if label_shape else flat
+    asked = "two images in training mode" if is_training else "one image"
     raise ConfigError(
-        f"`{where}` = `{name}` must give logits of shape {wanted} for one image; got shape {got}", hint=hint
+        f"`{where}` = `{name}` must give logits of shape {wanted} for {asked}; got shape {got}", hint=hint
     )
 
 
-def _shape_of_output(network: nn.Module, inputs: Tensor, name: str, *, where: str, what: str) -> list[int]:
-    """Of one forward pass, without touching statistics, gradients or random numbers."""
+def _shape_of_output(
+    network: nn.Module, inputs: Tensor, name: str, *, where: str, what: str, is_training: bool = False
+) -> list[int]:
+    """Of one forward pass in eval mode, or of a copy in training mode: no statistics change, nothing is recorded."""
     was_training = network.training
+    mode = " in training mode" if is_training else ""
     try:
+        tried = copy.deepcopy(network).train() if is_training else network.eval()
         with torch.no_grad():
-            output = network.eval()(inputs)
+            output = tried(inputs)
     except Exception as error:  # foreign networks fail in their own ways
+        place = foreign_place(error)
+        fits = "task.image_shape says what the task's images are like; name a network that fits"
         raise ConfigError(
-            f"`{where}` = `{name}` does not take {what} of shape {list(inputs.shape[1:])}:"
-            f" {type(error).__name__}: {error}",
-            hint="task.image_shape says what the task's images are like; name a network that fits",
+            f"`{where}` = `{name}` does not take {what} of shape {list(inputs.shape[1:])}{mode}:"
+            f" {type(error).__name__}: {error}" + (f" ({place})" if place is not None else ""),
+            hint="it takes them in eval mode: look at what it does differently while it trains"
+            if is_training
+            else fits,
         ) from error
     finally:
         network.train(was_training)
     if not isinstance(output, Tensor):
         raise ConfigError(
-            f"`{where}` = `{name}` must give a tensor; got a {type(output).__name__}",
+            f"`{where}` = `{name}` must give a tensor{mode}; got a {type(output).__name__}",
             hint="let the network's forward return its output alone",
         )
     return list(output.shape)

@@ -8,7 +8,7 @@ from torch import nn
 
 from stages.errors import ConfigError
 from stages.models import build
-from stages.models.build import bn_layers, build_generator, build_model
+from stages.models.build import bn_layers, build_generator, build_model, check_in_training
 from stages.registry import Found, Spec
 
 NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet8x4", "resnet18", "vgg11")
@@ -167,3 +167,44 @@ def test_a_stranger_s_network_that_does_not_serve_is_refused(monkeypatch, factor
     with pytest.raises(ConfigError, match=r"`teacher\.model` = `theirs`.*" + message) as raised:
         build_strangers(monkeypatch, factory)
     assert raised.value.hint
+
+
+class Learning(nn.Module):
+    """A network with batch-norm and dropout; while it learns it gives what `while_learning` makes of its logits."""
+
+    def __init__(self, while_learning):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3072), nn.Dropout(), nn.Linear(3072, 10))
+        self.while_learning = while_learning
+
+    def forward(self, images):
+        logits = self.layers(images)
+        return self.while_learning(logits) if self.training else logits
+
+
+@pytest.mark.parametrize(
+    ("while_learning", "message"),
+    [
+        (lambda logits: (logits, logits), "must give a tensor in training mode; got a tuple"),
+        (lambda logits: {"logits": logits}, "must give a tensor in training mode; got a dict"),
+        (
+            lambda logits: logits[:, :5],
+            r"logits of shape \[2, 10\] for two images in training mode; got shape \[2, 5\]",
+        ),
+        (lambda _: undefined, r"images of shape .* in training mode: NameError: .*test_model_building\.py:\d+\)"),  # noqa: F821
+    ],
+)
+def test_a_student_that_gives_something_else_while_it_learns_is_refused(while_learning, message):
+    with pytest.raises(ConfigError, match=r"`student\.model` = `theirs`.*" + message) as raised:
+        check_in_training(Learning(while_learning), "theirs", task=task(), where="student.model")
+    assert raised.value.hint
+
+
+def test_a_student_is_tried_without_a_trace():
+    model = Learning(lambda logits: logits).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    check_in_training(model, "theirs", task=task(), where="student.model")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -288,6 +288,25 @@ def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config
     assert any("only 13.4% of the student's weights" in warning for warning in planned.warnings), planned.warnings
 
 
+def test_a_student_that_gives_a_pair_while_it_learns_is_refused_where_it_is_to_learn(
+    make_config, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from torch import nn\n"
+        "class Network(nn.Sequential):\n"
+        "    def forward(self, images):\n"
+        "        logits = super().forward(images)\n"
+        "        return (logits, logits) if self.training else logits\n"
+        "def factory(num_classes):\n"
+        "    return Network(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    config = make_config(f"student.model={mine}:factory")
+    with pytest.raises(ConfigError, match="must give a tensor in training mode; got a tuple"):
+        plan(config, Launch(command="run", preset_name="tiny"))
+    assert plan(config, Launch(command="invert", preset_name="tiny")).warnings == ()
+
+
 def test_a_stranger_begins_at_random_where_that_is_left_to_the_program(make_config) -> None:
     states = []
     for start in ("random", "auto"):
