@@ -57,7 +57,7 @@ def _row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
         "baseline": None if experiment.baseline == experiment.name else experiment.baseline,
         "paper": experiment.paper,
         "presets": [_as_typed(preset) for preset in experiment.presets],
-        "set": [text for text in (own[0].overrides if own else ()) if text.partition("=")[0] not in _NOT_TOLD],
+        "set": [_override_without_place(text) for text in (own[0].overrides if own else ()) if _is_told(text)],
         "settings": {key: _without_place(key, value) for key, value in settings.items()},
         "runs": told,
         "mean": {name: fmean(values) for name, values in columns.items()},
@@ -178,6 +178,15 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
         if value is not None and value not in distinct:
             distinct.append(value)
     return distinct
+
+
+def _is_told(override: str) -> bool:
+    return override.partition("=")[0].strip() not in _NOT_TOLD
+
+
+def _override_without_place(override: str) -> str:
+    key, _, value = override.partition("=")
+    return f"{key}={_without_place(key.strip(), value)}"
 
 
 def _without_place(key: str, value: Any) -> Any:

@@ -23,7 +23,7 @@ from pathlib import Path
 from experiment_list import HERE, ExperimentList, Machine, read_list, read_machine
 from product import HarnessError, Trainer
 from results import results
-from series import ABSENT, Run, carry_out, check, locked, planned
+from series import ABSENT, Run, carry_out, check, locked, planned, require_real_images
 from table import markdown
 
 
@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = options.table or out / "results.md"
         with nullcontext() if options.dry_run else locked(out):
             runs = planned(experiments.experiments, out, machine, overrides=options.set, only=options.only)
-            return _describe(runs) if options.dry_run else _work(experiments, runs, machine, table)
+            if options.dry_run:
+                return _describe(runs)
+            require_real_images(runs)
+            return _work(experiments, runs, machine, table)
     except HarnessError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -129,9 +132,10 @@ def _describe(runs: Sequence[Run]) -> int:
         else:
             print(f"{run}:\n  ssdkd run {shlex.join([*run.options, '--out', str(run.path)])}")
             if run.experiment.name not in checked:
-                problem, warnings = check(run)
-                print(f"  {'REFUSED: ' + problem if problem else 'ok'} {warnings}".rstrip())
-                is_fine &= problem is None
+                checked_run = check(run)
+                verdict = "ok" if checked_run.problem is None else f"REFUSED: {checked_run.problem}"
+                print(f"  {verdict} {checked_run.warnings}".rstrip())
+                is_fine &= checked_run.problem is None
                 checked.add(run.experiment.name)
     return 0 if is_fine else 2
 

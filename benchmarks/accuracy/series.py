@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiment_list import Experiment, Machine
 from product import (
@@ -29,6 +29,7 @@ from product import (
 
 _OF_THE_STUDENT = ("student.start", "distillation.lr")
 """Keys in which "auto" depends on the student, and which a run writes out."""
+_OF_REAL_IMAGES = ("evaluation.data", "evaluation.root", "evaluation.split", "evaluation.download")
 _LIVE = ("starting", "running", "paused")
 _OVER = ("done", "failed", "diverged")
 ABSENT, REFUSED, UNREADABLE = "absent", "refused", "unreadable"
@@ -217,9 +218,39 @@ def carry_out(
         ended(run)
 
 
-def check(run: Run) -> tuple[str | None, str]:
-    """What `ssdkd run --dry-run` says of a run that is to be started: a problem, or None; and its warnings."""
+class Check(NamedTuple):
+    """What `ssdkd run --dry-run` says of a run that is to be started."""
+
+    problem: str | None
+    """Why it would be refused."""
+    warnings: str
+    has_real_images: bool
+    """Whether its student would be measured on real images."""
+
+
+def check(run: Run) -> Check:
+    """Ask for a run without starting it."""
     answer = ask("run", *run.options, "--dry-run", "--json")
     if answer.document is None:
-        return answer.complaint(), ""
-    return None, " ".join(line for line in answer.err.splitlines() if line.startswith("warning:"))
+        return Check(answer.complaint(), "", has_real_images=False)
+    warnings = " ".join(line for line in answer.err.splitlines() if line.startswith("warning:"))
+    return Check(None, warnings, has_real_images=answer.document["evaluation_data"] is not None)
+
+
+def require_real_images(runs: Sequence[Run]) -> None:
+    """Raise HarnessError where runs that are to be started would have no accuracy, and nobody chose that.
+
+    One run stands for all that look for the same images.
+    """
+    looking: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        if run.is_wanted and run.status == ABSENT and run.settings.get("evaluation.data") != "none":
+            looking.setdefault(tuple(run.settings.get(key) for key in _OF_REAL_IMAGES), run)
+    for run in looking.values():
+        checked = check(run)
+        if checked.problem is None and not checked.has_real_images:
+            raise HarnessError(
+                f"{run} would not be measured on real images: {checked.warnings.removeprefix('warning: ')}",
+                hint="say where they lie with --set evaluation.root=FOLDER or in a machine file;"
+                " --set evaluation.data=none does without",
+            )

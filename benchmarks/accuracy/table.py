@@ -19,12 +19,21 @@ def markdown(document: Mapping[str, Any]) -> str:
     heads += ["paper"] * has_paper
     heads += ["share of the teacher's", "against the baseline", "teacher", "agreement", "ECE"]
     heads += ["total, s", "inversion, s", "distillation, s", "evaluation, s", "images/s"]
-    lines = [f"# {document['title']}", "", _made_with(document), ""]
+    lines = [f"# {document['title']}", "", _made_with(document), "", *_networks(rows), ""]
     if document["note"]:
         lines += [document["note"], ""]
     lines += [_line(heads), _line(["---"] * len(heads))]
-    lines += [_line(_cells(row, headline, has_paper=has_paper)) for row in rows]
-    lines += ["", _LEGEND, "", "How each row was asked for, beside where its data and its teacher's file lie:", ""]
+    seeds = {row["name"]: _seeds_done(row) for row in rows}
+    strays = [row["name"] for row in rows if row["baseline"] in seeds and seeds[row["name"]] != seeds[row["baseline"]]]
+    lines += [_line(_cells(row, headline, has_paper=has_paper, is_stray=row["name"] in strays)) for row in rows]
+    lines += [
+        "",
+        _LEGEND,
+        *([_OTHER_SEEDS] if strays else []),
+        "",
+        "How each row was asked for, beside where its data and its teacher's file lie:",
+        "",
+    ]
     lines += [f"- {row['title']}: `{_command(row)}`" for row in rows]
     ended = [
         f"- {row['title']}, seed {run['seed']}: {run['status']}" + (f" ({run['message']})" if run["message"] else "")
@@ -46,6 +55,12 @@ _LEGEND = (
 )
 
 
+_OTHER_SEEDS = (
+    "† other seeds than the baseline's: not the means can be compared, but the difference, which is of the seeds that "
+    "both have."
+)
+
+
 def _made_with(document: Mapping[str, Any]) -> str:
     machines = [f"{machine['device']}, {_counted(machine['threads'], 'thread')}" for machine in document["machines"]]
     versions = dict.fromkeys(f"Python {found['python']}, torch {found['torch']}" for found in document["versions"])
@@ -56,11 +71,18 @@ def _made_with(document: Mapping[str, Any]) -> str:
     return "; ".join(part for part in parts if part) + "."
 
 
+def _networks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which teachers and students the rows have, whatever the list's title says."""
+    settings = [row["settings"] for row in rows if row["settings"]]
+    pairs = dict.fromkeys(f"{of['teacher.model']} -> {of['student.model']}" for of in settings)
+    return [f"Teacher -> student: {'; '.join(pairs)}."] if pairs else []
+
+
 def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}" + "s" * (number != 1)
 
 
-def _cells(row: Mapping[str, Any], headline: str, *, has_paper: bool) -> list[str]:
+def _cells(row: Mapping[str, Any], headline: str, *, has_paper: bool, is_stray: bool) -> list[str]:
     mean, std = row["mean"], row["std"]
 
     def value(name: str) -> str:
@@ -75,7 +97,7 @@ def _cells(row: Mapping[str, Any], headline: str, *, has_paper: bool) -> list[st
     return [
         f"{row['title']} (`{row['name']}`)",
         _seeds(row["runs"]),
-        f"**{value(headline)}**" if headline in mean else "-",
+        f"**{value(headline)}**{' †' * is_stray}" if headline in mean else "-",
         *([_fraction(row["paper"])] if has_paper else []),
         value("share_of_teacher"),
         against if row["baseline"] else "baseline",
@@ -92,6 +114,10 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> str:
     done = ", ".join(str(run["seed"]) for run in runs if run["status"] == "done")
     others = ", ".join(f"{run['seed']} {run['status']}" for run in runs if run["status"] not in ("done", "absent"))
     return "; ".join(part for part in (done, others) if part) or "-"
+
+
+def _seeds_done(row: Mapping[str, Any]) -> set[int]:
+    return {run["seed"] for run in row["runs"] if run["status"] == "done"}
 
 
 def _with_spread(mean: float | None, std: float | None, *, signed: bool = False) -> str:

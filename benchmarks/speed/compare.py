@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,31 +35,34 @@ HERE = Path(__file__).resolve().parent
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run all rounds; every process's document, by side."""
-    preset = arguments.preset or PAIRS[arguments.pair]
-    config, _ = with_teacher([preset], arguments.set, folder)
+    presets = arguments.preset or [PAIRS[arguments.pair]]
+    config, _ = with_teacher(presets, arguments.set, folder)
     overrides = [*arguments.set, f"teacher.weights={config.teacher.weights}"]
+    arguments.fill = min(arguments.fill, config.buffer.capacity)
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in COMMANDS}
     for index in range(arguments.rounds):
         for side in COMMANDS if index % 2 == 0 else reversed(COMMANDS):
-            document = _run_side(side, preset, overrides, arguments, folder / f"{side}-{index}.json")
+            document = _run_side(side, presets, overrides, arguments, folder / f"{side}-{index}.json")
             found[side].append(document)
             told = ", ".join(f"{epoch['images_per_s']:.1f}" for epoch in document["epochs"])
             print(f"round {index + 1}, {side}: {told} images a second", file=sys.stderr, flush=True)
     rates = {side: _values(documents, lambda epoch: epoch["images_per_s"]) for side, documents in found.items()}
+    rounds = zip(found["ssdkd"], found["reference"], strict=True)
     return {
-        "preset": preset,
+        "preset": presets,
         "set": arguments.set,
         "rounds": arguments.rounds,
         "images_per_s": {side: spread.document() for side, spread in rates.items()},
-        "ratio": rates["ssdkd"].median / rates["reference"].median,
+        "ratio": Spread(tuple(_rate(ours) / _rate(theirs) for ours, theirs in rounds)).document(),
         "sides": found,
     }
 
 
 def _run_side(
-    side: str, preset: str, overrides: list[str], arguments: argparse.Namespace, file: Path
+    side: str, presets: list[str], overrides: list[str], arguments: argparse.Namespace, file: Path
 ) -> dict[str, Any]:
-    command = [sys.executable, str(HERE / COMMANDS[side]), f"--preset={preset}", f"--json={file}"]
+    command = [sys.executable, str(HERE / COMMANDS[side]), f"--json={file}"]
+    command += [f"--preset={preset}" for preset in presets]
     command += [f"--device={arguments.device}", f"--epochs={arguments.epochs}", f"--fill={arguments.fill}"]
     command += [f"--set={text}" for text in overrides]
     # What a user's shell has: torch chooses for the reference, ssdkd for itself.
@@ -69,6 +73,10 @@ def _run_side(
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return document
+
+
+def _rate(document: dict[str, Any]) -> float:
+    return statistics.median(epoch["images_per_s"] for epoch in document["epochs"])
 
 
 def _values(documents: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> Spread:
@@ -82,7 +90,8 @@ def tell(document: dict[str, Any]) -> None:
         facts = documents[0]
         told = f"{facts['precision']}, {facts['acceleration']}, {facts['fill']} images at first"
         print(f"{side}: {told}, {told_machine(facts['machine'])}")
-    print(f"teacher {sides['ssdkd'][0]['teacher']}; settings {document['preset']} {' '.join(document['set'])}\n")
+    settings = " ".join([*document["preset"], *document["set"]])
+    print(f"teacher {sides['ssdkd'][0]['teacher']}; settings {settings}\n")
     header = ("", "images a second", "inversion s", "distillation s", "epoch s")
     rows = []
     for side, documents in sides.items():
@@ -94,17 +103,18 @@ def tell(document: dict[str, Any]) -> None:
         ]
         rows.append((side, *map(str, columns)))
     print(table(header, rows))
-    print(f"\nssdkd / reference, by median images a second: {document['ratio']:.2f}")
+    ratio = Spread(tuple(document["ratio"]["values"]))
+    print(f"\nssdkd / reference, images a second, round by round: {ratio}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--pair", choices=PAIRS, help="teacher and student")
-    what.add_argument("--preset", help="any other preset")
+    what.add_argument("--preset", action="append", help="any other preset, as of `ssdkd run`; may be given again")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `ssdkd run`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--rounds", type=int, default=2, help="processes of each side")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
     parser.add_argument("--epochs", type=int, default=1, help="epochs timed in each process")
     parser.add_argument("--fill", type=int, default=5_000, help="images to begin with")
     parser.add_argument("--threads", type=int, help="of both; default: torch's and ssdkd's own choice")

@@ -11,8 +11,8 @@ from stages.events import read_events
 
 pytestmark = pytest.mark.slow
 
-EPOCHS, BATCH_SIZE, CAPACITY = 80, 256, 5000
-"""The preset's whole warm-up, 60 epochs, and 20 of distillation."""
+WARMUP_EPOCHS, EPOCHS, BATCH_SIZE, CAPACITY = 20, 32, 256, 5000
+"""Enough warm-up to fill the buffer, and 12 epochs of distillation."""
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
         "evaluation.data": "imagefolder",
         "evaluation.root": images("cifar10"),
         "run.epochs": EPOCHS,
+        "run.warmup_epochs": WARMUP_EPOCHS,
     }
     overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     summary = ssdkd("run", "--preset", "cifar10-resnet20", *overrides, "--out", out)

@@ -54,9 +54,10 @@ def test_every_row_resolves_at_full_length(experiment) -> None:
     assert config.warnings == ()
 
 
+@pytest.mark.parametrize("overlays", [None, ["cifar10-wrn", "full"]], ids=["as it is", "another pair"])
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
-def test_no_two_rows_are_the_same_and_each_has_a_baseline(path: Path) -> None:
-    read = experiment_list.read_list(path)
+def test_no_two_rows_are_the_same_and_each_has_a_baseline(path: Path, overlays: list[str] | None) -> None:
+    read = experiment_list.read_list(path, overlays=overlays)
     configs = [load(experiment.presets, experiment.overrides) for experiment in read.experiments]
     assert all(one != other for index, one in enumerate(configs) for other in configs[:index])
     assert all(experiment.baseline is not None for experiment in read.experiments)
@@ -227,8 +228,14 @@ def a_run(folder: Path, seed: int, top1: float, *, status: str = "done", rates: 
         experiment=changes.pop("experiment", EXPERIMENT),
         seed=seed,
         path=path,
-        overrides=("a.b=1", "teacher.weights=/secret/teacher.pt", f"run.seed={seed}"),
-        settings={"a.b": 1, "run.seed": seed, "teacher.weights": "/secret/teacher.pt"},
+        overrides=("a.b=1", "teacher.weights=/secret/teacher.pt", "teacher.model=/secret/net.py:f", f"run.seed={seed}"),
+        settings={
+            "a.b": 1,
+            "run.seed": seed,
+            "teacher.weights": "/secret/teacher.pt",
+            "teacher.model": "/secret/net.py:f",
+            "student.model": "resnet20",
+        },
         is_wanted=True,
         status=status,
         document=document,
@@ -307,7 +314,7 @@ def test_the_table(tmp_path: Path) -> None:
     assert cells[0]["images/s"] == "1,234"
     assert cells[1]["experiment"] == "mine \\| yours (`mine`)"
     assert cells[1]["seeds"] == "0, 1; 2 diverged"
-    assert cells[1]["student top-1, last epoch"] == "**.6000 ± .0283**"
+    assert cells[1]["student top-1, last epoch"] == "**.6000 ± .0283** †"
     assert cells[1]["paper"] == ".5196"
     assert cells[1]["share of the teacher's"] == ".7500 ± .0354"
     assert cells[1]["against the baseline"] == "+.0800"
@@ -315,10 +322,21 @@ def test_the_table(tmp_path: Path) -> None:
     assert cells[1]["total, s"] == "100"
     assert cells[2]["student top-1, last epoch"] == "-"
     assert "- mine | yours, seed 2: diverged (the loss is nan)" in lines
-    assert "- all parts: `ssdkd run --preset digits --set a.b=1`" in lines
+    assert "- all parts: `ssdkd run --preset digits --set a.b=1 --set teacher.model=net.py:f`" in lines
+    assert "Teacher -> student: net.py:f -> resnet20." in lines
     assert "a CPU, 1 thread; a quiet one; Python 3.11, torch 2.8; ssdkd at 0123456789." in text
     assert "secret" not in text + json.dumps(document_of(*runs, experiments=(EXPERIMENT, mine, never)))
     assert str(tmp_path) not in text
+
+
+def test_a_mean_over_other_seeds_than_the_baselines_is_marked(tmp_path: Path) -> None:
+    mine = replace(EXPERIMENT, name="mine", baseline="all")
+    base = [a_run(tmp_path / "base", seed, 0.5) for seed in (0, 1)]
+    own = [a_run(tmp_path / "own", seed, 0.6, experiment=mine) for seed in (0, 1)]
+    assert "†" not in table.markdown(document_of(*base, *own, experiments=(EXPERIMENT, mine)))
+    text = table.markdown(document_of(*base, own[0], experiments=(EXPERIMENT, mine)))
+    assert "**.6000** †" in text
+    assert "† other seeds than the baseline's" in text
 
 
 @pytest.mark.parametrize(
@@ -410,6 +428,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = "\n".join(f"set.{key} = {json.dumps(value)}" for key, value in SMALL.items())
     write(tmp_path / "machine.toml", f"[machine]\n{settings}\n")
     return tmp_path
+
+
+def test_a_list_without_its_real_images_does_not_start(place: Path) -> None:
+    write(place / "pair.toml", 'extends = "digits"\n[evaluation]\ndata = "cifar10"\n')
+    write(place / "list.toml", 'presets = ["pair.toml"]\n[experiments.good]\n')
+    refused = harness()
+    assert refused.returncode == 2
+    assert "error: good, seed 0 would not be measured on real images: the student will not be" in refused.stderr
+    assert "hint: say where they lie" in refused.stderr
+    assert not (place / "out" / "good").exists()
+    assert harness("--set", "evaluation.data=none").returncode == 0
 
 
 def wait_for(path: Path) -> None:
