@@ -23,7 +23,8 @@ from stages.tasks.task import Task
 class NormalizedModel(nn.Module):
     """A network that takes images in [0, 1]: the one place where images are normalised.
 
-    Input [B, C, H, W] float in [0, 1] (or uint8, which is divided by 255), output the network's logits.
+    Input [B, C, H, W] float in [0, 1] (or uint8, which is divided by 255), output the network's logits. Raises
+    TypeError for any other type, ValueError for another number of channels or axes.
     """
 
     def __init__(self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -41,8 +42,13 @@ class NormalizedModel(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits of the images."""
+        num_channels = self.mean.shape[1]
+        if images_BCHW.ndim != 4 or images_BCHW.shape[1] != num_channels:  # the normalisation would broadcast
+            raise ValueError(f"images must have the shape [B, {num_channels}, H, W], not {list(images_BCHW.shape)}")
         if images_BCHW.dtype == torch.uint8:
             images_BCHW = images_BCHW.float() / 255
+        elif not images_BCHW.is_floating_point():
+            raise TypeError(f"images must be floating point in [0, 1], or uint8, not {images_BCHW.dtype}")
         normalized_BCHW = (images_BCHW - self.mean) / self.std
         logits: Tensor = self.model(normalized_BCHW.contiguous(memory_format=torch.channels_last))
         return logits

@@ -18,6 +18,7 @@ def load_student(run: str | Path) -> NormalizedModel:
     """The student of a run, by its path or its name in ./runs: on the CPU, in eval mode, with its normalisation.
 
     It maps images [B, C, H, W], float in [0, 1] or uint8, to logits [B, K]; its attribute `model` is the network alone.
+    Images of other types or numbers of channels are refused with TypeError or ValueError.
     Raises FileError where there is no such run, or it has no student yet or a damaged one.
     """
     directory = resolve_run(str(run))

@@ -1,0 +1,41 @@
+"""The one place where images are normalised takes images only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from stages.run import NormalizedModel
+
+
+@pytest.fixture
+def model() -> NormalizedModel:
+    """A network of any number of channels: what it gets is what it gives."""
+    return NormalizedModel(nn.Identity(), mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+
+
+def test_bytes_and_fractions_are_the_same_images(model: NormalizedModel) -> None:
+    images_BCHW = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8)
+    torch.testing.assert_close(model(images_BCHW), model(images_BCHW.float() / 255))
+    assert model(torch.ones(1, 3, 1, 1)).flatten().tolist() == [1.0, 3.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 4, 4, 3), (1, 4, 4), (3, 4, 4), (3,)])
+def test_images_of_another_shape_are_refused(model: NormalizedModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shape \[B, 3, H, W\], not \[") as raised:
+        model(torch.zeros(shape))
+    assert str(raised.value).endswith(f"not {list(shape)}")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_images_of_another_type_are_refused(model: NormalizedModel, dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=rf"floating point in \[0, 1\], or uint8, not {dtype}"):
+        model(torch.zeros(2, 3, 4, 4, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_checks_compile_into_nothing(model: NormalizedModel, dtype: torch.dtype) -> None:
+    images_BCHW = torch.ones(2, 3, 4, 4, dtype=dtype)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(images_BCHW), model(images_BCHW))
