@@ -165,7 +165,7 @@ class Plan:
 
     def describe(self) -> dict[str, Any]:
         """What is going to happen, for people and for `--dry-run`."""
-        config = self.config
+        config, learns = self.config, "distillation" in self.schedule.stages
         return {
             "command": self.launch.command,
             "preset": self.launch.preset_name,
@@ -178,7 +178,8 @@ class Plan:
             "teacher_file": str(self.teacher.path),
             "student": config.student.model,
             "student_start": _start_told(self.inherited),
-            "learning_rate": config.distillation.lr if "distillation" in self.schedule.stages else None,
+            "learning_rate": config.distillation.lr if learns else None,
+            "augmentation": config.task.model_dump(include={"crop_padding", "horizontal_flip"}) if learns else None,
             "device": str(self.device),
             "precision": config.run.precision,
             "acceleration": resolve_acceleration(config.run.acceleration, self.device),

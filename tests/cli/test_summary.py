@@ -109,9 +109,12 @@ def test_a_run_without_files_leads_nowhere(capfd, place):
 
 
 def test_a_plan_is_one_fact_a_line(capfd):
-    summary.print_plan({"stages": ["inversion", "evaluation"], "disk_mib": 1234.5, "evaluation_data": None})
+    augmentation = {"crop_padding": 4, "horizontal_flip": True}
+    stages = ["inversion", "evaluation"]
+    summary.print_plan({"stages": stages, "augmentation": augmentation, "disk_mib": 1234.5, "evaluation_data": None})
     assert capfd.readouterr().out.splitlines() == [
         "stages           inversion, evaluation",
+        "augmentation     crop padding 4, horizontal flip yes",
         "disk [MiB]       1,234.5",
         "evaluation data  -",
     ]

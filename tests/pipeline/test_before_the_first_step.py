@@ -166,6 +166,7 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     assert (description["teacher_file"], description["run_directory"]) == (str(teacher_file), str(out))
     assert description["student"] == f"{NETWORKS}:student"
     assert description["disk_mib"] > description["buffer_mib"]
+    assert description["augmentation"] == {"crop_padding": 1, "horizontal_flip": False}
     large = plan(make_config("buffer.capacity=10_000", "run.epochs=5000"), Launch(command="run", preset_name="tiny"))
     assert large.describe()["buffer_mib"] == pytest.approx(10_000 * (64 + 40) / 2**20, abs=0.05)
     assert large.describe()["run_directory"] == "runs/tiny-<time>"
@@ -252,6 +253,7 @@ def test_who_only_inverts_leaves_the_rate_open(make_config) -> None:
     planned = plan(config, Launch(command="invert", preset_name="tiny"))
     assert (planned.config.distillation.lr, planned.config.student.start) == ("auto", "auto")
     assert planned.describe()["learning_rate"] is None
+    assert planned.describe()["augmentation"] is None
     assert planned.warnings == ()
 
 
