@@ -12,7 +12,7 @@ import platformdirs
 
 import presets
 from stages.config import Config
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, FileError, Problem
 from stages.paths import typed_path
 
 AUTO = "auto"
@@ -26,12 +26,9 @@ def teacher_file(config: Config) -> Path:
     """
     if config.teacher.weights != AUTO:
         path = typed_path(config.teacher.weights)
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise FileError(
-                f"the teacher's file {path} {what} (`teacher.weights`)",
-                hint="name a .safetensors, .pt, .pth or .th file with the teacher's state dict",
-            )
+        problem = missing_weights(path)
+        if problem is not None:
+            raise FileError(problem.message, hint=problem.hint)
         return path
     if config.teacher.trained_on is None:
         raise FileError(
@@ -49,6 +46,18 @@ def teacher_file(config: Config) -> Path:
         f"no teacher: {cached.name} is neither shipped with the presets nor in {cached.parent}",
         hint="use one you have (`--set teacher.weights=FILE`), train one and keep it there "
         "(`ssdkd teacher train --preset ...`), or have it trained first (`--train-teacher`)",
+    )
+
+
+def missing_weights(path: Path) -> Problem | None:
+    """What to say where `teacher.weights` is a path that no file is at."""
+    if path.is_file():
+        return None
+    what = "is a folder" if path.is_dir() else "does not exist"
+    return Problem(
+        f"the teacher's file {path} {what} (`teacher.weights`)",
+        "name a .safetensors, .pt, .pth or .th file with the teacher's state dict;"
+        f" relative paths start at {Path.cwd()}",
     )
 
 

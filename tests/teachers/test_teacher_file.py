@@ -45,6 +45,7 @@ def test_a_named_file_must_be_one(make_config: MakeConfig, tmp_path: Path, kind:
     with pytest.raises(FileError, match=what) as caught:
         teacher_file(make_config(f"teacher.weights={path}"))
     assert str(path) in caught.value.message
+    assert f"relative paths start at {Path.cwd()}" in str(caught.value.hint)
 
 
 def test_auto_takes_the_shipped_one_before_the_cached(make_config: MakeConfig, shipped: Path) -> None:
