@@ -293,14 +293,6 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
     return _config(settings, problems)
 
 
-def check(preset: str, base: Path | None = None) -> Config:
-    """Load one preset by itself, an overlay on top of the default preset. Raises as `load`."""
-    if load_presets([preset], base=base).is_whole:
-        return load([preset], base=base)
-    # What has no effect depends on the preset beneath, which is another in earnest.
-    return replace(load([DEFAULT_PRESET, preset], base=base), warnings=())
-
-
 def from_file(path: Path) -> Config:
     """The settings in one file, such as a run's `config.toml`. Raises as `load`."""
     return _config(load_file(path), [])

@@ -13,6 +13,7 @@ import stages
 LIGHT = {
     *("stages", "stages.errors", "stages.events", "stages.config", "stages.config_table", "stages.config_warnings"),
     *("stages.registry", "stages.run_directory", "stages.control", "stages.preset_loading", "stages.preset_schema"),
+    *("stages.preset_check", "stages.models.model_file"),
     *("stages.accounts", "stages.schedule", "stages.run_overview", "stages.run_comparison", "stages.run_verification"),
     *("stages.pictures", "stages.stage"),
     *("stages.buffer.file", "stages.buffer.statistics", "stages.buffer.priorities"),

@@ -115,7 +115,7 @@ def check_preset(
     Example:
       ssdkd presets check mine.toml
     """
-    from stages.config import check
+    from stages.preset_check import check
 
     for warning in check(file).warnings:
         diagnostics.warn(warning)

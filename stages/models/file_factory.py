@@ -11,13 +11,13 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
 from torch import nn
 
 from stages.errors import ConfigError, FileError
+from stages.models.model_file import no_such_file, no_such_function
 from stages.paths import typed_path
 
 
@@ -34,11 +34,8 @@ def model_from_file(
     function = getattr(module, factory, None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-        near = get_close_matches(factory, functions, n=1)
-        raise ConfigError(
-            f"`{path}` has no function `{factory}`" if factory else f"`{path}` is named without a function",
-            hint=f"write `{path}:{near[0]}`" if near else f"write `{path}:NAME`; NAME is called with num_classes",
-        )
+        problem = no_such_function(path, factory, functions)
+        raise ConfigError(problem.message, hint=problem.hint)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             model = function(num_classes=num_classes)
@@ -57,7 +54,8 @@ def model_from_file(
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise FileError(f"no such file: `{path}`", hint=f"relative paths start at {Path.cwd()}")
+        problem = no_such_file(path)
+        raise FileError(problem.message, hint=problem.hint)
     name = f"ssdkd_model_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

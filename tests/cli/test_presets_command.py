@@ -96,6 +96,44 @@ def test_check_reports_every_problem_of_a_file(call, place):
     assert "mine.toml" in result.err
 
 
+def test_check_tells_of_missing_files_with_all_else(call, place):
+    (place / "net.py").write_text(
+        "class Network:\n    def build(self): ...\ndef built(num_classes): ...\n", encoding="utf-8"
+    )
+    text = (
+        'extends = "digits"\n[run]\nepoch = 3\n'
+        '[teacher]\nmodel = "gone.py:build"\nweights = "own.pth"\n[student]\nmodel = "net.py:build"\n'
+    )
+    (place / "mine.toml").write_text(text, encoding="utf-8")
+    result = call("presets", "check", "mine.toml")
+    assert (result.code, result.out) == (2, "")
+    lines = result.err.splitlines()
+    assert lines[0].startswith("error: unknown key `run.epoch` in mine.toml")
+    start = f"relative paths start at {place}"
+    assert lines[2:] == [
+        *("error: `teacher.model` in mine.toml: no such file: `gone.py`", f"hint: {start}"),
+        "error: `student.model` in mine.toml: `net.py` has no function `build`",
+        "hint: write `net.py:built`",
+        "error: the teacher's file own.pth does not exist (`teacher.weights`) in mine.toml",
+        f"hint: name a .safetensors, .pt, .pth or .th file with the teacher's state dict; {start}",
+    ]
+    (place / "own.pth").touch()
+    (place / "gone.py").write_text("build = None\n", encoding="utf-8")
+    (place / "net.py").write_text("from somewhere import build\n", encoding="utf-8")
+    (place / "mine.toml").write_text(text.replace("epoch =", "epochs = 21 #"), encoding="utf-8")
+    assert call("presets", "check", "mine.toml") == (0, "mine.toml: ok\n", "")
+
+
+def test_check_looks_for_the_files_of_an_overlay_and_for_names_that_no_file_can_have(call, place):
+    text = 'overlay = true\n[teacher]\nweights = "~nobody-of-that-name/x.pth"\n[student]\nmodel = "gone.py"\n'
+    (place / "over.toml").write_text(text, encoding="utf-8")
+    result = call("presets", "check", "over.toml")
+    assert result.code == 2
+    assert len(re.findall(r"^error: ", result.err, re.M)) == 2
+    assert "gone.py" in result.err
+    assert "no such user" in result.err
+
+
 def test_check_warns_of_settings_without_effect(call, place):
     text = 'extends = "digits"\n[distillation]\nsampling = "uniform"\nbeta = 0.3\n'
     (place / "mine.toml").write_text(text, encoding="utf-8")

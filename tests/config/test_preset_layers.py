@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.config import check, from_file, load
+from stages.config import from_file, load
 from stages.errors import ConfigError, FileError
+from stages.preset_check import check
 
 
 def test_a_file_is_a_preset(whole):

@@ -5,8 +5,9 @@ import tomllib
 import pytest
 
 import presets
-from stages.config import check, from_file, load, with_values
+from stages.config import from_file, load, with_values
 from stages.errors import ConfigError
+from stages.preset_check import check
 
 
 @pytest.mark.parametrize("name", presets.names())

@@ -5,7 +5,8 @@ import re
 import pytest
 
 import presets
-from stages.config import check, load
+from stages.config import load
+from stages.preset_check import check
 
 PAIRS = {  # teacher, student, adversarial weight, task weight
     "wrn": ("wrn40_2", "wrn16_1", 1.1, 0.4),

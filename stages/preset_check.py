@@ -1,0 +1,52 @@
+"""Everything that can be wrong with a preset by itself, with the files that it names: `ssdkd presets check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from stages.config import DEFAULT_PRESET, Config, load
+from stages.errors import ConfigError, FileError, Problem
+from stages.models import FILE
+from stages.models.model_file import problem_of
+from stages.paths import typed_path
+from stages.preset_loading import Settings, config_error, load_presets
+from stages.teachers.resolve import AUTO, missing_weights
+
+
+def check(preset: str, base: Path | None = None) -> Config:
+    """Load one preset by itself, an overlay on top of the default preset.
+
+    Raises ConfigError with all problems at once, files that are missing among them, and FileError where the preset
+    itself is missing or unreadable.
+    """
+    settings = load_presets([preset], base=base)
+    files = list(_problems_of_files(settings))
+    try:
+        config = load([preset] if settings.is_whole else [DEFAULT_PRESET, preset], base=base)
+    except ConfigError as error:
+        raise config_error([*error.problems, *files]) from error
+    if files:
+        raise config_error(files)
+    # What has no effect depends on the preset beneath an overlay, which is another in earnest.
+    return config if settings.is_whole else replace(config, warnings=())
+
+
+def _problems_of_files(settings: Settings) -> Iterator[Problem]:
+    """Networks and weights that are not where the settings say, each with the preset that says it."""
+    for key in ("teacher.model", "student.model"):
+        name = settings.value(key)
+        file = FILE.match(name) if isinstance(name, str) else None
+        problem = None if file is None else problem_of(**file)
+        if problem is not None:
+            yield Problem(f"`{key}` in {settings.place_of(key)}: {problem.message}", problem.hint)
+    weights = settings.value("teacher.weights")
+    if not isinstance(weights, str) or weights == AUTO:
+        return
+    try:
+        problem = missing_weights(typed_path(weights))
+    except FileError as error:
+        problem = Problem(error.message, error.hint)
+    if problem is not None:
+        yield Problem(f"{problem.message} in {settings.place_of('teacher.weights')}", problem.hint)
