@@ -26,6 +26,8 @@ def sampling_probabilities(priority_N: ArrayT, *, alpha: float, epsilon: float) 
     """
     probability_N: ArrayT = abs(priority_N)
     probability_N += epsilon
+    if len(probability_N) > 0:
+        probability_N /= probability_N.max()  # so that no power leaves the type's range
     probability_N **= alpha
     probability_N /= probability_N.sum()
     return probability_N

@@ -41,6 +41,15 @@ def test_priorities_are_left_as_they_are() -> None:
     assert torch.equal(tensor, torch.tensor(DELTAS))
 
 
+@pytest.mark.parametrize("alpha", [8.0, 60.0, 100.0])
+def test_a_large_alpha_stays_in_range(alpha: float) -> None:
+    equal_N = sampling_probabilities(torch.zeros(3), alpha=alpha, epsilon=1e-6)
+    torch.testing.assert_close(equal_N, torch.full((3,), 1 / 3))
+    far_N = sampling_probabilities(torch.tensor([4.6, 2.0, 0.1]), alpha=alpha, epsilon=1e-6)
+    torch.testing.assert_close(far_N.sum(), torch.tensor(1.0))
+    assert far_N.argmax() == 0
+
+
 def test_alpha_zero_is_uniform() -> None:
     probability_N = sampling_probabilities(torch.tensor(DELTAS), alpha=0.0, epsilon=1e-6)
     torch.testing.assert_close(probability_N, torch.full((6,), 1 / 6))
