@@ -14,6 +14,7 @@ from time import sleep
 from types import FrameType
 
 from stages.control import ACTIONS, ControlReader, Request
+from stages.errors import SsdkdError
 from stages.events import ControlAcknowledged
 from stages.recorder import Recorder
 from stages.run import StopRequested
@@ -65,8 +66,13 @@ class SafePoint:
             self._acknowledge(request, accepted=False, message="the run is over")
 
     def _answer(self, requests: list[Request]) -> None:
-        for request in requests:
-            accepted, message = self._carry_out(request.action)
+        for index, request in enumerate(requests):
+            try:
+                accepted, message = self._carry_out(request.action)
+            except SsdkdError as error:  # the run ends, and this is the last that is heard of the others
+                for unheard in requests[index:]:
+                    self._acknowledge(unheard, accepted=False, message=error.message)
+                raise
             self._acknowledge(request, accepted=accepted, message=message)
 
     def _acknowledge(self, request: Request, *, accepted: bool, message: str) -> None:

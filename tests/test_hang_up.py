@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from stages.accounts import Accounts
+from stages.control import Request
+from stages.errors import StorageError
 from stages.run import StopRequested
 from stages.safe_point import SafePoint
 
@@ -27,6 +29,24 @@ def test_a_hang_up_asks_for_a_stop(safe_point):
         with pytest.raises(StopRequested):
             safe_point()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_requests_are_answered_also_where_saving_ends_the_run():
+    answers = []
+    requests = [Request(id=str(number), action="checkpoint") for number in range(2)]
+
+    def save():
+        raise StorageError("no space left", hint="free some")
+
+    safe_point = SafePoint(
+        SimpleNamespace(accounts=Accounts(), emit=answers.append), SimpleNamespace(poll=lambda: requests), save=save
+    )
+    with pytest.raises(StorageError):
+        safe_point()
+    assert [(answer.id, answer.accepted, answer.message) for answer in answers] == [
+        ("0", False, "no space left"),
+        ("1", False, "no space left"),
+    ]
 
 
 def test_the_first_signal_is_answered_at_once_and_once():
