@@ -29,9 +29,14 @@ class Delivery:
         self._average: nn.Module | None = None
         if config.ema_decay > 0:
             self._average = copy.deepcopy(run.student.model).requires_grad_(False)
+            of_average, of_student = self._average.state_dict(), run.student.model.state_dict()
+            # The tensors of both change in place, so they are looked up once.
+            real = [name for name, value in of_average.items() if value.is_floating_point()]
+            self._averaged, self._trained = ([state[name] for name in real] for state in (of_average, of_student))
+            self._counters = [(value, of_student[name]) for name, value in of_average.items() if name not in real]
         self._num_updates = 0
-        self._made: tuple[tuple[int, int], NormalizedModel] | None = None
-        """The student delivered last, and the epoch and number of updates that it was made after."""
+        self._made: tuple[tuple[int, ...], NormalizedModel] | None = None
+        """The student delivered last, and the epoch, updates and insertions that it was made after."""
 
     @property
     def is_wanted(self) -> bool:
@@ -50,18 +55,16 @@ class Delivery:
             return
         n = self._num_updates
         decay = min(self._config.ema_decay, (1 + n) / (10 + n))
-        average, trained = self._average.state_dict(), self._run.student.model.state_dict()
-        is_real = [name for name, value in average.items() if value.is_floating_point()]
-        torch._foreach_lerp_([average[name] for name in is_real], [trained[name] for name in is_real], 1 - decay)
-        for name in average.keys() - is_real:
-            average[name].copy_(trained[name])
+        torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)
+        for own, trained in self._counters:
+            own.copy_(trained)
 
     def deliver(self, student: NormalizedModel) -> NormalizedModel:
         """What is measured and written in place of the trained student."""
         run = self._run
         if run.in_warmup or run.buffer.size == 0:
             return student  # it has not learnt yet
-        moment = (run.epoch, self._num_updates)
+        moment = (run.epoch, self._num_updates, run.buffer.num_inserted)
         if self._made is None or self._made[0] != moment:
             model = copy.deepcopy(student.model if self._average is None else self._average)
             delivered = NormalizedModel.on(run.device, model, run.config.task)

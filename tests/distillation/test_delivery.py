@@ -136,6 +136,9 @@ def test_it_is_made_once_for_evaluation_and_files(make_run, fill) -> None:
     stage.run_epoch(run)
     delivered = run.finished_student
     assert run.finished_student is delivered
+    fill(run, 1)
+    assert run.finished_student is not delivered, "its statistics are those of the buffer"
+    delivered = run.finished_student
     run.epoch += 1
     stage.run_epoch(run)
     assert run.finished_student is not delivered
