@@ -1,9 +1,11 @@
 """What a CUDA graph does, done on a CPU: operations are recorded with the memory they use and run again by themselves.
 
     record:  operations run once to be noted; then all memory and the random state are put back, as if none had run
-    play:    the same operations on the same memory, in the same order; no line of the step's Python runs
+    play:    the same operations on the same memory, in the same order; no line of the step's Python runs. What other
+             recordings of the tape gave is overwritten, for they may share their memory
 
-So a step that keeps a number in Python, allocates its state late or looks at a value is found out here, too.
+So a step that keeps a number in Python, allocates its state late or looks at a value is found out here, too, and so is
+who reads the outputs of one step after another was played.
 """
 
 from __future__ import annotations
@@ -89,6 +91,10 @@ class _Recorder(NoWaits):
         self.operations.append((func, args, kwargs, made))
         return outputs
 
+    def has_made(self, tensor: Tensor) -> bool:
+        """Whether a tensor is in memory that came into being while recording."""
+        return _address(tensor) in self._own
+
     def take_back(self) -> None:
         for storage, before in self._before.values():
             storage.copy_(before)
@@ -100,6 +106,8 @@ class OperationTape:
     def __init__(self) -> None:
         self.num_recorded = 0
         self.num_played = 0
+        self._given: dict[_Recorder, list[Tensor]] = {}
+        """Outputs of each recording that are in memory of its own."""
 
     def another(self) -> OperationTape:
         return OperationTape()
@@ -119,11 +127,14 @@ class OperationTape:
             recorder.take_back()
             torch.set_rng_state(random_state)
         self.num_recorded += 1
+        self._given[recorder] = [value for value in _tensors(outputs) if recorder.has_made(value)]
         return outputs, lambda: self._play(recorder)
 
     @torch.no_grad()
     def _play(self, recorder: _Recorder) -> None:
         self.num_played += 1
+        for value in (value for other, given in self._given.items() if other is not recorder for value in given):
+            value.fill_(torch.nan if value.is_floating_point() else 1)
         for func, args, kwargs, made in recorder.operations:
             given = {_address(value) for value in _tensors((args, kwargs))}
             outputs = func(*args, **kwargs)

@@ -27,7 +27,7 @@ from stages.run import Run
 from stages.stage import Stage
 
 
-class Lesson(NamedTuple):
+class StudentBatch(NamedTuple):
     """A batch for the student: images uint8 [B, C, H, W], the teacher's logits [B, K, ...], w of Eq. 5 [B]."""
 
     images_BCHW: Tensor
@@ -35,11 +35,12 @@ class Lesson(NamedTuple):
     weight_B: Tensor
 
 
-class Learnt(NamedTuple):
-    """The loss before the update, a scalar; delta of Eq. 4 [B]; the student's logits [B, K, ...]."""
+class UpdateOutcome(NamedTuple):
+    """The loss before the update, a scalar; delta of Eq. 4 [B]; the logits of both [B, K, ...]."""
 
     loss: Tensor
     priority_B: Tensor
+    teacher_logits_BK: Tensor
     student_logits_BK: Tensor
 
 
@@ -63,7 +64,7 @@ class Distillation(Stage[DistillationConfig]):
         if self._delivery.is_wanted:
             run.finish = self._delivery.deliver
         self._ask_student = Compiled(run, "the student", run.student)
-        self._learn: dict[Loss, CapturedStep[Lesson, Learnt]] = {
+        self._updates: dict[Loss, CapturedStep[StudentBatch, UpdateOutcome]] = {
             loss: CapturedStep(run, "the student's update", partial(self._update_student, run, loss))
             for loss in (self.config.loss, self.config.late_loss)
         }
@@ -104,50 +105,50 @@ class Distillation(Stage[DistillationConfig]):
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
         is_late = progress >= 1 - config.late_share
-        learnt = self._learn[config.late_loss if is_late else config.loss](
-            Lesson(judged.images_BCHW, judged.teacher_logits_BK, weight_B)
+        outcome = self._updates[config.late_loss if is_late else config.loss](
+            StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B)
         )
         self._delivery.follow_update()
 
         # Line 21: the priorities are written back.
-        run.buffer.update_priorities(batch.slots_B, learnt.priority_B)
+        run.buffer.update_priorities(batch.slots_B, outcome.priority_B)
 
         if run.should_log(step, self._num_steps):
-            self._report(run, step, lr, learnt, judged.teacher_logits_BK)
+            self._report(run, step, lr, outcome)
 
-    def _update_student(self, run: Run, loss: Loss, lesson: Lesson) -> Learnt:
-        """Lines 18-22 for a batch. A loss that is not finite leaves the student as it was."""
-        config, teacher_logits_BK = self.config, lesson.teacher_logits_BK
+    def _update_student(self, run: Run, loss: Loss, batch: StudentBatch) -> UpdateOutcome:
+        """Lines 18-22 for a batch. A loss that is not finite leaves the student's weights as they were."""
+        config, teacher_logits_BK = self.config, batch.teacher_logits_BK
         # Line 18: the distillation loss.
         with run.autocast():
-            student_logits_BK = self._ask_student(lesson.images_BCHW)
+            student_logits_BK = self._ask_student(batch.images_BCHW)
         loss_B = run.task.per_sample(self._loss(loss, teacher_logits_BK, student_logits_BK))
 
         # Lines 19-20: the new priority (Eq. 4), with the importance-sampling weight (Eq. 5).
         divergence_B = run.task.per_sample(
             kl_divergence(teacher_logits_BK, student_logits_BK.detach(), temperature=config.delta_temperature)
         )
-        priority_B = updated_priority(lesson.weight_B, divergence_B)
+        priority_B = updated_priority(batch.weight_B, divergence_B)
 
         # Line 22: update theta_s.
         if config.weight_loss:
-            loss_B = lesson.weight_B / lesson.weight_B.max() * loss_B
+            loss_B = batch.weight_B / batch.weight_B.max() * loss_B
         mean_loss = loss_B.mean()
         self._optimizer.zero_grad()
         mean_loss.backward()  # type: ignore[no-untyped-call]
         is_finite = mean_loss.detach().isfinite()
         self._is_lost |= ~is_finite
         optimizers.step_if(self._optimizer, is_finite)
-        return Learnt(mean_loss.detach(), priority_B, student_logits_BK.detach())
+        return UpdateOutcome(mean_loss.detach(), priority_B, teacher_logits_BK, student_logits_BK.detach())
 
     def _loss(self, loss: Loss, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
         if loss == "standardized":
             return standardized_loss(teacher_logits_BK, student_logits_BK)
         return distillation_loss(teacher_logits_BK, student_logits_BK, temperature=self.config.temperature)
 
-    def _report(self, run: Run, step: int, lr: float, learnt: Learnt, teacher_logits_BK: Tensor) -> None:
-        agree_B = run.task.per_sample(agreement(teacher_logits_BK, learnt.student_logits_BK).float())
-        loss, agree = torch.stack([learnt.loss, agree_B.mean()]).tolist()
+    def _report(self, run: Run, step: int, lr: float, outcome: UpdateOutcome) -> None:
+        agree_B = run.task.per_sample(agreement(outcome.teacher_logits_BK, outcome.student_logits_BK).float())
+        loss, agree = torch.stack([outcome.loss, agree_B.mean()]).tolist()
         run.emit(DistillationStep(step=step, loss=loss, lr=lr, agreement=agree))
         if not math.isfinite(loss):
             raise _diverged(f"{loss} in epoch {run.epoch}, step {step}")
@@ -168,8 +169,8 @@ class Distillation(Stage[DistillationConfig]):
 
         Not stated in the paper: Fast-Datafree's cosine moves once an epoch, this one at each step.
         """
-        steady, lowest = 1 - self.config.decay_share, self.config.lr_min
-        decayed = max(0.0, progress - steady) / (1 - steady)
+        decay_share, lowest = self.config.decay_share, self.config.lr_min
+        decayed = max(0.0, progress - (1 - decay_share)) / decay_share
         return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * decayed)) / 2
 
     def state_dict(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Views(Protocol):
         """Continue from `state_dict()`."""
 
 
-class Look(NamedTuple):
+class ViewInputs(NamedTuple):
     """How images are looked at: uint8 [B, C, H, W], each shifted and mirrored, then perhaps mixed with its partner."""
 
     images_BCHW: Tensor
@@ -189,29 +189,29 @@ def make_views(run: Run, config: DistillationConfig) -> Views:
     return CachedViews(run, config) if config.views > 0 else FreshViews(run, config)
 
 
-def _draw_look(run: Run, images_BCHW: Tensor, rng: torch.Generator) -> Look:
+def _draw_look(run: Run, images_BCHW: Tensor, rng: torch.Generator) -> ViewInputs:
     """A shift and a flip for each image."""
     task = run.config.task
     drawn = draw_augmentation(
         len(images_BCHW), padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=run.device
     )
-    return Look(images_BCHW, drawn.shift_y_B, drawn.shift_x_B, drawn.flip_B)
+    return ViewInputs(images_BCHW, drawn.shift_y_B, drawn.shift_x_B, drawn.flip_B)
 
 
-def _draw_partners(look: Look, *, share: float, rng: torch.Generator) -> tuple[Tensor, Mixing]:
+def _draw_partners(look: ViewInputs, *, share: float, rng: torch.Generator) -> tuple[Tensor, Mixing]:
     """Each image's partner, a permutation of the batch [B], and how they are mixed."""
     num, device = len(look.images_BCHW), look.images_BCHW.device
     partner_B = torch.randperm(num, generator=rng, device=rng.device).to(device, non_blocking=True)
     return partner_B, draw_mixing(num, share=share, rng=rng, device=device)
 
 
-def _teachers_look(run: Run, at_what: str) -> CapturedStep[Look, JudgedViews]:
+def _teachers_look(run: Run, at_what: str) -> CapturedStep[ViewInputs, JudgedViews]:
     """What the teacher says of images, compiled and recorded where the run is."""
     teacher = Compiled(run, "the teacher", run.teacher, has_fixed_weights=True)
     return CapturedStep(run, f"the teacher's look at {at_what}", lambda look: _judged(run, teacher, look))
 
 
-def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: Look) -> JudgedViews:
+def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: ViewInputs) -> JudgedViews:
     views_BCHW = apply(look.images_BCHW, Augmentation(look.shift_y_B, look.shift_x_B, look.flip_B))
     if look.partner_B is not None:
         assert look.other_B is not None
@@ -223,7 +223,7 @@ def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: Look) -> Judged
         return JudgedViews(views_BCHW, teacher(views_BCHW))
 
 
-def _place(look: Look) -> dict[str, Tensor]:
+def _place(look: ViewInputs) -> dict[str, Tensor]:
     """Shift and flip as they are kept."""
     shifts = {"shift_y": look.shift_y_B.to(torch.int16), "shift_x": look.shift_x_B.to(torch.int16)}
     return shifts | {"flip": look.flip_B}

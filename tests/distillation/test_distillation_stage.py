@@ -202,6 +202,13 @@ def test_a_late_decay_is_the_cosine_of_the_last_updates(make_run, fill) -> None:
         assert rate == pytest.approx(0.01 + 0.19 * (1 + cosine) / 2)
 
 
+def test_a_decay_of_no_length_is_a_steady_rate(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"lr": 0.2, "decay_share": 1e-17})
+    fill(run, 20)
+    set_up(run).run_epoch(run)
+    assert {event.lr for event in run.events} == {0.2}
+
+
 def test_the_late_loss_is_that_of_the_last_updates(make_run, fill) -> None:
     def losses(**changes: Any) -> list[float]:
         run = make_run(distillation={"lr": 1e-9, "lr_min": 0.0} | changes)
