@@ -17,6 +17,9 @@ from stages.run import Run
 from stages.scoring import score
 from stages.stage import Stage
 
+_LEAST_THAT_VARY = 16
+"""Images in the buffer; fewer may be of one class by chance."""
+
 
 class Inversion(Stage[InversionConfig]):
     """Data inversion with distribution balancing (Sec. 3.3). How images are made is the method's business."""
@@ -83,7 +86,8 @@ class Inversion(Stage[InversionConfig]):
 
     def _require_variety(self, run: Run) -> None:
         counts_K = run.buffer.class_counts()
-        if run.task.num_classes > 1 and int((counts_K > 0).sum()) == 1:
+        can_vary = run.task.num_classes > 1 and run.buffer.size >= _LEAST_THAT_VARY
+        if can_vary and int((counts_K > 0).sum()) == 1:
             raise DivergedError(
                 f"inversion collapsed: after warm-up all {run.buffer.size} images in the buffer are of class"
                 f" {int(counts_K.argmax())} to the teacher",

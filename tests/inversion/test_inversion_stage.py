@@ -193,6 +193,13 @@ def test_a_collapse_is_told_at_the_end_of_warmup(make_stage, command: str, last_
         run.check()
 
 
+def test_a_few_images_of_one_class_are_no_collapse(make_stage) -> None:
+    run, stage = make_stage(epoch=WARMUP, buffer={"capacity": 1})
+    stage.run_epoch(run)
+    assert run.buffer.size == 1
+    run.check()
+
+
 def test_one_image_of_another_class_is_no_collapse(make_stage) -> None:
     run, stage = make_stage(epoch=WARMUP)
     run.teacher.model.linear.bias[3] += 1e4

@@ -88,7 +88,8 @@ def test_a_student_that_is_lost_in_its_very_last_step_is_not_kept(start, go_on, 
     assert go_on().summary["status"] == "done"
 
 
-def test_collapse_ends_the_run(start) -> None:
+def test_collapse_ends_the_run(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.inversion.stage._LEAST_THAT_VARY", 1)
     outcome = start("inversion.batch_size=1", "evaluation.num_holdout=0")
     assert_ended(outcome, "diverged", DivergedError)
     assert outcome.error is not None
