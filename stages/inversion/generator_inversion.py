@@ -28,7 +28,7 @@ from stages.inversion.method import Inverted
 from stages.inversion.synthesis import ADAM_BETAS, StepOutcome, Synthesis, draw_inputs
 from stages.models.build import build_generator
 from stages.models.frozen_batch_norm import frozen_batch_norm
-from stages.models.generator import reset_first_layer
+from stages.models.generator import first_layer, reset_first_layer
 from stages.run import Run, derived_seed, evaluating
 
 
@@ -46,6 +46,8 @@ class GeneratorInversion:
             latent_dim=self.config.latent_dim,
             image_shape=run.config.task.image_shape,
         )
+        if self.config.reset_epoch > 0:
+            first_layer(generator)  # what cannot be drawn anew is found out now and not at that epoch
         self._meta_generator = generator.to(run.device).to(memory_format=torch.channels_last).train()
         self._meta_optimizer = optimizers.adam(
             [{"params": list(self._meta_generator.parameters()), "lr": self.config.lr_meta}],

@@ -80,6 +80,15 @@ def reset_first_layer(generator: nn.Module, rng: torch.Generator) -> None:
     Part of the fast* recipes (`inversion.reset_epoch`): the generator starts over with its convolutions kept.
     Source: Fast-Datafree, which re-draws the batch-norm's weight around 0, too. Draws on the device of `rng`.
     """
+    for module in first_layer(generator):
+        draw = torch.randn(module.weight.shape, generator=rng, device=rng.device)
+        module.weight.copy_(RESET_STD * draw)
+        if module.bias is not None:
+            module.bias.zero_()
+
+
+def first_layer(generator: nn.Module) -> tuple[nn.Linear, nn.BatchNorm2d]:
+    """The first linear layer and the first batch-norm. Raises ConfigError where one is lacking."""
     linear = next((module for module in generator.modules() if isinstance(module, nn.Linear)), None)
     norm = next((module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)), None)
     if linear is None or norm is None:
@@ -88,8 +97,4 @@ def reset_first_layer(generator: nn.Module, rng: torch.Generator) -> None:
             f"{type(generator).__name__} lacks one",
             hint="set inversion.reset_epoch = 0",
         )
-    for module in (linear, norm):
-        draw = torch.randn(module.weight.shape, generator=rng, device=rng.device)
-        module.weight.copy_(RESET_STD * draw)
-        if module.bias is not None:
-            module.bias.zero_()
+    return linear, norm

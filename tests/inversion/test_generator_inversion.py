@@ -446,6 +446,12 @@ def test_a_restored_method_goes_on_as_the_first(make_run) -> None:
 # The reset of the first layer.
 
 
+def test_a_generator_that_cannot_be_reset_is_refused_at_the_start(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BUILT_WITH, lambda *_, **__: nn.Sequential(nn.Linear(6, 4)))
+    with pytest.raises(ConfigError, match=r"inversion\.reset_epoch"):
+        set_up(make_run(inversion=RATES | {"reset_epoch": 2}))
+
+
 def test_reset_redraws_the_first_layer_at_its_epoch_only(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BUILT_WITH, build_generator)
     # A meta-rate this small leaves the weights as the reset left them.
