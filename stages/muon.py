@@ -94,7 +94,8 @@ def matrices_and_others(model: nn.Module, *, num_classes: int) -> tuple[list[nn.
     Matrices are the weights of linear layers and of convolutions whose outputs see all inputs, but for the last one
     with an output for each class.
     """
-    weights = [module.get_parameter("weight") for module in model.modules() if _is_dense(module)]
+    found = [module.weight for module in model.modules() if _is_dense(module)]
+    weights = [weight for weight in found if isinstance(weight, nn.Parameter)]  # not what is made of other parameters
     of_classes = [weight for weight in weights if weight.shape[0] == num_classes][-1:]
     chosen = {id(weight) for weight in weights} - {id(weight) for weight in of_classes}
     matrices = [parameter for parameter in model.parameters() if id(parameter) in chosen]

@@ -52,6 +52,13 @@ def test_convolutions_are_matrices_and_the_classes_rows_are_not() -> None:
     assert len(matrices) + len(others) == len(names)
 
 
+def test_weights_that_are_made_of_others_are_no_matrices() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), nn.Linear(6, 3))
+    matrices, others = matrices_and_others(model, num_classes=3)
+    assert matrices == []
+    assert len(others) == len(list(model.parameters()))
+
+
 @pytest.mark.parametrize("is_first", [False, True])
 def test_the_classes_rows_are_found_wherever_they_are_registered(is_first: bool) -> None:
     hidden, classes = nn.Linear(6, 8), nn.Conv2d(8, 3, 1)
