@@ -74,8 +74,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"no weights found in `{path}`: its entries are {_shorten(map(str, stored)) or 'none'}",
             hint="save the network's state_dict: torch.save(model.state_dict(), FILE)",
         )
-    while all(WRAPPER_PREFIX.match(name) for name in weights):
-        weights = {WRAPPER_PREFIX.sub("", name): tensor for name, tensor in weights.items()}
+    weights = _unwrapped(weights)
     for name, tensor in weights.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
@@ -115,7 +114,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a network's weights as safetensors, atomically; equal weights give equal bytes."""
-    save_with_digest(path, {WRAPPER_PREFIX.sub("", name): tensor for name, tensor in model.state_dict().items()})
+    save_with_digest(path, _unwrapped(model.state_dict()))
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the prefixes of wrappers, where all names have them."""
+    while weights and all(WRAPPER_PREFIX.match(name) for name in weights):
+        weights = {WRAPPER_PREFIX.sub("", name): tensor for name, tensor in weights.items()}
+    return weights
 
 
 def sha256_of(path: Path) -> str:

@@ -58,6 +58,17 @@ def test_equal_weights_give_equal_bytes(trained, tmp_path):
     assert sha256_of(tmp_path / "one.safetensors") == sha256_of(tmp_path / "other.safetensors")
 
 
+def test_no_weight_is_lost_where_only_some_names_look_wrapped(tmp_path):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.ModuleDict({"conv": nn.Conv2d(1, 2, 3)})
+            self.conv = nn.Conv2d(1, 2, 3)
+
+    save_weights(Half(), tmp_path / "half.safetensors")
+    assert set(read_state_dict(tmp_path / "half.safetensors")) == set(Half().state_dict())
+
+
 def test_sha256_is_the_standard_one(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
