@@ -108,7 +108,7 @@ class DistillationStep(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BufferState(Event):
-    """The replay buffer after an insertion or at the end of an epoch.
+    """The replay buffer at the end of an epoch.
 
     `difficulty` has counts and edges of 1 - p_T; `priority` has counts, edges, min, mean, max and
     effective_sample_size; `age` has min, mean, max in epochs.
