@@ -73,7 +73,30 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     )
     out.print(f"{stages}; {summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer")
     out.print()
-    _print_files(run_directory)
+    _print_files(run_directory, evaluation_options=_evaluation_options(run_directory, summary))
+
+
+def _evaluation_options(run_directory: Path, summary: Mapping[str, Any]) -> str:
+    """What `ssdkd evaluate RUN` needs to be told, where the run had no real images."""
+    from stages.evaluation.config import NO_DATA
+
+    settings = _settings_of(run_directory)
+    if settings.get("evaluation.data") == NO_DATA:
+        return " --data imagefolder --root FOLDER"
+    was_missing = summary["status"] == "done" and summary.get("student") is None
+    return " --root FOLDER" if was_missing and "evaluation" in settings.get("run.stages", ()) else ""
+
+
+def _settings_of(run_directory: Path) -> Mapping[str, Any]:
+    """The run's settings by dotted key; none where they cannot be read."""
+    from stages.errors import FileError
+    from stages.run_directory import RunDirectory
+    from stages.run_overview import flat, settings
+
+    try:
+        return flat(settings(RunDirectory(run_directory)))
+    except FileError:
+        return {}
 
 
 def print_metrics(metrics_by_role: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -102,7 +125,7 @@ def format_metric(name: str, value: float | None) -> str:
     return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
 
 
-def _print_files(run_directory: Path) -> None:
+def _print_files(run_directory: Path, *, evaluation_options: str) -> None:
     """The files a user wants next, and the commands that go on from them."""
     from stages.run_directory import RunDirectory
 
@@ -120,7 +143,7 @@ def _print_files(run_directory: Path) -> None:
     if has_buffer:
         out.print(f"  ssdkd inspect-buffer {run_text}")
     if has_student:
-        out.print(f"  ssdkd evaluate {run_text}")
+        out.print(f"  ssdkd evaluate {run_text}{evaluation_options}", soft_wrap=True)
     elif has_buffer:
         out.print(f"  ssdkd distill --buffer {run_text}")
 

@@ -78,7 +78,7 @@ def test_run_tells_people_how_good_the_student_is_and_what_comes_next(call, tiny
     for part in ("my run: done", "teacher", "student", "top-1", "agreement", "student.safetensors"):
         assert part in result.out
     assert "ssdkd inspect-buffer 'my run'" in result.out
-    assert "ssdkd evaluate 'my run'" in result.out
+    assert "ssdkd evaluate 'my run'\n" in result.out
     assert "\x1b" not in result.out
 
 
@@ -259,3 +259,11 @@ def test_evaluation_data_that_only_the_preset_names_may_be_missing(call, tiny, p
     assert "nowhere" in result.err
     people = call("run", "--resume", "r")
     assert "accuracy is unknown until `ssdkd evaluate`" in people.out
+    assert people.out.splitlines()[-1] == "  ssdkd evaluate r --root FOLDER"
+
+
+def test_the_next_command_works_where_there_are_no_real_images(call, tiny, place):
+    told = call("run", *tiny, "--set", "evaluation.data=none", "--out", "r").out.splitlines()
+    assert told[-1] == "  ssdkd evaluate r --data imagefolder --root FOLDER"
+    result = call(*told[-1].split()[1:])
+    assert (result.code, "FOLDER" in result.err) == (3, True), "the folder is all that is missing"
