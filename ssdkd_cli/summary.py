@@ -71,9 +71,20 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     stages = ", ".join(
         f"{stage} {value:.1f} s" for stage, value in seconds.items() if stage != "total" and value is not None
     )
-    out.print(f"{stages}; {summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer")
+    images = f"{summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer"
+    out.print(f"{stages}; {images}{_set_aside(run_directory)}")
     out.print()
     _print_files(run_directory, evaluation_options=_evaluation_options(run_directory, summary))
+
+
+def _set_aside(run_directory: Path) -> str:
+    """How many images `distill` took out of its buffer: they are missing there."""
+    from stages.run_directory import RunDirectory
+
+    if RunDirectory(run_directory).manifest().get("command") != "distill":
+        return ""
+    num_holdout = _settings_of(run_directory).get("evaluation.num_holdout", 0)
+    return f", {num_holdout:,} set aside to measure agreement" if num_holdout else ""
 
 
 def _evaluation_options(run_directory: Path, summary: Mapping[str, Any]) -> str:

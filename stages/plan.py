@@ -185,6 +185,7 @@ class Plan:
             "acceleration": resolve_acceleration(config.run.acceleration, self.device),
             "threads": config.run.threads,
             "evaluation_data": None if self.evaluation_data is None else self.evaluation_data.name,
+            "images_set_aside": 0 if self.stored is None else config.evaluation.num_holdout,
             "buffer_mib": round(self.buffer_bytes / 2**20, 1),
             "disk_mib": round(self.disk_bytes() / 2**20, 1),
             "run_directory": str(self.launch.out) if self.launch.out else f"runs/{self.launch.run_name}-<time>",

@@ -219,6 +219,14 @@ def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
     newest = call("distill", "--dry-run", "--json")
     assert newest.code == 0, newest.err
     assert "the newest run" in newest.err
+    assert document(newest)["images_set_aside"] == 16
+
+
+def test_the_images_that_distill_sets_aside_are_told(call, tiny, place):
+    inverted = call("invert", *tiny, "--out", "inverted")
+    assert "64 images made, 64 in the buffer\n" in inverted.out
+    distilled = call("distill", "--buffer", "inverted", "--set", "run.epochs=1")
+    assert "0 images made, 48 in the buffer, 16 set aside to measure agreement\n" in distilled.out
 
 
 def test_a_buffer_file_in_a_run_has_the_settings_of_its_run(call, tiny, place):
