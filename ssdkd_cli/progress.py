@@ -42,6 +42,7 @@ class Standing:
         self.agreement: float | None = None
         self.is_finished = False
         self._epoch_started_s: float | None = None
+        self._paused_s: float | None = None
         # Warm-up epochs only invert and are far cheaper than the others, so each kind has its own pace.
         self._warmup_seconds: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
         self._main_seconds: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
@@ -59,8 +60,12 @@ class Standing:
                 self.compiling = event.what
             case events.CompilationFinished():
                 self.compiling = None
-                if self._epoch_started_s is not None:  # no other epoch will take that time
-                    self._epoch_started_s += event.seconds
+                self._leave_out(event.seconds)
+            case events.ControlAcknowledged(action="pause", accepted=True):
+                self._paused_s = self._clock() if self._paused_s is None else self._paused_s
+            case events.ControlAcknowledged(action="resume", accepted=True) if self._paused_s is not None:
+                self._leave_out(self._clock() - self._paused_s)
+                self._paused_s = None
             case events.InversionStep():
                 self.loss_inversion = event.loss
             case events.DistillationStep():
@@ -69,6 +74,11 @@ class Standing:
                 # A run that is stopped, or fails, leaves its last epoch unfinished.
                 epoch_ended = self.is_finished = event.status == "done" and self.epoch > 0
         return epoch_ended
+
+    def _leave_out(self, seconds: float) -> None:
+        """What no other epoch will take: compiling, a pause."""
+        if self._epoch_started_s is not None:
+            self._epoch_started_s += seconds
 
     def _enter_epoch(self, epoch: int) -> bool:
         if epoch == self.epoch:

@@ -92,6 +92,18 @@ def test_the_time_left_is_never_negative():
     assert standing.seconds_left() == 0.0
 
 
+def test_a_pause_is_not_taken_for_slow_work():
+    clock = Clock()
+    standing = Standing(clock, epochs=10, warmup_epochs=0)
+    run_epochs(standing.update, clock, 1, 2, seconds=10.0)
+    standing.update(events.StageStarted(stage="inversion"), 3)
+    for action, seconds in (("pause", 100.0), ("pause", 28_700.0), ("resume", 0.0), ("resume", 10.0)):
+        standing.update(events.ControlAcknowledged(id="1", action=action, accepted=True, message=""), 3)
+        clock.now_s += seconds
+    standing.update(events.StageStarted(stage="inversion"), 4)
+    assert standing.seconds_left() == pytest.approx(7 * 10.0)
+
+
 def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
     clock, lines = Clock(), []
     listener = ProgressLines(lines.append, Standing(clock), clock)
