@@ -107,5 +107,14 @@ def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def _console(stream: IO[str]) -> Console:
     from rich.console import Console
 
-    width = None if is_terminal(stream) else WIDTH_OFF_TERMINAL
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    # Rich would believe FORCE_COLOR and the like, and send control codes into files.
+    is_seen = is_terminal(stream)
+    return Console(
+        file=stream,
+        width=None if is_seen else WIDTH_OFF_TERMINAL,
+        force_terminal=is_seen,
+        force_interactive=None if is_seen else False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )

@@ -48,6 +48,14 @@ def test_no_color_is_honoured_on_a_terminal(monkeypatch, no_color, expected):
     assert ("\x1b[31m" in terminal.getvalue()) is expected
 
 
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+def test_a_file_gets_no_control_codes_whatever_the_environment_says(monkeypatch, capfd, name):
+    monkeypatch.setenv(name, "1")
+    console.stderr().print("text", style="red")
+    assert capfd.readouterr().err == "text\n"
+    assert not console.stderr().is_interactive
+
+
 def test_facts_are_aligned(capfd):
     console.print_facts([("a", "1"), ("long name", "2")])
     assert capfd.readouterr().out == "a          1\nlong name  2\n"
