@@ -13,9 +13,10 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -101,6 +102,9 @@ def report(error: SsdkdError) -> None:
 
 def run_command(command: Callable[[], object]) -> int:
     """Call `command`, report what goes wrong, and return the exit code of the process."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell (`2>&-`); the next file to be opened would take its place
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The name of a folder need not be text: it is shown escaped rather than not at all.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -120,10 +124,12 @@ def _call(command: Callable[[], object]) -> int:
         result = command()
         return result if isinstance(result, int) else ExitCode.DONE
     except SsdkdError as error:
-        report(error)
+        with _unheard():
+            report(error)
         return exit_code_of(error)
     except UsageError as error:
-        _report_usage(error)
+        with _unheard():
+            _report_usage(error)
         return ExitCode.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
@@ -133,6 +139,11 @@ def _call(command: Callable[[], object]) -> int:
         traceback.print_exc()
         _report_unexpected(error)
         return ExitCode.FAILED
+
+
+def _unheard() -> AbstractContextManager[None]:
+    """Within this context nobody need read stderr any more: the exit code tells. Rich ends a process for that."""
+    return suppress(OSError, SystemExit)
 
 
 def _report_unexpected(error: Exception) -> None:

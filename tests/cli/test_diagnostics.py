@@ -148,3 +148,14 @@ def test_a_reader_who_has_seen_enough_hears_nothing():
     os.close(writing)
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "code"),
+    [("presets show nope", "2>&-", 2), ("presets show nope", "2>&1 >&- | true", 2), ("presets ls", ">&-", 0)],
+)
+def test_the_exit_code_tells_also_where_nobody_reads(arguments: str, redirection: str, code: int):
+    command = f"set -o pipefail; {sys.executable} -m ssdkd_cli {arguments} {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
