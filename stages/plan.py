@@ -160,8 +160,9 @@ class Plan:
     @property
     def _ahead_bytes(self) -> int:
         """Size of the images that are made for the next epoch before this one is over."""
-        inversion = self.config.inversion
-        return 4 * inversion.calls * inversion.batch_size * _num_pixels(self.config) if inversion.overlap else 0
+        if not _overlaps(self.config, self.schedule):
+            return 0
+        return 4 * self.config.inversion.calls * self.config.inversion.batch_size * _num_pixels(self.config)
 
     def describe(self) -> dict[str, Any]:
         """What is going to happen, for people and for `--dry-run`."""
@@ -228,7 +229,7 @@ def plan(
     else:
         if launch.train_teacher:
             ensure_teacher(config, device, training_progress)
-        teacher = load_teacher(config, device)
+        teacher = load_teacher(config, device, is_inverted="inversion" in schedule.stages)
     student, inherited = _with_first_weights(config, student, teacher.model)
     automatic = ["run.acceleration"] if wanted.run.acceleration == AUTO else []
     if "distillation" in schedule.stages:
@@ -238,7 +239,7 @@ def plan(
     if config.student.start == "teacher" and inherited.share < _MOST_WEIGHTS:
         share = f"{inherited.share:.1%}"
         warnings += (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)
-    if config.inversion.overlap and device.type == "cpu":
+    if _overlaps(config, schedule) and device.type == "cpu":
         warnings += _overlap_warnings(config)
     if stored is not None:
         warnings += _stored_warnings(stored, config, launch, teacher)
@@ -313,14 +314,18 @@ def _resolved(config: Config, device: torch.device, schedule: Schedule) -> Confi
 
 def _is_worth_compiling(config: Config, schedule: Schedule) -> bool:
     """Whether a run on a CPU is so long that the time its compiler takes is won back."""
-    overlaps = config.inversion.overlap and {"inversion", "distillation"} <= set(schedule.stages)
-    if overlaps and can_overlap_on_cpu("eager", resolve_threads(config.run.threads)):
+    if _overlaps(config, schedule) and can_overlap_on_cpu("eager", resolve_threads(config.run.threads)):
         return False  # what is compiled takes all threads, and leaves none for the other stage
     num_images = schedule.total_calls * config.inversion.steps * config.inversion.batch_size
     if "distillation" in schedule.stages:
         updates = schedule.distillation_epochs * config.num_distillation_steps
         num_images += updates * config.distillation.batch_size
     return num_images * math.prod(config.task.image_shape[1:]) >= _PIXELS_WORTH_COMPILING
+
+
+def _overlaps(config: Config, schedule: Schedule) -> bool:
+    """Whether images are to be made while a student learns."""
+    return config.inversion.overlap and {"inversion", "distillation"} <= set(schedule.stages)
 
 
 def _anchored(config: Config) -> Config:

@@ -29,18 +29,19 @@ class LoadedTeacher:
     warnings: tuple[str, ...]
 
 
-def load_teacher(config: Config, device: torch.device) -> LoadedTeacher:
+def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = True) -> LoadedTeacher:
     """The teacher of the preset on `device`, known to turn `task.image_shape` into `task.num_classes` logits.
 
-    Raises FileError for weights that are missing, damaged or of another network, ConfigError where the preset
-    disagrees with a readable model.
+    Where it is to be inverted its warnings say what speaks against that. Raises FileError for weights that are missing,
+    damaged or of another network, ConfigError where the preset disagrees with a readable model.
     """
     path = teacher_file(config)
     model = build_model(config.teacher.model, task=config.task, where="teacher.model")
     load_weights(model, path)
     model.to(device).eval().requires_grad_(False)
     _check_answer(model, config.task.image_shape, path, device)
-    return LoadedTeacher(model, path, sha256_of(path), _warnings(model, config.teacher.model))
+    warnings = _warnings_of_inversion(model, config.teacher.model) if is_inverted else ()
+    return LoadedTeacher(model, path, sha256_of(path), warnings)
 
 
 @torch.no_grad()
@@ -54,7 +55,7 @@ def _check_answer(model: nn.Module, image_shape: tuple[int, int, int], path: Pat
         )
 
 
-def _warnings(model: nn.Module, name: str) -> tuple[str, ...]:
+def _warnings_of_inversion(model: nn.Module, name: str) -> tuple[str, ...]:
     if bn_layers(model):
         return ()
     lost = (

@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import small_networks
 import torch
 from run_outputs import events, warnings
 from tiny_runs import NETWORKS
 
 from stages.api import Stage, StorageError
 from stages.errors import ConfigError, FileError, MachineError
+from stages.models.checkpoints import save_weights
 from stages.plan import build_run
 from stages.registry import Found, Spec
 from stages.trainer import Launch, plan
@@ -93,7 +95,7 @@ def test_not_enough_disk(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_out_of_memory_while_it_is_set_up(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_out(*_arguments: object) -> None:
+    def run_out(*_arguments: object, **_options: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
     for place in ("stages.plan.load_teacher", "stages.trainer.build_run"):
@@ -272,6 +274,33 @@ def test_overlap_that_saves_no_time_is_told(make_config, changes: list[str], rea
     assert all(reason in warning for warning in told)
     plain = plan(make_config(*changes), Launch(command="run", preset_name="tiny"))
     assert planned.disk_bytes() - plain.disk_bytes() == 3 * 4 * 16 * 64
+
+
+@pytest.fixture(scope="module")
+def inverted(start_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A buffer to distil from."""
+    path = tmp_path_factory.mktemp("runs") / "inverted"
+    start_in(path, command="invert")
+    return path / "buffer.safetensors"
+
+
+def test_overlap_is_nothing_to_who_does_not_do_both(make_config, inverted: Path) -> None:
+    for command, buffer in (("invert", None), ("distill", inverted)):
+        launch = Launch(command=command, preset_name="tiny", buffer=buffer)
+        plain, overlapping = (plan(make_config(*options), launch) for options in ([], ["inversion.overlap=true"]))
+        assert overlapping.warnings == plain.warnings
+        assert overlapping.disk_bytes() == plain.disk_bytes()
+
+
+def test_a_teacher_that_is_hard_to_invert_is_told_of_where_it_is_inverted(
+    make_config, inverted: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "teacher.safetensors"
+    save_weights(small_networks.teacher_without_norms(num_classes=10), weights)
+    config = make_config(f"teacher.model={NETWORKS}:teacher_without_norms", f"teacher.weights={weights}")
+    for command, buffer, is_told in (("run", None, True), ("invert", None, True), ("distill", inverted, False)):
+        planned = plan(config, Launch(command=command, preset_name="tiny", buffer=buffer))
+        assert any("no batch-norm" in warning for warning in planned.warnings) == is_told, command
 
 
 def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config, tmp_path: Path) -> None:
