@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
 from ssdkd_cli.progress import duration
-from ssdkd_cli.summary import TITLES, format_metric, print_metrics
+from ssdkd_cli.summary import ECE_EXPLAINED, TITLES, format_metric, print_metrics
 
 if TYPE_CHECKING:
     from stages.run_verification import Check
@@ -72,6 +72,8 @@ def print_details(document: Mapping[str, Any]) -> None:
             TITLES["ece"]: _percent(document["ece"]),
         }
     )
+    if document["ece"] is not None:
+        out.print(f"  {ECE_EXPLAINED}", style="dim")
     if document["teacher"] or document["student"]:
         _print_heading("Results on real data" + _measured(document))
         print_metrics({role: document[role] for role in ("teacher", "student")})
@@ -99,6 +101,8 @@ def print_comparison(document: Mapping[str, Any]) -> None:
     _print_heading("Results")
     results = {_title(name): [_metric(name, value) for value in values] for name, values in document["metrics"].items()}
     _print_columns(list(letters.values()), results)
+    if "ece" in document["metrics"]:
+        out.print(f"  {ECE_EXPLAINED}", style="dim")
     _print_heading("Settings that differ")
     if document["differences"]:
         settings = {key: [_plain(value) for value in values] for key, values in document["differences"].items()}

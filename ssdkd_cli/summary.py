@@ -20,6 +20,10 @@ TITLES = {
     "num_samples": "images",
     "ece": "ECE",
 }
+ECE_EXPLAINED = (
+    "ECE, expected calibration error: how far the student's confidence is from how often it agrees with the teacher,"
+    " on held-out synthetic images"
+)
 
 
 def series(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -177,6 +181,8 @@ def print_series(document: Mapping[str, Any]) -> None:
         if name != "num_samples":
             mean, spread = (format_metric(name, value[key]) for key in ("mean", "std"))
             out.print(f"  {title}  {mean} ± {spread}")
+    if document["ece"]:
+        out.print(ECE_EXPLAINED, style="dim")
 
 
 def print_plan(description: Mapping[str, Any]) -> None:

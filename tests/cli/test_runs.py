@@ -17,6 +17,7 @@ import safetensors.numpy
 
 from ssdkd_cli import run_reports
 from ssdkd_cli.commands import runs as command
+from ssdkd_cli.summary import ECE_EXPLAINED
 from stages.control import ControlReader
 from stages.events import ControlAcknowledged, Evaluation, Event, EventLog, RunFinished, StageStarted, Warning
 from stages.run_directory import RunDirectory
@@ -143,6 +144,7 @@ def test_show_a_real_run(call, real_run):
         "student.model",
         "buffer.safetensors",
         "agreement",
+        ECE_EXPLAINED,
     ):
         assert text in result.out
     document = json.loads(call("runs", "show", "real", "--json").out)
@@ -180,6 +182,7 @@ def test_compare_seeds(call, place):
     assert "Mean and sample standard deviation of A, B, C (seeds 0, 1, 2)" in result.out
     assert "student top-1  91.00% ± 3.61%" in result.out
     assert re.search(r"ECE +6\.25% +6\.25% +6\.25%", result.out)
+    assert result.out.count(f"\n  {ECE_EXPLAINED}\n") == 1
     document = json.loads(call("runs", "compare", "seed-0", "seed-1", "--json").out)
     assert document["differences"] == {"run.seed": [0, 1]}
     assert document["metrics"]["student.top1"] == [0.88, 0.9]
