@@ -60,12 +60,17 @@ def _mean_and_std(values: Sequence[float | None]) -> dict[str, float] | None:
     return {"mean": mean, "std": math.sqrt(squares / (len(known) - 1)) if len(known) > 1 else 0.0}
 
 
+def num_epochs(number: int) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
+
+
 def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     """After a run: how good teacher and student are, what it cost, where the files are, what to do next."""
     seconds = summary["seconds"]
     out = console.stdout()
     out.print(f"{run_directory}: {summary['status']}", style="bold")
-    out.print(f"{summary['epochs']} epochs in {duration(seconds['total'])} on {summary['device']}")
+    out.print(f"{num_epochs(summary['epochs'])} in {duration(seconds['total'])} on {summary['device']}")
     out.print()
     print_metrics({role: summary.get(role) for role in ("teacher", "student")})
     if summary.get("agreement") is not None:

@@ -338,7 +338,7 @@ def _report(outcome: Outcome, request: Request) -> int:
         # Done, but the last words could not be written: that is a failure too.
         return code or diagnostics.exit_code_of(outcome.error)
     if code == ExitCode.STOPPED:
-        diagnostics.note(f"stopped after {outcome.summary['epochs']} epochs; everything is saved")
+        diagnostics.note(f"stopped after {summary.num_epochs(outcome.summary['epochs'])}; everything is saved")
         diagnostics.print_hint(
             f"go on with `ssdkd {request.command} --resume {shlex.quote(str(outcome.run_directory))}`"
         )

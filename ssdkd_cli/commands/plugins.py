@@ -32,7 +32,7 @@ class Plugin:
 
 @app.command("ls")
 def list_plugins(json: options.Json = False) -> None:
-    """List everything that a preset can name, by group, with the package that brings it.
+    """List all that a preset can name, and which package brings it.
 
     \b
     Example:

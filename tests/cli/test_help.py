@@ -36,8 +36,9 @@ def test_help_lists_the_commands_in_the_order_of_the_contract(call):
     assert listed == COMMANDS
 
 
-def test_no_command_in_the_list_has_its_description_cut(call):
-    lines = call("--help").out.partition("Commands:")[2].splitlines()
+@pytest.mark.parametrize("group", ["", "runs", "presets", "teacher", "plugins"])
+def test_no_command_in_a_list_has_its_description_cut(call, group):
+    lines = call(*group.split(), "--help").out.partition("Commands:")[2].splitlines()
     assert [line for line in lines if line.endswith("...")] == []
 
 
