@@ -46,21 +46,20 @@ class Canvas:
     def draw_line(self, x: Floats, y: Floats, owner: int) -> None:
         """A line through points in order of x.
 
-        Shapes: [N], [N]; 0 is left and bottom, 1 right and top. What lies outside is cut off. Of many points in
-        one dot column the whole span shows, so no spike is lost however many points there are.
+        Shapes: [N], [N]; 0 is left and bottom, 1 right and top. What lies outside is cut off, and NaN in `y` breaks the
+        line. Of many points in one dot column the whole span shows, so no spike is lost however many points there are.
         """
         if len(x) == 0 or self._owner_RC.size == 0:
             return
         low, high = self._spans(x * (self.num_dots_across - 1), y * (self.num_dots_down - 1))
-        previous_low, previous_high = np.nan, np.nan
         for column in np.flatnonzero(~np.isnan(low)):
             bottom, top = low[column], high[column]
-            # The column reaches for its left neighbour, so that steep lines have no gaps.
+            # The column reaches for its left neighbour (NaN in a gap), so that steep lines have no gaps.
+            previous_low, previous_high = (low[column - 1], high[column - 1]) if column > 0 else (np.nan, np.nan)
             if bottom > previous_high + 1:
                 bottom = previous_high + 1
             elif top < previous_low - 1:
                 top = previous_low - 1
-            previous_low, previous_high = low[column], high[column]
             self._draw_span(int(column), int(bottom), int(top), owner)
 
     def draw_points(self, x: Floats, y: Floats, owner: int) -> None:

@@ -8,6 +8,7 @@ are missing or of another type are counted and passed over.
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -322,8 +323,13 @@ class RunModel:
         self._say(event, level, status if message in ("", status) else f"{status}: {message}")
 
     def _tell(self, name: str, x: float, event: Event, field: str | None = None, source: Event | None = None) -> None:
-        """Add a point to the series `name`; what is null (not finite) in the file leaves a gap."""
+        """Add a point to the series `name`.
+
+        Of a step's own values, null (not finite) leaves a gap; other nulls say that nothing was measured.
+        """
         value = number(event if source is None else source, name.partition("/")[2] if field is None else field)
+        if value is None and field is None:
+            value = math.nan
         if value is None:
             return
         series = self._series.get(name)
@@ -379,7 +385,7 @@ class RunModel:
 
     def curves(self) -> dict[str, Curve]:
         """All curves by name; a curve is the same object until the run tells more of it."""
-        return {name: series.curve() for name, series in self._series.items() if series.num_kept}
+        return {name: series.curve() for name, series in self._series.items() if len(series.curve())}
 
     def progress(self) -> Progress | None:
         """How far the run is; None before it said what it is going to do."""

@@ -23,7 +23,7 @@ _COLUMNS_PER_TICK = 9
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: points in order of x.
+    """One line of a chart: points in order of x. NaN in `y` is a gap.
 
     `letter` stands at its end and tells it from its neighbours; `is_points` leaves the points unconnected;
     `has_markers` puts a dot on every point, for lines of few.
@@ -102,7 +102,7 @@ def draw(plot: Plot, width: int, height: int) -> Drawing:
 def _y_scale(plot: Plot) -> Scale | None:
     low, high = plot.x_range
     visible = [line.y[(line.x >= low) & (line.x <= high)] for line in plot.lines]
-    if not visible or not any(len(values) for values in visible):
+    if not visible or not any(np.isfinite(values).any() for values in visible):
         visible = [line.y for line in plot.lines]
     return scale_of(np.concatenate(visible), is_log=plot.is_log) if visible else None
 
@@ -135,13 +135,11 @@ def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int) -> list[li
     for index, line in enumerate(plot.lines):
         y = scale.place(line.y)
         x = x_scale.place(line.x)
-        keep = np.isfinite(y)
-        x, y = x[keep], y[keep]
         if line.is_points:
             canvas.draw_points(x, y, index)
         else:
             canvas.draw_line(x, y, index)
-        inside = np.flatnonzero((x >= 0) & (x <= 1))
+        inside = np.flatnonzero((x >= 0) & (x <= 1) & np.isfinite(y))
         if line.letter and len(inside):
             at = inside[-1]
             row = num_rows - 1 - round(float(np.clip(y[at], 0, 1)) * (num_rows - 1))

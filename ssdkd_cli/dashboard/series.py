@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left
+from dataclasses import dataclass
 
 from ssdkd_cli.dashboard.view import Curve
 
@@ -11,10 +13,21 @@ MAX_BUCKETS = 1024
 """Two points each: more than any terminal has columns, in 48 KiB."""
 
 
+@dataclass
+class _Gap:
+    """Values next to each other that are not finite: where the first and the last of them lie."""
+
+    first_x: float
+    last_x: float
+    first_seq: int
+    last_seq: int
+
+
 class Series:
     """Values over x, kept as buckets of equally many: of each bucket its lowest and its highest value.
 
     When there are too many buckets, neighbours are merged, so that all of the history has the same resolution.
+    Of values that are not finite it is kept where they lie.
     """
 
     def __init__(self, name: str, *, max_buckets: int = MAX_BUCKETS) -> None:
@@ -26,6 +39,8 @@ class Series:
         self._num_in_last = 0
         # Two entries for each bucket, in the order in which they were told; equal for a bucket of one value.
         self._x, self._y, self._seq = array("d"), array("d"), array("q")
+        self._gaps: list[_Gap] = []
+        self._is_in_gap = False  # the newest value is not finite
         self._curve: Curve | None = None
 
     @property
@@ -37,8 +52,14 @@ class Series:
         """Add a value. One that is told again (x falls back) supersedes those at and after its x."""
         if self._x and x < self._x[-1]:
             self._cut(bisect_left(self._x, x))
+        if self._gaps and x < self._gaps[-1].last_x:
+            self._cut_gaps(sum(gap.first_x < x for gap in self._gaps))
         self._curve = None
         self.num_told += 1
+        if not math.isfinite(y):
+            self._append_gap(x, seq)
+            return
+        self._is_in_gap = False
         if 0 < self._num_in_last < self._stride:
             self._num_in_last += 1
             self._join(x, y, seq)
@@ -51,6 +72,16 @@ class Series:
         self._seq.append(seq)
         self._seq.append(seq)
         self._num_in_last = 1
+
+    def _append_gap(self, x: float, seq: int) -> None:
+        if self._is_in_gap:
+            self._gaps[-1].last_x, self._gaps[-1].last_seq = x, seq
+            return
+        self._is_in_gap = True
+        self._num_in_last = self._stride  # no bucket reaches over a gap
+        if len(self._gaps) == self._max_buckets:
+            del self._gaps[::2]
+        self._gaps.append(_Gap(x, x, seq, seq))
 
     def _join(self, x: float, y: float, seq: int) -> None:
         """Put a value into the last bucket."""
@@ -83,6 +114,8 @@ class Series:
             keep -= 1
         if keep < len(self._seq):
             self._cut(keep)
+        if self._gaps and self._gaps[-1].last_seq > seq:
+            self._cut_gaps(sum(gap.first_seq <= seq for gap in self._gaps))
 
     def _cut(self, keep: int) -> None:
         """Keep the first entries only; half a bucket becomes a whole one."""
@@ -93,16 +126,37 @@ class Series:
             self._y.append(self._y[-1])
             self._seq.append(self._seq[-1])
         self._num_in_last = self._stride  # the next value opens a bucket
+        self._is_in_gap = bool(self._gaps) and (not self._seq or self._gaps[-1].first_seq > self._seq[-1])
+
+    def _cut_gaps(self, keep: int) -> None:
+        """Keep the first gaps only; of the last one its beginning."""
+        del self._gaps[keep:]
+        if self._gaps:
+            last = self._gaps[-1]
+            last.last_x, last.last_seq = last.first_x, last.first_seq
+        self._cut(len(self._seq))
 
     def curve(self) -> Curve:
         """What there is to draw; the same object until a value is added."""
         if self._curve is None:
             x, y = array("d"), array("d")
-            for index in range(0, len(self._x), 2):
-                x.append(self._x[index])
-                y.append(self._y[index])
-                if self._seq[index + 1] != self._seq[index]:
-                    x.append(self._x[index + 1])
-                    y.append(self._y[index + 1])
+            gaps = iter([*self._gaps, None])
+            gap = next(gaps)
+            for index, seq in enumerate(self._seq):
+                while gap is not None and gap.first_seq < seq:
+                    _draw_gap(gap, x, y)
+                    gap = next(gaps)
+                if index % 2 == 0 or seq != self._seq[index - 1]:
+                    x.append(self._x[index])
+                    y.append(self._y[index])
+            while gap is not None:
+                _draw_gap(gap, x, y)
+                gap = next(gaps)
             self._curve = Curve(self.name, x, y, self.num_told)
         return self._curve
+
+
+def _draw_gap(gap: _Gap, x: array[float], y: array[float]) -> None:
+    for at in dict.fromkeys((gap.first_x, gap.last_x)):
+        x.append(at)
+        y.append(math.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,8 @@ _NUM_LOG_LINES_JSON = 50
 def document(view: RunView) -> dict[str, Any]:
     """The document of `ssdkd watch --once --json`. What the run has not told yet is null.
 
-    `latest` has the newest value of every curve by name; x of the curves are in `latest_epoch`.
+    `latest` has the newest value of every curve by name, null where it is not finite; x of the curves are in
+    `latest_epoch`.
     """
     device = view.device
     return {
@@ -127,8 +129,10 @@ def _progress(progress: Progress, glyphs: Glyphs) -> list[str]:
 
 
 def _curve(curve: Curve, glyphs: Glyphs) -> str:
+    if curve.not_finite_since is not None:
+        return f"  {cut(curve.title, 26, glyphs):<26} not finite since epoch {curve.not_finite_since}"
     last = "-" if curve.last is None else f"{curve.last:.4g}"
-    shown = _evenly(list(curve.y), _BAR_WIDTH)
+    shown = _evenly([value for value in curve.y if math.isfinite(value)], _BAR_WIDTH)
     low = min(0.0, *shown)  # sparklines begin at zero
     line = sparklines([value - low for value in shown], width=_BAR_WIDTH, glyphs=glyphs)[0] if any(shown) else ""
     return f"  {cut(curve.title, 26, glyphs):<26} {last:>11}  {line}"

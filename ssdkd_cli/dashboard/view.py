@@ -6,6 +6,7 @@ MiB. x of every curve is the epoch as a number with a fraction: 3.5 is the middl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,7 +49,7 @@ def title_of(name: str) -> str:
 class Curve:
     """One quantity over the epochs; long histories are thinned so that every peak and dip stays.
 
-    `x` never falls and has the length of `y`. All values are finite.
+    `x` never falls and has the length of `y`. NaN in `y` is a gap: where values that were not finite begin and end.
     """
 
     name: str
@@ -67,8 +68,16 @@ class Curve:
 
     @property
     def last(self) -> float | None:
-        """The newest value."""
-        return self.y[-1] if len(self.y) else None
+        """The newest value; None where that is not finite."""
+        return self.y[-1] if len(self.y) and math.isfinite(self.y[-1]) else None
+
+    @property
+    def not_finite_since(self) -> int | None:
+        """The epoch from which on all values are not finite; None where the newest one is."""
+        start = len(self.y)
+        while start > 0 and math.isnan(self.y[start - 1]):
+            start -= 1
+        return math.ceil(self.x[start]) if start < len(self.y) else None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ import shutil
 
 import pytest
 from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, until
-from scripted_run import append, damage, evaluation, lines_of, make_run, raw_line, samples, whole_run
+from scripted_run import append, damage, evaluation, lines_of, make_run, raw_line, run_started, samples, whole_run
 
+from ssdkd_cli.charts import BLOCKS
+from ssdkd_cli.dashboard.feed import RunFeed
+from ssdkd_cli.dashboard.snapshot import render_text
 from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from stages import events
 
@@ -128,6 +131,26 @@ def test_terms_that_differ_in_a_sign_only_get_a_chart_each(tmp_path):
         assert app.is_running
 
     drive(run, body)
+
+
+@pytest.mark.parametrize(("num_finite", "since"), [(2, 3), (0, 1)])
+def test_losses_that_are_no_longer_finite_are_told(tmp_path, num_finite, since):
+    nan = float("nan")
+    told = [(run_started(), 0)]
+    for epoch in range(1, 6):
+        loss = 1.0 if epoch <= num_finite else nan
+        step = events.InversionStep(step=4, num_steps=5, loss=loss, loss_bn=1.0, loss_task=1.0, loss_adversarial=1.0)
+        told.append((step, epoch))
+    run = make_run(tmp_path / "run", lines_of(told))
+    said = f"not finite since epoch {since}"
+
+    async def body(app, pilot):
+        assert said in screen_text(app)
+        assert said in await press(app, pilot, "2", "s")
+        assert "epoch 5: not finite" in await press(app, pilot, "right")
+
+    drive(run, body)
+    assert said in render_text(RunFeed(run).poll(), glyphs=BLOCKS)
 
 
 def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):

@@ -57,6 +57,15 @@ def test_a_spike_among_thousands_of_points_is_seen():
     assert text_of(canvas)[0].strip("⠀ ") != ""
 
 
+def test_a_line_is_broken_by_what_is_not_finite():
+    canvas = Canvas(1, 20, ASCII_CELL)
+    canvas.draw_line(np.linspace(0, 1, 5), np.array([0.0, 0.0, np.nan, 1.0, 1.0]), 0)
+    (row,) = text_of(canvas)
+    assert row[:5].strip() == "....."
+    assert row[6:14].strip() == ""
+    assert row[15:].strip() == "'" * 5
+
+
 def test_the_last_line_drawn_owns_the_cell():
     canvas = Canvas(1, 4)
     for owner in (0, 1):

@@ -107,6 +107,33 @@ def test_what_is_told_again_supersedes_by_its_place():
     assert points(series.curve()) == [(0.0, 1.0), (1.0, 2.0), (2.0, 9.0)]
 
 
+def test_gaps_stay_where_they_are_when_a_series_is_thinned():
+    values = [1.0] * 1000
+    values[200:300] = [math.nan] * 100
+    values[995:] = [math.nan] * 5
+    curve = told_to(Series("a", max_buckets=32), values).curve()
+    assert [x for x, y in points(curve) if math.isnan(y)] == [200.0, 299.0, 995.0, 999.0]
+    assert curve.not_finite_since == 995
+    assert all(left <= right for left, right in pairwise(curve.x))
+
+
+def test_gaps_are_superseded_as_values_are():
+    values = [1.0, math.nan, math.nan, 4.0, math.nan]
+    by_event, by_place = told_to(Series("a"), values), told_to(Series("a"), values)
+    by_event.drop_after(1)
+    assert points(by_event.curve()) == [(0.0, 1.0), (1.0, pytest.approx(math.nan, nan_ok=True))]
+    by_place.append(1.0, 7.0, 9)
+    assert points(by_place.curve()) == [(0.0, 1.0), (1.0, 7.0)]
+    by_event.append(2.0, math.nan, 9)
+    assert by_event.curve().not_finite_since == 1
+
+
+def test_gaps_are_bounded():
+    series = told_to(Series("a", max_buckets=8), [1.0, math.nan] * 500)
+    assert len(series.curve()) <= 32
+    assert series.curve().not_finite_since is not None
+
+
 def test_a_curve_is_made_once():
     series = told_to(Series("a"), [1.0, 2.0])
     assert series.curve() is series.curve()
@@ -134,6 +161,10 @@ def test_smoothing_is_the_weighted_mean_of_the_past():
         weights = [weight ** (last - index) for index in range(last + 1)]
         expected = sum(w * value for w, value in zip(weights, y, strict=False)) / sum(weights)
         assert smoothed(curve_of(*y), weight).y[last] == pytest.approx(expected, rel=1e-12)
+
+
+def test_smoothing_goes_on_behind_a_gap():
+    assert smoothed(curve_of(3.0, math.nan, 3.0), 0.6).y == pytest.approx([3.0, math.nan, 3.0], nan_ok=True)
 
 
 @pytest.mark.parametrize(("x", "nearest"), [(-9.0, 0.0), (0.4, 0.0), (0.5, 1.0), (1.2, 1.0), (7.0, 2.0)])
@@ -180,8 +211,26 @@ def test_a_loss_term_of_a_plugin_has_a_curve_too():
 def test_what_no_run_can_measure_leaves_a_gap(value):
     steps = [events.DistillationStep(step=0, loss=loss, lr=0.1, agreement=0.5) for loss in (1.0, value, 3.0)]
     curves = model_of([(run_started(), 0), *((step, 3 + index) for index, step in enumerate(steps))]).curves()
-    assert list(curves["distillation/loss"].y) == [1.0, 3.0]
+    assert list(curves["distillation/loss"].y) == pytest.approx([1.0, math.nan, 3.0], nan_ok=True)
     assert len(curves["distillation/lr"]) == 3
+
+
+def test_a_run_whose_losses_are_no_longer_finite_says_since_when():
+    told = [(run_started(), 0)]
+    told += [
+        (events.InversionStep(step=4, num_steps=5, loss=loss, loss_bn=math.nan, loss_task=1.0, loss_adversarial=1.0), e)
+        for e, loss in enumerate([3.0, 2.0, *[math.nan] * 4], start=1)
+    ]
+    curves = model_of(told).curves()
+    loss = curves["inversion/loss"]
+    assert (loss.last, loss.not_finite_since, loss.x[-1]) == (None, 3, 6.0)
+    assert curves["inversion/loss_bn"].not_finite_since == 1
+    assert (curves["inversion/loss_task"].last, curves["inversion/loss_task"].not_finite_since) == (1.0, None)
+
+
+def test_what_is_not_measured_has_no_curve():
+    without = events.Device(device="cpu", seconds={}, utilisation=None, mem_mib=None, images_per_s=None)
+    assert model_of([(run_started(), 0), (without, 1)]).curves() == {}
 
 
 def test_real_accuracy_and_synthetic_agreement_stay_apart():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ class Trace:
 
     curve: str
     label: str = ""
+
+
+def not_finite(epoch: int) -> str:
+    """What stands in place of the newest value."""
+    return f"not finite since epoch {epoch}"
 
 
 def style_of(role: str) -> str:
@@ -139,11 +145,20 @@ class ChartPanel(Panel, can_focus=True):
             marks=self._marks(view),
             cursor_x=settings.cursor_x,
             is_ascii=self.glyphs.is_ascii,
-            empty_text=self.empty_text,
+            empty_text=self._empty_words(),
             x_name="epoch",
         )
         self._drawing = draw(plot, width, height)
         return [line(*((text, style_of(role)) for text, role in row)) for row in self._drawing.rows]
+
+    def _empty_words(self) -> str:
+        """Why there is no line, for a chart whose curves have nothing to draw."""
+        curves = [curve for _, _, curve in self.curves()]
+        if not curves:
+            return self.empty_text
+        if any(curve.not_finite_since is None for curve in curves):
+            return "no value above zero: there is no logarithm"
+        return not_finite(min(curve.not_finite_since or 0 for curve in curves))
 
     def _lines(self) -> list[Line]:
         drawn_behind: list[Line] = []
@@ -188,7 +203,13 @@ class ChartPanel(Panel, can_focus=True):
             at, y = (point[0] if at is None else at), point[1] * self.factor
             label = self.traces[index].label
             name = LETTERS[position] if several_runs else label
-            values.append(f"{name} {short(y)}{self.unit}".strip())
+            if math.isfinite(y):
+                said = f"{short(y)}{self.unit}"
+            elif cursor is None and curve.not_finite_since is not None:
+                said = not_finite(curve.not_finite_since)
+            else:
+                said = "not finite"
+            values.append(f"{name} {said}".strip())
         if at is None:
             return ""
         facts = [f"epoch {at:.4g}"] if cursor is not None else []
