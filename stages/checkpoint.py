@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from stages.atomic_file import write_atomically
 from stages.errors import FileError
-from stages.run_directory import write_atomically
 from stages.tensor_digest import DIGEST_KEY, digest, tensor_data
 from stages.tensor_file import file_pieces
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stages.accounts import Accounts
+from stages.atomic_file import write_atomically
 from stages.buffer.file import BufferMeta
 from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import save_checkpoint
@@ -19,7 +20,7 @@ from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog,
 from stages.models.checkpoints import save_weights
 from stages.pictures import Tile, choose_tiles, grid_png
 from stages.run import Run
-from stages.run_directory import RunDirectory, write_atomically
+from stages.run_directory import RunDirectory
 from stages.tensor_digest import save_with_digest
 
 _NUM_TILES = 64

@@ -11,7 +11,6 @@ however that ends. So a run is alive exactly while its lock is held; the pid and
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import math
@@ -19,14 +18,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from stages.errors import ConfigError, FileError, MachineError, StorageError
+from stages.errors import ConfigError, FileError, MachineError
 from stages.events import ControlAcknowledged, RunFinished, RunResumed, RunStarted
 from stages.paths import typed_path
 
@@ -39,41 +38,6 @@ _BLOCK_BYTES = 1 << 16
 # Whoever asks for the status holds the lock for some microseconds: the owner-to-be waits that out.
 _LOCK_PATIENCE_S = 1.0
 _LOCK_RETRY_S = 0.02
-
-
-def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
-    """Write `data`, whole or piece by piece, so that `path` holds its old content or the new one, whatever happens.
-
-    Even after a power cut. Raises StorageError where the file cannot be written (disk full, permission lost); nothing
-    is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    num_written = 0
-    try:
-        with temporary.open("wb") as file:
-            for piece in [data] if isinstance(data, bytes) else data:
-                num_written += file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, must survive
-        finally:
-            os.close(folder)
-    except BaseException as error:  # also a piece that could not be made, or a second Ctrl-C
-        with suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"no space left on the disk for {path} ({num_written / 2**20:.1f} MiB were written)",
-                hint="free some space; a run goes on from its last checkpoint with `ssdkd run --resume`",
-            ) from error
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}", hint=f"check {path.parent} and its permissions"
-        ) from error
 
 
 def lines_newest_first(path: Path) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stages.run_directory import write_atomically
+from stages.atomic_file import write_atomically
 from stages.tensor_file import TensorData, file_pieces
 
 DIGEST_KEY: Final = "sha256"

@@ -18,6 +18,7 @@ from typing import IO, Any
 import torch
 
 from stages import events
+from stages.atomic_file import write_atomically
 from stages.checkpoint import load_checkpoint
 from stages.config import Config, from_file, with_values
 from stages.control import ControlReader
@@ -32,7 +33,7 @@ from stages.plan import Launch, Plan, build_run, plan
 from stages.recorder import Recorder
 from stages.registry import find
 from stages.run import Run, StopRequested
-from stages.run_directory import RunDirectory, write_atomically
+from stages.run_directory import RunDirectory
 from stages.run_verification import has_all_results
 from stages.safe_point import SafePoint
 

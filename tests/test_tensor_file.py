@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from stages.run_directory import write_atomically
+from stages.atomic_file import write_atomically
 from stages.tensor_file import TensorData, file_pieces
 
 METADATA = {"key": 'text "quoted" \\ Größe\n\x1b'}

@@ -170,7 +170,7 @@ class _Heading(str):
 
 
 def _write_picture(path: Path, png: bytes) -> None:
-    from stages.run_directory import write_atomically
+    from stages.atomic_file import write_atomically
 
     write_atomically(path, png)
     console.stderr().print(f"wrote {path}", soft_wrap=True)

@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from stages.atomic_file import write_atomically
 from stages.errors import FileError
-from stages.run_directory import write_atomically
 from stages.tensor_file import TensorData, file_pieces
 
 SCHEMA_VERSION = 1

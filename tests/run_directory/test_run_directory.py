@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -8,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from run_files import append_events, finished, make_run, started
 
 from stages import run_directory
-from stages.errors import ConfigError, FileError, MachineError, StorageError
+from stages.errors import ConfigError, FileError, MachineError
 from stages.events import ControlAcknowledged, DistillationStep, RunResumed, StageStarted, Warning
 from stages.run_directory import (
     RunDirectory,
@@ -23,7 +21,6 @@ from stages.run_directory import (
     list_runs,
     newest_run,
     resolve_run,
-    write_atomically,
 )
 
 STEP = DistillationStep(step=0, loss=1.0, lr=0.1, agreement=0.5)
@@ -274,59 +271,6 @@ def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(r
     run.prune_checkpoints()
     assert not any(path.exists() for path in left_over)
     assert all(path.exists() for path in others)
-
-
-def test_write_atomically_replaces(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space left"), (errno.EIO, "cannot write")]
-)
-def test_write_atomically_keeps_the_old_file_where_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
-) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(_descriptor: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(StorageError, match=message):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_write_atomically_takes_pieces(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, (piece for piece in (b"a", memoryview(b"bcd"), b"")))
-    assert path.read_bytes() == b"abcd"
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_piece_that_cannot_be_made_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def pieces() -> Iterator[bytes]:
-        yield b"half"
-        raise error
-
-    with pytest.raises(error):
-        write_atomically(path, pieces())
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_write_atomically_without_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot write"):
-        write_atomically(tmp_path / "gone" / "file", b"")
 
 
 # -- finding one ---------------------------------------------------------------------------------------------
