@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
 from textual.containers import Grid
 
+from ssdkd_cli.dashboard.empty_texts import no_evaluation, no_real_results, no_step
 from ssdkd_cli.dashboard.view import MAIN_METRICS, RunView, title_of
 from ssdkd_cli.dashboard.widgets.buffer_panels import (
     BufferSummary,
@@ -23,9 +25,6 @@ from ssdkd_cli.dashboard.widgets.result_panels import Headline, RealResults, Syn
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
 
 PanelT = TypeVar("PanelT", bound=Panel)
-
-NO_INVERSION = "no inversion step yet"
-NO_DISTILLATION = "distillation begins after the warm-up"
 
 
 class View(Grid):
@@ -62,10 +61,9 @@ class Overview(View):
     def compose(self) -> ComposeResult:
         """Losses, results, buffer and time; pictures and the log where there is room."""
         distillation, inversion = Trace("distillation/loss"), Trace("inversion/loss")
-        yield ChartPanel(
-            title_of(distillation.curve), [distillation], empty_text=NO_DISTILLATION, id="overview-distillation"
-        )
-        yield ChartPanel(title_of(inversion.curve), [inversion], empty_text=NO_INVERSION, id="overview-inversion")
+        for stage, trace in (("distillation", distillation), ("inversion", inversion)):
+            empty_text = partial(no_step, stage=stage)
+            yield ChartPanel(title_of(trace.curve), [trace], empty_text=empty_text, id=f"overview-{stage}")
         yield Headline("student", id="overview-results")
         yield PriorityHistogram("priorities", id="overview-priorities")
         yield ClassBalance("classes in the buffer", id="overview-classes")
@@ -78,20 +76,20 @@ class Overview(View):
 class Losses(View):
     """Every term of both stages, each on a scale of its own."""
 
-    _PAGES: ClassVar[Sequence[tuple[str, Sequence[str]]]] = (
-        (NO_INVERSION, ("inversion/loss", "inversion/loss_bn", "inversion/loss_task", "inversion/loss_adversarial")),
-        (NO_DISTILLATION, ("distillation/loss", "distillation/agreement", "distillation/lr")),
+    _PAGES: ClassVar[Sequence[Sequence[str]]] = (
+        ("inversion/loss", "inversion/loss_bn", "inversion/loss_task", "inversion/loss_adversarial"),
+        ("distillation/loss", "distillation/agreement", "distillation/lr"),
     )
     _PER_PAGE = 4
 
     def compose(self) -> ComposeResult:
         """The terms that every run has; others join as they come."""
-        for page, (empty_text, names) in enumerate(self._PAGES):
+        for page, names in enumerate(self._PAGES):
             for name in names:
-                yield _on(page, self._chart(name, "losses-" + name.replace("/", "-").replace("_", "-"), empty_text))
+                yield _on(page, self._chart(name, "losses-" + name.replace("/", "-").replace("_", "-")))
 
     @staticmethod
-    def _chart(name: str, id: str, empty_text: str = "nothing yet") -> ChartPanel:
+    def _chart(name: str, id: str) -> ChartPanel:
         is_share = name.endswith("agreement")
         return ChartPanel(
             title_of(name),
@@ -99,14 +97,14 @@ class Losses(View):
             factor=100.0 if is_share else 1.0,
             unit=" %" if is_share else "",
             is_log_allowed=not is_share,
-            empty_text=empty_text,
+            empty_text=partial(no_step, stage=name.partition("/")[0]),
             id=id,
         )
 
     def show(self, view: RunView) -> None:
         """Hand on a run's state; a term that no chart shows yet gets one."""
         known = [chart.traces[0].curve for chart in self.query(ChartPanel)]
-        num_usual = sum(len(names) for _, names in self._PAGES)
+        num_usual = sum(map(len, self._PAGES))
         for curve in (*view.curves_of("inversion/"), *view.curves_of("distillation/")):
             if curve.name not in known:
                 num_extra = len(known) - num_usual
@@ -155,7 +153,7 @@ class Accuracy(View):
             factor=100.0,
             unit=" %",
             is_log_allowed=False,
-            empty_text="not evaluated on real data yet",
+            empty_text=no_real_results,
             id="accuracy-real-chart",
         )
         yield ChartPanel(
@@ -164,7 +162,7 @@ class Accuracy(View):
             factor=100.0,
             unit=" %",
             is_log_allowed=False,
-            empty_text="not evaluated yet",
+            empty_text=no_evaluation,
             id="accuracy-synthetic-chart",
         )
 

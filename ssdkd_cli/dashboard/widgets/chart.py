@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ class ChartPanel(Panel, can_focus=True):
         factor: float = 1.0,
         unit: str = "",
         is_log_allowed: bool = True,
-        empty_text: str = "nothing yet",
+        empty_text: Callable[[RunView], str] | None = None,
         id: str | None = None,
     ) -> None:
         super().__init__(title, id=id)
@@ -82,6 +82,7 @@ class ChartPanel(Panel, can_focus=True):
         self.unit = unit
         self.is_log_allowed = is_log_allowed
         self.empty_text = empty_text
+        """Says of a view why a chart without curves has none."""
         self._drawing = Drawing([])
         self._smoothed: dict[tuple[int, int], tuple[Curve, float, Curve]] = {}
 
@@ -92,6 +93,7 @@ class ChartPanel(Panel, can_focus=True):
             *(view.curves.get(trace.curve) for trace in self.traces),
             *others,
             header.warmup_epochs if header is not None else 0,
+            self._no_curve(view),
         )
 
     # -- what is in view -------------------------------------------------------------------------------------
@@ -145,17 +147,20 @@ class ChartPanel(Panel, can_focus=True):
             marks=self._marks(view),
             cursor_x=settings.cursor_x,
             is_ascii=self.glyphs.is_ascii,
-            empty_text=self._empty_words(),
+            empty_text=self._empty_words(view),
             x_name="epoch",
         )
         self._drawing = draw(plot, width, height)
         return [line(*((text, style_of(role)) for text, role in row)) for row in self._drawing.rows]
 
-    def _empty_words(self) -> str:
+    def _no_curve(self, view: RunView) -> str:
+        return "nothing yet" if self.empty_text is None else self.empty_text(view)
+
+    def _empty_words(self, view: RunView) -> str:
         """Why there is no line, for a chart whose curves have nothing to draw."""
         curves = [curve for _, _, curve in self.curves()]
         if not curves:
-            return self.empty_text
+            return self._no_curve(view)
         if any(curve.not_finite_since is None for curve in curves):
             return "no value above zero: there is no logarithm"
         return not_finite(min(curve.not_finite_since or 0 for curve in curves))

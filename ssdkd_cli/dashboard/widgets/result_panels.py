@@ -8,11 +8,10 @@ from typing import Any
 from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import percent, short
+from ssdkd_cli.dashboard.empty_texts import no_evaluation, no_real_results
 from ssdkd_cli.dashboard.view import MAIN_METRICS, EvaluationView, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 
-NO_EVALUATION = "not evaluated yet"
-NO_REAL_DATA = "no real data: only agreement on synthetic images is measured"
 _COUNTS = ("num_samples",)
 _MEASURES_NOT_SHARES = ("loss",)
 
@@ -31,7 +30,7 @@ class _EvaluationPanel(Panel):
     """Shows something of the newest evaluation, and in its frame of which epoch that is."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.evaluation,)
+        return (view.evaluation, no_evaluation(view))
 
     def _update_frame(self, view: RunView) -> None:
         self.border_subtitle = "" if view.evaluation is None else self._origin(view.evaluation)
@@ -50,10 +49,8 @@ class RealResults(_EvaluationPanel):
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         evaluation = view.evaluation
-        if evaluation is None:
-            return centred(NO_EVALUATION, width, height)
-        if not evaluation.student:
-            return centred(NO_REAL_DATA, width, height)
+        if evaluation is None or not evaluation.student:
+            return centred(no_real_results(view), width, height)
         names = [name for name in evaluation.student if name not in _COUNTS]
         names = names[: max(1, (width - 10) // 11)]
         rows = [line((" " * 10 + "".join(f"{metric_title(name):>11}" for name in names), "$faint"))]
@@ -86,7 +83,7 @@ class SyntheticAgreement(_EvaluationPanel):
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         evaluation = view.evaluation
         if evaluation is None or evaluation.agreement is None:
-            return centred(NO_EVALUATION, width, height)
+            return centred(no_evaluation(view), width, height)
         bar_width = max(4, width - 2)
         return [
             line((f" {percent(evaluation.agreement)}", "bold $line-1"), (" agree with the teacher", "$foreground")),
@@ -102,7 +99,7 @@ class Headline(_EvaluationPanel):
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         evaluation = view.evaluation
         if evaluation is None:
-            return centred(NO_EVALUATION, width, height)
+            return centred(no_evaluation(view), width, height)
         rows: list[Content] = []
         name = main_metric(evaluation.student)
         if name is not None:

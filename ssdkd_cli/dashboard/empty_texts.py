@@ -1,0 +1,36 @@
+"""Why there is nothing to draw yet, and whether there ever will be. Pure functions of a view."""
+
+from __future__ import annotations
+
+from ssdkd_cli.dashboard.view import RunView
+
+NO_REAL_DATA = "no real data: only agreement on synthetic images is measured"
+
+
+def no_step(view: RunView, stage: str) -> str:
+    """Why a stage has told of no step."""
+    if view.header is None or view.progress is None:
+        return "nothing yet"
+    if stage not in view.header.stages:
+        return f"this run has no {stage}"
+    if not view.is_live:
+        return f"the run ended before the first step of {stage}"
+    if stage == "distillation" and view.progress.epoch <= view.header.warmup_epochs:
+        return "distillation begins after the warm-up"
+    return f"no {stage} step yet"
+
+
+def no_evaluation(view: RunView) -> str:
+    """Why nothing has been evaluated."""
+    if view.header is not None and "evaluation" not in view.header.stages:
+        return "this run is not evaluated"
+    if not view.is_live:
+        return "the run ended before its first evaluation"
+    return "not evaluated yet"
+
+
+def no_real_results(view: RunView) -> str:
+    """Why there is no accuracy on real data."""
+    if view.evaluation is None:
+        return no_evaluation(view)
+    return "not evaluated on real data yet" if view.evaluation.student else NO_REAL_DATA

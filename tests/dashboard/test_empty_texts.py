@@ -1,0 +1,68 @@
+"""What stands where there is nothing to draw: it says whether something is still to come."""
+
+from __future__ import annotations
+
+import pytest
+from app_pilot import shown
+from scripted_run import buffer_state, device, evaluation, lines_of, make_run, run_started
+
+from ssdkd_cli.dashboard.empty_texts import NO_REAL_DATA, no_evaluation, no_real_results, no_step
+from ssdkd_cli.dashboard.feed import RunFeed
+from stages import events
+
+DONE = events.RunFinished(status="done", message="done")
+
+
+def view_of(path, *told, is_live=False, **header):
+    lines = lines_of([(run_started(**header), 0), *told])
+    run = make_run(path / "run", lines)
+    if not is_live:
+        return RunFeed(run).poll()
+    with run.lock():
+        return RunFeed(run).poll()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "header", "said"),
+    [
+        (2, {"warmup_epochs": 2}, "distillation begins after the warm-up"),
+        (1, {"warmup_epochs": 0}, "no distillation step yet"),
+        (3, {"warmup_epochs": 2}, "no distillation step yet"),
+        (3, {"warmup_epochs": 0, "stages": ["inversion"]}, "this run has no distillation"),
+    ],
+)
+def test_distillation_that_has_not_begun(tmp_path, epoch, header, said):
+    view = view_of(tmp_path, (events.StageStarted(stage="inversion"), epoch), is_live=True, **header)
+    assert no_step(view, "distillation") == said
+
+
+def test_a_stage_that_a_finished_run_never_had(tmp_path):
+    view = view_of(tmp_path, (DONE, 10), command="distill", stages=["distillation"], warmup_epochs=0)
+    assert no_step(view, "inversion") == "this run has no inversion"
+    assert no_step(view, "distillation") == "the run ended before the first step of distillation"
+    assert no_evaluation(view) == "this run is not evaluated"
+
+
+@pytest.mark.parametrize(("is_live", "said"), [(True, "not evaluated yet"), (False, "the run ended before its first")])
+def test_before_the_first_evaluation(tmp_path, is_live, said):
+    view = view_of(tmp_path, (device(1.0), 1), is_live=is_live)
+    assert no_real_results(view).startswith(said)
+
+
+def test_a_run_without_real_data_is_not_told_to_wait_for_any(tmp_path):
+    view = view_of(tmp_path, (evaluation(None), 1), is_live=True)
+    assert no_real_results(view) == NO_REAL_DATA
+
+
+def test_the_screen_of_a_finished_inversion_says_that_there_is_no_distillation(tmp_path):
+    told = [(run_started(command="invert", stages=["inversion"], warmup_epochs=0), 0), (buffer_state(), 1), (DONE, 10)]
+    run = make_run(tmp_path / "run", lines_of(told))
+    text = shown(run)
+    assert "this run has no distillation" in text
+    assert "this run is not evaluated" in text
+    assert "warm-up" not in text
+
+
+def test_the_history_of_accuracy_says_that_there_is_no_real_data(tmp_path):
+    run = make_run(tmp_path / "run", lines_of([(run_started(), 0), (evaluation(None), 1)]))
+    assert shown(run, "5").count("no real data") == 2
