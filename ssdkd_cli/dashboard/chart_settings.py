@@ -21,6 +21,8 @@ class ChartSettings:
     smoothing: float = 0.0
     x_range: Range | None = None
     cursor_x: float | None = None
+    whole_x: Range | None = None
+    """All of the run, as long as it was when zooming began: zoomed out to that, a run that has grown is whole again."""
 
     def with_next_smoothing(self) -> ChartSettings:
         """Smoother, and after the smoothest not at all."""
@@ -36,7 +38,10 @@ class ChartSettings:
         factor = 1 / _ZOOM_STEP if inwards else _ZOOM_STEP
         if inwards and (high - low) * factor < _MIN_SPAN_EPOCHS:
             return self
-        return self._with_range(centre - (centre - low) * factor, centre + (high - centre) * factor, full)
+        low, high = centre - (centre - low) * factor, centre + (high - centre) * factor
+        if not inwards and self.whole_x is not None and low <= self.whole_x[0] and self.whole_x[1] <= high:
+            return replace(self, x_range=None, whole_x=None)
+        return self._with_range(low, high, full)
 
     def panned(self, full: Range, steps: float) -> ChartSettings:
         """The view moved along the x axis by so many quarters of itself, as far as `full` goes."""
@@ -52,7 +57,9 @@ class ChartSettings:
         """
         low, high = max(low, full[0]), min(high, full[1])
         is_all = (low <= full[0] and high >= full[1]) or high - low < _MIN_SPAN_EPOCHS
-        return replace(self, x_range=None if is_all else (low, high))
+        if is_all:
+            return replace(self, x_range=None, whole_x=None)
+        return replace(self, x_range=(low, high), whole_x=self.whole_x or full)
 
     def with_cursor_moved(self, full: Range, share: float) -> ChartSettings:
         """The cursor moved by a share of the view; it enters at the right end, and the view follows it."""
@@ -71,7 +78,7 @@ class ChartSettings:
         if self.smoothing:
             said.append(f"smoothing {self.smoothing:g}")
         if self.x_range is not None:
-            said.append(f"epochs {self.x_range[0]:.4g} to {self.x_range[1]:.4g}")
+            said.append(f"epochs {self.x_range[0]:.4g} to {self.x_range[1]:.4g} (0: whole run)")
         if self.cursor_x is not None:
             said.append(f"cursor at epoch {self.cursor_x:.4g}")
         return ", ".join(said)

@@ -211,6 +211,17 @@ def test_zooming_in_and_out_ends_at_the_whole_run():
     assert deep.x_range[1] > deep.x_range[0]
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_zoomed_out_again_a_run_that_has_grown_is_in_view_as_a_whole(times):
+    settings = ChartSettings()
+    for epoch in range(times):
+        settings = settings.zoomed((0.5, 10.0 + epoch), inwards=True)
+    assert "(0: whole run)" in settings.words()
+    for epoch in range(times):
+        settings = settings.zoomed((0.5, 20.0 + epoch), inwards=False)
+    assert settings == ChartSettings()
+
+
 def test_panning_stops_at_the_ends():
     settings = ChartSettings(x_range=(10.0, 30.0))
     assert settings.panned((0.0, 100.0), 1).x_range == (15.0, 35.0)
