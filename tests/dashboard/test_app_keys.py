@@ -14,6 +14,7 @@ from textual.command import CommandList
 from ssdkd_cli.dashboard import pictures
 from ssdkd_cli.dashboard.app import DashboardApp
 from ssdkd_cli.dashboard.bindings import SECTIONS, VIEWS
+from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
 from ssdkd_cli.dashboard.screens.help_screen import HelpScreen
@@ -265,6 +266,20 @@ def test_a_long_line_of_the_log_is_wrapped_and_what_is_read_stays(tmp_path):
         await until(pilot, lambda: panel.lines_back > back)
         assert panel.lines_back == back + len(later)
         assert "the last word" in screen_text(app)
+
+    drive(run, body)
+
+
+def test_what_is_read_stays_where_the_same_lines_are_read_anew(tmp_path):
+    told = [(run_started(epochs=60), 0)]
+    told += [(events.CheckpointSaved(checkpoint=""), epoch) for epoch in range(1, 41)]
+    run = make_run(tmp_path / "run", lines_of(told))
+
+    async def body(app, pilot):
+        await press(app, pilot, "7", "up", "up")
+        panel = app.screen.query_one("#log-lines", LogPanel)
+        panel.show(RunFeed(run).poll())  # equal lines, other objects
+        assert panel.lines_back == 2
 
     drive(run, body)
 

@@ -42,7 +42,7 @@ class LogPanel(Panel, can_focus=True):
         newest = next(reversed(self.entries()), None)
         super().show(view)
         if self.lines_back > 0:
-            newer = takewhile(lambda entry: entry is not newest, reversed(self.entries()))
+            newer = takewhile(lambda entry: entry != newest, reversed(self.entries()))
             self.scroll_by(len(self.rows(newer)))
 
     def _update_frame(self, view: RunView) -> None:  # noqa: ARG002
