@@ -19,6 +19,8 @@ _MIN_ROWS_WITH_X_LABELS = 4
 _ROWS_PER_TICK = 3
 _MORE_TICKS = 8
 _COLUMNS_PER_TICK = 9
+_MIN_COLUMNS = 6
+"""Labels of the y axis give way to a plotting area of so many columns."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def draw(plot: Plot, width: int, height: int) -> Drawing:
     has_x_labels = height >= _MIN_ROWS_WITH_X_LABELS
     num_rows = height - 1 if has_x_labels else height
     labels = _y_labels(scale, num_rows)
+    if any(width - len(text) - 1 < _MIN_COLUMNS for text in labels.values()):
+        labels = {}
     gutter = max((len(text) for text in labels.values()), default=0) + 1
     num_columns = width - gutter
     cells = _cells(plot, scale, num_rows, num_columns)
@@ -214,7 +218,7 @@ def _x_labels(plot: Plot, gutter: int, num_columns: int) -> list[Piece]:
         text = tick_label(value)
         at = round((value - low) / (high - low) * (num_columns - 1)) - len(text) // 2
         at = min(max(0, at), num_columns - len(text))
-        if at >= free_from:
+        if at >= free_from and len(text) <= num_columns:
             row[at : at + len(text)] = text
             free_from = at + len(text) + 2
     text = " " * gutter + "".join(row)

@@ -161,6 +161,15 @@ def test_a_chart_fills_its_room_exactly():
         assert [len(row) for row in rows] == [width] * height
 
 
+@pytest.mark.parametrize("width", range(8, 20))
+def test_long_labels_leave_room_for_the_chart(width):
+    plot = Plot([a_line([-0.00123, -0.00124, -0.00122])], (12_345.0, 12_347.0))
+    for height in (2, 3, 4, 8):
+        drawing = draw(plot, width, height)
+        assert drawing.num_columns >= 6
+        assert {len("".join(text for text, _ in row)) for row in drawing.rows} == {width}
+
+
 def test_marks_and_cursor_stand_behind_the_line():
     rows = rows_of(Plot([a_line([5, 5, 5])], (0.0, 2.0), marks=[Mark(1.0, "half")], cursor_x=1.5), 40, 8)
     assert sum("┊" in row for row in rows) == 6, "every row but that of the line"

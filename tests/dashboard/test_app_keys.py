@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -86,6 +87,19 @@ def test_help_names_every_key_and_closes_again(run):
         assert isinstance(app.screen, RunScreen)
 
     drive(run, body)
+
+
+@pytest.mark.parametrize("width", [1, 6, 30])
+def test_help_on_a_narrow_screen_is_no_error(run, width):
+    async def session():
+        app = DashboardApp(run)
+        async with app.run_test(size=(width, 24)) as pilot:
+            await pilot.pause()
+            await app.push_screen(HelpScreen())
+            assert app.is_running
+            app.action_detach()
+
+    asyncio.run(session())
 
 
 def test_the_palette_offers_every_key_that_works_now_and_does_it(run):

@@ -73,7 +73,7 @@ class _Table:
     def __init__(self, bindings: Sequence[Binding], screen_width: int) -> None:
         self._key_width = 2 + max(len(_keys(binding)) for binding in bindings)
         self._name_width = 2 + max(len(binding.description) for binding in bindings)
-        self.room = min(screen_width, _BOX_WIDTH) - _FRAME_WIDTH
+        self.room = max(1, min(screen_width, _BOX_WIDTH) - _FRAME_WIDTH)
         """Columns for text."""
         self._tooltip_width = max(12, self.room - self._key_width - self._name_width)
 
