@@ -188,8 +188,13 @@ class Device(View):
     def show(self, view: RunView) -> None:
         """Hand on a run's state; what the charts show is called by its name, which differs between GPU and CPU."""
         if view.device is not None:
-            self.query_one("#device-utilisation", ChartPanel).border_title = f"{view.device.utilisation_label}, %"
-            self.query_one("#device-memory", ChartPanel).border_title = f"{view.device.memory_label}, MiB"
+            for name, title in (
+                ("#device-utilisation", f"{view.device.utilisation_label}, %"),
+                ("#device-memory", f"{view.device.memory_label}, MiB"),
+            ):
+                chart = self.query_one(name, ChartPanel)
+                if chart.border_title != title:  # setting it draws the panel anew, whatever it was
+                    chart.border_title = title
         super().show(view)
 
 

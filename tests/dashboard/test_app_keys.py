@@ -185,6 +185,19 @@ def test_a_term_that_nobody_knew_gets_a_chart(tmp_path):
     assert "style" in text
 
 
+def test_what_has_not_changed_is_not_drawn_again(run, monkeypatch):
+    drawn = []
+
+    async def body(app, pilot):
+        await press(app, pilot, "6")
+        for chart in app.run_screen.open_view.query(ChartPanel):
+            monkeypatch.setattr(chart, "refresh", lambda *_, **__: drawn.append(1))
+        app.run_screen.open_view.show(app.run_view)
+        assert drawn == []
+
+    drive(run, body)
+
+
 def test_samples_by_class_page_and_size(run):
     async def body(app, pilot):
         text = await press(app, pilot, "4", "f")
