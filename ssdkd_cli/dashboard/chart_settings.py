@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ssdkd_cli.dashboard.view import epoch_text
+
 SMOOTHING_WEIGHTS = (0.0, 0.6, 0.9, 0.98)
 _MIN_SPAN_EPOCHS = 0.05
 _ZOOM_STEP = 2.0
@@ -78,7 +80,8 @@ class ChartSettings:
         if self.smoothing:
             said.append(f"smoothing {self.smoothing:g}")
         if self.x_range is not None:
-            said.append(f"epochs {self.x_range[0]:.4g} to {self.x_range[1]:.4g} (0: whole run)")
+            low, high = map(epoch_text, self.x_range)
+            said.append(f"epochs {low} to {high} (0: whole run)")
         if self.cursor_x is not None:
-            said.append(f"cursor at epoch {self.cursor_x:.4g}")
+            said.append(f"cursor at epoch {epoch_text(self.cursor_x)}")
         return ", ".join(said)

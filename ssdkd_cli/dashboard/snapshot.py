@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_cli.charts import Glyphs, bar, cut, sparklines
-from ssdkd_cli.dashboard.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView
+from ssdkd_cli.dashboard.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
 from ssdkd_cli.progress import duration
 
 _LABEL_WIDTH = 16
@@ -120,7 +120,7 @@ def _progress(progress: Progress, glyphs: Glyphs) -> list[str]:
     rows = [("run", progress.share, f"epoch {progress.epoch} of {progress.epochs}{kind}")]
     for stage in progress.stages:
         step = "" if stage.step is None else f", step {stage.step + 1} of {stage.num_steps or '?'}"
-        rows.append(("  " + stage.stage, stage.share, f"{stage.done:.4g} of {stage.total}{step}"))
+        rows.append(("  " + stage.stage, stage.share, f"{epoch_text(stage.done)} of {stage.total}{step}"))
     lines = [
         f"{_label(label)}{bar(share, 1.0, width=_BAR_WIDTH, glyphs=glyphs):<{_BAR_WIDTH}} {share:>6.1%}  {text}"
         for label, share, text in rows

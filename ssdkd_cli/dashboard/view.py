@@ -45,6 +45,11 @@ def title_of(name: str) -> str:
     return TITLES.get(name) or name.partition("/")[2].removeprefix("loss_").replace("_", " ").replace(".", ", ")
 
 
+def epoch_text(epoch: float) -> str:
+    """An epoch, or a part of one, in digits however many there are: "9", "2.25", "12345"."""
+    return f"{epoch:.2f}".rstrip("0").rstrip(".")
+
+
 @dataclass(frozen=True)
 class Curve:
     """One quantity over the epochs; long histories are thinned so that every peak and dip stays.

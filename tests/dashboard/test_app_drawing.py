@@ -271,6 +271,12 @@ def test_whatever_is_done_in_whatever_chart_there_is_something_in_view(seed):
         assert settings.x_range is None or settings.x_range[1] - settings.x_range[0] >= 0.04, settings
 
 
+def test_epochs_are_told_in_digits_however_many_there_are():
+    assert ChartSettings(x_range=(9990.0, 12345.0), cursor_x=10000.25).words() == (
+        "linear scale, epochs 9990 to 12345 (0: whole run), cursor at epoch 10000.25"
+    )
+
+
 def test_smoothing_goes_round():
     settings = ChartSettings()
     for _ in SMOOTHING_WEIGHTS:

@@ -18,7 +18,7 @@ from ssdkd_cli.dashboard.chart_settings import ChartSettings, Range
 from ssdkd_cli.dashboard.comparison import LETTERS
 from ssdkd_cli.dashboard.curves import point_at, smoothed
 from ssdkd_cli.dashboard.plot import Drawing, Line, Mark, Plot, draw
-from ssdkd_cli.dashboard.view import Curve, RunView
+from ssdkd_cli.dashboard.view import Curve, RunView, epoch_text
 from ssdkd_cli.dashboard.widgets.panel import Panel, line
 
 _MAX_MARKED_POINTS = 24
@@ -217,7 +217,7 @@ class ChartPanel(Panel, can_focus=True):
             values.append(f"{name} {said}".strip())
         if at is None:
             return ""
-        facts = [f"epoch {at:.4g}"] if cursor is not None else []
+        facts = [f"epoch {epoch_text(at)}"] if cursor is not None else []
         if several_runs and label:
             facts.append(label)
         return ": ".join([*facts, ", ".join(values)])
