@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pytest
+from app_pilot import shown
+from scripted_run import an_epoch, lines_of, make_run, run_started
 
 from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_label
@@ -17,6 +19,7 @@ from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, as_ascii
 from ssdkd_cli.dashboard.plot import Line, Mark, Plot, draw
 from ssdkd_cli.dashboard.widgets.key_bar import key_text
 from ssdkd_cli.dashboard.widgets.sample_grid import half_blocks, resized, shaded
+from stages import events
 
 
 def text_of(canvas: Canvas) -> list[str]:
@@ -203,6 +206,23 @@ def test_the_mouse_finds_the_epoch_under_it():
     drawing = draw(Plot([a_line([1, 2])], (0.0, 10.0)), 40, 8)
     assert drawing.x_at(0, (0.0, 10.0)) == 0.0
     assert drawing.x_at(39, (0.0, 10.0)) == pytest.approx(10.0, abs=0.2)
+
+
+# -- the header --------------------------------------------------------------------------------------------------
+
+
+def test_counts_of_ten_thousand_epochs_fit_into_eighty_columns(tmp_path):
+    told = [
+        (run_started(epochs=10_000, warmup_epochs=0), 0),
+        (events.RunFinished(status="done", message="done"), 10_000),
+    ]
+    stages = shown(make_run(tmp_path / "run", lines_of(told))).splitlines()[2]
+    assert stages.count("10000/10000") == 3
+
+
+def test_shares_of_epochs_are_whole_per_cents(tmp_path):
+    told = [(run_started(epochs=100, warmup_epochs=0), 0), *((event, 29) for event in an_epoch(total_s=1.0))]
+    assert " 29 %" in shown(make_run(tmp_path / "run", lines_of(told)))
 
 
 # -- settings ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ STATUS_STYLES = {
     "done": "$success",
 }
 _LABEL_WIDTH = 9
+_MIN_BAR_WIDTH = 2
+_ROUNDING = 1e-9
+"""29 of 100 epochs are 29 %, though 0.29 * 100 is a little less."""
 
 
 class Header(Panel):
@@ -71,7 +74,7 @@ class Header(Panel):
             said = "waiting for the run's first lines" if view.is_live else "the run has left no events"
             return line((f" {said}", "$faint"))
         phase = "warm-up" if progress.is_warmup and view.is_live else "overall"
-        right = f" epoch {progress.epoch} of {progress.epochs}  {int(progress.share * 100):3d} %"
+        right = f" epoch {progress.epoch} of {progress.epochs}  {int(progress.share * 100 + _ROUNDING):3d} %"
         right += self._time(view, progress, width)
         bar_width = max(8, width - _LABEL_WIDTH - len(right) - 2)
         return line(
@@ -99,12 +102,12 @@ class Header(Panel):
 
     def _stage(self, stage: StageProgress, width: int) -> list[str | tuple[str, str]]:
         mark = self.glyphs.status["running"] if stage.is_running else " "
-        # The longest name is cut where three stages share eighty columns.
-        name = self.glyphs.cut(stage.stage, max(6, width - 14))
         count = f" {int(stage.done)}/{stage.total}"
         if stage.is_running and stage.step is not None and stage.num_steps and width >= 46:
             count += f" step {stage.step + 1}/{stage.num_steps}"
-        bar_width = max(2, width - len(name) - len(count) - 4)
+        # The longest name is cut where three stages share eighty columns; its count never is.
+        name = self.glyphs.cut(stage.stage, max(1, width - len(count) - _MIN_BAR_WIDTH - 4))
+        bar_width = max(_MIN_BAR_WIDTH, width - len(name) - len(count) - 4)
         style = stage_style(stage.stage)
         text_style = "bold" if stage.is_running else "$faint"
         used = 1 + 1 + len(name) + 1 + bar_width + len(count)
