@@ -90,8 +90,8 @@ OPEN_VIEWS = Section(
         _key("shift+tab", "app.focus_previous", "panel-previous", "Previous panel", "Choose the chart before"),
         _key("enter", "enlarge", "enlarge", "Enlarge", "The chosen chart alone, and back", show=True),
         _key("escape", "back", "back", "Back", "Leave an enlarged chart, or take the cursor away"),
-        _key("pagedown,n", "page(1)", "page-next", "Next page", "More charts, pictures or older lines of the log"),
-        _key("pageup,N", "page(-1)", "page-previous", "Previous page", "One page back"),
+        _key("pagedown,n", "page(1)", "page-next", "Next page", "More charts or pictures; newer lines of the log"),
+        _key("pageup,N", "page(-1)", "page-previous", "Previous page", "One page back; older lines of the log"),
     ),
 )
 

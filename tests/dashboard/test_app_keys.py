@@ -85,6 +85,8 @@ def test_help_names_every_key_and_closes_again(run):
         assert "the run is over" in text
         await press(app, pilot, "question_mark")
         assert isinstance(app.screen, RunScreen)
+        await press(app, pilot, "f1", "f1")
+        assert isinstance(app.screen, RunScreen)
 
     drive(run, body)
 

@@ -34,7 +34,7 @@ class HelpScreen(ModalScreen[None]):
     """A list of keys under headings. Those of the open view come with the others."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,question_mark", "dismiss", "Close", show=False, tooltip="Back to the run", id="help-close"),
+        Binding("escape,question_mark,f1", "dismiss", "Close", show=False, tooltip="Back to the run", id="help-close"),
         Binding("q", "app.detach", "Detach", show=False, tooltip="Leave at once; the run goes on", id="help-detach"),
     ]
 
