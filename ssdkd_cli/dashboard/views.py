@@ -109,7 +109,9 @@ class Losses(View):
             if curve.name not in known:
                 num_extra = len(known) - num_usual
                 page = len(self._PAGES) + num_extra // self._PER_PAGE
-                self.mount(_on(page, self._chart(curve.name, f"losses-extra-{num_extra}")))
+                chart = self._chart(curve.name, f"losses-extra-{num_extra}")
+                chart.set_reactive(ChartPanel.settings, self.query(ChartPanel).first().settings)
+                self.mount(_on(page, chart))
                 known.append(curve.name)
                 self.open_page(self._open_page)
         super().show(view)

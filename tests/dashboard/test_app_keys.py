@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, shown, until
-from scripted_run import TIME_S, append, evaluation, lines_of, make_run, run_started, whole_run
+from scripted_run import TIME_S, an_epoch, append, evaluation, lines_of, make_run, run_started, whole_run
 from textual.binding import Binding
 from textual.command import CommandList
 
@@ -196,6 +196,21 @@ def test_what_has_not_changed_is_not_drawn_again(run, monkeypatch):
             monkeypatch.setattr(chart, "refresh", lambda *_, **__: drawn.append(1))
         app.run_screen.open_view.show(app.run_view)
         assert drawn == []
+
+    drive(run, body)
+
+
+def test_a_chart_that_joins_is_looked_at_as_the_others_are(tmp_path):
+    told = whole_run(3)
+    run = make_run(tmp_path / "run", lines_of(told))
+    later = lines_of([(event, 4) for event in an_epoch(total_s=9.0)], seq=len(told), time_s=TIME_S + len(told))
+
+    async def body(app, pilot):
+        await press(app, pilot, "2", "l", "plus")
+        append(run, [line.replace('"loss_task"', '"loss_style":0.7,"loss_task"') for line in later])
+        charts = app.run_screen.open_view.query(ChartPanel)
+        await until(pilot, lambda: len(charts) < len(app.run_screen.open_view.query(ChartPanel)))
+        assert {chart.settings for chart in app.run_screen.open_view.query(ChartPanel)} == {app.run_screen.settings}
 
     drive(run, body)
 
