@@ -78,13 +78,22 @@ def print_text(text: str) -> None:
     _data_stream().write(text if text.endswith("\n") else text + "\n")
 
 
+def printable(text: str) -> str:
+    """`text` without control characters: a file's name cannot move the cursor."""
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def say(text: str = "", *, style: str = "") -> None:
+    """A line on stdout for people: no control characters, and no line break where a command or a path is copied."""
+    stdout().print(printable(text), style=style, soft_wrap=True)
+
+
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Pairs of a name and what is to be said of it, a line each, the second column aligned."""
     facts = list(facts)
     width = max(len(name) for name, _ in facts) + 2
-    out = stdout()
     for name, value in facts:
-        out.print(f"{name:<{width}}{value}", soft_wrap=True)
+        say(f"{name:<{width}}{value}")
 
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

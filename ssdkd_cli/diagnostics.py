@@ -88,7 +88,7 @@ def say_that_a_stop_is_coming() -> None:
 
 def note(text: str) -> None:
     """A line on stderr for people, neither a warning nor an error."""
-    console.stderr().print(_printable(text), soft_wrap=True)
+    console.stderr().print(console.printable(text), soft_wrap=True)
 
 
 def report(error: SsdkdError) -> None:
@@ -200,10 +200,5 @@ def _print_labelled(label: str, text: str, *, style: str) -> None:
     """`label: text` on stderr, in one piece: only the terminal itself breaks the line."""
     from rich.text import Text
 
-    line = Text.assemble((f"{label}:", style), " ", _printable(text))
+    line = Text.assemble((f"{label}:", style), " ", console.printable(text))
     console.stderr().print(line, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """`text` without control characters: a file's name cannot move the cursor."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)

@@ -43,24 +43,24 @@ def print_list(documents: Sequence[Mapping[str, Any]]) -> None:
         )
         for document in documents
     ]
-    out = console.stdout()
     widths = [max(len(cell) for cell in column) for column in zip(_LIST_HEADER, *rows, strict=True)]
-    if sum(widths) + 2 * (len(widths) - 1) <= out.width:  # always so off a terminal
+    if sum(widths) + 2 * (len(widths) - 1) <= console.stdout().width:  # always so off a terminal
         console.print_rows(_LIST_HEADER, rows)
         return
     for name, *cells in rows:
-        out.print(name, style="bold", soft_wrap=True)
-        out.print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths[1:], strict=True)).rstrip())
+        console.say(name, style="bold")
+        console.say(
+            "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths[1:], strict=True)).rstrip()
+        )
 
 
 def print_details(document: Mapping[str, Any]) -> None:
     """One run from top to bottom."""
     from stages.run_overview import flat
 
-    out = console.stdout()
-    out.print(f"{document['run']}: {document['status']}", style="bold", soft_wrap=True)
+    console.say(f"{document['run']}: {document['status']}", style="bold")
     if document["message"] and document["message"] != document["status"]:
-        out.print(f"  {document['message']}", soft_wrap=True)
+        console.say(f"  {document['message']}")
     _print_pairs(
         {
             "command": document["command"],
@@ -73,7 +73,7 @@ def print_details(document: Mapping[str, Any]) -> None:
         }
     )
     if document["ece"] is not None:
-        out.print(f"  {ECE_EXPLAINED}", style="dim")
+        console.say(f"  {ECE_EXPLAINED}", style="dim")
     if document["teacher"] or document["student"]:
         _print_heading("Results on real data" + _measured(document))
         print_metrics({role: document[role] for role in ("teacher", "student")})
@@ -88,32 +88,31 @@ def print_details(document: Mapping[str, Any]) -> None:
     if document["warnings"]:
         _print_heading("Warnings")
         for message in document["warnings"][-_NUM_WARNINGS:]:
-            out.print(f"  {message}", soft_wrap=True)
+            console.say(f"  {message}")
 
 
 def print_comparison(document: Mapping[str, Any]) -> None:
     """Runs as columns, called A, B, C...; results, then settings that differ, then means over seeds."""
     runs = document["runs"]
     letters = {run["run"]: _letter(index) for index, run in enumerate(runs)}
-    out = console.stdout()
     for run in runs:
-        out.print(f"{letters[run['run']]}  {run['run']}  ({_state(run)})", soft_wrap=True)
+        console.say(f"{letters[run['run']]}  {run['run']}  ({_state(run)})")
     _print_heading("Results")
     results = {_title(name): [_metric(name, value) for value in values] for name, values in document["metrics"].items()}
     _print_columns(list(letters.values()), results)
     if "ece" in document["metrics"]:
-        out.print(f"  {ECE_EXPLAINED}", style="dim")
+        console.say(f"  {ECE_EXPLAINED}", style="dim")
     _print_heading("Settings that differ")
     if document["differences"]:
         settings = {key: [_plain(value) for value in values] for key, values in document["differences"].items()}
         _print_columns(list(letters.values()), settings)
     else:
-        out.print("  none")
+        console.say("  none")
     for group in document["seed_groups"]:
         members = ", ".join(letters[run] for run in group["runs"])
         seeds = ", ".join(str(seed) for seed in group["seeds"])
         _print_heading(f"Mean and sample standard deviation of {members} (seeds {seeds})")
-        sign = charts.glyphs_for(out.encoding).plus_minus
+        sign = charts.glyphs_for(console.stdout().encoding).plus_minus
         _print_pairs(
             {
                 _title(name): f"{_metric(name, value['mean'])} {sign} {_metric(name, value['std'])}"
@@ -123,7 +122,7 @@ def print_comparison(document: Mapping[str, Any]) -> None:
         )
         if group["left_out"]:
             left_out = ", ".join(letters[run] for run in group["left_out"])
-            out.print(f"  left out, as not done: {left_out}", soft_wrap=True)
+            console.say(f"  left out, as not done: {left_out}")
 
 
 def _state(document: Mapping[str, Any]) -> str:
@@ -147,14 +146,14 @@ def print_checks(checks: Iterable[Check]) -> None:
 
 
 def _print_heading(text: str) -> None:
-    console.stdout().print(f"\n{text}", style="bold")
+    console.say(f"\n{text}", style="bold")
 
 
 def _print_pairs(pairs: Mapping[str, Any]) -> None:
     known = {key: _plain(value) for key, value in pairs.items() if value not in (None, "-")}
     width = max((len(key) for key in known), default=0)
     for key, text in known.items():
-        console.stdout().print(f"  {key:<{width}}  {text}", soft_wrap=True)
+        console.say(f"  {key:<{width}}  {text}")
 
 
 def _print_columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:

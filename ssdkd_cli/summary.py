@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ssdkd_cli import console
+from ssdkd_cli import charts, console
 from ssdkd_cli.progress import duration
 
 TITLES = {
@@ -68,21 +68,20 @@ def num_epochs(number: int) -> str:
 def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     """After a run: how good teacher and student are, what it cost, where the files are, what to do next."""
     seconds = summary["seconds"]
-    out = console.stdout()
-    out.print(f"{run_directory}: {summary['status']}", style="bold")
-    out.print(f"{num_epochs(summary['epochs'])} in {duration(seconds['total'])} on {summary['device']}")
-    out.print()
+    console.say(f"{run_directory}: {summary['status']}", style="bold")
+    console.say(f"{num_epochs(summary['epochs'])} in {duration(seconds['total'])} on {summary['device']}")
+    console.say()
     print_metrics({role: summary.get(role) for role in ("teacher", "student")})
     if summary.get("agreement") is not None:
-        out.print(f"agreement with the teacher on held-out synthetic images: {summary['agreement']:.1%}")
+        console.say(f"agreement with the teacher on held-out synthetic images: {summary['agreement']:.1%}")
         if summary.get("student") is None:
-            out.print("no real images were at hand: accuracy is unknown until `ssdkd evaluate`")
+            console.say("no real images were at hand: accuracy is unknown until `ssdkd evaluate`")
     stages = ", ".join(
         f"{stage} {value:.1f} s" for stage, value in seconds.items() if stage != "total" and value is not None
     )
     images = f"{summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer"
-    out.print(f"{stages}; {images}{_set_aside(run_directory)}")
-    out.print()
+    console.say(f"{stages}; {images}{_set_aside(run_directory)}")
+    console.say()
     _print_files(run_directory, evaluation_options=_evaluation_options(run_directory, summary))
 
 
@@ -150,44 +149,43 @@ def _print_files(run_directory: Path, *, evaluation_options: str) -> None:
     from stages.run_directory import RunDirectory
 
     run = RunDirectory(run_directory)
-    out = console.stdout()
     has_student, has_buffer = run.student_file.is_file(), run.buffer_file.is_file()
     if has_student:
-        out.print(f"student  {run.student_file}")
+        console.say(f"student  {run.student_file}")
     if has_buffer:
-        out.print(f"buffer   {run.buffer_file}")
+        console.say(f"buffer   {run.buffer_file}")
     if not has_student and not has_buffer:  # it ended before it wrote any
         return
-    out.print("next:")
+    console.say("next:")
     run_text = shlex.quote(str(run_directory))
     if has_buffer:
-        out.print(f"  ssdkd inspect-buffer {run_text}")
+        console.say(f"  ssdkd inspect-buffer {run_text}")
     if has_student:
-        out.print(f"  ssdkd evaluate {run_text}{evaluation_options}", soft_wrap=True)
+        console.say(f"  ssdkd evaluate {run_text}{evaluation_options}")
     elif has_buffer:
-        out.print(f"  ssdkd distill --buffer {run_text}")
+        console.say(f"  ssdkd distill --buffer {run_text}")
 
 
 def print_series(document: Mapping[str, Any]) -> None:
     """Mean and spread over the seeds that are done, and how the others ended."""
-    out = console.stdout()
     statuses = [_status(run) for run in document["runs"]]
     num_done = statuses.count("done")
     others = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses) if status != "done")
     if num_done < 2:
         told = ", ".join(filter(None, [f"{num_done} done", others]))
-        out.print(f"{told}: no mean over seeds", style="bold")
+        console.say(f"{told}: no mean over seeds", style="bold")
         return
     left_out = f" (left out: {others})" if others else ""
-    out.print(f"{num_done} runs, mean ± standard deviation{left_out}", style="bold")
+    sign = charts.glyphs_for(console.stdout().encoding).plus_minus
+    console.say(f"{num_done} runs, mean {sign} standard deviation{left_out}", style="bold")
     values = {f"student {TITLES.get(name, name)}": (name, value) for name, value in (document["student"] or {}).items()}
     values |= {TITLES.get(name, name): (name, document[name]) for name in ("agreement", "ece") if document[name]}
     for title, (name, value) in values.items():
         if name != "num_samples":
             mean, spread = (format_metric(name, value[key]) for key in ("mean", "std"))
-            out.print(f"  {title}  {mean} ± {spread}")
+            console.say(f"  {title}  {mean} {sign} {spread}")
     if document["ece"]:
-        out.print(ECE_EXPLAINED, style="dim")
+        console.say(ECE_EXPLAINED, style="dim")
 
 
 def print_plan(description: Mapping[str, Any]) -> None:

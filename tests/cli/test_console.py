@@ -56,6 +56,16 @@ def test_a_file_gets_no_control_codes_whatever_the_environment_says(monkeypatch,
     assert not console.stderr().is_interactive
 
 
+def test_what_is_to_be_copied_is_not_broken_and_moves_no_cursor(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    console.say("  ssdkd inspect-buffer runs/a-long-name-\x1b[2J")
+    assert terminal.getvalue() == "  ssdkd inspect-buffer runs/a-long-name-\\x1b[2J\n"
+
+
 def test_facts_are_aligned(capfd):
     console.print_facts([("a", "1"), ("long name", "2")])
     assert capfd.readouterr().out == "a          1\nlong name  2\n"
