@@ -74,6 +74,7 @@ def test_recalibrated_statistics_are_the_mean_over_uniform_draws(make_run, fill)
 
     task, config = run.config.task, run.config.distillation
     assert len(inputs) == 3
+    assert not torch.equal(inputs[0], inputs[1]), "each batch is a draw of its own"
     torch.testing.assert_close(
         network.model.bn1.running_mean, torch.stack([each.mean(dim=(0, 2, 3)) for each in inputs]).mean(dim=0)
     )

@@ -345,6 +345,20 @@ def test_layers_that_draw_do_so_by_the_step(make_run, fill) -> None:
     assert loss_after(1) == loss_after(2)
 
 
+def test_layers_that_draw_do_so_anew_in_each_step(make_run, fill) -> None:
+    class Noting(nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            drawn.append(torch.rand(()).item())
+            return features
+
+    drawn: list[float] = []
+    run = make_run(epoch=FIRST)
+    run.student.model.linear = nn.Sequential(Noting(), run.student.model.linear)
+    fill(run, 20)
+    set_up(run).run_epoch(run)
+    assert len(set(drawn)) == STEPS
+
+
 def test_bf16_is_for_the_networks_only(make_run, fill) -> None:
     run = make_run(epoch=FIRST)
     run.precision = "bf16"
@@ -368,3 +382,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_priorities(make_r
         set_up(run).run_epoch(run)
     assert "distillation.lr" in caught.value.hint
     assert torch.equal(run.buffer.column("priority"), before_N)
+
+
+def test_a_loss_that_nobody_was_told_is_not_forgotten(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, run={"log_every": 100})
+    fill(run, 20)
+    bias_K = run.teacher.model.linear.bias
+    usual_K = bias_K.clone()
+    teachers = iter([torch.full_like(usual_K, torch.nan), usual_K, usual_K])
+    run.safe_point = lambda: bias_K.copy_(next(teachers))  # in the second of three updates it is lost
+    with pytest.raises(DivergedError, match="not finite in epoch 4"):
+        set_up(run).run_epoch(run)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
 from stages.data.augment import Augmentation, apply
 from stages.distillation.stage import Distillation
-from stages.distillation.views import CachedViews, FreshViews
+from stages.distillation.views import CachedViews, FreshViews, make_views
 from stages.run import Run
 
 FIRST = 4
@@ -62,6 +64,27 @@ def test_logits_are_those_of_the_view_that_the_student_sees(make_run, fill, mix:
         with torch.no_grad():
             expected_BK = run.teacher(judged.images_BCHW)
         torch.testing.assert_close(judged.teacher_logits_BK, expected_BK, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("num_views", [0, 4])
+def test_each_step_looks_at_an_image_in_another_way(make_run, fill, num_views: int, mix: str) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": num_views, "mix": mix})
+    fill(run, 20)
+    views = make_views(run, run.config.distillation)
+    views.begin_epoch(run)
+    batch = draw(run)
+    seen = [views.judge(run, batch, step).images_BCHW.clone() for step in range(3)]
+    assert not any(torch.equal(one, other) for one, other in pairwise(seen))
+
+
+def test_other_pairs_are_mixed_in_each_step(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, task=NO_AUGMENTATION, distillation={"mix": "mixup", "mix_share": 1.0})
+    fill(run, 20)
+    views = FreshViews(run, run.config.distillation)
+    batch = draw(run)
+    first, second = (views.judge(run, batch, step).images_BCHW.clone() for step in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_views_are_shifts_and_flips_of_the_drawn_image(make_run, fill) -> None:
