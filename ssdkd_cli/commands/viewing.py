@@ -6,8 +6,9 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from ssdkd_cli import diagnostics, summary
 from ssdkd_cli.diagnostics import ExitCode
@@ -19,6 +20,8 @@ _PATIENCE_S = 30.0
 """After its last event a trainer has little left to do before it ends."""
 
 _MAX_LOG_BYTES = 1 << 16
+_TERMINATED = 128 + signal.SIGTERM
+"""What shells say of a command that a signal ended."""
 
 
 def show(run: RunDirectory, *, is_read_only: bool = False) -> int:
@@ -80,8 +83,10 @@ def _open_dashboard(run: RunDirectory, *, is_read_only: bool = False) -> int:
     from ssdkd_cli.dashboard.app import DashboardApp
 
     app = DashboardApp(run, read_only=is_read_only)
-    with _ending_with_the_terminal():
+    with _ending_with_the_terminal(), _detaching_when_terminated(app.detach_from_outside) as is_terminated:
         app.run()
+    if is_terminated():
+        return _TERMINATED
     return ExitCode.FAILED if app.return_code else ExitCode.DONE
 
 
@@ -96,6 +101,29 @@ def _ending_with_the_terminal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
+def _detaching_when_terminated(detach: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """SIGTERM closes the viewer, which gives the terminal back as it was; a second one ends the process at once.
+
+    Yields a function that says whether it came.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        detach()
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say_how_to_come_back(run: RunDirectory) -> None:

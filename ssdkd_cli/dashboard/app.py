@@ -336,6 +336,11 @@ class DashboardApp(App[None]):
         self._leaving.set()
         self.exit()
 
+    def detach_from_outside(self) -> None:
+        """As `action_detach`, from a signal's handler or another thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.action_detach)
+
     def action_help(self) -> None:
         """All keys on one screen; again: back."""
         if isinstance(self.screen, HelpScreen):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from scripted_run import lines_of, make_run, whole_run
 from terminal import APP_CLOSED, APP_OPENED, TIMEOUT_S, Terminal
 
 from stages.run_directory import RunDirectory
@@ -163,6 +164,17 @@ def test_a_run_stopped_from_its_own_dashboard_ends_with_75(place):
         assert terminal.wait_for_exit() == 75
         assert "run: stopped" in terminal.text()
         assert "ssdkd run --resume run" in terminal.text()
+
+
+def test_a_viewer_that_is_terminated_gives_the_terminal_back(place):
+    make_run(place / "run", lines_of(whole_run(3)))
+    with Terminal("watch", "run", place=place) as terminal:
+        terminal.wait_for(APP_OPENED)
+        terminal.wait_for(b"digits")
+        terminal.process.terminate()
+        assert terminal.wait_for_exit() == 128 + signal.SIGTERM
+        assert APP_CLOSED in terminal.output
+        assert b"\x1b[?1000l" in terminal.output, "the mouse is the terminal's again"
 
 
 @pytest.mark.slow
