@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 from app_pilot import shown
-from scripted_run import an_epoch, lines_of, make_run, run_started
+from scripted_run import an_epoch, evaluation, lines_of, make_run, run_started, whole_run
 
 from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_label
@@ -223,6 +223,13 @@ def test_counts_of_ten_thousand_epochs_fit_into_eighty_columns(tmp_path):
 def test_shares_of_epochs_are_whole_per_cents(tmp_path):
     told = [(run_started(epochs=100, warmup_epochs=0), 0), *((event, 29) for event in an_epoch(total_s=1.0))]
     assert " 29 %" in shown(make_run(tmp_path / "run", lines_of(told)))
+
+
+def test_no_result_stands_without_its_value_on_a_low_screen(tmp_path):
+    told = [*whole_run(3), (evaluation(0.9, 0.8), 3), (events.RunFinished(status="failed", message="no " * 60), 3)]
+    text = shown(make_run(tmp_path / "run", lines_of(told)))
+    assert "80.0 %" in text
+    assert "90.0 %" in text
 
 
 # -- settings ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from ssdkd_cli.dashboard.view import MAIN_METRICS, EvaluationView, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 
 _COUNTS = ("num_samples",)
+_HEADLINE_ROWS = 5
+"""Two titles and three values."""
 _MEASURES_NOT_SHARES = ("loss",)
 
 
@@ -102,6 +104,8 @@ class Headline(_EvaluationPanel):
             return centred(no_evaluation(view), width, height)
         rows: list[Content] = []
         name = main_metric(evaluation.student)
+        if height < _HEADLINE_ROWS:
+            return self._without_titles(evaluation, name, width)
         if name is not None:
             title = f"real data, {metric_title(name)}"
             rows.append(line((f" {title}", "$faint")))
@@ -117,12 +121,24 @@ class Headline(_EvaluationPanel):
             rows.append(self._bar("agree", "agreement", {"agreement": evaluation.agreement}, width, "$line-3"))
         return rows
 
-    def _bar(self, label: str, name: str, metrics: Mapping[str, float], width: int, style: str) -> Content:
+    def _without_titles(self, evaluation: EvaluationView, name: str | None, width: int) -> list[Content]:
+        """Every value on a line that says of which images it is."""
+        agreement = {} if evaluation.agreement is None else {"agreement": evaluation.agreement}
+        values = [("real data", name, evaluation.student, "$line-1"), ("synthetic", "agreement", agreement, "$line-3")]
+        return [
+            self._bar(label, key, metrics, width, style, label_width=len(label))
+            for label, key, metrics, style in values
+            if key is not None and key in metrics
+        ]
+
+    def _bar(
+        self, label: str, name: str, metrics: Mapping[str, float], width: int, style: str, *, label_width: int = 8
+    ) -> Content:
         value = metrics.get(name)
         text = _value(name, value)
-        bar_width = max(4, width - 19)
+        bar_width = max(4, width - 11 - label_width)
         return line(
-            (f" {label:<8}", "$foreground"),
+            (f" {label:<{label_width}}", "$foreground"),
             (f"{text:>8} ", "bold"),
             (self.glyphs.bar(value or 0.0, 1.0, bar_width) if name not in _MEASURES_NOT_SHARES else "", style),
         )
