@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +92,7 @@ def short(value: float | None) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    if size >= 1e6 or size < 1e-3:
+    if size >= 999_500 or size < 1e-3:  # what would be rounded to 1,000k, too
         return f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     if size >= 1e4:
         return f"{value / 1e3:.3g}k"
@@ -99,16 +101,31 @@ def short(value: float | None) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
-def tick_label(value: float) -> str:
-    """A round value without trailing zeros."""
-    if value != 0 and (abs(value) >= 1e4 or abs(value) < 1e-2):
-        mantissa, _, exponent = f"{value:.2e}".partition("e")
-        mantissa = mantissa.rstrip("0").rstrip(".")
-        power = int(exponent)
-        if 3 < power < 6:
-            return f"{value / 1e3:g}k"
-        return f"{mantissa}e{power}"
-    return f"{round(value, 6):g}"
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Labels of an axis without trailing zeros, with as many digits as tell each tick from the next."""
+    step = min((right - left for left, right in pairwise(ticks)), default=0.0)
+    largest = max(map(abs, ticks), default=0.0)
+    # On a linear axis all are written alike; decades differ too much for that.
+    is_even = len(ticks) > 2 and ticks[-1] - ticks[0] < (len(ticks) - 0.5) * step
+    return [_tick_label(value, step, largest if is_even else abs(value)) for value in ticks]
+
+
+def _tick_label(value: float, step: float, size: float) -> str:
+    """A value of an axis on which neighbours lie `step` apart, written as one of `size` is."""
+    if value == 0 or abs(value) < step * 1e-6:
+        return "0"
+    last_digit = math.floor(math.log10(step) + 1e-9) if step > 0 else math.floor(math.log10(abs(value))) - 2
+    if size >= 1e6 or size < 1e-3:
+        digits = max(0, math.floor(math.log10(abs(value)) + 1e-9) - last_digit)
+        mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+        return f"{_without_zeros(mantissa)}e{int(exponent)}"
+    if size >= 1e4:
+        return _without_zeros(f"{value / 1e3:.{max(0, 3 - last_digit)}f}") + "k"
+    return _without_zeros(f"{value:.{max(0, -last_digit)}f}")
+
+
+def _without_zeros(digits: str) -> str:
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ssdkd_cli.dashboard.axes import Scale, scale_of, tick_label
+from ssdkd_cli.dashboard.axes import Scale, scale_of, tick_labels
 from ssdkd_cli.dashboard.canvas import ASCII, BRAILLE, Canvas
 
 Floats = npt.NDArray[np.float64]
@@ -123,10 +123,13 @@ def _y_labels(scale: Scale, num_rows: int) -> dict[int, str]:
     labels: dict[int, str] = {}
     for most in range(fewest, fewest + _MORE_TICKS):
         labels.clear()
-        for value in scale.ticks(most):
-            row = num_rows - 1 - round(float(scale.place(np.array([value]))[0]) * (num_rows - 1))
+        ticks = scale.ticks(most)
+        places = num_rows - 1 - np.rint(scale.place(np.array(ticks)) * (num_rows - 1)).astype(int)
+        # Of ticks that fall into one row every second one is left out, or every third: what is left is even.
+        every = next((n for n in range(1, len(ticks)) if len(set(places[::n])) == len(places[::n])), 1)
+        for row, text in zip(places[::every].tolist(), tick_labels(ticks)[::every], strict=True):
             if 0 <= row < num_rows:
-                labels.setdefault(row, tick_label(value))
+                labels.setdefault(row, text)
         if len(labels) >= 2:
             break
     return labels
@@ -214,8 +217,8 @@ def _x_labels(plot: Plot, gutter: int, num_columns: int) -> list[Piece]:
     low, high = plot.x_range
     row = [" "] * num_columns
     free_from = 0
-    for value in Scale(low, high).ticks(max(2, num_columns // _COLUMNS_PER_TICK)):
-        text = tick_label(value)
+    ticks = Scale(low, high).ticks(max(2, num_columns // _COLUMNS_PER_TICK))
+    for value, text in zip(ticks, tick_labels(ticks), strict=True):
         at = round((value - low) / (high - low) * (num_columns - 1)) - len(text) // 2
         at = min(max(0, at), num_columns - len(text))
         if at >= free_from and len(text) <= num_columns:

@@ -10,7 +10,7 @@ from app_pilot import shown
 from scripted_run import an_epoch, evaluation, lines_of, make_run, run_started, whole_run
 
 from ssdkd_cli.charts import wants_ascii
-from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_label
+from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_labels
 from ssdkd_cli.dashboard.bars import axis_labels, grouped, upright_bars
 from ssdkd_cli.dashboard.canvas import ASCII as ASCII_CELL
 from ssdkd_cli.dashboard.canvas import Canvas
@@ -128,21 +128,55 @@ def test_the_scale_of_values():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(None, "-"), (0, "0"), (0.12345, "0.123"), (12.5, "12.5"), (1234, "1,234"), (45678, "45.7k"), (2e-4, "2.0e-4")],
+    [
+        (None, "-"),
+        (0, "0"),
+        (0.12345, "0.123"),
+        (12.5, "12.5"),
+        (1234, "1,234"),
+        (45678, "45.7k"),
+        (999_999.7, "1.0e6"),
+        (2e-4, "2.0e-4"),
+    ],
 )
 def test_numbers_in_few_characters(value, said):
     assert short(value) == said
 
 
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([0.0, 1000.0, 2000.0], ["0", "1000", "2000"]),
+        ([0.0, 10_000.0, 20_000.0], ["0", "10k", "20k"]),
+        ([10_000.0, 10_500.0, 11_000.0], ["10k", "10.5k", "11k"]),
+        ([0.0, 0.005, 0.01, 0.015, 0.02], ["0", "0.005", "0.01", "0.015", "0.02"]),
+        ([0.005118, 0.00512, 0.005122], ["0.005118", "0.00512", "0.005122"]),
+        ([0.0, 2e-4, 4e-4], ["0", "2e-4", "4e-4"]),
+        ([1e6, 1.5e6, 2e6], ["1e6", "1.5e6", "2e6"]),
+        ([1e-5, 1e-3, 1e-1, 1e1, 1e3], ["1e-5", "0.001", "0.1", "10", "1000"]),
+        ([-0.5, 0.0, 0.5], ["-0.5", "0", "0.5"]),
+    ],
+)
+def test_labels_of_an_axis_differ_and_are_written_alike(ticks, labels):
+    assert tick_labels(ticks) == labels
+
+
+def test_the_labels_of_any_axis_differ():
+    rng = random.Random(0)
+    for _ in range(2000):
+        low = rng.uniform(-10, 10) * 10 ** rng.uniform(-6, 6)
+        ticks = Scale(low, low + 10 ** rng.uniform(-5, 6)).ticks(rng.randint(2, 8))
+        assert len(set(tick_labels(ticks))) == len(ticks), ticks
+
+
+def test_ticks_of_a_low_chart_are_even():
+    rows = rows_of(Plot([a_line([0.15, 0.85])], (0.0, 1.0)), 38, 5)
+    ticks = [float(row.split("┤")[0]) for row in rows if "┤" in row]
+    assert np.diff(ticks, 2) == pytest.approx(0.0, abs=1e-9)
+    assert len(ticks) >= 2
+
+
 def test_other_words_for_numbers():
-    assert [tick_label(value) for value in (0, 2000, 20000, 1e6, 0.05, 1e-3)] == [
-        "0",
-        "2000",
-        "20k",
-        "1e6",
-        "0.05",
-        "1e-3",
-    ]
     assert [percent(None), percent(0.5), percent(0.123, 0)] == ["-", "50.0 %", "12 %"]
     assert [duration(value) for value in (None, 2.0, 42, 185, 3_840, 200_000)] == [
         "-",
