@@ -188,11 +188,12 @@ class Device(View):
         yield ChartPanel("memory", [Trace("device/mem_mib")], unit=" MiB", id="device-memory")
 
     def show(self, view: RunView) -> None:
-        """Hand on a run's state; what the charts show is called by its name, which differs between GPU and CPU."""
+        """Hand on a run's state; what the charts show differs between GPU and CPU. The figures give the full names."""
         if view.device is not None:
+            is_gpu = view.device.is_gpu
             for name, title in (
-                ("#device-utilisation", f"{view.device.utilisation_label}, %"),
-                ("#device-memory", f"{view.device.memory_label}, MiB"),
+                ("#device-utilisation", "GPU, %" if is_gpu else "CPU, %"),
+                ("#device-memory", "GPU memory, MiB" if is_gpu else "memory (RSS), MiB"),
             ):
                 chart = self.query_one(name, ChartPanel)
                 if chart.border_title != title:  # setting it draws the panel anew, whatever it was
