@@ -371,7 +371,7 @@ from torch import nn
 
 class Waiting(nn.Sequential):
     def forward(self, images):
-        while self.training and Path("wait").exists():
+        while self.training and len(images) > 2 and Path("wait").exists():  # two are tried before the first step
             time.sleep(0.01)
         return super().forward(images)
 
