@@ -54,6 +54,8 @@ SAFETENSORS_LENGTH_BYTES = 8  # its JSON header comes after its length
 MAX_NESTING = 3
 NUM_NAMES_SHOWN = 3
 BATCH_COUNTER = ".num_batches_tracked"
+PARTS_LEFT_OUT = "parts_left_out"
+"""The attribute of a network that was built without some parts: how the names of their weights begin in a file."""
 NAME_THE_NETWORK = "name the network they belong to; `path/to/file.py:factory` takes any nn.Module"
 PROJECTION = re.compile(r"\.(?:downsample|shortcut)\.")
 NAME_THE_NETWORK_WITH_PROJECTIONS = (
@@ -90,12 +92,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a network from a file of any public layout; the network is untouched unless everything fits.
 
-    Batch counters may be missing (files older than them). Raises ConfigError where the file only disagrees
-    with the preset's number of classes or channels, FileError where it is another network's or holds NaN.
+    Batch counters may be missing (files older than them), and weights of parts that the network says it was built
+    without (`PARTS_LEFT_OUT`) are passed over. Raises ConfigError where the file only disagrees with the preset's
+    number of classes or channels, FileError where it is another network's or holds NaN.
     """
     stored = read_state_dict(path)
     expected = model.state_dict()
-    weights = _rename(stored, expected)
+    left_out: tuple[str, ...] = getattr(model, PARTS_LEFT_OUT, ())
+    weights = {
+        name: tensor
+        for name, tensor in _rename(stored, expected).items()
+        if not _common_name(name).startswith(left_out)
+    }
     missing = [name for name in expected if name not in weights and not name.endswith(BATCH_COUNTER)]
     unexpected = [name for name in weights if name not in expected]
     if missing or unexpected:

@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 from stages.errors import ConfigError
+from stages.models.checkpoints import PARTS_LEFT_OUT
 
 NUM_COLOUR_CHANNELS = 3
 
@@ -17,6 +18,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
+AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+"""How the names of their weights begin, in files of networks that have them."""
 
 
 def torchvision_model(*, name: str, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> nn.Module:
@@ -34,6 +37,7 @@ def torchvision_model(*, name: str, num_classes: int, in_channels: int, image_si
     model: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=num_classes, **OPTIONS.get(name, {})
     )
+    setattr(model, PARTS_LEFT_OUT, AUXILIARY_HEADS.get(name, ()))
     if in_channels != NUM_COLOUR_CHANNELS:
         _replace_first_convolution(model, in_channels)
     return model

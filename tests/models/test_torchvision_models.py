@@ -5,8 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from stages.errors import ConfigError
+from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
+from stages.models.checkpoints import load_weights
 from stages.models.torchvision_models import torchvision_model
 
 
@@ -44,6 +45,26 @@ def test_grey_images_replace_the_first_convolution_only(name):
 def test_auxiliary_heads_are_off():
     model = build("googlenet").train()
     assert isinstance(model(torch.rand(2, 3, 64, 64)), torch.Tensor)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+def test_a_file_may_have_the_auxiliary_heads(name, prefix, tmp_path):
+    published = torchvision.models.get_model(name, weights=None, num_classes=10, aux_logits=True, init_weights=False)
+    weights = published.state_dict()
+    torch.save({prefix + key: value for key, value in weights.items()}, tmp_path / "published.pth")
+    model = build(name)
+    load_weights(model, tmp_path / "published.pth")
+    loaded = model.state_dict()
+    assert set(weights) - set(loaded)
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
+
+
+def test_a_file_of_another_network_may_not(tmp_path):
+    weights = build("shufflenet_v2_x0_5").state_dict()
+    torch.save({**weights, "aux1.conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(FileError, match=r"1 unexpected \(`aux1\.conv\.weight`\)"):
+        load_weights(build("shufflenet_v2_x0_5"), tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize(
