@@ -40,8 +40,9 @@ from stages.inversion.objectives import adversarial_loss, modulation, task_loss
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
 from stages.models.frozen_batch_norm import frozen_batch_norm
+from stages.models.normalized import NormalizedModel, evaluating
 from stages.registry import Spec
-from stages.run import NormalizedModel, Run, evaluating
+from stages.run import Run
 from stages.stage import Stage
 from stages.student import load_student
 from stages.tasks.task import Metrics, Task

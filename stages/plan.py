@@ -18,7 +18,7 @@ from stages.buffer.replay_buffer import ReplayBuffer
 from stages.buffer.stored import insert_stored_rows
 from stages.config import Config, with_values
 from stages.cuda_graph import CudaTape, can_record
-from stages.data.dataset import LabelledImages, load_data
+from stages.data.dataset import LabelledImages, real_images
 from stages.device import (
     can_compile_for_cpu,
     out_of_memory_is_told,
@@ -33,14 +33,14 @@ from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
 from stages.inversion.overlap import can_overlap_on_cpu
 from stages.models.build import build_generator, build_model, check_in_training
+from stages.models.normalized import NormalizedModel
 from stages.models.weight_selection import NOTHING, Inheritance, select_weights
 from stages.paths import typed_path
-from stages.registry import find
-from stages.run import NormalizedModel, Run, derived_seed
+from stages.run import Run, derived_seed
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.schedule import Command, Schedule
 from stages.scoring import score
-from stages.tasks.task import Task
+from stages.tasks.task import Task, task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
 from stages.teachers.obtain import ensure_teacher, must_train, teacher_to_train
 from stages.teachers.resolve import AUTO
@@ -219,7 +219,7 @@ def plan(
     if (wanted.run.acceleration, config.run.acceleration) == ("graphs", "eager"):
         warnings += (f"run.acceleration is graphs, which {device} and this torch have none of: steps run eagerly",)
     stored = None if launch.buffer is None else _stored_buffer(config, launch.buffer)
-    task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
+    task = task_of(config.task)
     torch.manual_seed(derived_seed(config.run.seed, "student"))
     student = build_model(config.student.model, task=config.task, where="student.model")
     if "distillation" in schedule.stages:
@@ -347,18 +347,10 @@ def _anchored_model(name: str) -> str:
 def _evaluation_data(
     config: Config, launch: Launch, schedule: Schedule
 ) -> tuple[LabelledImages | None, tuple[str, ...]]:
-    evaluation = config.evaluation
-    if "evaluation" not in schedule.stages or evaluation.data == NO_DATA:
+    if "evaluation" not in schedule.stages or config.evaluation.data == NO_DATA:
         return None, ()
     try:
-        data = load_data(
-            evaluation.data,
-            root=None if evaluation.root is None else typed_path(evaluation.root),
-            split=evaluation.split,
-            task=config.task,
-            resize=evaluation.resize,
-            download=evaluation.download,
-        )
+        data = real_images(config)
     except FileError as error:
         if launch.evaluation_named:
             raise

@@ -3,72 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.captured_step import Tape
-from stages.config import Config, TaskTable
+from stages.config import Config
 from stages.data.dataset import LabelledImages
 from stages.events import Event
+from stages.models.normalized import NormalizedModel
 from stages.schedule import Schedule
 from stages.tasks.task import Task
-
-
-class NormalizedModel(nn.Module):
-    """A network that takes images in [0, 1]: the one place where images are normalised.
-
-    Input [B, C, H, W] float in [0, 1] (or uint8, which is divided by 255), output the network's logits. Raises
-    TypeError for any other type, ValueError for another number of channels or axes.
-    """
-
-    def __init__(self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.model = model
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-
-    @classmethod
-    def on(cls, device: torch.device, model: nn.Module, task: TaskTable) -> NormalizedModel:
-        """The network on the device, channels-last, behind the task's normalisation."""
-        return cls(model, mean=task.mean, std=task.std).to(device).to(memory_format=torch.channels_last)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits of the images."""
-        num_channels = self.mean.shape[1]
-        if images_BCHW.ndim != 4 or images_BCHW.shape[1] != num_channels:  # the normalisation would broadcast
-            raise ValueError(f"images must have the shape [B, {num_channels}, H, W], not {list(images_BCHW.shape)}")
-        if images_BCHW.dtype == torch.uint8:
-            images_BCHW = images_BCHW.float() / 255
-        elif not images_BCHW.is_floating_point():
-            raise TypeError(f"images must be floating point in [0, 1], or uint8, not {images_BCHW.dtype}")
-        normalized_BCHW = (images_BCHW - self.mean) / self.std
-        logits: Tensor = self.model(normalized_BCHW.contiguous(memory_format=torch.channels_last))
-        return logits
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradients for its weights; as it was afterwards.
-
-    Gradients still flow through the network to its input.
-    """
-    was_training = model.training
-    required = [parameter.requires_grad for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        model.train(was_training)
-        for parameter, requires_grad in zip(model.parameters(), required, strict=True):
-            parameter.requires_grad_(requires_grad)
 
 
 @dataclass

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from stages.divergence import agreement, kl_divergence
-from stages.run import Run, evaluating
+from stages.models.normalized import evaluating
+from stages.run import Run
 
 
 class Scores(NamedTuple):

@@ -10,7 +10,7 @@ from stages.config import Config, from_file
 from stages.errors import FileError
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
-from stages.run import NormalizedModel
+from stages.models.normalized import NormalizedModel
 from stages.run_directory import resolve_run
 
 

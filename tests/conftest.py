@@ -19,7 +19,8 @@ from stages.distillation.config import DistillationConfig
 from stages.evaluation.config import EvaluationConfig
 from stages.events import Event
 from stages.inversion.config import InversionConfig
-from stages.run import NormalizedModel, Run
+from stages.models.normalized import NormalizedModel
+from stages.run import Run
 from stages.schedule import Schedule
 from stages.tasks.classification import Classification
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stages.foreign_code import foreign_place
-from stages.run import NormalizedModel
+from stages.models.normalized import NormalizedModel
 
 NETWORK = """
 import json

@@ -8,7 +8,7 @@ from tiny_network import TinyNetwork
 from torch import nn
 
 from stages.errors import DivergedError
-from stages.run import NormalizedModel, evaluating
+from stages.models.normalized import NormalizedModel, evaluating
 
 
 class Identity(nn.Module):

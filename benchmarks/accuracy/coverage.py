@@ -32,7 +32,7 @@ from stages.data.dataset import load_data
 from stages.errors import ConfigError, SsdkdError
 from stages.heap import keep_heap_warm
 from stages.models.build import classifying_layer
-from stages.run import NormalizedModel
+from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
 from stages.teachers.load import load_teacher
 

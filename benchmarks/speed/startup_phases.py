@@ -64,7 +64,7 @@ def main(report: Path, without: str | None, arguments: list[str]) -> None:
             mark("import torchvision")
         if without == "lazy-compiler":
             trainer.keep_compiler_unloaded = lambda: None
-        mark_around(plan, "load_data", before="checks", after="real images")
+        mark_around(plan, "real_images", before="checks", after="real images")
         mark_around(plan, "build_model", before=None, after="student")
         mark_around(load, "sha256_of", before="teacher", after="teacher's sha256")
         mark_around(trainer, "_set_up", before="checks", after="set up of the stages")

@@ -68,11 +68,9 @@ def train(
         )
     # Where the teacher learns the data that students are measured on, it is measured on the same part of it.
     measured = config.evaluation if data in (None, config.evaluation.data) else None
-    data = data or config.evaluation.data
-    if data == NO_DATA:
+    config = options.with_data(config, data=data, root=root, split=None)
+    if config.evaluation.data == NO_DATA:
         raise ConfigError("nothing says which data the teacher is to learn", hint="`--data SPEC` says it")
-    if root is None and config.evaluation.root is not None:
-        root = typed_path(config.evaluation.root)
 
     from stages.device import resolve_device
     from stages.models.checkpoints import sha256_of
@@ -81,8 +79,6 @@ def train(
     with console.reserved_stdout(), progress.training_shown() as listener:
         trained = train_teacher(
             config,
-            data=data,
-            root=root,
             split=split,
             test_split=None if measured is None or measured.split == split else measured.split,
             epochs=epochs or EPOCHS,
@@ -95,7 +91,7 @@ def train(
         "file": str(trained.path),
         "sha256": sha256_of(trained.path),
         "model": config.teacher.model,
-        "data": data,
+        "data": config.evaluation.data,
         "split": split,
         "epochs": epochs or EPOCHS,
         "seconds": trained.seconds,
@@ -189,29 +185,20 @@ def count_layers(model: nn.Module) -> dict[str, int]:
 
 def _measure(model: nn.Module, config: Config, device: torch.device, *, must: bool) -> dict[str, Any] | None:
     """The teacher's metrics on the preset's data; None where that is missing and was not asked for."""
-    from stages.data.dataset import load_data
+    from stages.data.dataset import real_images
     from stages.evaluation.config import NO_DATA
     from stages.evaluation.measure import measure
-    from stages.registry import find
-    from stages.run import NormalizedModel
+    from stages.models.normalized import NormalizedModel
+    from stages.tasks.task import task_of
 
-    wanted = config.evaluation
-    if wanted.data == NO_DATA:
+    if config.evaluation.data == NO_DATA:
         return None
     try:
-        images = load_data(
-            wanted.data,
-            root=typed_path(wanted.root) if wanted.root is not None else None,
-            split=wanted.split,
-            task=config.task,
-            resize=wanted.resize,
-            download=wanted.download,
-        )
+        images = real_images(config)
     except FileError as error:
         if must:
             raise
         diagnostics.note(f"accuracy is not measured: {error.message}")
         return None
-    task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
     normalized = NormalizedModel(model, mean=config.task.mean, std=config.task.std).to(device)
-    return measure(normalized, images, task, batch_size=wanted.batch_size, device=device)
+    return measure(normalized, images, task_of(config.task), batch_size=config.evaluation.batch_size, device=device)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from stages.errors import ConfigError, FileError
+from stages.paths import typed_path
 from stages.registry import find
 
 if TYPE_CHECKING:
-    from stages.config import TaskTable
+    from stages.config import Config, TaskTable
 
 UNSPLIT = "all"
 
@@ -40,6 +41,22 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+
+def real_images(config: Config, *, split: str | None = None) -> LabelledImages:
+    """The images that `[evaluation]` names, of another split than its own where one is given.
+
+    Raises as `load_data`.
+    """
+    evaluation = config.evaluation
+    return load_data(
+        evaluation.data,
+        root=None if evaluation.root is None else typed_path(evaluation.root),
+        split=split or evaluation.split,
+        task=config.task,
+        resize=evaluation.resize,
+        download=evaluation.download,
+    )
 
 
 def load_data(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from stages.data.augment import apply, draw_augmentation
 from stages.distillation.config import DistillationConfig
 from stages.models.build import bn_layers
-from stages.run import NormalizedModel, Run
+from stages.models.normalized import NormalizedModel
+from stages.run import Run
 
 
 class Delivery:

@@ -15,7 +15,7 @@ from torch import Tensor
 from stages.data.dataset import LabelledImages
 from stages.divergence import agreement
 from stages.evaluation.calibration import CalibrationError
-from stages.run import NormalizedModel, evaluating
+from stages.models.normalized import NormalizedModel, evaluating
 from stages.tasks.task import Task
 
 

@@ -11,18 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stages.config import Config
-from stages.data.dataset import LabelledImages, load_data
+from stages.data.dataset import LabelledImages, real_images
 from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device, resolve_threads
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
 from stages.heap import keep_heap_warm
-from stages.paths import typed_path
-from stages.registry import find
-from stages.run import NormalizedModel
+from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
 from stages.student import student_from
-from stages.tasks.task import Task
+from stages.tasks.task import task_of
 from stages.teachers.load import load_teacher
 from stages.teachers.resolve import teacher_file
 
@@ -55,7 +53,7 @@ def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: 
     device = resolve_device(device_name)
     prepare_device(device)
     torch.set_num_threads(resolve_threads(config.run.threads))
-    task: Task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
+    task = task_of(config.task)
     student = student_from(weights, config, device)
     teacher = _teacher_if_at_hand(config, device)
     data = _real_images(config)
@@ -89,20 +87,12 @@ def _teacher_if_at_hand(config: Config, device: torch.device) -> NormalizedModel
 
 
 def _real_images(config: Config) -> LabelledImages:
-    evaluation = config.evaluation
-    if evaluation.data == NO_DATA:
+    if config.evaluation.data == NO_DATA:
         raise ConfigError(
             "nothing to evaluate on: `evaluation.data` is none",
             hint="`--data imagefolder --root FOLDER`, or another data set (`ssdkd plugins ls` lists them)",
         )
-    return load_data(
-        evaluation.data,
-        root=None if evaluation.root is None else typed_path(evaluation.root),
-        split=evaluation.split,
-        task=config.task,
-        resize=evaluation.resize,
-        download=evaluation.download,
-    )
+    return real_images(config)
 
 
 def _read_holdout(path: Path) -> Tensor | None:

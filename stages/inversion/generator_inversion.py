@@ -29,7 +29,8 @@ from stages.inversion.synthesis import ADAM_BETAS, StepOutcome, Synthesis, draw_
 from stages.models.build import build_generator
 from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.generator import first_layer, reset_first_layer
-from stages.run import Run, derived_seed, evaluating
+from stages.models.normalized import evaluating
+from stages.run import Run, derived_seed
 
 
 class GeneratorInversion:

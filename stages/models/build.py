@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stages.errors import ConfigError, SsdkdError
 from stages.foreign_code import foreign_place
 from stages.registry import find
+from stages.tasks.task import task_of
+
+if TYPE_CHECKING:
+    from stages.config import TaskTable
 
 
-class ImagesAndLabels(Protocol):
-    """What a network must fit: the images of a task and what it says of them."""
-
-    @property
-    def kind(self) -> str:
-        """Name of a registered task."""
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-
-
-def build_model(name: str, *, task: ImagesAndLabels, where: str) -> nn.Module:
+def build_model(name: str, *, task: TaskTable, where: str) -> nn.Module:
     """The network called `name`, freshly initialised (torch's global generator), on the CPU, in train mode.
 
     `where` is the preset key that holds the name. Raises ConfigError or FileError where there is no such
@@ -45,7 +33,7 @@ def build_model(name: str, *, task: ImagesAndLabels, where: str) -> nn.Module:
     return model
 
 
-def check_in_training(model: nn.Module, name: str, *, task: ImagesAndLabels, where: str) -> None:
+def check_in_training(model: nn.Module, name: str, *, task: TaskTable, where: str) -> None:
     """Raise ConfigError where a network that is to learn does not give logits in training mode, too.
 
     Of two images: batch-norm wants more than one. A copy is tried, and torch's random numbers stay what they were.
@@ -106,10 +94,8 @@ def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None
     return next((layer for layer in reversed(layers) if layer.out_features == num_classes), None)
 
 
-def _check_output(model: nn.Module, name: str, *, task: ImagesAndLabels, where: str, is_training: bool = False) -> None:
-    label_shape = (
-        find("tasks", task.kind, where="task.kind").spec.load()(task.num_classes).label_shape(task.image_shape)
-    )
+def _check_output(model: nn.Module, name: str, *, task: TaskTable, where: str, is_training: bool = False) -> None:
+    label_shape = task_of(task).label_shape(task.image_shape)
     num_images = 2 if is_training else 1
     wanted = [num_images, task.num_classes, *label_shape]
     images = torch.zeros(num_images, *task.image_shape)

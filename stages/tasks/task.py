@@ -6,10 +6,15 @@ Predictions are logits [B, K, ...]: a label per image has no further dimensions,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+
+from stages.registry import find
+
+if TYPE_CHECKING:
+    from stages.config import TaskTable
 
 
 class Metrics(Protocol):
@@ -55,3 +60,9 @@ class Task(Protocol):
 
     def image_classes(self, teacher_class_N: Tensor) -> Tensor:
         """The one class that stands for each image in pictures: [N, ...] int64 -> [N] int64."""
+
+
+def task_of(table: TaskTable) -> Task:
+    """The task that `[task]` describes. Raises ConfigError where none has the name of its kind."""
+    task: Task = find("tasks", table.kind, where="task.kind").spec.load()(table.num_classes)
+    return task

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from stages.config import Config
-from stages.data.dataset import load_data
+from stages.data.dataset import real_images
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.models.build import build_model
@@ -55,8 +53,6 @@ def ensure_teacher(config: Config, device: torch.device, progress: Progress) -> 
         return
     train_teacher(
         config,
-        data=config.evaluation.data,
-        root=_root(config),
         out=cached_teacher_file(config),
         device=device,
         seed=config.run.seed,
@@ -70,21 +66,10 @@ def teacher_to_train(config: Config, device: torch.device) -> LoadedTeacher:
 
     Raises FileError where the data is missing or does not fit.
     """
-    evaluation, path = config.evaluation, cached_teacher_file(config)
-    load_data(
-        evaluation.data,
-        root=_root(config),
-        split=TRAINING_SPLIT,
-        task=config.task,
-        resize=evaluation.resize,
-        download=evaluation.download,
-    )
+    path = cached_teacher_file(config)
+    real_images(config, split=TRAINING_SPLIT)
     model = build_model(config.teacher.model, task=config.task, where="teacher.model")
     model.to(device).eval().requires_grad_(False)
-    warning = f"the teacher is missing: it is trained first on {evaluation.data}, split {TRAINING_SPLIT}, into {path}"
+    data = f"{config.evaluation.data}, split {TRAINING_SPLIT}"
+    warning = f"the teacher is missing: it is trained first on {data}, into {path}"
     return LoadedTeacher(model, path, sha256="", warnings=(warning,))
-
-
-def _root(config: Config) -> Path | None:
-    root = config.evaluation.root
-    return None if root is None else typed_path(root)

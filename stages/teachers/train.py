@@ -24,15 +24,16 @@ from torch.nn import functional as F
 
 from stages.config import Config
 from stages.data.augment import apply, draw_augmentation
-from stages.data.dataset import LabelledImages, load_data
+from stages.data.dataset import LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.errors import DivergedError, MachineError
 from stages.evaluation.measure import measure
 from stages.heap import keep_heap_warm
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
-from stages.registry import find
-from stages.run import NormalizedModel, derived_seed
+from stages.models.normalized import NormalizedModel
+from stages.run import derived_seed
+from stages.tasks.task import task_of
 
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
@@ -63,8 +64,6 @@ class TrainedTeacher:
 def train_teacher(
     config: Config,
     *,
-    data: str,
-    root: Path | None,
     out: Path,
     device: torch.device,
     seed: int,
@@ -73,7 +72,7 @@ def train_teacher(
     epochs: int = EPOCHS,
     progress: Progress = lambda *_: None,
 ) -> TrainedTeacher:
-    """Train `teacher.model` from scratch on a split of `data` and write its weights to `out` (safetensors).
+    """Train `teacher.model` from scratch on a split of `evaluation.data` and write its weights to `out` (safetensors).
 
     The last epoch is what is written; `test_split`, where given and not the same images, is looked at once, after
     training. Equal seeds give equal files on a CPU. Raises FileError for data that is missing or does not fit the
@@ -84,19 +83,9 @@ def train_teacher(
     keep_heap_warm()
     torch.set_num_threads(resolve_threads(config.run.threads))
 
-    def load(name_of_split: str) -> LabelledImages:
-        evaluation = config.evaluation
-        return load_data(
-            data,
-            root=root,
-            split=name_of_split,
-            task=config.task,
-            resize=evaluation.resize,
-            download=evaluation.download,
-        )
-
-    train_data = load(split)
-    test_data = None if test_split is None else load(test_split)  # before training: a mistake shows at once
+    train_data = real_images(config, split=split)
+    # Before training, so that a mistake shows at once.
+    test_data = None if test_split is None else real_images(config, split=test_split)
     if test_data is not None and test_data.split == train_data.split:
         test_data = None  # the folder has no splits
 
@@ -121,9 +110,8 @@ def train_teacher(
         fitting.fit(epochs, progress)
     metrics = None
     if test_data is not None:
-        task = find("tasks", config.task.kind, where="task.kind").spec.load()(config.task.num_classes)
         batch_size = config.evaluation.batch_size
-        metrics = measure(model, test_data, task, batch_size=batch_size, device=device)
+        metrics = measure(model, test_data, task_of(config.task), batch_size=batch_size, device=device)
     save_weights(network, out)
     return TrainedTeacher(out, metrics, time.perf_counter() - start_s)
 

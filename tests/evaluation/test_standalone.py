@@ -14,7 +14,7 @@ from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.standalone import evaluate_run, evaluate_weights
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
-from stages.run import NormalizedModel
+from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
 
 KEYS = ["task", "data", "split", "student", "teacher", "agreement"]

@@ -15,7 +15,7 @@ from tiny_runs import make_teacher_file
 from stages.buffer.file import read_buffer, write_buffer
 from stages.errors import ConfigError, FileError
 from stages.models.checkpoints import sha256_of
-from stages.run import NormalizedModel
+from stages.models.normalized import NormalizedModel
 from stages.trainer import Launch, Outcome, plan
 
 

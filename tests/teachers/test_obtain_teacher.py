@@ -121,9 +121,7 @@ def test_a_dry_run_checks_what_training_would_need_and_trains_nothing(make_confi
 def test_a_folder_that_cannot_be_written_is_told_before_training(make_config, told) -> None:
     with pytest.raises(MachineError, match="cannot write into the folder /proc"):
         train.train_teacher(
-            make_config("run.threads=1"),
-            data="digits",
-            root=None,
+            make_config("evaluation.data=digits", "run.threads=1"),
             out=Path("/proc/teacher.safetensors"),
             device=CPU,
             seed=0,

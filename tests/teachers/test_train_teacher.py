@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.config import Config
+from stages.config import Config, with_values
 from stages.data.dataset import LabelledImages, load_data
 from stages.errors import DivergedError, FileError
 from stages.teachers import train as train_module
@@ -20,7 +20,8 @@ CPU = torch.device("cpu")
 
 
 def train(config: Any, out: Path, *, epochs: int = 3, seed: int = 0, **others: Any) -> Any:
-    return train_teacher(config, data="digits", root=None, out=out, device=CPU, seed=seed, epochs=epochs, **others)
+    config = with_values(config, {"evaluation.data": "digits"})
+    return train_teacher(config, out=out, device=CPU, seed=seed, epochs=epochs, **others)
 
 
 def test_learns_digits_and_loads_again(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_few_images_make_a_smaller_batch(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = LabelledImages(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5), None, "few", "train")
-    monkeypatch.setattr(train_module, "load_data", lambda *_, **__: few)
+    monkeypatch.setattr(train_module, "real_images", lambda *_, **__: few)
     seen: list[float] = []
     train(
         make_config(),

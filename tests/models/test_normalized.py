@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.run import NormalizedModel
+from stages.models.normalized import NormalizedModel
 
 
 @pytest.fixture
