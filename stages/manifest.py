@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from stages.models.checkpoints import sha256_of
-from stages.plan import Plan
+from stages.planning.plan import Plan
 
 _PACKAGES = ("ssdkd", "torch", "torchvision", "numpy", "safetensors")
 

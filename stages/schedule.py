@@ -22,6 +22,8 @@ class Schedule:
     calls: int
     """Synthesis calls of an epoch after warm-up."""
     warmup_calls: int
+    overlaps: bool
+    """Whether images are made while the student learns."""
 
     @property
     def distillation_epochs(self) -> int:
@@ -63,4 +65,12 @@ class Schedule:
         elif command == "distill":
             stages = tuple(name for name in stages if name != "inversion")
             epochs, warmup_epochs = epochs - warmup_epochs, 0
-        return cls(command, stages, epochs, warmup_epochs, calls=inversion.calls, warmup_calls=inversion.warmup_calls)
+        return cls(
+            command,
+            stages,
+            epochs,
+            warmup_epochs,
+            calls=inversion.calls,
+            warmup_calls=inversion.warmup_calls,
+            overlaps=inversion.overlap and {"inversion", "distillation"} <= set(stages),
+        )

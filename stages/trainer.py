@@ -29,7 +29,8 @@ from stages.lazy_compiler import keep_compiler_unloaded
 from stages.manifest import manifest_of
 from stages.models.checkpoints import sha256_of
 from stages.pipeline import AnyStage, Pipeline
-from stages.plan import Launch, Plan, build_run, plan
+from stages.planning.beginning import build_run
+from stages.planning.plan import Launch, Plan, plan
 from stages.recorder import Recorder
 from stages.registry import find
 from stages.run import Run, StopRequested

@@ -30,7 +30,7 @@ from observing import cost_of, timing_networks
 from units import Measured, measured, units_of
 from workload import Workload, add_arguments, build_workload, fill_buffer
 
-import stages.plan
+import stages.planning.plan
 
 PARTS = ("units", "epoch", "heap")
 HEAPS = ("warm", "default")
@@ -40,7 +40,7 @@ FULL_BUFFER = 5_000
 def profile(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Everything but the comparison of heaps, which needs processes of its own."""
     if arguments.heap == "default":
-        stages.plan.keep_heap_warm = lambda: False
+        stages.planning.plan.keep_heap_warm = lambda: False
     workload = build_workload(arguments.preset, arguments.set, device=arguments.device, folder=folder)
     run = workload.run
     ceilings = measure_ceilings(run.device)

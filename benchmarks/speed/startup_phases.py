@@ -54,7 +54,8 @@ def main(report: Path, without: str | None, arguments: list[str]) -> None:
         mark("settings")
         import_torch()
         mark("import torch")
-        from stages import events, plan, trainer
+        from stages import events, trainer
+        from stages.planning import plan
         from stages.teachers import load
 
         mark("import stages")

@@ -23,7 +23,8 @@ from stages.inversion.method import Inverted
 from stages.inversion.stage import insert
 from stages.models.build import bn_layers, build_generator, build_model
 from stages.models.checkpoints import save_weights
-from stages.plan import Launch, Plan, build_run, plan
+from stages.planning.beginning import build_run
+from stages.planning.plan import Launch, Plan, plan
 from stages.registry import find
 from stages.run import Run
 from stages.stage import Stage

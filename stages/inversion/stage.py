@@ -28,7 +28,7 @@ class Inversion(Stage[InversionConfig]):
         """Build the method that the preset names."""
         found = find("methods", self.config.method, where="inversion.method")
         self._method: InversionMethod = found.spec.load()(self.config)
-        self._overlap = Overlap(run) if self.config.overlap and "distillation" in run.schedule.stages else None
+        self._overlap = Overlap(run) if run.schedule.overlaps else None
         self._method.setup(run if self._overlap is None else self._overlap.run)
         self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)
         self._must_vary = False

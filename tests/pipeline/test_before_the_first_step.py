@@ -16,7 +16,7 @@ from tiny_runs import NETWORKS
 from stages.api import Stage, StorageError
 from stages.errors import ConfigError, FileError, MachineError
 from stages.models.checkpoints import save_weights
-from stages.plan import build_run
+from stages.planning.beginning import build_run
 from stages.registry import Found, Spec
 from stages.trainer import Launch, plan
 
@@ -88,7 +88,7 @@ def test_no_such_device(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_not_enough_disk(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.plan.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr("stages.planning.footprint.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
     with pytest.raises(MachineError, match=r"not enough disk .* 1 MiB free"):
         start()
     assert not out.exists()
@@ -98,7 +98,7 @@ def test_out_of_memory_while_it_is_set_up(start, out: Path, monkeypatch: pytest.
     def run_out(*_arguments: object, **_options: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
-    for place in ("stages.plan.load_teacher", "stages.trainer.build_run"):
+    for place in ("stages.planning.plan.load_teacher", "stages.trainer.build_run"):
         with monkeypatch.context() as patch:
             patch.setattr(place, run_out)
             with pytest.raises(MachineError, match="out of memory"):
@@ -206,7 +206,7 @@ def test_who_only_inverts_leaves_compiling_open(make_config) -> None:
 def test_a_compiled_run_resumed_without_a_compiler_is_told_of(
     make_config, monkeypatch: pytest.MonkeyPatch, has_compiler: bool, num_warnings: int
 ) -> None:
-    monkeypatch.setattr("stages.plan.can_compile_for_cpu", lambda: has_compiler)
+    monkeypatch.setattr("stages.planning.resolution.can_compile_for_cpu", lambda: has_compiler)
     launch = Launch(command="run", preset_name="tiny")
     planned = plan(make_config("run.acceleration=compile"), launch, is_resumption=True)
     assert sum("not to the bit" in warning for warning in planned.warnings) == num_warnings
@@ -273,7 +273,7 @@ def test_overlap_that_saves_no_time_is_told(make_config, changes: list[str], rea
     assert bool(told) == (reason is not None)
     assert all(reason in warning for warning in told)
     plain = plan(make_config(*changes), Launch(command="run", preset_name="tiny"))
-    assert planned.disk_bytes() - plain.disk_bytes() == 3 * 4 * 16 * 64
+    assert planned.footprint.disk_bytes - plain.footprint.disk_bytes == 3 * 4 * 16 * 64
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_overlap_is_nothing_to_who_does_not_do_both(make_config, inverted: Path)
         launch = Launch(command=command, preset_name="tiny", buffer=buffer)
         plain, overlapping = (plan(make_config(*options), launch) for options in ([], ["inversion.overlap=true"]))
         assert overlapping.warnings == plain.warnings
-        assert overlapping.disk_bytes() == plain.disk_bytes()
+        assert overlapping.footprint.disk_bytes == plain.footprint.disk_bytes
 
 
 def test_a_teacher_that_is_hard_to_invert_is_told_of_where_it_is_inverted(
@@ -356,10 +356,10 @@ def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
         plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
         for overrides in ([], [views], [views, "run.precision=bf16"], [views, "distillation.mix=cutmix"])
     )
-    assert cached.buffer_bytes - plain.buffer_bytes == 40 * 3 * (5 + 10 * 4)
-    assert cached_bf16.buffer_bytes - plain.buffer_bytes == 40 * 3 * (5 + 10 * 2)
-    assert mixed.buffer_bytes - plain.buffer_bytes == 40 * 3 * (38 + 10 * 4)
-    assert cached.disk_bytes() > plain.disk_bytes()
+    assert cached.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (5 + 10 * 4)
+    assert cached_bf16.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (5 + 10 * 2)
+    assert mixed.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (38 + 10 * 4)
+    assert cached.footprint.disk_bytes > plain.footprint.disk_bytes
 
 
 def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, make_config) -> None:
@@ -370,11 +370,12 @@ def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, make_config)
     start(*overrides)
     checkpoints = [path.stat().st_size for path in (out / "checkpoints").iterdir()]
     weights = [path.stat().st_size for path in out.glob("*.safetensors")]
-    assert 3 * max(checkpoints) + sum(weights) < planned.disk_bytes() < 3 * max(checkpoints) * 1.3 + other_files_bytes
+    foretold_bytes = planned.footprint.disk_bytes
+    assert 3 * max(checkpoints) + sum(weights) < foretold_bytes < 3 * max(checkpoints) * 1.3 + other_files_bytes
 
 
 @pytest.mark.parametrize(("capacity", "num"), [(40, 40), (1_000_000, 4 * 16)])
 def test_the_buffer_has_room_for_all_that_will_come(make_config, capacity: int, num: int) -> None:
     """Else it grows by copying, into several times the memory that was foretold."""
     planned = plan(make_config(f"buffer.capacity={capacity}"), Launch(command="run", preset_name="tiny"))
-    assert planned.num_buffered == build_run(planned).buffer.num_slots == num
+    assert planned.footprint.num_buffered == build_run(planned).buffer.num_slots == num

@@ -31,7 +31,7 @@ def test_relative_paths_are_kept_absolute(make_config, teacher_file: Path, tmp_p
     [("wrn10_1", "wrn10_1"), ("torchvision:resnet18", "torchvision:resnet18"), ("nets/a.py:f", "{here}/nets/a.py:f")],
 )
 def test_a_model_from_a_file_is_anchored_too(given: str, kept: str, tmp_path: Path, monkeypatch):
-    from stages.plan import _anchored_model
+    from stages.planning.resolution import anchored_model
 
     monkeypatch.chdir(tmp_path)
-    assert _anchored_model(given) == kept.format(here=tmp_path)
+    assert anchored_model(given) == kept.format(here=tmp_path)

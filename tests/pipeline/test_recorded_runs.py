@@ -27,7 +27,7 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[OperationTape]:
     monkeypatch.setattr(optimizers, "is_fused", lambda _device: True)
     for module in ("device", "plan"):
         monkeypatch.setattr(f"stages.{module}.can_record", lambda _device: True)
-    monkeypatch.setattr("stages.plan.CudaTape", make_tape)
+    monkeypatch.setattr("stages.planning.beginning.CudaTape", make_tape)
     return made
 
 

@@ -285,7 +285,7 @@ def test_without_its_real_data_a_resumed_run_does_not_pass_off_an_earlier_result
     start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start("run.eval_every=1", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3, stage="evaluation")])
-    monkeypatch.setattr("stages.plan._evaluation_data", lambda *_: (None, ()))
+    monkeypatch.setattr("stages.planning.plan._evaluation_data", lambda *_: (None, ()))
     assert RunDirectory(out).summary()["student"] is not None
     summary = go_on().summary
     assert summary["status"] == "done"

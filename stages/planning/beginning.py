@@ -1,0 +1,40 @@
+"""The state of a planned run before its first step."""
+
+from __future__ import annotations
+
+import copy
+
+from stages.buffer.replay_buffer import ReplayBuffer
+from stages.cuda_graph import CudaTape, can_record
+from stages.models.normalized import NormalizedModel
+from stages.planning import stored_buffer
+from stages.planning.plan import Plan
+from stages.run import Run
+
+
+def build_run(planned: Plan) -> Run:
+    """The state that the stages share, on the device, at its beginning."""
+    config, device = planned.config, planned.device
+    run = Run(
+        config=config,
+        schedule=planned.schedule,
+        task=planned.task,
+        device=device,
+        precision=config.run.precision,
+        tape=CudaTape(device) if config.run.acceleration != "eager" and can_record(device) else None,
+        teacher=NormalizedModel.on(device, planned.teacher.model, config.task).eval().requires_grad_(False),
+        student=NormalizedModel.on(device, copy.deepcopy(planned.student), config.task),
+        buffer=ReplayBuffer(
+            config.buffer,
+            image_shape=config.task.image_shape,
+            label_shape=planned.task.label_shape(config.task.image_shape),
+            num_classes=config.task.num_classes,
+            device=device,
+            num_expected=planned.footprint.num_buffered,
+        ),
+        class_names=planned.class_names,
+        evaluation_data=planned.evaluation_data,
+    )
+    if planned.stored is not None:
+        stored_buffer.fill(run, planned.stored, teacher_sha256=planned.teacher.sha256)
+    return run

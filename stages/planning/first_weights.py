@@ -1,0 +1,58 @@
+"""What the student begins with, and the learning rate that suits it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from stages.config import Config
+from stages.errors import ConfigError
+from stages.models.weight_selection import NOTHING, Inheritance, select_weights
+from stages.teachers.resolve import AUTO
+
+MOST_WEIGHTS = 0.5
+"""Share of the student's first weights from which on they can be called the teacher's."""
+
+
+def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[nn.Module, Inheritance]:
+    """The student as it starts, and which shares of its weights are the teacher's.
+
+    Raises ConfigError where all are to be the teacher's and none can be.
+    """
+    start = config.student.start
+    if start == "random":
+        return student, NOTHING
+    heir = copy.deepcopy(student)
+    inherited = select_weights(heir, teacher)
+    if inherited.share == 0 and start == "teacher":
+        raise ConfigError(
+            f'`student.start` is "teacher", and nothing in `{config.student.model}` has a counterpart in the teacher,'
+            f" `{config.teacher.model}`",
+            hint='name a student of the teacher\'s family, or set `student.start` to "random"',
+        )
+    return (student, NOTHING) if start == AUTO and inherited.share < MOST_WEIGHTS else (heir, inherited)
+
+
+def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
+    """What "auto" stands for where it depends on the student's first weights."""
+    values: dict[str, Any] = {}
+    if config.student.start == AUTO:
+        values["student.start"] = "teacher" if inherited.share > 0 else "random"
+    if config.distillation.lr == AUTO:
+        values["distillation.lr"] = config.distillation.learning_rate(whole_share=inherited.whole)
+    return values
+
+
+def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
+    """What whoever wanted the teacher's weights should know of them."""
+    if config.student.start != "teacher" or inherited.share >= MOST_WEIGHTS:
+        return ()
+    share = f"{inherited.share:.1%}"
+    return (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)
+
+
+def told(inherited: Inheritance) -> str:
+    """The first weights in a few words."""
+    return f"{inherited.share:.1%} the teacher's weights" if inherited.share > 0 else "random weights"

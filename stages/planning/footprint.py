@@ -1,0 +1,108 @@
+"""What a run takes of memory and of disk at its fullest, known before it starts."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from stages.config import Config
+from stages.errors import MachineError
+from stages.models.build import build_generator
+from stages.run_directory import RUNS_ROOT
+from stages.schedule import Schedule
+from stages.tasks.task import Task
+
+_OTHER_FILES_BYTES = 2**25
+"""Events, pictures, the hold-out."""
+_FACT_BYTES = 40
+"""What the buffer keeps beside each image."""
+_VIEW_BYTES = 5
+"""What a cached view is kept as, without the logits."""
+_MIXED_VIEW_BYTES = 38
+"""The same where views are mixed in pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Images and bytes of a run."""
+
+    num_images: int
+    """Images that the run makes, the hold-out not counted."""
+
+    num_buffered: int
+    """Images that the buffer will hold at most."""
+
+    buffer_bytes: int
+    """Size of the full buffer, with the cached views of its images."""
+
+    disk_bytes: int
+    """Disk at its fullest: two checkpoints and one being written, buffer file and weights twice."""
+
+    @property
+    def buffer_mib(self) -> float:
+        """`buffer_bytes` for people [MiB]."""
+        return round(self.buffer_bytes / 2**20, 1)
+
+    @property
+    def disk_mib(self) -> float:
+        """`disk_bytes` for people [MiB]."""
+        return round(self.disk_bytes / 2**20, 1)
+
+
+def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.Module, num_stored: int) -> Footprint:
+    """The footprint of a run whose buffer starts with `num_stored` images."""
+    num_images = schedule.total_calls * config.inversion.batch_size
+    num_buffered = min(config.buffer.capacity, max(num_images, num_stored))
+    view_bytes = _view_bytes(config, task) if "distillation" in schedule.stages else 0
+    buffer_bytes = num_buffered * (math.prod(config.task.image_shape) + _FACT_BYTES + view_bytes)
+    student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())
+    generator_bytes = _generator_bytes(config) if "inversion" in schedule.stages else 0
+    # The buffer, the student with its momenta and its average, the generator with both of Adam's, images ahead.
+    checkpoint_bytes = buffer_bytes + 3 * student_bytes + 3 * generator_bytes + _ahead_bytes(config, schedule)
+    return Footprint(
+        num_images=num_images,
+        num_buffered=num_buffered,
+        buffer_bytes=buffer_bytes,
+        disk_bytes=3 * checkpoint_bytes + 2 * buffer_bytes + 3 * student_bytes + _OTHER_FILES_BYTES,
+    )
+
+
+def check_disk(footprint: Footprint, out: Path | None) -> None:
+    """Raise MachineError where the run would fill the disk that `out`, or the folder of runs, is on."""
+    folder = (out or RUNS_ROOT).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < footprint.disk_bytes:
+        raise MachineError(
+            f"not enough disk at {folder}: {free_bytes / 2**20:.0f} MiB free,"
+            f" the run needs {footprint.disk_bytes / 2**20:.0f} MiB",
+            hint="free some space, choose another --out, or lower buffer.capacity",
+        )
+
+
+def _view_bytes(config: Config, task: Task) -> int:
+    """Size of the cached views of an image."""
+    logit_bytes = 2 if config.run.precision == "bf16" else 4
+    num_logits = config.task.num_classes * math.prod(task.label_shape(config.task.image_shape))
+    look_bytes = _VIEW_BYTES if config.distillation.mix == "none" else _MIXED_VIEW_BYTES
+    return config.distillation.views * (look_bytes + logit_bytes * num_logits)
+
+
+def _ahead_bytes(config: Config, schedule: Schedule) -> int:
+    """Size of the images that are made for the next epoch before this one is over."""
+    if not schedule.overlaps:
+        return 0
+    return 4 * config.inversion.calls * config.inversion.batch_size * math.prod(config.task.image_shape)
+
+
+def _generator_bytes(config: Config) -> int:
+    inversion = config.inversion
+    generator = build_generator(
+        inversion.generator, latent_dim=inversion.latent_dim, image_shape=config.task.image_shape
+    )
+    return sum(parameter.numel() * parameter.element_size() for parameter in generator.parameters())

@@ -1,0 +1,226 @@
+"""Everything that can be known before the first step, read and checked before it; nothing is written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.buffer.file import BufferContents, BufferMeta
+from stages.config import Config, with_values
+from stages.data.dataset import LabelledImages, real_images
+from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
+from stages.errors import ConfigError, FileError
+from stages.evaluation.config import NO_DATA
+from stages.heap import keep_heap_warm
+from stages.models.build import build_model, check_in_training
+from stages.models.weight_selection import Inheritance
+from stages.planning import first_weights, resolution, stored_buffer
+from stages.planning.footprint import Footprint, check_disk, footprint_of
+from stages.run import derived_seed
+from stages.run_directory import RUNS_ROOT, RunDirectory
+from stages.schedule import Command, Schedule
+from stages.tasks.task import Task, task_of
+from stages.teachers.load import LoadedTeacher, load_teacher
+from stages.teachers.obtain import ensure_teacher, must_train, teacher_to_train
+from stages.teachers.resolve import AUTO
+from stages.teachers.train import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a run was asked for, beside its configuration."""
+
+    command: Command
+    preset_name: str
+    out: Path | None = None
+    buffer: Path | None = None
+    """The buffer file that `distill` starts from."""
+    train_teacher: bool = False
+    command_line: tuple[str, ...] = ()
+    evaluation_named: bool = False
+    """Whether the user, and not only the preset, named the evaluation data: then it must be there."""
+    is_dry_run: bool = False
+    """Whether nothing is to be left behind: a missing teacher is then checked for and not trained."""
+    device: str = "auto"
+    seed_in_name: int | None = None
+    """Set where the run is one of a group with different seeds."""
+
+    @property
+    def run_name(self) -> str:
+        """What the run's folder is named after."""
+        return self.preset_name if self.command == "run" else f"{self.command}-{self.preset_name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that can start: its resolved configuration and all it was given, loaded and checked."""
+
+    config: Config
+    launch: Launch
+    schedule: Schedule
+    device: torch.device
+    task: Task
+    teacher: LoadedTeacher
+    student: nn.Module
+    inherited: Inheritance
+    """The shares of its first weights that are the teacher's."""
+    automatic: tuple[str, ...]
+    """Keys that were "auto" and now have a value that suits this student and device: others may need another."""
+    evaluation_data: LabelledImages | None
+    footprint: Footprint
+    stored: BufferContents | None
+    """The buffer that `distill` starts from."""
+    class_names: tuple[str, ...] | None
+    """Names of the classes, where a data set or a buffer knows them."""
+    warnings: tuple[str, ...]
+
+    def buffer_meta(self) -> BufferMeta:
+        """What the buffer's file says of its samples."""
+        config = self.config
+        return BufferMeta(
+            task=config.task.kind,
+            num_classes=config.task.num_classes,
+            class_names=self.class_names,
+            mean=config.task.mean,
+            std=config.task.std,
+            capacity=config.buffer.capacity,
+            alpha=config.distillation.alpha,
+            epsilon=config.distillation.epsilon,
+            teacher_sha256=self.teacher.sha256,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What is going to happen, for people and for `--dry-run`."""
+        config, learns = self.config, "distillation" in self.schedule.stages
+        return {
+            "command": self.launch.command,
+            "preset": self.launch.preset_name,
+            "stages": list(self.schedule.stages),
+            "epochs": self.schedule.epochs,
+            "warmup_epochs": self.schedule.warmup_epochs,
+            "images_to_synthesize": self.footprint.num_images,
+            "student_updates": self.schedule.distillation_epochs * config.num_distillation_steps,
+            "teacher": config.teacher.model,
+            "teacher_file": str(self.teacher.path),
+            "student": config.student.model,
+            "student_start": first_weights.told(self.inherited),
+            "learning_rate": config.distillation.lr if learns else None,
+            "augmentation": config.task.model_dump(include={"crop_padding", "horizontal_flip"}) if learns else None,
+            "device": str(self.device),
+            "precision": config.run.precision,
+            "acceleration": resolve_acceleration(config.run.acceleration, self.device),
+            "threads": config.run.threads,
+            "evaluation_data": None if self.evaluation_data is None else self.evaluation_data.name,
+            "images_set_aside": 0 if self.stored is None else config.evaluation.num_holdout,
+            "buffer_mib": self.footprint.buffer_mib,
+            "disk_mib": self.footprint.disk_mib,
+            "run_directory": str(self.launch.out) if self.launch.out else f"runs/{self.launch.run_name}-<time>",
+        }
+
+
+@out_of_memory_is_told()
+def plan(
+    config: Config, launch: Launch, *, is_resumption: bool = False, training_progress: Progress = lambda *_: None
+) -> Plan:
+    """Check everything and load it; with `launch.train_teacher` a missing teacher is trained, last of all.
+
+    Raises ConfigError, FileError or MachineError; leaves nothing behind but that teacher.
+    """
+    keep_heap_warm()
+    schedule = Schedule.of(launch.command, config)
+    device = resolve_device(launch.device if launch.device != "auto" else config.run.device)
+    prepare_device(device)
+    wanted, config = config, resolution.resolved(config, device, schedule)
+    if not is_resumption:
+        _check_stages(schedule, launch)
+        if launch.out is not None:
+            RunDirectory.refuse_used(launch.out)
+        else:
+            RunDirectory.refuse_unwritable(RUNS_ROOT)
+    torch.set_num_threads(int(config.run.threads))
+    data, warnings = _evaluation_data(config, launch, schedule)
+    warnings += resolution.warnings_of(wanted, config, device, schedule, is_resumption=is_resumption)
+    stored = None if launch.buffer is None else stored_buffer.read(config, launch.buffer)
+
+    torch.manual_seed(derived_seed(config.run.seed, "student"))
+    student = build_model(config.student.model, task=config.task, where="student.model")
+    if "distillation" in schedule.stages:
+        check_in_training(student, config.student.model, task=config.task, where="student.model")
+    teacher = _teacher(config, launch, device, is_inverted="inversion" in schedule.stages, progress=training_progress)
+    student, inherited = first_weights.with_first_weights(config, student, teacher.model)
+    automatic = ["run.acceleration"] if wanted.run.acceleration == AUTO else []
+    if "distillation" in schedule.stages:
+        suitable = first_weights.suitable_values(config, inherited)
+        config = with_values(config, suitable, place="auto")
+        automatic += suitable
+    warnings += first_weights.warnings_of(config, inherited)
+    if stored is not None and launch.buffer is not None:
+        warnings += stored_buffer.warnings_of(stored, config, path=launch.buffer, teacher_sha256=teacher.sha256)
+
+    task, num_stored = task_of(config.task), 0 if stored is None else len(stored)
+    footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
+    if not is_resumption:
+        check_disk(footprint, launch.out)
+    names = data.class_names if data is not None else None if stored is None else stored.meta.class_names
+    return Plan(
+        config=resolution.anchored(config),
+        launch=launch,
+        schedule=schedule,
+        device=device,
+        task=task,
+        teacher=teacher,
+        student=student,
+        inherited=inherited,
+        automatic=tuple(automatic),
+        evaluation_data=data,
+        footprint=footprint,
+        stored=stored,
+        class_names=names,
+        warnings=(*config.warnings, *teacher.warnings, *warnings),
+    )
+
+
+def _teacher(
+    config: Config, launch: Launch, device: torch.device, *, is_inverted: bool, progress: Progress
+) -> LoadedTeacher:
+    """The preset's teacher, trained first where it is missing and that is wanted."""
+    if launch.train_teacher:
+        if launch.is_dry_run and must_train(config):
+            return teacher_to_train(config, device)
+        ensure_teacher(config, device, progress)
+    return load_teacher(config, device, is_inverted=is_inverted)
+
+
+def _evaluation_data(
+    config: Config, launch: Launch, schedule: Schedule
+) -> tuple[LabelledImages | None, tuple[str, ...]]:
+    if "evaluation" not in schedule.stages or config.evaluation.data == NO_DATA:
+        return None, ()
+    try:
+        data = real_images(config)
+    except FileError as error:
+        if launch.evaluation_named:
+            raise
+        warning = f"the student will not be measured on real data: {error.message}"
+        return None, (f"{warning} ({error.hint})" if error.hint else warning,)
+    return data, ()
+
+
+def _check_stages(schedule: Schedule, launch: Launch) -> None:
+    """Raise ConfigError where nothing would come out of the stages: no one fills the buffer first, or no one learns."""
+    idle = {"evaluation"} if launch.buffer is not None else {"evaluation", "distillation"}
+    if set(schedule.stages) <= idle:
+        raise ConfigError(
+            f"nothing to do for `ssdkd {launch.command}`: of `run.stages` it has {list(schedule.stages)}"
+            + ("" if launch.buffer is not None else ", and nothing that fills the buffer"),
+            hint='`run.stages` is ["inversion", "distillation", "evaluation"] unless a preset changes it',
+        )
+    if {"inversion", "distillation"} <= set(schedule.stages) and schedule.warmup_epochs == 0:
+        raise ConfigError(
+            "`run.warmup_epochs` is 0: the hold-out is made at the end of warm-up, and the buffer looked at",
+            hint="set it to 1 or more; the default is 20",
+        )

@@ -1,0 +1,69 @@
+"""The buffer file that `distill` starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stages.buffer.file import BufferContents, read_buffer
+from stages.buffer.stored import insert_stored_rows
+from stages.config import Config
+from stages.errors import ConfigError, FileError
+from stages.run import Run, derived_seed
+from stages.scoring import score
+
+
+def read(config: Config, path: Path) -> BufferContents:
+    """The rows of the file, known to fit the task and to leave some to learn from.
+
+    Raises FileError where they do not fit, ConfigError where the hold-out would take them all.
+    """
+    rows = read_buffer(path)
+    found = (rows.meta.task, list(rows.images.shape[1:]), rows.meta.num_classes)
+    expected = (config.task.kind, list(config.task.image_shape), config.task.num_classes)
+    if found != expected:
+        raise FileError(
+            f"{path} is for {found[0]}, images {found[1]} of {found[2]} classes;"
+            f" the preset is for {expected[0]}, {expected[1]} of {expected[2]}",
+            hint="name the preset that the buffer was made with (`--preset RUN/config.toml`)",
+        )
+    if len(rows) == 0:
+        raise FileError(f"{path} holds no images", hint="`ssdkd invert` fills a buffer")
+    num_holdout = config.evaluation.num_holdout
+    if num_holdout >= len(rows):
+        raise ConfigError(
+            f"{path} has {len(rows)} images, evaluation.num_holdout would set {num_holdout} of them aside",
+            hint=f"--set evaluation.num_holdout={len(rows) // 10}",
+        )
+    return rows
+
+
+def warnings_of(rows: BufferContents, config: Config, *, path: Path, teacher_sha256: str) -> tuple[str, ...]:
+    """Where the run will not use the rows as they are."""
+    warnings = []
+    if rows.meta.teacher_sha256 != teacher_sha256:
+        warnings.append(
+            f"{path} was made from another teacher: classes, probabilities and priorities are computed anew"
+        )
+    num_left, capacity = len(rows) - config.evaluation.num_holdout, config.buffer.capacity
+    if num_left > capacity:
+        warnings.append(f"of {num_left} images in {path} the newest {capacity} are used (buffer.capacity)")
+    return tuple(warnings)
+
+
+def fill(run: Run, rows: BufferContents, *, teacher_sha256: str) -> None:
+    """Set the hold-out aside, drawn at random, and put the rest into the buffer; score it if by another teacher."""
+    rng = torch.Generator().manual_seed(derived_seed(run.config.run.seed, "holdout"))
+    is_held_out = np.zeros(len(rows), dtype=bool)
+    is_held_out[torch.randperm(len(rows), generator=rng)[: run.config.evaluation.num_holdout].numpy()] = True
+    if is_held_out.any():
+        run.holdout_NCHW = torch.from_numpy(rows.images[is_held_out]).to(run.device)
+    insert_stored_rows(run.buffer, rows, np.flatnonzero(~is_held_out))
+    if rows.meta.teacher_sha256 == teacher_sha256:
+        return
+    scores = score(run, run.buffer.column("images"), batch_size=run.config.evaluation.batch_size)
+    run.buffer.column("teacher_class").copy_(scores.teacher_class_N)
+    run.buffer.column("teacher_prob").copy_(scores.teacher_prob_N)
+    run.buffer.column("priority").copy_(scores.divergence_N)
