@@ -10,6 +10,7 @@ from typing import Any
 from ssdkd_cli.dashboard.view import Curve, RunView
 from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory, list_runs
+from stages.run_overview import listed, settings
 
 LETTERS = "ABCDEF"
 """The run on the screen is A, those it is compared with follow: more lines in one chart nobody tells apart."""
@@ -65,21 +66,14 @@ def candidates(run: RunDirectory, root: Path = RUNS_ROOT) -> list[Candidate]:
 
 
 def _candidate(run: RunDirectory) -> Candidate:
-    try:
-        first, last, status = run.first_event() or {}, run.last_event() or {}, run.status()
-    except FileError:
-        return Candidate(run.path, run.name, "unreadable", "", epoch=0, epochs=0)
-    numbers = {
-        name: value if isinstance(value, int) else 0
-        for name, value in (("epoch", last.get("epoch")), ("epochs", first.get("epochs")))
-    }
-    return Candidate(run.path, run.name, status, str(first.get("preset", "")), **numbers)
+    row = listed(run)
+    epoch, epochs = (row[name] if isinstance(row[name], int) else 0 for name in ("epoch", "epochs"))
+    return Candidate(run.path, run.name, row["status"], str(row["preset"] or ""), epoch=epoch, epochs=epochs)
 
 
 def differences(runs: Sequence[RunDirectory]) -> tuple[list[Difference], list[RunDirectory]]:
     """The settings in which runs differ, in the order of the file; and the runs whose settings cannot be read."""
     from stages.run_comparison import compare
-    from stages.run_overview import settings
 
     unreadable = []
     for run in runs:

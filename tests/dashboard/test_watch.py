@@ -197,6 +197,8 @@ def test_other_runs_to_lay_over_this_one(run, tmp_path):
         ("b-run", 6, 6, "dead")
     ]
     assert [(each.key, each.values) for each in differences([run, other])[0]] == [("run.seed", (0, 1))]
+    append(other, [raw_line(kind="run_finished", seq=9999, epoch=6, status="stopped", summary={"epochs": 5})])
+    assert candidates(run, root=tmp_path / "nowhere")[0].epoch == 5, "as `runs ls` counts them: those that are over"
     other.events_file.unlink()
     other.events_file.mkdir()
     assert [candidate.status for candidate in candidates(run, root=tmp_path / "nowhere")] == ["unreadable"]

@@ -104,7 +104,7 @@ class CompareScreen(Screen[list[Path] | None]):
     def _label(self, candidate: Candidate) -> Content:
         is_chosen = candidate.path in self._chosen
         letter = LETTERS[1 + self._chosen.index(candidate.path)] if is_chosen else " "
-        how_far = f"{candidate.epoch}/{candidate.epochs}" if candidate.epochs else ""
+        how_far = f"{candidate.epoch} of {candidate.epochs}" if candidate.epochs else ""
         style = f"bold $line-{LETTERS.index(letter) + 1}" if is_chosen else "$faint"
         return line(
             (f" ({letter}) ", style),
