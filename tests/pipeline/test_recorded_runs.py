@@ -25,7 +25,7 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[OperationTape]:
         return made[-1]
 
     monkeypatch.setattr(optimizers, "is_fused", lambda _device: True)
-    for module in ("device", "plan"):
+    for module in ("device", "planning.beginning"):
         monkeypatch.setattr(f"stages.{module}.can_record", lambda _device: True)
     monkeypatch.setattr("stages.planning.beginning.CudaTape", make_tape)
     return made
