@@ -428,3 +428,22 @@ def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
     near = get_close_matches(typed.name, [run.name for run in list_runs(root)], n=1)
     hint = f"did you mean `{near[0]}`?" if near else "`ssdkd runs ls` lists the runs"
     raise FileError(f"there is no run `{text}`", hint=hint)
+
+
+def resolve_buffer(text: str | None, root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory | None]:
+    """The buffer file that a user means, and the run it belongs to, if any: a file, or a run as for `resolve_run`.
+
+    Raises FileError where there is no such file or run, or the run has no buffer yet.
+    """
+    path = None if text is None else typed_path(text)
+    if path is not None and path.is_file():
+        folder = path.absolute().parent
+        return path, RunDirectory(folder) if is_run(folder) else None
+    if text is not None and text.endswith(".safetensors"):
+        raise FileError(f"there is no buffer file {text}", hint="a run keeps its replay buffer in buffer.safetensors")
+    run = resolve_run(text, root)
+    if not run.buffer_file.is_file():
+        raise FileError(
+            f"the run {run.path} holds no buffer yet", hint="a run writes it at its first checkpoint and at its end"
+        )
+    return run.buffer_file, run

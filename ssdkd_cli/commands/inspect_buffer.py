@@ -16,6 +16,7 @@ from stages.paths import typed_path
 
 if TYPE_CHECKING:
     from stages.buffer.file import BufferContents
+    from stages.run_directory import RunDirectory
 
 NUM_GRID_TILES = 64
 _MOST_CLASS_BARS = 20
@@ -54,12 +55,13 @@ def inspect_buffer(
     for picture in (grid, plot):
         _refuse_odd_picture(picture)
     from stages.buffer.file import read_buffer
+    from stages.run_directory import resolve_buffer
 
-    path, teacher_sha256 = _find(source)
+    path, run = resolve_buffer(source)
     contents = read_buffer(path)
     if grid and len(contents) == 0:
         raise FileError(f"{path} holds no images, so there is no grid to draw", hint="leave out --grid")
-    problems = _problems(contents, teacher_sha256) if verify else None
+    problems = _problems(contents, _teacher_sha256(run)) if verify else None
     report = _report(path, contents, is_verified=None if problems is None else not problems)
     if grid:
         _write_picture(grid, _grid(contents))
@@ -87,26 +89,9 @@ def _refuse_odd_picture(picture: Path | None) -> None:
         raise FileError(f"there is no folder {picture.parent} for {picture.name}", hint="make it first")
 
 
-def _find(source: str | None) -> tuple[Path, str | None]:
-    """The buffer file, and where it is part of a run the sha256 of that run's teacher."""
-    from stages.run_directory import RunDirectory, resolve_run
-
-    file = None if source is None else typed_path(source)
-    if file is not None and file.is_file():
-        return file, _teacher_sha256(RunDirectory(file.absolute().parent))
-    if source is not None and source.endswith(".safetensors"):
-        raise FileError(f"there is no file {source}", hint="a run keeps its replay buffer in buffer.safetensors")
-    run = resolve_run(source)
-    if not run.buffer_file.is_file():
-        raise FileError(
-            f"the run {run.path} has no buffer.safetensors",
-            hint="a run writes it with its first checkpoint; `ssdkd runs show` tells how far it is",
-        )
-    return run.buffer_file, _teacher_sha256(run)
-
-
-def _teacher_sha256(run: Any) -> str | None:
-    sha256 = run.manifest().get("teacher_sha256")
+def _teacher_sha256(run: RunDirectory | None) -> str | None:
+    """That of the teacher whose run this is."""
+    sha256 = None if run is None else run.manifest().get("teacher_sha256")
     return sha256 if isinstance(sha256, str) else None
 
 

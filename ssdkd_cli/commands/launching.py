@@ -16,8 +16,7 @@ from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.options import check_device
 from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.trainer_process import Readiness, Trainer
-from stages.errors import ConfigError, FileError, SsdkdError
-from stages.paths import typed_path
+from stages.errors import ConfigError, SsdkdError
 
 if TYPE_CHECKING:
     from stages.config import Config
@@ -240,24 +239,14 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
 
 def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
     """The buffer that `distill` is to use, and the run it belongs to where it belongs to one."""
-    from stages.run_directory import RunDirectory, is_run, resolve_run
+    from stages.run_directory import resolve_buffer
 
     if request.command != "distill":
         return None, None
-    path = None if request.buffer is None else typed_path(request.buffer)
-    if path is not None and path.is_file():
-        return path, RunDirectory(path.parent) if is_run(path.parent) else None
-    if request.buffer is not None and request.buffer.endswith(".safetensors"):
-        raise FileError(f"there is no buffer file {request.buffer}", hint="`ssdkd invert` makes one")
-    run = resolve_run(request.buffer)
-    if not run.buffer_file.is_file():
-        raise FileError(
-            f"the run {run.path} holds no buffer yet",
-            hint="a run writes it at its first checkpoint and at its end",
-        )
+    path, run = resolve_buffer(request.buffer)
     if request.buffer is None:
-        diagnostics.note(f"distilling from {run.buffer_file}, the newest run")
-    return run.buffer_file, run
+        diagnostics.note(f"distilling from {path}, the newest run")
+    return path, run
 
 
 def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> int:

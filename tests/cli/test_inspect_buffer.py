@@ -246,7 +246,7 @@ def test_damaged_file(call, run, options):
     ("source", "message"),
     [
         ("nothing", "there is no run `nothing`"),
-        ("nothing.safetensors", "there is no file nothing.safetensors"),
+        ("nothing.safetensors", "there is no buffer file nothing.safetensors"),
         (".", "not a run directory"),
     ],
 )
@@ -267,7 +267,7 @@ def test_run_without_a_buffer(call, run):
     run.buffer_file.unlink()
     result = call("inspect-buffer")
     assert result.code == 3
-    assert "has no buffer.safetensors" in result.err
+    assert "holds no buffer yet" in result.err
 
 
 # -- the command itself --------------------------------------------------------------------------------------
