@@ -87,7 +87,7 @@ class Recorder:
         epoch, began_s = self.run.epoch, time.perf_counter()
         if self.run.buffer.size > 0:
             save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
-            self._save_samples(epoch)
+            self.save_samples()
         if self.run.schedule.command != "invert":
             save_weights(self.run.finished_student.model, self.directory.student_file)
         if self.run.best_student is not None:
@@ -115,7 +115,8 @@ class Recorder:
             )
         )
 
-    def _save_samples(self, epoch: int) -> None:
+    def save_samples(self) -> None:
+        """Draw some images of each class in the buffer, which is not empty, and tell of the picture."""
         buffer, task = self.run.buffer, self.run.task
         class_N = task.image_classes(buffer.column("teacher_class")).cpu()
         chosen = torch.from_numpy(
@@ -138,7 +139,7 @@ class Recorder:
                 for tile in tiles
             ],
         )
-        path = self.directory.samples_file(epoch)
+        path = self.directory.samples_file(self.run.epoch)
         write_atomically(path, picture)
         self.emit(Samples(picture=self._relative(path), tiles=tiles))
 

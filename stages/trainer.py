@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -272,6 +272,9 @@ def _finish(
     message = status
     if error is not None:
         message = error.message if isinstance(error, SsdkdError) else f"{type(error).__name__}: {error}"
+    if status == "diverged" and run.buffer.size > 0:
+        with suppress(StorageError):  # that it diverged is the thing to tell
+            recorder.save_samples()  # and what its images look like says why
     try:
         safe_point.refuse_rest()
         recorder.emit(events.RunFinished(status=status, message=message, summary=summary))

@@ -88,12 +88,15 @@ def test_a_student_that_is_lost_in_its_very_last_step_is_not_kept(start, go_on, 
     assert go_on().summary["status"] == "done"
 
 
-def test_collapse_ends_the_run(start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collapse_ends_the_run_and_can_be_looked_at(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.inversion.stage._LEAST_THAT_VARY", 1)
     outcome = start("inversion.batch_size=1", "evaluation.num_holdout=0")
     assert_ended(outcome, "diverged", DivergedError)
     assert outcome.error is not None
     assert "collapsed" in outcome.error.message
+    (told,) = (event for event in lines(out) if event["kind"] == "samples")
+    assert len({tile["class"] for tile in told["tiles"]}) == 1
+    assert (out / told["picture"]).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture
