@@ -42,7 +42,9 @@ def test_an_epoch_of_inversion(make_run, fill, targets: str, epoch: int) -> None
     assert run.buffer.size > 0
 
 
-@pytest.mark.parametrize("settings", [{"calls": 2}, {"class_latents": 1.0}, {"gamma_start": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"calls": 2}, {"class_latents": 1.0, "targets": "balanced"}, {"gamma_start": 0.0}], ids=str
+)
 def test_an_epoch_of_inversion_beyond_the_paper(make_run, fill, settings: dict[str, Any]) -> None:
     run = make_run(epoch=WARMUP + 1, inversion=settings)
     fill(run, 40)

@@ -59,7 +59,7 @@ CASES = {
     "cached views": {"distillation": {"views": 2}},
     "weighted loss": {"distillation": {"weight_loss": True, "momentum": 0.0}},
     "annealed gamma": {"inversion": {"gamma_start": 0.0}},
-    "latents of a class": {"inversion": {"class_latents": 1.0}},
+    "latents of a class": {"inversion": {"class_latents": 1.0, "targets": "balanced"}},
     "standardised logits": {"distillation": {"loss": "standardized"}},
     "standardised in the end": {"distillation": {"late_loss": "standardized", "late_share": 0.5}},
     "muon": {"distillation": {"optimizer": "muon"}},

@@ -117,7 +117,7 @@ def test_digits_are_not_mirrored_and_need_no_files():
 def test_fast_datafree_goes_on_any_pair_and_leaves_the_pair_alone(name, overlay):
     config, pair = load([name, overlay]), load([name])
     inversion, distillation = config.inversion, config.distillation
-    assert (inversion.diversity, inversion.difficulty) == (False, False)
+    assert (inversion.diversity, inversion.difficulty, inversion.targets) == (False, False, "uniform")
     assert distillation.sampling == "uniform"
     assert config.num_distillation_steps == 400
     assert config.buffer.capacity >= pair.run.epochs * inversion.batch_size

@@ -241,7 +241,7 @@ def test_two_calls_against_the_reference(make_run, fill, case: str, epoch: int) 
 
 
 def test_latents_of_a_class_need_a_linear_layer(make_run) -> None:
-    run = make_run(inversion={"class_latents": 1.0})
+    run = make_run(inversion={"class_latents": 1.0, "targets": "balanced"})
     run.teacher.model.linear = nn.Sequential(
         nn.Unflatten(1, (-1, 1)), nn.Conv1d(run.teacher.model.linear.in_features, 5, 1)
     )
