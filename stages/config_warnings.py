@@ -50,10 +50,8 @@ _IDLE = (
     ),
     _Idle(
         ("distillation.late_share",),
-        lambda config: (
-            config.distillation.late_loss == config.distillation.loss and config.distillation.late_lr is None
-        ),
-        "distillation.late_loss is distillation.loss, and distillation.late_lr is not set",
+        lambda config: config.distillation.late_loss == config.distillation.loss,
+        "distillation.late_loss is distillation.loss",
     ),
     _Idle(
         ("distillation.mix_share",),

@@ -84,11 +84,7 @@ class DistillationConfig(Table):
     """The loss of the last updates, `late_share` of them. Default: `loss`. Another one is not in the paper."""
 
     late_share: float = Field(default=0.25, gt=0, le=1)
-    """Share of the student's updates, the last ones, that minimise `late_loss` and begin at `late_lr`."""
-
-    late_lr: PositiveFloat | None = None
-    """The learning rate at which the last updates begin, `late_share` of them: it falls to lr_min before them, and from
-    this to lr_min once more. Not set: it falls once, over all updates. Not in the paper."""
+    """Share of the student's updates, the last ones, that minimise `late_loss`."""
 
     temperature: PositiveFloat = 20.0
     """Temperature T of the "kl" loss, T^2 KL(teacher || student)."""
@@ -154,13 +150,12 @@ class DistillationConfig(Table):
 
     @model_validator(mode="after")
     def _rate_must_not_rise(self) -> Self:
-        for key, first in (("lr", self.lr), ("late_lr", self.late_lr)):
-            if isinstance(first, float) and self.lr_min > first:
-                raise rule_error(
-                    self,
-                    "lr_min",
-                    key,
-                    message="the final learning rate must not be above the first",
-                    hint=f"lower `distillation.lr_min`, for example to {key} / 1000",
-                )
+        if self.lr != "auto" and self.lr_min > self.lr:
+            raise rule_error(
+                self,
+                "lr_min",
+                "lr",
+                message="the final learning rate must not be above the first",
+                hint="lower `distillation.lr_min`, for example to lr / 1000",
+            )
         return self

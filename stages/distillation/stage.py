@@ -104,8 +104,10 @@ class Distillation(Stage[DistillationConfig]):
         lr = self._learning_rate(progress)
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
-        loss = config.late_loss if self._is_late(progress) else config.loss
-        outcome = self._updates[loss](StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
+        is_late = progress >= 1 - config.late_share
+        outcome = self._updates[config.late_loss if is_late else config.loss](
+            StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B)
+        )
         self._delivery.follow_update()
 
         # Line 21: the priorities are written back.
@@ -163,21 +165,13 @@ class Distillation(Stage[DistillationConfig]):
         return epochs_done / run.schedule.distillation_epochs
 
     def _learning_rate(self, progress: float) -> float:
-        """A cosine from lr to lr_min over the student's updates, or one before the late ones and one over those.
+        """A cosine from lr to lr_min over the last student updates of the run, by default all, in closed form.
 
         Not stated in the paper: Fast-Datafree's cosine moves once an epoch, this one at each step.
         """
-        config, highest = self.config, float(self.config.lr)
-        if config.late_lr is not None and self._is_late(progress):
-            highest, done = config.late_lr, (progress - (1 - config.late_share)) / config.late_share
-        else:
-            done = progress if config.late_lr is None else progress / (1 - config.late_share)
-            done = max(0.0, done - (1 - config.decay_share)) / config.decay_share
-        return config.lr_min + (highest - config.lr_min) * (1 + math.cos(math.pi * done)) / 2
-
-    def _is_late(self, progress: float) -> bool:
-        """Whether an update is one of the last, `late_share` of all."""
-        return progress >= 1 - self.config.late_share
+        decay_share, lowest = self.config.decay_share, self.config.lr_min
+        decayed = max(0.0, progress - (1 - decay_share)) / decay_share
+        return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * decayed)) / 2
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's momenta, the cached views, the average, and how many updates of this epoch are done."""

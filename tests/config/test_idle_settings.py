@@ -46,7 +46,6 @@ def test_a_setting_without_effect_is_told(whole, overrides, key):
         ["inversion.gamma=1"],
         ["distillation.mix=mixup", "distillation.mix_share=0.3"],
         ["distillation.late_loss=standardized", "distillation.late_share=0.3", "distillation.temperature=4"],
-        ["distillation.late_lr=0.05", "distillation.late_share=0.3"],
         ["inversion.reset_epoch=30"],
         ["evaluation.data=digits", "evaluation.root=/data"],
         ['run.stages=["inversion"]', "inversion.steps=3"],

@@ -209,24 +209,6 @@ def test_a_decay_of_no_length_is_a_steady_rate(make_run, fill) -> None:
     assert {event.lr for event in run.events} == {0.2}
 
 
-@pytest.mark.parametrize("decay_share", [1.0, 0.5])
-def test_the_rate_of_the_last_updates_falls_anew(make_run, fill, decay_share: float) -> None:
-    changes = {"lr": 0.2, "lr_min": 0.01, "late_lr": 0.05, "late_share": 0.5, "decay_share": decay_share}
-    run = make_run(distillation=changes)
-    fill(run, 20)
-    stage = set_up(run)
-    for run.epoch in range(FIRST, NUM_EPOCHS + 1):
-        stage.run_epoch(run)
-    rates = [event.lr for event in run.events]
-    half = len(rates) / 2
-    for update, rate in enumerate(rates):
-        if update < half:
-            highest, done = 0.2, max(0.0, update / half - (1 - decay_share)) / decay_share
-        else:
-            highest, done = 0.05, (update - half) / half
-        assert rate == pytest.approx(0.01 + (highest - 0.01) * (1 + math.cos(math.pi * done)) / 2)
-
-
 def test_the_late_loss_is_that_of_the_last_updates(make_run, fill) -> None:
     def losses(**changes: Any) -> list[float]:
         run = make_run(distillation={"lr": 1e-9, "lr_min": 0.0} | changes)
