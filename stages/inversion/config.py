@@ -103,7 +103,8 @@ class InversionConfig(Table):
     proportional to 1 / (count in the buffer + 1).
     Not stated in the paper's settings. phi goes by the class that the teacher predicts, so an image of which it is sure
     is hardly pulled to another target: of those drawn at random from ten classes one in ten was met, which is chance.
-    Chosen by experiment (benchmarks/LOG.md): students of all recipes tried are as good or better with "teacher".
+    Chosen by experiment (benchmarks/LOG.md): with "teacher" students of the paper's recipe learn sooner, and no student
+    ends worse by more than chance.
     """
 
     reset_epoch: NonNegativeInt = 0
