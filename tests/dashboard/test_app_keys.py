@@ -360,7 +360,7 @@ def test_compare_overlays_chosen_runs_and_shows_what_was_set_otherwise(run, monk
 
     async def body(app, pilot):
         await press(app, pilot, "c")
-        await until(pilot, lambda: "other  dead 6/6" in screen_text(app))
+        await until(pilot, lambda: "other  dead 6 of 6" in screen_text(app))
         await press(app, pilot, "space")
         await until(pilot, lambda: "distillation.lr" in screen_text(app))
         seen = threading.Event()
