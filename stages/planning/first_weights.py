@@ -12,7 +12,7 @@ from stages.errors import ConfigError
 from stages.models.weight_selection import NOTHING, Inheritance, select_weights
 from stages.teachers.resolve import AUTO
 
-MOST_WEIGHTS = 0.5
+_MOST_WEIGHTS = 0.5
 """Share of the student's first weights from which on they can be called the teacher's."""
 
 
@@ -32,7 +32,7 @@ def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -
             f" `{config.teacher.model}`",
             hint='name a student of the teacher\'s family, or set `student.start` to "random"',
         )
-    return (student, NOTHING) if start == AUTO and inherited.share < MOST_WEIGHTS else (heir, inherited)
+    return (student, NOTHING) if start == AUTO and inherited.share < _MOST_WEIGHTS else (heir, inherited)
 
 
 def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
 
 def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
     """What whoever wanted the teacher's weights should know of them."""
-    if config.student.start != "teacher" or inherited.share >= MOST_WEIGHTS:
+    if config.student.start != "teacher" or inherited.share >= _MOST_WEIGHTS:
         return ()
     share = f"{inherited.share:.1%}"
     return (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)
