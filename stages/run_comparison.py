@@ -3,46 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from stages.paths import typed_path
-from stages.run_directory import RUNS_ROOT, RunDirectory, is_run, list_runs, resolve_run
+from stages.run_directory import RunDirectory
 from stages.run_overview import flat, metrics, overview, settings
 
 _SEED = "run.seed"
-
-
-def group_of(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory] | None:
-    """The runs in the folder that a user means, by name, as `ssdkd run --seeds 0,1 --out FOLDER` leaves them.
-
-    None where it is a run itself, or holds none. Like a run, a folder may be named as in `root`.
-    """
-    for folder in (typed_path(text), root / text):
-        if folder.is_dir() and not is_run(folder):
-            runs = list_runs(folder)
-            if runs:
-                return sorted(runs, key=lambda run: _natural(run.name))
-    return None
-
-
-def list_groups(root: Path) -> list[RunDirectory]:
-    """The runs of all groups in a folder, group by group."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    return [run for folder in folders for run in group_of(str(folder)) or []]
-
-
-def find_runs(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory]:
-    """The run that a user means, or the runs of a group. Raises FileError where there is neither."""
-    return group_of(text, root) or [resolve_run(text, root)]
-
-
-def _natural(name: str) -> list[Any]:
-    """seed-10 comes after seed-9."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def compare(runs: Sequence[RunDirectory]) -> dict[str, Any]:

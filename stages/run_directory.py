@@ -21,13 +21,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from stages.errors import ConfigError, FileError, MachineError
 from stages.events import ControlAcknowledged, RunFinished, RunResumed, RunStarted
-from stages.paths import typed_path
 
 RUNS_ROOT = Path("runs")
 FINAL_STATUSES = ("done", "stopped", "failed", "diverged")
@@ -386,64 +384,3 @@ def is_run(path: Path) -> bool:
     """Whether a folder holds a run."""
     names = ("config.toml", "events.jsonl", "run.lock")
     return any(os.path.isfile(path / name) for name in names)  # noqa: PTH113 - it asks of what may not be seen, too
-
-
-def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:
-    """The runs in a folder, those that a process took up last first."""
-    if not os.access(root, os.R_OK | os.X_OK) or not root.is_dir():
-        return []
-    runs = [RunDirectory(path) for path in root.iterdir() if path.is_dir() and is_run(path)]
-    return sorted(runs, key=lambda run: (run.started_s(), run.name), reverse=True)
-
-
-def newest_run(root: Path = RUNS_ROOT) -> RunDirectory | None:
-    """The run in a folder that a process took up last, or None."""
-    return next(iter(list_runs(root)), None)
-
-
-def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
-    """The run that a user means: a path, the name of a run in `root`, or (None) the newest run in `root`.
-
-    Raises FileError where there is no such run.
-    """
-    if text is None:
-        newest = newest_run(root)
-        if newest is None:
-            raise FileError(
-                f"there is no run in the folder {root}",
-                hint="`ssdkd run` starts one; or give the path of a run directory",
-            )
-        return newest
-    typed = typed_path(text)
-    for path in (typed, root / text):
-        if path.is_dir() and is_run(path):
-            return RunDirectory(path)
-    if typed.is_dir():
-        raise FileError(
-            f"{text} is not a run directory: it has neither config.toml nor events.jsonl",
-            hint="`ssdkd runs ls` lists the runs",
-        )
-    if typed.exists():
-        raise FileError(f"{text} is a file, not a run directory", hint="`ssdkd runs ls` lists the runs")
-    near = get_close_matches(typed.name, [run.name for run in list_runs(root)], n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "`ssdkd runs ls` lists the runs"
-    raise FileError(f"there is no run `{text}`", hint=hint)
-
-
-def resolve_buffer(text: str | None, root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory | None]:
-    """The buffer file that a user means, and the run it belongs to, if any: a file, or a run as for `resolve_run`.
-
-    Raises FileError where there is no such file or run, or the run has no buffer yet.
-    """
-    path = None if text is None else typed_path(text)
-    if path is not None and path.is_file():
-        folder = path.absolute().parent
-        return path, RunDirectory(folder) if is_run(folder) else None
-    if text is not None and text.endswith(".safetensors"):
-        raise FileError(f"there is no buffer file {text}", hint="a run keeps its replay buffer in buffer.safetensors")
-    run = resolve_run(text, root)
-    if not run.buffer_file.is_file():
-        raise FileError(
-            f"the run {run.path} holds no buffer yet", hint="a run writes it at its first checkpoint and at its end"
-        )
-    return run.buffer_file, run

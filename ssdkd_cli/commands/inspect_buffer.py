@@ -55,7 +55,7 @@ def inspect_buffer(
     for picture in (grid, plot):
         _refuse_odd_picture(picture)
     from stages.buffer.file import read_buffer
-    from stages.run_directory import resolve_buffer
+    from stages.run_lookup import resolve_buffer
 
     path, run = resolve_buffer(source)
     contents = read_buffer(path)

@@ -49,8 +49,7 @@ def list_all(
     Example:
       ssdkd runs ls
     """
-    from stages.run_comparison import list_groups
-    from stages.run_directory import list_runs
+    from stages.run_lookup import list_groups, list_runs
     from stages.run_overview import listed
 
     documents = [listed(run) for run in list_runs(root)]
@@ -75,8 +74,7 @@ def show(run: RunOrGroup = None, json: Json = False) -> None:
     Example:
       ssdkd runs show digits-20260101-120000
     """
-    from stages.run_comparison import group_of
-    from stages.run_directory import resolve_run
+    from stages.run_lookup import group_of, resolve_run
     from stages.run_overview import details
 
     group = None if run is None else group_of(run)
@@ -105,7 +103,7 @@ def compare(
     Example:
       ssdkd runs compare runs/uniform runs/priority
     """
-    from stages.run_comparison import find_runs
+    from stages.run_lookup import find_runs
 
     found = {run.path.resolve(): run for text in runs for run in find_runs(text)}
     if len(found) < 2:
@@ -133,7 +131,7 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from stages.run_directory import resolve_run
+    from stages.run_lookup import resolve_run
     from stages.run_verification import verify
 
     found = resolve_run(run)
@@ -205,7 +203,8 @@ def stop(
 def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> None:
     """Send a request, wait for the answer and tell it. Raises StorageError (exit code 1) where none comes."""
     from stages.control import refuse_idle, send_request, wait_for_acknowledgement
-    from stages.run_directory import LIVE_STATUSES, resolve_run
+    from stages.run_directory import LIVE_STATUSES
+    from stages.run_lookup import resolve_run
 
     run = resolve_run(text)
     refuse_idle(run, action)

@@ -39,7 +39,7 @@ def watch(
     Example:
       ssdkd watch digits-20260101-120000
     """
-    from stages.run_directory import resolve_run
+    from stages.run_lookup import resolve_run
 
     found = resolve_run(run)
     if serve:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ssdkd_cli.dashboard.view import Curve, RunView
 from stages.errors import FileError
-from stages.run_directory import RUNS_ROOT, RunDirectory, list_runs
+from stages.run_directory import RUNS_ROOT, RunDirectory
+from stages.run_lookup import list_runs
 from stages.run_overview import listed, settings
 
 LETTERS = "ABCDEF"

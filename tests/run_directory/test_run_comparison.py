@@ -8,7 +8,7 @@ import pytest
 from run_files import finished, make_run, started
 
 from stages.errors import FileError
-from stages.run_comparison import compare, find_runs, group_of, list_groups
+from stages.run_comparison import compare
 from stages.run_directory import RunDirectory
 
 
@@ -74,25 +74,3 @@ def test_run_without_settings(tmp_path: Path) -> None:
     run.config_file.unlink()
     with pytest.raises(FileError, match="cannot read"):
         compare([run, seeded(tmp_path, 1, 0.5)])
-
-
-# Groups.
-
-
-def test_a_group_is_a_folder_of_runs_in_the_order_of_their_seeds(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / "group" / f"seed-{seed}") for seed in (10, 2, 0)]
-    (tmp_path / "group" / "no run").mkdir()
-    names = ["seed-0", "seed-2", "seed-10"]
-    assert [run.name for run in group_of(str(tmp_path / "group")) or []] == names
-    assert [run.name for run in find_runs("group", root=tmp_path)] == names
-    assert [run.name for run in list_groups(tmp_path)] == names
-    assert group_of(str(runs[0].path)) is None
-    assert [run.path for run in find_runs(str(runs[0].path))] == [runs[0].path]
-
-
-def test_a_folder_without_runs_is_none(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert group_of(str(tmp_path / "empty")) is None
-    assert list_groups(tmp_path) == list_groups(tmp_path / "nowhere") == []
-    with pytest.raises(FileError, match="not a run directory"):
-        find_runs(str(tmp_path / "empty"))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -13,15 +12,9 @@ import pytest
 from run_files import append_events, finished, make_run, started
 
 from stages import run_directory
-from stages.errors import ConfigError, FileError, MachineError
+from stages.errors import ConfigError, MachineError
 from stages.events import ControlAcknowledged, DistillationStep, RunResumed, StageStarted, Warning
-from stages.run_directory import (
-    RunDirectory,
-    lines_newest_first,
-    list_runs,
-    newest_run,
-    resolve_run,
-)
+from stages.run_directory import RunDirectory, lines_newest_first
 
 STEP = DistillationStep(step=0, loss=1.0, lr=0.1, agreement=0.5)
 
@@ -271,45 +264,3 @@ def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(r
     run.prune_checkpoints()
     assert not any(path.exists() for path in left_over)
     assert all(path.exists() for path in others)
-
-
-# -- finding one ---------------------------------------------------------------------------------------------
-
-
-def test_newest_run_is_the_one_taken_up_last(tmp_path: Path) -> None:
-    for name, since_s in (("a", 30.0), ("b", 50.0), ("c", 40.0)):
-        run = make_run(tmp_path / name)
-        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
-    (tmp_path / "no-run").mkdir()
-    (tmp_path / "file").touch()
-    assert [run.name for run in list_runs(tmp_path)] == ["b", "c", "a"]
-    newest = newest_run(tmp_path)
-    assert newest is not None
-    assert newest.name == "b"
-    assert newest_run(tmp_path / "gone") is None
-
-
-def test_resolve_run(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "runs" / "digits-1")
-    for text in (str(run.path), "digits-1", None):
-        assert resolve_run(text, tmp_path / "runs").path == run.path
-
-
-@pytest.mark.parametrize(
-    ("text", "message", "hint"),
-    [
-        ("digits-2", "there is no run `digits-2`", "did you mean `digits-1`"),
-        ("{root}", "is not a run directory", "runs ls"),
-        ("{root}/digits-1/config.toml", "is a file", "runs ls"),
-    ],
-)
-def test_resolve_run_refuses(tmp_path: Path, text: str, message: str, hint: str) -> None:
-    make_run(tmp_path / "digits-1")
-    with pytest.raises(FileError, match=message) as caught:
-        resolve_run(text.format(root=tmp_path), tmp_path)
-    assert hint in str(caught.value.hint)
-
-
-def test_resolve_run_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="there is no run in the folder"):
-        resolve_run(None, tmp_path)

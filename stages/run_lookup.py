@@ -1,0 +1,114 @@
+"""Which run people mean: a path, a name in the folder of runs, the newest one; and which runs a folder holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from stages.errors import FileError
+from stages.paths import typed_path
+from stages.run_directory import RUNS_ROOT, RunDirectory, is_run
+
+
+def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:
+    """The runs in a folder, those that a process took up last first."""
+    runs = [RunDirectory(path) for path in _folders(root) if is_run(path)]
+    return sorted(runs, key=lambda run: (run.started_s(), run.name), reverse=True)
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in a folder; none where it cannot be looked into."""
+    if not os.access(root, os.R_OK | os.X_OK) or not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+def newest_run(root: Path = RUNS_ROOT) -> RunDirectory | None:
+    """The run that a process took up last, in a folder or in a group there, or None."""
+    return max([*list_runs(root), *list_groups(root)], key=RunDirectory.started_s, default=None)
+
+
+def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
+    """The run that a user means: a path, the name of a run in `root`, or (None) the newest run there.
+
+    Raises FileError where there is no such run.
+    """
+    if text is None:
+        newest = newest_run(root)
+        if newest is None:
+            raise FileError(
+                f"there is no run in the folder {root}",
+                hint="`ssdkd run` starts one; or give the path of a run directory",
+            )
+        return newest
+    typed = typed_path(text)
+    for path in (typed, root / text):
+        if path.is_dir() and is_run(path):
+            return RunDirectory(path)
+    group = group_of(text, root)
+    if group is not None:
+        raise FileError(
+            f"{text} is not a run directory but a folder of {len(group)}",
+            hint=f"name one of them, for example `{shlex.quote(str(group[0].path))}`",
+        )
+    if typed.is_dir():
+        raise FileError(
+            f"{text} is not a run directory: it has neither config.toml nor events.jsonl",
+            hint="`ssdkd runs ls` lists the runs",
+        )
+    if typed.exists():
+        raise FileError(f"{text} is a file, not a run directory", hint="`ssdkd runs ls` lists the runs")
+    near = get_close_matches(typed.name, [run.name for run in list_runs(root)], n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "`ssdkd runs ls` lists the runs"
+    raise FileError(f"there is no run `{text}`", hint=hint)
+
+
+def resolve_buffer(text: str | None, root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory | None]:
+    """The buffer file that a user means, and the run it belongs to, if any: a file, or a run as for `resolve_run`.
+
+    Raises FileError where there is no such file or run, or the run has no buffer yet.
+    """
+    path = None if text is None else typed_path(text)
+    if path is not None and path.is_file():
+        folder = path.absolute().parent
+        return path, RunDirectory(folder) if is_run(folder) else None
+    if text is not None and text.endswith(".safetensors"):
+        raise FileError(f"there is no buffer file {text}", hint="a run keeps its replay buffer in buffer.safetensors")
+    run = resolve_run(text, root)
+    if not run.buffer_file.is_file():
+        raise FileError(
+            f"the run {run.path} holds no buffer yet", hint="a run writes it at its first checkpoint and at its end"
+        )
+    return run.buffer_file, run
+
+
+def group_of(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory] | None:
+    """The runs in the folder that a user means, by name, as `ssdkd run --seeds 0,1 --out FOLDER` leaves them.
+
+    None where it is a run itself, or holds none. Like a run, a folder may be named as in `root`.
+    """
+    for folder in (typed_path(text), root / text):
+        if folder.is_dir() and not is_run(folder):
+            runs = list_runs(folder)
+            if runs:
+                return sorted(runs, key=lambda run: _natural(run.name))
+    return None
+
+
+def list_groups(root: Path) -> list[RunDirectory]:
+    """The runs of all groups in a folder, group by group."""
+    return [run for folder in _folders(root) for run in group_of(str(folder)) or []]
+
+
+def find_runs(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory]:
+    """The run that a user means, or the runs of a group. Raises FileError where there is neither."""
+    return group_of(text, root) or [resolve_run(text, root)]
+
+
+def _natural(name: str) -> list[Any]:
+    """seed-10 comes after seed-9."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_files import make_run
+
+from stages.errors import FileError
+from stages.run_lookup import find_runs, group_of, list_groups, list_runs, newest_run, resolve_run
+
+
+def test_newest_run_is_the_one_taken_up_last(tmp_path: Path) -> None:
+    for name, since_s in (("a", 30.0), ("b", 50.0), ("c", 40.0)):
+        run = make_run(tmp_path / name)
+        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
+    (tmp_path / "no-run").mkdir()
+    (tmp_path / "file").touch()
+    assert [run.name for run in list_runs(tmp_path)] == ["b", "c", "a"]
+    newest = newest_run(tmp_path)
+    assert newest is not None
+    assert newest.name == "b"
+    assert newest_run(tmp_path / "gone") is None
+
+
+def test_newest_run_may_be_in_a_group(tmp_path: Path) -> None:
+    for name, since_s in (("single", 30.0), ("group/seed-0", 40.0), ("group/seed-1", 50.0)):
+        make_run(tmp_path / name).lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
+    assert resolve_run(None, tmp_path).name == "seed-1"
+
+
+def test_resolve_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs" / "digits-1")
+    for text in (str(run.path), "digits-1", None):
+        assert resolve_run(text, tmp_path / "runs").path == run.path
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("digits-2", "there is no run `digits-2`", "did you mean `digits-1`"),
+        ("{root}", "is not a run directory but a folder of 1", "/digits-1`"),
+        ("{root}/empty", "is not a run directory: it has neither", "runs ls"),
+        ("{root}/digits-1/config.toml", "is a file", "runs ls"),
+    ],
+)
+def test_resolve_run_refuses(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    make_run(tmp_path / "digits-1")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match=message) as caught:
+        resolve_run(text.format(root=tmp_path), tmp_path)
+    assert hint in str(caught.value.hint)
+
+
+def test_resolve_run_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="there is no run in the folder"):
+        resolve_run(None, tmp_path)
+
+
+def test_a_group_is_a_folder_of_runs_in_the_order_of_their_seeds(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "group" / f"seed-{seed}") for seed in (10, 2, 0)]
+    (tmp_path / "group" / "no run").mkdir()
+    names = ["seed-0", "seed-2", "seed-10"]
+    assert [run.name for run in group_of(str(tmp_path / "group")) or []] == names
+    assert [run.name for run in find_runs("group", root=tmp_path)] == names
+    assert [run.name for run in list_groups(tmp_path)] == names
+    assert group_of(str(runs[0].path)) is None
+    assert [run.path for run in find_runs(str(runs[0].path))] == [runs[0].path]
+
+
+def test_a_folder_without_runs_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert group_of(str(tmp_path / "empty")) is None
+    assert list_groups(tmp_path) == list_groups(tmp_path / "nowhere") == []
+    with pytest.raises(FileError, match="not a run directory"):
+        find_runs(str(tmp_path / "empty"))
