@@ -104,6 +104,25 @@ def list_groups(root: Path) -> list[RunDirectory]:
     return [run for folder in _folders(root) for run in group_of(str(folder)) or []]
 
 
+def run_to_watch(text: str | None, root: Path = RUNS_ROOT) -> tuple[RunDirectory, Path | None]:
+    """The run to look at, and the folder whose next run is to be shown after it, or None.
+
+    Of a folder of runs, and of `root` where nothing was typed, that is the run at work, or else the newest. Raises
+    FileError where there is no such run.
+    """
+    group = None if text is None else group_of(text, root)
+    if text is not None and group is None:
+        return resolve_run(text, root), None
+    folder = root if group is None else group[0].path.parent
+    return run_at_work(folder) or resolve_run(None, folder), folder
+
+
+def run_at_work(folder: Path) -> RunDirectory | None:
+    """The run, in a folder or in a group there, that a process is at work on; of several the one taken up last."""
+    at_work = [run for run in [*list_runs(folder), *list_groups(folder)] if run.is_alive()]
+    return max(at_work, key=RunDirectory.started_s, default=None)
+
+
 def find_runs(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory]:
     """The run that a user means, or the runs of a group. Raises FileError where there is neither."""
     return group_of(text, root) or [resolve_run(text, root)]

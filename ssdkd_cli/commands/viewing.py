@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from ssdkd_cli import diagnostics, summary
@@ -24,18 +25,22 @@ _TERMINATED = 128 + signal.SIGTERM
 """What shells say of a command that a signal ended."""
 
 
-def show(run: RunDirectory, *, is_read_only: bool = False) -> int:
-    """Open the dashboard on any run (`ssdkd watch`); returns when the viewer is closed, FAILED where it crashed."""
-    code = _open_dashboard(run, is_read_only=is_read_only)
+def show(run: RunDirectory, *, folder: Path | None = None, is_read_only: bool = False) -> int:
+    """Open the dashboard on any run (`ssdkd watch`), and on those that follow it in a folder where one is given.
+
+    Returns when the viewer is closed, FAILED where it crashed.
+    """
+    code, run = _open_dashboard(run, folder=folder, is_read_only=is_read_only)
     if run.status() in LIVE_STATUSES:
         _say_how_to_come_back(run)
     return code
 
 
-def serve_to_browsers(run: RunDirectory, *, is_read_only: bool, port: int) -> int:
+def serve_to_browsers(run: RunDirectory, text: str | None, *, is_read_only: bool, port: int) -> int:
     """The dashboard in every browser of this machine that asks for it (`ssdkd watch --serve`); returns at Ctrl-C.
 
-    Each window is a viewer of its own. Raises MachineError where textual-serve is missing or the port is taken.
+    `text` is what was typed for the run. Each window is a viewer of its own. Raises MachineError where textual-serve is
+    missing or the port is taken.
     """
     try:
         from textual_serve.server import Server
@@ -44,7 +49,8 @@ def serve_to_browsers(run: RunDirectory, *, is_read_only: bool, port: int) -> in
             "`--serve` needs textual-serve, which is not installed", hint="`pip install textual-serve` adds it"
         ) from error
     options = ["--read-only"] if is_read_only else []
-    command = shlex.join([sys.executable, "-m", "ssdkd_cli", "watch", str(run.path.absolute()), *options])
+    typed = [] if text is None else [text]
+    command = shlex.join([sys.executable, "-m", "ssdkd_cli", "watch", *options, "--", *typed])
     diagnostics.note(f"{run.path} is shown at http://localhost:{port} until Ctrl-C; the run does not depend on it")
     try:
         server = Server(command, host="localhost", port=port, title=f"ssdkd {run.name}")
@@ -63,7 +69,7 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     A viewer that leaves a run at work ends with 0, or FAILED where it crashed. Once the run is over, its summary is
     printed and its exit code is the command's.
     """
-    viewer_code = _open_dashboard(run)
+    viewer_code, _ = _open_dashboard(run)
     is_over = run.summary() is not None
     code = trainer.exit_code(_PATIENCE_S if is_over else 0)
     if code is None:
@@ -79,15 +85,18 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     return code
 
 
-def _open_dashboard(run: RunDirectory, *, is_read_only: bool = False) -> int:
+def _open_dashboard(
+    run: RunDirectory, *, folder: Path | None = None, is_read_only: bool = False
+) -> tuple[int, RunDirectory]:
+    """Its exit code, and the run that was on the screen last."""
     from ssdkd_cli.dashboard.app import DashboardApp
 
-    app = DashboardApp(run, read_only=is_read_only)
+    app = DashboardApp(run, read_only=is_read_only, folder=folder)
     with _ending_with_the_terminal(), _detaching_when_terminated(app.detach_from_outside) as is_terminated:
         app.run()
     if is_terminated():
-        return _TERMINATED
-    return ExitCode.FAILED if app.return_code else ExitCode.DONE
+        return _TERMINATED, app.run_directory
+    return ExitCode.FAILED if app.return_code else ExitCode.DONE, app.run_directory
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from stages.errors import ConfigError
 
 AnyRun = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="A run directory, or a name in ./runs; otherwise the newest there."),
+    typer.Argument(metavar="RUN", help="A run directory, a folder of runs, or a name in ./runs; otherwise ./runs."),
 ]
 
 
@@ -31,7 +31,8 @@ def watch(
 ) -> int | None:
     """Watch a run: losses, buffer, device time, samples.
 
-    Any run, live or finished, from any terminal. Leaving the dashboard with q never stops the run. Off a terminal,
+    Any run, live or finished, from any terminal. Leaving the dashboard with q never stops the run. Of a folder of runs
+    it shows the one at work, otherwise the newest; when that ends, the next one that is at work there. Off a terminal,
     or with --once or --json, one snapshot is printed. NO_COLOR=1 takes the colours away, SSDKD_ASCII=1 draws in ASCII.
     --serve needs the extra `serve` (textual-serve).
 
@@ -39,15 +40,15 @@ def watch(
     Example:
       ssdkd watch digits-20260101-120000
     """
-    from stages.run_lookup import resolve_run
+    from stages.run_lookup import run_to_watch
 
-    found = resolve_run(run)
+    found, folder = run_to_watch(run)
     if serve:
         if json or once:
             raise ConfigError("`--serve` shows a run, `--once` and `--json` print it", hint="leave one of them out")
         from ssdkd_cli.commands.viewing import serve_to_browsers
 
-        return serve_to_browsers(found, is_read_only=read_only, port=port)
+        return serve_to_browsers(found, run, is_read_only=read_only, port=port)
     if json or once or not console.has_screen():
         from ssdkd_cli.charts import glyphs_for
         from ssdkd_cli.dashboard.feed import RunFeed
@@ -61,4 +62,4 @@ def watch(
         return None
     from ssdkd_cli.commands.viewing import show
 
-    return show(found, is_read_only=read_only)
+    return show(found, folder=folder, is_read_only=read_only)

@@ -1,4 +1,4 @@
-"""The dashboard: one run on the screen, live or finished. It only reads; the run goes on without it.
+"""The dashboard: one run at a time on the screen, live or finished. It only reads; the run goes on without it.
 
 Worker threads read files and ask the run for things; they post messages. Widgets are touched in the app's own
 thread. What is reactive is how one looks at the run, never the run itself: that is the newest `RunView`.
@@ -29,7 +29,7 @@ from ssdkd_cli.dashboard.bindings import EVERYWHERE, PALETTE_SECTIONS
 from ssdkd_cli.dashboard.comparison import LETTERS, MAX_OTHERS, Overlay
 from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, AsciiFilter, HarmlessFilter
-from ssdkd_cli.dashboard.messages import OverlaysLoaded, PicturesLoaded, RequestAnswered, RunViewed
+from ssdkd_cli.dashboard.messages import NextRunFound, OverlaysLoaded, PicturesLoaded, RequestAnswered, RunViewed
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
 from ssdkd_cli.dashboard.screens.help_screen import HelpScreen
@@ -39,12 +39,13 @@ from ssdkd_cli.dashboard.view import RunView
 from stages import control
 from stages.errors import SsdkdError
 from stages.run_directory import RunDirectory
+from stages.run_lookup import run_at_work
 
 SECONDS_BETWEEN_VIEWS = 0.25
 """What the run says is drawn at most four times a second; keys and the mouse are answered at once."""
 
-SECONDS_BETWEEN_OVERLAYS = 2.0
-"""Runs that this one is compared with are looked at less often."""
+SECONDS_BETWEEN_OTHERS = 2.0
+"""Other runs, that this one is compared with or that may follow it, are looked at less often."""
 
 ANSWER_TIMEOUT_S = 30.0
 """A run answers at its safe points: after a step of distillation, or after the T_g steps of an inversion."""
@@ -60,7 +61,10 @@ _STOP_QUESTION = (
 
 
 class DashboardApp(App[None]):
-    """Watches the run in `run_directory`. With `read_only` it asks nothing of the run."""
+    """Watches the run in `run_directory`. With `read_only` it asks nothing of the run.
+
+    Where it ends on the screen, the next run that is at work in `folder` is shown.
+    """
 
     TITLE = "ssdkd"
     CSS_PATH = "dashboard.tcss"
@@ -82,6 +86,7 @@ class DashboardApp(App[None]):
         run_directory: RunDirectory | Path,
         read_only: bool = False,
         *,
+        folder: Path | None = None,
         is_ascii: bool | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         clock: Callable[[], float] = time.time,
@@ -94,6 +99,7 @@ class DashboardApp(App[None]):
         self.glyphs = ASCII if (wants_ascii(_encoding()) if is_ascii is None else is_ascii) else UNICODE
         self.run_view: RunView | None = None
         self.overlays: tuple[Overlay, ...] = ()
+        self._folder = folder
         self._answer_timeout_s = answer_timeout_s
         self._clock = clock
         self._pending: list[str] = []
@@ -118,7 +124,7 @@ class DashboardApp(App[None]):
         """Show the screen, and begin to read."""
         self.theme = DARK_NAME
         self.push_screen(RunScreen())
-        self.run_worker(self._follow, thread=True, name="reader", group="reader")
+        self._read_run()
 
     def on_unmount(self) -> None:
         """Let worker threads end at once."""
@@ -131,13 +137,25 @@ class DashboardApp(App[None]):
 
     # -- reading (worker threads) ----------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        feed = RunFeed(self.run_directory, clock=self._clock)
+    def _read_run(self) -> None:
+        """Begin to read the run that is to be on the screen, and no other any more."""
+        work = partial(self._follow, self.run_directory)
+        self.run_worker(work, thread=True, exclusive=True, name="reader", group="reader")
+
+    def _follow(self, run: RunDirectory) -> None:
+        feed = RunFeed(run, clock=self._clock)
         worker = get_current_worker()
+        was_live, looked_s = False, -math.inf
         while not self._is_over(worker):
             began_s = time.monotonic()
             view = feed.poll()
-            self.post_message(RunViewed(view))
+            self._post(worker, RunViewed(view))
+            was_live |= view.is_live
+            if was_live and not view.is_live and began_s - looked_s >= SECONDS_BETWEEN_OTHERS:
+                looked_s = began_s
+                following = run_at_work(self._folder) if self._folder is not None else None
+                if following is not None and following.path != run.path:
+                    self._post(worker, NextRunFound(following))
             while view.loaded < 1.0 and time.monotonic() - began_s < SECONDS_BETWEEN_VIEWS:
                 # A long history is read on in between, for half of the time: the screen needs the core, too.
                 self._sleep(_BITE_S)
@@ -154,7 +172,7 @@ class DashboardApp(App[None]):
             if not feeds:
                 return
             is_whole = all(view.loaded == 1.0 for view in views)
-            self._sleep(SECONDS_BETWEEN_OVERLAYS if is_whole else SECONDS_BETWEEN_VIEWS)
+            self._sleep(SECONDS_BETWEEN_OTHERS if is_whole else SECONDS_BETWEEN_VIEWS)
 
     def _load_pictures(self, class_index: int | None, newest_first: bool) -> None:
         worker = get_current_worker()
@@ -175,30 +193,30 @@ class DashboardApp(App[None]):
     def _is_over(self, worker: Worker[object]) -> bool:
         return self._leaving.is_set() or worker.is_cancelled
 
-    def _ask(self, action: str) -> None:
+    def _ask(self, run: RunDirectory, action: str) -> None:
         worker = get_current_worker()
         try:
-            request_id = control.send_request(self.run_directory, action)
+            request_id = control.send_request(run, action)
             answer = control.wait_for_acknowledgement(
-                self.run_directory,
+                run,
                 request_id,
                 self._answer_timeout_s,
-                clock=lambda: math.inf if worker.is_cancelled or self._leaving.is_set() else time.monotonic(),
+                clock=lambda: math.inf if self._is_over(worker) else time.monotonic(),
                 sleep=self._sleep,
             )
         except SsdkdError as error:
-            self.post_message(RequestAnswered(action, "error", str(error)))
+            self._post(worker, RequestAnswered(action, "error", str(error)))
             return
         if answer is None:
             waited = f"no answer to `{action}` within {self._answer_timeout_s:.0f} s"
             why = "the run may be in a long step; it still has the request"
-            text = f"{waited}: {why if self.run_directory.is_alive() else 'its process is gone'}"
-            self.post_message(RequestAnswered(action, "error", text))
+            text = f"{waited}: {why if run.is_alive() else 'its process is gone'}"
+            self._post(worker, RequestAnswered(action, "error", text))
         elif answer.accepted:
             said = answer.message or "done"
-            self.post_message(RequestAnswered(action, "information", f"{action}: {said}"))
+            self._post(worker, RequestAnswered(action, "information", f"{action}: {said}"))
         else:
-            self.post_message(RequestAnswered(action, "warning", f"{action} was refused: {answer.message}"))
+            self._post(worker, RequestAnswered(action, "warning", f"{action} was refused: {answer.message}"))
 
     def _sleep(self, seconds: float) -> None:
         """So long, or until the app ends."""
@@ -208,6 +226,8 @@ class DashboardApp(App[None]):
 
     def on_run_viewed(self, message: RunViewed) -> None:
         """Show the run's newest state."""
+        if message.view.path != self.run_directory.path:
+            return  # another run has been opened since
         before, self.run_view = self.run_view, message.view
         screen = self.run_screen
         if screen is None:
@@ -281,7 +301,7 @@ class DashboardApp(App[None]):
             return
         self._pending.append(action)
         self._refresh_header()
-        self.run_worker(partial(self._ask, action), thread=True, group="requests", name=action)
+        self.run_worker(partial(self._ask, self.run_directory, action), thread=True, group="requests", name=action)
 
     def _refresh_header(self) -> None:
         if (screen := self.run_screen) is not None:
@@ -296,12 +316,34 @@ class DashboardApp(App[None]):
         return list(zip(LETTERS, names, strict=False))
 
     def open_comparison(self) -> None:
-        """Let the user choose runs."""
+        """Let the user choose runs to compare with, or another one to look at."""
         chosen = [overlay.path for overlay in self.overlays]
-        self.push_screen(
-            CompareScreen(self.run_directory, chosen),
-            lambda paths: None if paths is None else self.compare_with(paths),
-        )
+        self.push_screen(CompareScreen(self.run_directory, chosen), self._take_choice)
+
+    def _take_choice(self, choice: RunDirectory | list[Path] | None) -> None:
+        if isinstance(choice, RunDirectory):
+            self.open_run(choice)
+        elif choice is not None:
+            self.compare_with(choice)
+
+    def open_run(self, run: RunDirectory) -> None:
+        """Show another run, alone; the view that is open stays open. What the first was asked for, it still has."""
+        self.workers.cancel_group(self, "requests")
+        self._pending.clear()
+        self._pictures_wanted = None
+        self.run_directory, self.run_view = run, None
+        self.compare_with([])
+        if (screen := self.run_screen) is not None:
+            screen.forget_run()
+        self._read_run()
+
+    def on_next_run_found(self, message: NextRunFound) -> None:
+        """The run on the screen has ended, another of its folder is at work: show that, unless a dialog is open."""
+        ended = self.run_directory
+        if self.screen is not self.run_screen or message.run.path == ended.path:
+            return
+        self.open_run(message.run)
+        self.notify(f"{ended.name} has ended, {message.run.name} is at work", markup=False)
 
     def compare_with(self, paths: Sequence[Path]) -> None:
         """Draw these runs into the charts, too, and no others."""

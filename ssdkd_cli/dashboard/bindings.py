@@ -71,7 +71,7 @@ CONTROL = Section(
             "compare",
             "compare",
             "Compare",
-            "Other runs in the charts, their settings",
+            "Other runs: in the charts, their settings, or one in this one's place",
             show=True,
         ),
     ),
@@ -135,12 +135,13 @@ LOG = Section(
 )
 
 COMPARE = Section(
-    "Choosing runs to compare with",
+    "Other runs",
     (
         Binding(
             "enter", "overlay", "Overlay", priority=True, tooltip="Draw the chosen runs into the charts", id="overlay"
         ),
         _key("space", "choose", "compare-choose", "Choose", "Choose the run, or not", show=True),
+        _key("o", "open", "compare-open", "Open", "Show the run under the bar in place of this one", show=True),
         _key("a", "clear", "compare-clear", "Clear", "Choose no run", show=True),
         _key("escape", "dismiss(None)", "compare-back", "Back", "Leave the charts as they were", show=True),
     ),

@@ -7,6 +7,7 @@ from textual.message import Message
 from ssdkd_cli.dashboard.comparison import Overlay
 from ssdkd_cli.dashboard.pictures import Picture
 from ssdkd_cli.dashboard.view import RunView
+from stages.run_directory import RunDirectory
 
 
 class RunViewed(Message):
@@ -32,6 +33,14 @@ class OverlaysLoaded(Message):
     def __init__(self, overlays: tuple[Overlay, ...]) -> None:
         super().__init__()
         self.overlays = overlays
+
+
+class NextRunFound(Message):
+    """Another run of the folder is at work, and the one on the screen has ended."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__()
+        self.run = run
 
 
 class RequestAnswered(Message):

@@ -384,7 +384,7 @@ def test_compare_overlays_chosen_runs_and_shows_what_was_set_otherwise(run, monk
 
 
 def test_runs_that_are_compared_are_followed(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("ssdkd_cli.dashboard.app.SECONDS_BETWEEN_OVERLAYS", 0.05)
+    monkeypatch.setattr("ssdkd_cli.dashboard.app.SECONDS_BETWEEN_OTHERS", 0.05)
     lines = lines_of(whole_run(6))
     other = make_run(tmp_path / "runs" / "other", lines[: len(lines) // 2])
 

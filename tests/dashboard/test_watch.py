@@ -107,6 +107,14 @@ def test_without_a_name_it_is_the_newest_run(call, run):
     assert json.loads(call("watch", "a-run", "--json").out)["name"] == "a-run"
 
 
+def test_of_a_folder_of_runs_it_is_the_one_at_work(call, run, tmp_path):
+    newer = make_run(tmp_path / "runs" / "b-run", lines_of(whole_run(2)))
+    newer.lock_file.write_text(json.dumps({"pid": 1, "since_s": 4e9}))
+    assert json.loads(call("watch", "runs", "--json").out)["name"] == "b-run"
+    with run.lock():
+        assert json.loads(call("watch", "runs", "--json").out)["name"] == "a-run"
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"), [([], "ssdkd run"), (["b-run"], "ssdkd runs ls"), (["nowhere/at/all"], "ssdkd runs ls")]
 )
@@ -232,7 +240,7 @@ def test_a_browser_gets_a_viewer_of_its_own(call, run, monkeypatch):
     assert (result.code, result.out) == (0, "")
     assert "http://localhost:8123" in result.err
     ((command, host, port, title),) = served
-    assert shlex.split(command)[1:] == ["-m", "ssdkd_cli", "watch", str(run.path.absolute()), "--read-only"]
+    assert shlex.split(command)[1:] == ["-m", "ssdkd_cli", "watch", "--read-only", "--", str(run.path)]
     assert (host, port, title) == ("localhost", 8123, f"ssdkd {run.name}")
 
 

@@ -7,7 +7,7 @@ import pytest
 from run_files import make_run
 
 from stages.errors import FileError
-from stages.run_lookup import find_runs, group_of, list_groups, list_runs, newest_run, resolve_run
+from stages.run_lookup import find_runs, group_of, list_groups, list_runs, newest_run, resolve_run, run_to_watch
 
 
 def test_newest_run_is_the_one_taken_up_last(tmp_path: Path) -> None:
@@ -33,6 +33,26 @@ def test_resolve_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs" / "digits-1")
     for text in (str(run.path), "digits-1", None):
         assert resolve_run(text, tmp_path / "runs").path == run.path
+
+
+def test_of_a_folder_the_run_at_work_is_watched_or_else_the_newest(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "group" / f"seed-{seed}") for seed in range(3)]
+    for run, since_s in zip(runs, (30.0, 50.0, 40.0), strict=True):
+        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
+    group = tmp_path / "group"
+
+    def watched(text: str | None, root: Path = Path("runs")) -> tuple[str, Path | None]:
+        run, folder = run_to_watch(text, root)
+        return run.name, folder
+
+    for text, root in ((str(group), Path("runs")), ("group", tmp_path), (None, group)):
+        assert watched(text, root) == ("seed-1", group)
+    assert watched(None, tmp_path) == ("seed-1", tmp_path)
+    with runs[0].lock():
+        runs[0].lock_file.write_text(json.dumps({"pid": 1, "since_s": 10.0}))
+        assert watched("group", tmp_path) == ("seed-0", group)
+        assert watched(None, tmp_path) == ("seed-0", tmp_path)
+        assert watched(str(runs[2].path)) == ("seed-2", None)
 
 
 @pytest.mark.parametrize(

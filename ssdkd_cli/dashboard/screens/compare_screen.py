@@ -1,4 +1,4 @@
-"""Choosing runs to lay over the charts, and the settings in which they differ from the run on the screen."""
+"""Choosing runs to lay over the charts, or one to look at; and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from stages.errors import SsdkdError
 from stages.run_directory import RunDirectory
 
 
-class CompareScreen(Screen[list[Path] | None]):
-    """A list of runs on the left, what was set otherwise on the right. Returns the chosen runs."""
+class CompareScreen(Screen[list[Path] | RunDirectory | None]):
+    """A list of runs on the left, what was set otherwise on the right.
+
+    Returns the runs that were chosen for the charts, or the one that is to be shown in place of this one.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = list(COMPARE.bindings)
     AUTO_FOCUS = "#candidates"
@@ -160,6 +163,12 @@ class CompareScreen(Screen[list[Path] | None]):
     def action_choose(self) -> None:
         """Choose the run under the bar, or not."""
         self.query_one(OptionList).action_select()
+
+    def action_open(self) -> None:
+        """Show the run under the bar in place of the one on the screen."""
+        highlighted = self.query_one(OptionList).highlighted
+        if highlighted is not None:
+            self.dismiss(RunDirectory(self._candidates[highlighted].path))
 
     def action_clear(self) -> None:
         """No run is compared with."""

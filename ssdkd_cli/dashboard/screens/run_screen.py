@@ -103,6 +103,11 @@ class RunScreen(Screen[None]):
         self.open_view.show(view)
         self.query_one(ViewBar).refresh()
 
+    def forget_run(self) -> None:
+        """Another run is shown from now on: what was chosen of this one's epochs and classes means nothing there."""
+        self.settings = replace(self.settings, x_range=None, cursor_x=None)
+        self.class_filter = None
+
     def show_pictures(self, message: PicturesLoaded) -> None:
         """Hand images of the buffer to every grid."""
         if not self.query(ViewBar):

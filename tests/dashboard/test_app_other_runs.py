@@ -1,0 +1,151 @@
+"""Another run in place of the one on the screen: chosen by hand, or the next of a folder."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from app_pilot import drive, press, screen_text, settle, until
+from scripted_run import append, evaluation, lines_of, make_run, run_started, whole_run
+
+from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
+from stages import events
+from stages.run_directory import RunDirectory
+
+END = lines_of([(events.RunFinished(status="done", summary={}, message=""), 4)], seq=1000)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    monkeypatch.setattr("ssdkd_cli.dashboard.app.SECONDS_BETWEEN_OTHERS", 0.05)
+
+
+@pytest.fixture
+def first(tmp_path) -> RunDirectory:
+    return make_run(tmp_path / "group" / "seed-0", lines_of(whole_run(4)))
+
+
+@pytest.fixture
+def second(tmp_path) -> RunDirectory:
+    told = [(run_started(seed=1, epochs=6), 0), *whole_run(6)[1:], (evaluation(0.5), 6)]
+    return make_run(tmp_path / "group" / "seed-1", lines_of(told))
+
+
+def test_a_run_of_the_list_is_opened_in_place_of_this_one(first, second):
+    async def body(app, pilot):
+        app.compare_with([second.path])
+        await until(pilot, lambda: len(app.overlays) == 1)
+        await press(app, pilot, "5", "f", "c")
+        await until(pilot, lambda: "seed-1  dead 6 of 6" in screen_text(app))
+        await press(app, pilot, "o")
+        await until(pilot, lambda: app.run_view is not None and app.run_view.path == second.path)
+        await until(pilot, lambda: app.overlays == ())
+        await settle(app, pilot)
+        text = screen_text(app)
+        assert "seed-1" in text.splitlines()[0]
+        assert "seed-0" not in text
+        assert "50.0 %" in text, "the view that was open is open still, and shows the other run"
+        append(first, END)  # news of a run that is not on the screen any more
+        append(second, lines_of([(evaluation(0.75), 6)], seq=500))
+        await until(pilot, lambda: "75.0 %" in screen_text(app))
+        assert app.run_view.path == second.path
+        await press(app, pilot, "c")
+        await until(pilot, lambda: "seed-0" in screen_text(app))
+
+    drive(first, body, size=(120, 40))
+
+
+def test_what_is_asked_of_the_run_on_the_screen_is_asked_of_no_other(first, second):
+    async def body(app, pilot):
+        await press(app, pilot, "p")
+        await until(pilot, lambda: "pausing" in screen_text(app))
+        app.open_run(second)
+        await until(pilot, lambda: app.run_view is not None and "pausing" not in screen_text(app))
+        assert app.possible_requests() == ()
+
+    with first.lock():
+        drive(first, body)
+    assert first.control_file.read_text().count("pause") == 1
+    assert not second.control_file.exists() or not second.control_file.read_text()
+
+
+def test_the_next_run_of_the_folder_follows_the_one_that_ends_on_the_screen(first, second):
+    async def body(app, pilot):
+        await until(pilot, lambda: app.run_view.status == "running")
+        with second.lock():
+            await pilot.pause(0.3)
+            assert app.run_view.path == first.path, "two at work: the one on the screen stays"
+            append(first, END)
+            lock.release.set()
+            await until(pilot, lambda: app.run_view is not None and app.run_view.path == second.path)
+            await until(pilot, lambda: "seed-0 has ended, seed-1 is at work" in screen_text(app))
+
+    with _Held(first) as lock:
+        drive(first, body, folder=first.path.parent)
+
+
+def test_an_open_dialog_is_not_pulled_away(first, second):
+    async def body(app, pilot):
+        await until(pilot, lambda: app.run_view.status == "running")
+        await press(app, pilot, "c")
+        with second.lock():
+            append(first, END)
+            lock.release.set()
+            await until(pilot, lambda: app.run_view.status == "done")
+            await pilot.pause(0.5)
+            assert isinstance(app.screen, CompareScreen)
+            assert app.run_directory.path == first.path
+            await press(app, pilot, "escape")
+            await until(pilot, lambda: app.run_directory.path == second.path)
+
+    with _Held(first) as lock:
+        drive(first, body, folder=first.path.parent)
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_a_run_that_was_over_when_it_was_opened_stays(first, second, has_folder):
+    async def body(app, pilot):
+        with second.lock():
+            await pilot.pause(0.5)
+        assert app.run_view.path == first.path
+
+    append(first, END)
+    drive(first, body, folder=first.path.parent if has_folder else None)
+
+
+def test_a_run_that_was_named_stays_when_it_ends(first, second):
+    async def body(app, pilot):
+        await until(pilot, lambda: app.run_view.status == "running")
+        with second.lock():
+            append(first, END)
+            lock.release.set()
+            await until(pilot, lambda: app.run_view.status == "done")
+            await pilot.pause(0.5)
+            assert app.run_view.path == first.path
+
+    with _Held(first) as lock:
+        drive(first, body)
+
+
+class _Held:
+    """A run's lock held by another thread, until it is told to let go."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self.release = threading.Event()
+        self._is_held = threading.Event()
+        self._thread = threading.Thread(target=self._hold)
+
+    def _hold(self) -> None:
+        with self._run.lock():
+            self._is_held.set()
+            self.release.wait()
+
+    def __enter__(self) -> _Held:
+        self._thread.start()
+        assert self._is_held.wait(10)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.release.set()
+        self._thread.join()
