@@ -154,7 +154,7 @@ class DashboardApp(App[None]):
             if was_live and not view.is_live and began_s - looked_s >= SECONDS_BETWEEN_OTHERS:
                 looked_s = began_s
                 following = run_at_work(self._folder) if self._folder is not None else None
-                if following is not None and following.path != run.path:
+                if following is not None and following.path.resolve() != run.path.resolve():
                     self._post(worker, NextRunFound(following))
             while view.loaded < 1.0 and time.monotonic() - began_s < SECONDS_BETWEEN_VIEWS:
                 # A long history is read on in between, for half of the time: the screen needs the core, too.
