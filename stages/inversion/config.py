@@ -28,7 +28,11 @@ class InversionConfig(Table):
     """Settings of a method that brings a schema of its own; empty for those that bring none."""
 
     steps: PositiveInt = 5
-    """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images."""
+    """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images.
+
+    10 with half the `batch_size` are as much work, and took the student of `cifar100-wrn-plus` from .479 to .517 in 80
+    epochs (benchmarks/LOG.md).
+    """
 
     batch_size: PositiveInt = 256
     """Images made per call."""

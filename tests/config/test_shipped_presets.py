@@ -77,14 +77,18 @@ def test_relaxed_differs_in_the_data_scale_alone(data, pair):
 PLUS = {name: name.removesuffix("-plus") for name in presets.names() if name.endswith("-plus")}
 
 
+MORE = (
+    *("inversion.steps=10", "inversion.lr_generator=2e-3", "inversion.batch_size=128"),
+    *("distillation.late_loss=standardized", "distillation.late_share=0.3", "distillation.views=8"),
+)
+
+
 @pytest.mark.parametrize(("name", "pair"), [*PLUS.items(), ("cifar10-resnet20", "cifar10-resnet20-paper")])
 def test_plus_is_the_pair_with_what_helped(name, pair):
     changes = {"batch_size": "64", "lr": "auto", "mix": "cutmix", "optimizer": "muon"}
     overrides = [f"distillation.{key}={value}" for key, value in changes.items()]
     assert load([pair, "plus"]) == load([pair], ["student.start=auto", *overrides])
-    late = ["distillation.late_loss=standardized", "distillation.late_share=0.3"]
-    own = late if name == "cifar100-wrn-plus" else []
-    assert load([name]) == load([pair, "plus"], own)
+    assert load([name]) == load([pair, "plus"], MORE if name == "cifar100-wrn-plus" else [])
     assert load([name]).num_distillation_steps == 160
 
 
