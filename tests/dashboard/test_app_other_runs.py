@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 from app_pilot import drive, press, screen_text, settle, until
@@ -100,6 +101,22 @@ def test_an_open_dialog_is_not_pulled_away(first, second):
 
     with _Held(first) as lock:
         drive(first, body, folder=first.path.parent)
+
+
+def test_a_run_that_is_resumed_does_not_follow_itself(first, monkeypatch):
+    async def body(app, pilot):
+        await until(pilot, lambda: app.run_view.status == "running")
+        lock.release.set()
+        await until(pilot, lambda: app.run_view.status == "dead")
+        opened = app.run_directory
+        with first.lock():
+            await until(pilot, lambda: app.run_view.status == "running")
+            await pilot.pause(0.3)
+        assert app.run_directory is opened
+
+    monkeypatch.chdir(first.path.parent)
+    with _Held(first) as lock:
+        drive(first, body, folder=Path())
 
 
 @pytest.mark.parametrize("has_folder", [True, False])
