@@ -194,9 +194,9 @@ class StudentTable(Table):
     """Its architecture, named as the teacher's."""
 
     start: Literal["random", "teacher", "auto"] = "random"
-    """Its first weights: drawn at random, or those of the teacher's that have a counterpart in it
-    (`stages.models.weight_selection`), which is for students of the teacher's family; "auto": the teacher's where they
-    are at least half of all. Not in the paper, whose students start at random.
+    """Its first weights: drawn at random, or those of the teacher's that have a counterpart in it, by name within a
+    family, by depth between two (`stages.models.weight_selection`); "auto": the teacher's where they are at least half
+    of all. Not in the paper, whose students start at random.
     """
 
 

@@ -9,11 +9,8 @@ from torch import nn
 
 from stages.config import Config
 from stages.errors import ConfigError
-from stages.models.weight_selection import NOTHING, Inheritance, select_weights
+from stages.models.weight_selection import MOST, NOTHING, Inheritance, select_weights
 from stages.teachers.resolve import AUTO
-
-_MOST_WEIGHTS = 0.5
-"""Share of the student's first weights from which on they can be called the teacher's."""
 
 
 def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[nn.Module, Inheritance]:
@@ -30,9 +27,9 @@ def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -
         raise ConfigError(
             f'`student.start` is "teacher", and nothing in `{config.student.model}` has a counterpart in the teacher,'
             f" `{config.teacher.model}`",
-            hint='name a student of the teacher\'s family, or set `student.start` to "random"',
+            hint='name a student whose layers are no wider than the teacher\'s, or set `student.start` to "random"',
         )
-    return (student, NOTHING) if start == AUTO and inherited.share < _MOST_WEIGHTS else (heir, inherited)
+    return (student, NOTHING) if start == AUTO and inherited.share < MOST else (heir, inherited)
 
 
 def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
@@ -47,7 +44,7 @@ def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
 
 def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
     """What whoever wanted the teacher's weights should know of them."""
-    if config.student.start != "teacher" or inherited.share >= _MOST_WEIGHTS:
+    if config.student.start != "teacher" or inherited.share >= MOST:
         return ()
     share = f"{inherited.share:.1%}"
     return (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)

@@ -35,9 +35,9 @@ REFUSED = {
         "image_shape",
     ),
     "a student that is no relative of the teacher": (
-        ["student.start=teacher", "student.model=wrn10_1"],
+        ["student.start=teacher", "student.model=vgg11"],
         ConfigError,
-        "nothing in `wrn10_1` has a counterpart in the teacher",
+        "nothing in `vgg11` has a counterpart in the teacher",
     ),
     "nothing fills the buffer": (
         ['run.stages=["distillation", "evaluation"]'],
