@@ -9,9 +9,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from stages.config_table import Table, rule_error
 
 
-def _reference_meta_rate(table: dict[str, Any]) -> float:
-    """Fast-Datafree's rule: the meta-generator moves as far as its clone's steps together."""
-    return float(table["lr_generator"] * table["steps"])
+def _meta_rate(table: dict[str, Any]) -> float:
+    """The meta-generator moves as far as its clone's steps together: by Adam that is Fast-Datafree's rule."""
+    return 1.0 if table["meta_update"] == "reptile" else float(table["lr_generator"] * table["steps"])
 
 
 class InversionConfig(Table):
@@ -58,8 +58,17 @@ class InversionConfig(Table):
     lr_latent: PositiveFloat = 0.01
     """Adam's rate for the latents z. Fast-Datafree: .015, .01, .01 at 2, 5, 10 steps."""
 
-    lr_meta: PositiveFloat = Field(default_factory=_reference_meta_rate)
-    """Adam's rate for the meta-generator, one step a call. Default: lr_generator * steps."""
+    meta_update: Literal["fomaml", "reptile"] = "fomaml"
+    """How the meta-generator learns from a call's clone, whose training starts anew in each call.
+
+    "fomaml": by one step of Adam, whose gradient is the sum of the clone's, as in Fast-Datafree. "reptile": it moves
+    towards the clone; all the way by default, so that training goes on where the call before has ended.
+    """
+
+    lr_meta: PositiveFloat = Field(default_factory=_meta_rate)
+    """Of "fomaml" Adam's rate, one step a call. Default: lr_generator * steps. Of "reptile" the fraction of the way to
+    the clone, at most 1. Default: 1.
+    """
 
     latent_dim: PositiveInt = 256
     """Size of the latent vector z."""
@@ -117,6 +126,18 @@ class InversionConfig(Table):
     Not stated in the paper: Fast-Datafree's recipes do so at epoch 140 of 220, and its settings are adopted "unless
     otherwise stated"; but the paper tells of no such break, and Algorithm 1 has none.
     """
+
+    @model_validator(mode="after")
+    def _reptile_stops_at_the_clone(self) -> Self:
+        if self.meta_update == "reptile" and self.lr_meta > 1:
+            raise rule_error(
+                self,
+                "meta_update",
+                "lr_meta",
+                message=f"reptile moves the fraction lr_meta of the way to the clone; {self.lr_meta:g} is past it",
+                hint="leave `inversion.lr_meta` out, which is 1 then, or set it between 0 and 1",
+            )
+        return self
 
     @model_validator(mode="after")
     def _class_latents_need_a_class(self) -> Self:

@@ -1,8 +1,9 @@
 """SSD-KD's data inversion: a meta-learned generator that balances what it makes (Sec. 3.3; Algorithm 1, lines 4-10).
 
 The generator is that of Fast-Datafree: a persistent meta-generator whose clone is trained for a few steps at each call
-together with the latents; the sum of the clone's gradients is one gradient for the meta-generator. With phi = 1
-(`inversion.diversity` and `inversion.difficulty` off) this is Fast-Datafree's inversion.
+together with the latents; the sum of the clone's gradients is one gradient for the meta-generator (first-order MAML:
+Finn et al., ICML 2017). With phi = 1 (`inversion.diversity` and `inversion.difficulty` off) this is Fast-Datafree's
+inversion. Or the meta-generator moves to where the clone has come (Reptile: Nichol et al., 2018, arXiv:1803.02999).
 
 Differs from the paper, as Fast-Datafree does: Algorithm 1 initialises g anew in each epoch (line 4), here it begins as
 the meta-generator; and it inserts the images of the last step, here those of the step with the lowest loss are.
@@ -16,7 +17,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages import optimizers
 from stages.errors import DivergedError
@@ -50,11 +51,7 @@ class GeneratorInversion:
         if self.config.reset_epoch > 0:
             first_layer(generator)  # what cannot be drawn anew is found out now and not at that epoch
         self._meta_generator = generator.to(run.device).to(memory_format=torch.channels_last).train()
-        self._meta_optimizer = optimizers.adam(
-            [{"params": list(self._meta_generator.parameters()), "lr": self.config.lr_meta}],
-            betas=ADAM_BETAS,
-            device=run.device,
-        )
+        self._meta_optimizer = _meta_optimizer(self.config, self._meta_generator, run.device)
         self._bn = BatchNormMatching(run.teacher, momentum=self.config.bn_momentum)
         self._bn.prepare(torch.zeros(1, *run.config.task.image_shape, device=run.device))
         self._synthesis = Synthesis(run, self.config, self._meta_generator, self._bn, self.config.batch_size)
@@ -73,8 +70,7 @@ class GeneratorInversion:
         if run.epoch == self.config.reset_epoch and run.call == 0:
             reset_first_layer(self._meta_generator, run.rng("inversion", "reset"))
         inverted, last = self._call(run, "epoch", self._synthesis, is_reported=True)
-        for parameter, gradient in zip(self._meta_generator.parameters(), self._synthesis.meta_gradient, strict=True):
-            parameter.grad = gradient
+        self._synthesis.give_meta_gradient(self._meta_generator)
         optimizers.step_if(self._meta_optimizer, ~self._synthesis.is_lost)
         self._bn.update_average(last.statistics_L)
         return inverted
@@ -142,6 +138,13 @@ class GeneratorInversion:
         self._meta_generator.load_state_dict(state["meta_generator"])
         optimizers.load(self._meta_optimizer, state["meta_optimizer"])
         self._bn.load_state_dict(state["bn"])
+
+
+def _meta_optimizer(config: InversionConfig, generator: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    parameters, lr = list(generator.parameters()), config.lr_meta
+    if config.meta_update == "reptile":
+        return optimizers.sgd(parameters, lr=lr, momentum=0.0, weight_decay=0.0, device=device)
+    return optimizers.adam([{"params": parameters, "lr": lr}], betas=ADAM_BETAS, device=device)
 
 
 def _report(run: Run, config: InversionConfig, step: int, outcome: StepOutcome, synthesis: Synthesis) -> None:

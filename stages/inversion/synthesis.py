@@ -91,7 +91,7 @@ class Synthesis:
             betas=ADAM_BETAS,
             device=run.device,
         )
-        self.meta_gradient = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._gradient_sum = [torch.zeros_like(parameter) for parameter in self._parameters]
         """The sum of the clone's gradients over the steps of a call."""
         self.is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
         self._best = _Best(run, num_images)
@@ -117,13 +117,22 @@ class Synthesis:
         torch._foreach_copy_(own, [*generator.parameters(), *generator.buffers()])
         self._latent_BZ.copy_(latent_BZ)
         reset(self._optimizer)
-        torch._foreach_zero_(self.meta_gradient)
+        torch._foreach_zero_(self._gradient_sum)
         self._best.loss.fill_(torch.inf)
         self.is_lost.fill_(False)
 
     def step(self, inputs: StepInputs, *, is_adversarial: bool) -> StepOutcome:
         """Lines 6-9 once. The outcome holds until the next step."""
         return self._steps[is_adversarial](inputs)
+
+    @torch.no_grad()
+    def give_meta_gradient(self, generator: nn.Module) -> None:
+        """What the steps of a call have taught, as gradients of the generator with which it began.
+
+        By first-order MAML the sum of the clone's gradients, by Reptile the way back from the clone to the generator.
+        """
+        for parameter, own, gradient in zip(generator.parameters(), self._parameters, self._gradient_sum, strict=True):
+            parameter.grad = parameter - own if self._config.meta_update == "reptile" else gradient
 
     def best(self) -> tuple[Tensor, Tensor]:
         """The images [B, C, H, W] of the step with the lowest loss, and the teacher's classes of them."""
@@ -137,7 +146,7 @@ class Synthesis:
         self._best.update(loss.total.detach(), images_BCHW.detach(), teacher_class_B)
         self._optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
-        torch._foreach_add_(self.meta_gradient, [_gradient(parameter) for parameter in self._parameters])
+        torch._foreach_add_(self._gradient_sum, [_gradient(parameter) for parameter in self._parameters])
         is_finite = loss.total.detach().isfinite()
         self.is_lost |= ~is_finite
         step_if(self._optimizer, is_finite)

@@ -52,6 +52,11 @@ def test_meta_rate_follows_generator_rate_and_steps(steps, lr_generator, lr_meta
     assert InversionConfig(steps=steps, lr_generator=lr_generator).lr_meta == pytest.approx(lr_meta, rel=1e-12)
 
 
+def test_by_reptile_the_meta_generator_becomes_the_clone_unless_a_rate_is_given():
+    assert InversionConfig(meta_update="reptile").lr_meta == 1.0
+    assert InversionConfig(meta_update="reptile", lr_meta=0.5).lr_meta == 0.5
+
+
 @pytest.mark.parametrize(("height", "padding"), [(32, 4), (8, 1), (128, 16), (28, 3), (7, 0)])
 def test_crop_padding_is_an_eighth_of_the_height(height, padding):
     task = TaskTable(num_classes=2, image_shape=(1, height, 99), mean=(0.5,), std=(0.5,))
@@ -119,6 +124,7 @@ def test_number_of_steps_is_taken_as_it_is(whole):
         ("inversion.calls=0", "0"),
         ("inversion.warmup_calls=0", "0"),
         ("inversion.class_latents=-1", "-1"),
+        ("inversion.meta_update=maml", '"maml"'),
         ("distillation.mix=cut", '"cut"'),
         ("distillation.mix_share=0", "0"),
         ("distillation.ema_decay=1", "1"),
@@ -237,6 +243,13 @@ def test_latents_of_a_class_need_a_class(whole, problem_of):
     problem = problem_of("inversion.class_latents=1", "inversion.targets=teacher")
     assert '`inversion.class_latents` is 1.0 in --set and `inversion.targets` is "teacher" in' in problem.message
     load([whole], ["inversion.class_latents=1", "inversion.targets=balanced"])
+
+
+def test_reptile_stops_at_the_clone(whole, problem_of):
+    problem = problem_of("inversion.meta_update=reptile", "inversion.lr_meta=2.5")
+    assert "2.5 is past it" in problem.message
+    assert "`inversion.lr_meta`" in str(problem.hint)
+    load([whole], ["inversion.meta_update=reptile", "inversion.lr_meta=0.5"])
 
 
 def test_a_rule_tells_which_of_its_values_are_defaults(problem_of):

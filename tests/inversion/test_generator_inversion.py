@@ -62,6 +62,7 @@ class Reference(NamedTuple):
     images_BCHW: Tensor
     target_B: Tensor
     meta_gradient: list[Tensor]
+    clone: list[Tensor]
     candidates: list[Tensor]
     losses: list[dict[str, float]]
     statistics: list[tuple[Tensor, Tensor]]
@@ -174,7 +175,10 @@ def reference_call(
         adam.step(gradients)
 
     _, _, best_BCHW, best_aim_B = min(candidates, key=lambda candidate: candidate[:2])
-    return Reference(best_BCHW, best_aim_B, meta_gradient, [entry[2] for entry in candidates], losses, statistics)
+    clone = [parameter.detach() for parameter in generator.parameters()]
+    return Reference(
+        best_BCHW, best_aim_B, meta_gradient, clone, [entry[2] for entry in candidates], losses, statistics
+    )
 
 
 CASES = {
@@ -280,6 +284,24 @@ def test_the_meta_generator_makes_one_adam_step_a_call(make_run) -> None:
             torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=2e-4)
     # What is not a parameter never moves: the clone's running statistics are the clone's.
     assert all(int(value) == 0 for name, value in updated.named_buffers() if name.endswith("num_batches_tracked"))
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.25])
+def test_by_reptile_the_meta_generator_moves_towards_the_clone(make_run, rate: float) -> None:
+    run = make_run(inversion=RATES | {"meta_update": "reptile", "lr_meta": rate, "steps": 4})
+    method = set_up(run)
+    average = None
+    for run.epoch in (1, 2):
+        before = generator_of(run, method.state_dict())
+        reference = reference_call(run, before, average)
+        method.invert(run)
+        average = reference.statistics if average is None else average
+        after = generator_of(run, method.state_dict())
+        for old, clone, new in zip(before.parameters(), reference.clone, after.parameters(), strict=True):
+            moved = clone - old.detach()
+            assert moved.norm() > 0
+            # Adam turns the sign of rounding noise into a step, so that single weights may differ.
+            assert (new.detach() - old.detach() - rate * moved).norm() < 0.1 * rate * moved.norm()
 
 
 def test_default_meta_rate_is_the_sum_of_the_steps(make_run) -> None:
@@ -431,8 +453,9 @@ def test_the_holdout_is_made_like_the_others_from_a_stream_of_its_own(make_run, 
     assert not torch.allclose(holdout_BCHW, method.invert(run).images_BCHW, atol=1e-2)
 
 
-def test_a_restored_method_goes_on_as_the_first(make_run) -> None:
-    run = make_run(epoch=WARMUP, inversion=RATES)
+@pytest.mark.parametrize("update", [{}, {"meta_update": "reptile", "lr_meta": 0.5}], ids=["fomaml", "reptile"])
+def test_a_restored_method_goes_on_as_the_first(make_run, update: dict[str, Any]) -> None:
+    run = make_run(epoch=WARMUP, inversion=RATES | update)
     method = set_up(run)
     method.invert(run)
     restored = set_up(run)
