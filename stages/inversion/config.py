@@ -30,8 +30,8 @@ class InversionConfig(Table):
     steps: PositiveInt = 5
     """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images.
 
-    10 with half the `batch_size` are as much work, and took the student of `cifar100-wrn-plus` from .479 to .517 in 80
-    epochs (benchmarks/LOG.md).
+    10 with half the images are as much work, and took the student of `cifar100-wrn-plus` from .479 to .517 in 80 epochs
+    (benchmarks/LOG.md).
     """
 
     batch_size: PositiveInt = 256
