@@ -84,7 +84,8 @@ class RunTable(Table):
     """Epochs between checkpoints; a stop and the end always make one."""
 
     log_every: PositiveInt = 10
-    """Steps of a stage between logged ones; logging waits for the device."""
+    """Steps of a synthesis call, or of the student in an epoch, between logged ones; logging waits for the device. The
+    last step is always logged."""
 
     @field_validator("device")
     @classmethod
@@ -267,8 +268,9 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
     """The settings of presets, the later over the earlier, with `key=value` overrides (`--set`) on top.
 
     A preset is the name of a shipped one, or a path ending in `.toml`, relative to `base` (default: the
-    current folder). No preset: the default one. Raises ConfigError with all problems at once, FileError for a
-    preset file that is missing or unreadable.
+    current folder). No preset: the default one. In a preset that `Config.to_toml` wrote, such as a run's
+    `config.toml`, values that follow from others go on following them. Raises ConfigError with all problems at
+    once, FileError for a preset file that is missing or unreadable.
     """
     schemas = _schemas()
     problems: list[Problem] = []
@@ -278,8 +280,10 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
             overriding.append(parse_override(text, schemas, place="--set"))
         except ConfigError as error:
             problems.extend(error.problems)
+    names = tuple(presets) or (DEFAULT_PRESET,)
     try:
-        settings = load_presets(tuple(presets) or (DEFAULT_PRESET,), base=base)
+        settings = load_presets(names, base=base)
+        first = load_presets(names[:1], base=base)
     except ConfigError as error:
         raise config_error([*error.problems, *problems]) from error
     if not settings.is_whole:
@@ -288,6 +292,9 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
             f"name the preset they go on first, for example: --preset {DEFAULT_PRESET} --preset {presets[0]}",
         )
         raise config_error([problem, *problems])
+    for key in _followers(first):
+        if settings.place_of(key) == first.place_of(key):
+            settings = settings.without(key)
     for key, value in overriding:
         settings = settings.overlaid(nested(key, value), place="--set")
     return _config(settings, problems)
@@ -304,6 +311,28 @@ def with_values(config: Config, values: Mapping[str, Any], *, place: str = "--se
     for key, value in values.items():
         settings = settings.overlaid(nested(key, value), place=place)
     return _config(settings, [])
+
+
+def _followers(settings: Settings) -> list[str]:
+    """The keys of a preset with all defaults written out whose values are what others of it lead to."""
+    fields = [
+        (table, name, info) for table, schema in _OWN_TABLES.items() for name, info in schema.model_fields.items()
+    ]
+    for table, name, info in fields:
+        is_written = info.default is not None and info.default_factory is not dict
+        if is_written and settings.value(f"{table}.{name}") is None:
+            return []  # a person wrote this one, and means each of its values
+    try:
+        tables = _config(settings, []).tables()
+    except ConfigError:
+        return []  # told with the presets and overrides on top
+    followers = []
+    for table, name, info in fields:
+        if info.default_factory_takes_validated_data:
+            values = tables[table].model_dump()
+            if info.get_default(call_default_factory=True, validated_data=values) == values[name]:
+                followers.append(f"{table}.{name}")
+    return followers
 
 
 def _schemas() -> dict[str, type[BaseModel]]:

@@ -39,6 +39,13 @@ class Settings:
         merged = _merge(self.values, values, prefix="", place=place, places=places)
         return Settings(merged, places, self.is_whole or is_whole)
 
+    def without(self, key: str) -> Settings:
+        """These settings with nothing set for a key `table.name`."""
+        table, _, name = key.partition(".")
+        rest = {other: value for other, value in self.values.get(table, {}).items() if other != name}
+        places = {other: place for other, place in self.places.items() if other != key}
+        return Settings({**self.values, table: rest}, places, self.is_whole)
+
     def value(self, key: str) -> Any:
         """What was set for a dotted key, not yet validated; None where nothing was."""
         level: Any = self.values

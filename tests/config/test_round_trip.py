@@ -75,6 +75,40 @@ def test_with_values_keeps_derived_defaults_derived(whole):
     assert config.task.crop_padding == 8
 
 
+def test_what_follows_from_other_values_goes_on_following_in_a_written_preset(whole, write):
+    written = write("config.toml", load([whole]).to_toml())
+    changes = [
+        "inversion.steps=10",
+        "inversion.calls=2",
+        "distillation.loss=standardized",
+        "task.image_shape=[3,64,64]",
+    ]
+    again = load([written], changes)
+    assert again == load([whole], changes)
+    assert again.inversion.lr_meta == pytest.approx(0.03)
+    assert again.inversion.warmup_calls == 2
+    assert again.distillation.late_loss == "standardized"
+    assert again.task.crop_padding == 8
+    overlay = write("overlay.toml", 'overlay = true\n[inversion]\nmeta_update = "reptile"\n')
+    assert load([written, overlay]).inversion.lr_meta == 1.0
+
+
+def test_what_was_chosen_does_not_follow(whole, write):
+    chosen = write("config.toml", load([whole], ["inversion.lr_meta=0.5"]).to_toml())
+    assert load([chosen], ["inversion.steps=10"]).inversion.lr_meta == 0.5
+    written = write("again.toml", load([whole]).to_toml())
+    assert load([written], ["inversion.steps=10", "inversion.lr_meta=0.015"]).inversion.lr_meta == 0.015
+    by_hand = write("by_hand.toml", f'extends = "{whole}"\n[inversion]\nlr_meta = 0.015\n')
+    assert load([by_hand], ["inversion.steps=10"]).inversion.lr_meta == 0.015
+
+
+def test_a_written_preset_that_is_wrong_is_told_once(whole, write):
+    text = load([whole]).to_toml().replace("image_shape = [3, 16, 24]", "image_shape = [3]")
+    with pytest.raises(ConfigError) as caught:
+        load([write("config.toml", text)], ["inversion.steps=10"])
+    assert [problem.message.count("image_shape") for problem in caught.value.problems] == [1]
+
+
 def test_with_values_is_checked_and_told_by_its_place(whole):
     with pytest.raises(ConfigError, match=r"^`run\.device` is \"gpu\" in --device: it must be auto, cpu"):
         with_values(load([whole]), {"run.device": "gpu"}, place="--device")
