@@ -60,6 +60,7 @@ class RunResumed(Event):
     kind: ClassVar[str] = "run_resumed"
     checkpoint: str
     checkpoint_seq: int
+    device: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,16 +92,20 @@ def group_of(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory] | None:
     None where it is a run itself, or holds none. Like a run, a folder may be named as in `root`.
     """
     for folder in (typed_path(text), root / text):
-        if folder.is_dir() and not is_run(folder):
-            runs = list_runs(folder)
-            if runs:
-                return sorted(runs, key=lambda run: _natural(run.name))
+        runs = _group(folder)
+        if runs:
+            return runs
     return None
 
 
 def list_groups(root: Path) -> list[RunDirectory]:
     """The runs of all groups in a folder, group by group."""
-    return [run for folder in _folders(root) for run in group_of(str(folder)) or []]
+    return [run for folder in _folders(root) for run in _group(folder)]
+
+
+def _group(folder: Path) -> list[RunDirectory]:
+    """The runs in a folder that is none itself, by name."""
+    return [] if is_run(folder) else sorted(list_runs(folder), key=lambda run: _natural(run.name))
 
 
 def run_to_watch(text: str | None, root: Path = RUNS_ROOT) -> tuple[RunDirectory, Path | None]:

@@ -100,6 +100,7 @@ class DashboardApp(App[None]):
         self.run_view: RunView | None = None
         self.overlays: tuple[Overlay, ...] = ()
         self._folder = folder
+        self._told_of: Path | None = None
         self._answer_timeout_s = answer_timeout_s
         self._clock = clock
         self._pending: list[str] = []
@@ -151,11 +152,11 @@ class DashboardApp(App[None]):
             view = feed.poll()
             self._post(worker, RunViewed(view))
             was_live |= view.is_live
-            if was_live and not view.is_live and began_s - looked_s >= SECONDS_BETWEEN_OTHERS:
+            if not view.is_live and began_s - looked_s >= SECONDS_BETWEEN_OTHERS:
                 looked_s = began_s
                 following = run_at_work(self._folder) if self._folder is not None else None
                 if following is not None and following.path.resolve() != run.path.resolve():
-                    self._post(worker, NextRunFound(following))
+                    self._post(worker, NextRunFound(following, was_live=was_live))
             while view.loaded < 1.0 and time.monotonic() - began_s < SECONDS_BETWEEN_VIEWS:
                 # A long history is read on in between, for half of the time: the screen needs the core, too.
                 self._sleep(_BITE_S)
@@ -338,12 +339,17 @@ class DashboardApp(App[None]):
         self._read_run()
 
     def on_next_run_found(self, message: NextRunFound) -> None:
-        """The run on the screen has ended, another of its folder is at work: show that, unless a dialog is open."""
+        """Show the run that is at work, unless a dialog is open; where the one on the screen was over when it was
+        opened somebody reads it: only tell."""
         ended = self.run_directory
-        if self.screen is not self.run_screen or message.run.path == ended.path:
+        if self.screen is not self.run_screen or message.run.path in (ended.path, self._told_of):
             return
-        self.open_run(message.run)
-        self.notify(f"{ended.name} has ended, {message.run.name} is at work", markup=False)
+        if message.was_live:
+            self.open_run(message.run)
+            self.notify(f"{ended.name} has ended, {message.run.name} is at work", markup=False)
+        else:
+            self._told_of = message.run.path
+            self.notify(f"{message.run.name} is at work: c lists it", markup=False)
 
     def compare_with(self, paths: Sequence[Path]) -> None:
         """Draw these runs into the charts, too, and no others."""

@@ -10,7 +10,7 @@ from typing import Any
 from ssdkd_cli.dashboard.view import Curve, RunView
 from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory
-from stages.run_lookup import list_runs
+from stages.run_lookup import list_groups, list_runs
 from stages.run_overview import listed, settings
 
 LETTERS = "ABCDEF"
@@ -59,17 +59,19 @@ class Difference:
 
 
 def candidates(run: RunDirectory, root: Path = RUNS_ROOT) -> list[Candidate]:
-    """The runs beside `run` (in its folder, and in `root`), newest first, without itself."""
-    folders = dict.fromkeys(folder.resolve() for folder in (run.path.resolve().parent, root))
-    found = [other for folder in folders for other in list_runs(folder)]
-    found = [other for other in found if other.path.resolve() != run.path.resolve()]
-    return [_candidate(other) for other in sorted(found, key=RunDirectory.started_s, reverse=True)]
+    """The runs beside `run` (in its folder, and in `root` or a group there), newest first, without itself."""
+    beside, root = run.path.resolve().parent, root.resolve()
+    names = {other.path.resolve(): other.name for other in [*list_runs(beside), *list_runs(root)]}
+    names |= {path: f"{path.parent.name}/{path.name}" for path in (other.path for other in list_groups(root))}
+    names.pop(run.path.resolve(), None)
+    found = sorted(map(RunDirectory, names), key=RunDirectory.started_s, reverse=True)
+    return [_candidate(other, names[other.path]) for other in found]
 
 
-def _candidate(run: RunDirectory) -> Candidate:
+def _candidate(run: RunDirectory, name: str) -> Candidate:
     row = listed(run)
     epoch, epochs = (row[name] if isinstance(row[name], int) else 0 for name in ("epoch", "epochs"))
-    return Candidate(run.path, run.name, row["status"], str(row["preset"] or ""), epoch=epoch, epochs=epochs)
+    return Candidate(run.path, name, row["status"], str(row["preset"] or ""), epoch=epoch, epochs=epochs)
 
 
 def differences(runs: Sequence[RunDirectory]) -> tuple[list[Difference], list[RunDirectory]]:

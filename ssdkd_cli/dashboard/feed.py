@@ -82,12 +82,6 @@ class RunFeed:
             if bite.is_at_end or self._monotonic() >= deadline_s:
                 return self._view(is_alive=is_alive)
 
-    def read_all(self) -> RunView:
-        """Read to the end of the file, however long that takes."""
-        while (view := self.poll(budget_s=1.0)).loaded < 1.0:
-            pass
-        return view
-
     def _take_a_glance(self) -> bool:
         """Of a long file take in some lines now; False where it is short enough to be read whole at once."""
         path = self.run.events_file
@@ -170,7 +164,6 @@ class RunFeed:
             evaluation=model.evaluation,
             samples=model.samples,
             log=tuple(model.log),
-            acknowledgements=dict(model.acknowledgements),
             problems=tuple(self._problems(is_alive=is_alive)),
             summary=summary if isinstance(summary, dict) else None,
             message=message if isinstance(message, str) else "",

@@ -68,7 +68,7 @@ ASCII = Glyphs(
     line_left="-",
     bullet="-",
     arrow="->",
-    delta="priority",
+    delta="",
     ellipsis="~",
     status={
         "starting": "o",

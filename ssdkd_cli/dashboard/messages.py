@@ -36,11 +36,12 @@ class OverlaysLoaded(Message):
 
 
 class NextRunFound(Message):
-    """Another run of the folder is at work, and the one on the screen has ended."""
+    """Another run of the folder is at work, and the one on the screen is not: it has ended there, or long before."""
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, *, was_live: bool) -> None:
         super().__init__()
         self.run = run
+        self.was_live = was_live
 
 
 class RequestAnswered(Message):

@@ -11,6 +11,7 @@ import copy
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -19,7 +20,6 @@ from ssdkd_cli.dashboard.pace import Pace
 from ssdkd_cli.dashboard.series import Series
 from ssdkd_cli.dashboard.view import (
     MAIN_METRICS,
-    Acknowledgement,
     BufferView,
     Curve,
     DeviceView,
@@ -34,7 +34,6 @@ from ssdkd_cli.dashboard.view import (
 from stages.events import SCHEMA_VERSION
 
 MAX_LOG_LINES = 500
-MAX_ACKNOWLEDGEMENTS = 64
 MAX_SERIES = 64
 """Above this, new names get no curve: a file that invents names cannot fill the memory."""
 
@@ -78,7 +77,6 @@ class RunModel:
         self.num_misfits = 0
         """JSON lines that are no events, or whose fields do not fit their kind."""
         self.log: deque[LogLine] = deque(maxlen=MAX_LOG_LINES)
-        self.acknowledgements: dict[str, Acknowledgement] = {}
         self._state = _State()
         self._at_checkpoint: deque[tuple[int, _State]] = deque(maxlen=_MAX_CHECKPOINTS)
         self._series: dict[str, Series] = {}
@@ -177,6 +175,10 @@ class RunModel:
         self.is_paused = False
         checkpoint = text(event, "checkpoint")
         where = f"from {checkpoint}" if checkpoint else "from the beginning: there was no checkpoint"
+        device = text(event, "device")
+        if self.header is not None and device not in ("", self.header.device):
+            self.header = replace(self.header, device=device)
+            where += f", on {device}"
         self._say(event, "info", f"resumed {where}")
 
     def _stage_started(self, event: Event) -> None:
@@ -295,11 +297,6 @@ class RunModel:
         action, accepted, message = text(event, "action"), event.get("accepted") is True, text(event, "message")
         if accepted and action in ("pause", "resume"):
             self.is_paused = action == "pause"
-        answer = Acknowledgement(text(event, "id"), action, accepted, message)
-        self.acknowledgements.pop(answer.id, None)
-        self.acknowledgements[answer.id] = answer
-        while len(self.acknowledgements) > MAX_ACKNOWLEDGEMENTS:
-            del self.acknowledgements[next(iter(self.acknowledgements))]
         outcome = message or ("done" if accepted else "refused")
         self._say(event, "info" if accepted else "warning", f"{action}: {outcome}")
 

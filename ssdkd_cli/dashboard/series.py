@@ -33,7 +33,6 @@ class Series:
     def __init__(self, name: str, *, max_buckets: int = MAX_BUCKETS) -> None:
         assert max_buckets % 2 == 0, max_buckets
         self.name = name
-        self.num_told = 0
         self._max_buckets = max_buckets
         self._stride = 1  # values in a full bucket
         self._num_in_last = 0
@@ -43,11 +42,6 @@ class Series:
         self._is_in_gap = False  # the newest value is not finite
         self._curve: Curve | None = None
 
-    @property
-    def num_kept(self) -> int:
-        """Buckets there are."""
-        return len(self._x) // 2
-
     def append(self, x: float, y: float, seq: int) -> None:
         """Add a value. One that is told again (x falls back) supersedes those at and after its x."""
         if self._x and x < self._x[-1]:
@@ -55,7 +49,6 @@ class Series:
         if self._gaps and x < self._gaps[-1].last_x:
             self._cut_gaps(sum(gap.first_x < x for gap in self._gaps))
         self._curve = None
-        self.num_told += 1
         if not math.isfinite(y):
             self._append_gap(x, seq)
             return
@@ -152,7 +145,7 @@ class Series:
             while gap is not None:
                 _draw_gap(gap, x, y)
                 gap = next(gaps)
-            self._curve = Curve(self.name, x, y, self.num_told)
+            self._curve = Curve(self.name, x, y)
         return self._curve
 
 

@@ -60,8 +60,6 @@ class Curve:
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    num_told: int
-    """Values that the run told, before thinning."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -267,16 +265,6 @@ class LogLine:
 
 
 @dataclass(frozen=True)
-class Acknowledgement:
-    """The run's answer to a request of control.jsonl."""
-
-    id: str
-    action: str
-    accepted: bool
-    message: str
-
-
-@dataclass(frozen=True)
 class RunView:
     """All that a screen shows of a run."""
 
@@ -301,8 +289,6 @@ class RunView:
     samples: SamplesView | None = None
     log: tuple[LogLine, ...] = ()
     """Oldest first, the last few hundred lines."""
-    acknowledgements: Mapping[str, Acknowledgement] = field(default_factory=dict)
-    """The newest answers by the id of their request."""
     problems: tuple[str, ...] = ()
     """What is wrong with the run's files, in words: garbage lines, a newer schema, a directory that vanished."""
     summary: Mapping[str, object] | None = None

@@ -121,10 +121,14 @@ def test_a_run_that_is_resumed_does_not_follow_itself(first, monkeypatch):
 
 @pytest.mark.parametrize("has_folder", [True, False])
 def test_a_run_that_was_over_when_it_was_opened_stays(first, second, has_folder):
+    said = []
+
     async def body(app, pilot):
+        app.notify = lambda text, **_: said.append(text)
         with second.lock():
             await pilot.pause(0.5)
         assert app.run_view.path == first.path
+        assert said == ([f"{second.name} is at work: c lists it"] if has_folder else [])
 
     append(first, END)
     drive(first, body, folder=first.path.parent if has_folder else None)

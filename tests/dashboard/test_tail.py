@@ -337,14 +337,14 @@ def test_a_request_and_its_answer_are_seen(tmp_path):
     run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
     with run.lock():
         feed = RunFeed(run)
-        assert feed.poll().acknowledgements == {}
+        feed.poll()
         request_id = send_request(run, "checkpoint")
         line = raw_line(
             kind="control_acknowledged", seq=1, id=request_id, action="checkpoint", accepted=True, message="saved"
         )
         append(run, [line])
-        answer = feed.poll().acknowledgements[request_id]
-    assert (answer.action, answer.accepted, answer.message) == ("checkpoint", True, "saved")
+        said = feed.poll().log[-1]
+    assert (said.kind, said.level, said.text) == ("control_acknowledged", "info", "checkpoint: saved")
 
 
 # -- long files --------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_a_long_run_is_shown_at_a_glance_and_then_whole(long_run):
     seconds = Clock(0.0)
     feed = RunFeed(long_run, monotonic=seconds)
     first = feed.poll(budget_s=0.0)
-    whole = RunFeed(long_run).read_all()
+    whole = RunFeed(long_run).poll(budget_s=60.0)
     assert 0 < first.loaded < 0.5
     # The present is right at once; the curves have their ends.
     assert (first.status, first.header, first.buffer, first.device) == (
@@ -393,7 +393,7 @@ def test_news_are_shown_while_a_long_history_is_read(long_run):
         view = feed.poll(budget_s=0.0)
     assert view.loaded < 1.0
     assert view.status == "paused"
-    assert "x" in view.acknowledgements
+    assert view.log[-1].kind == "control_acknowledged"
 
 
 def test_the_glance_finds_what_lies_far_back(tmp_path, monkeypatch):

@@ -217,6 +217,15 @@ def test_other_runs_to_lay_over_this_one(run, tmp_path):
     assert unreadable == [broken]
 
 
+def test_runs_of_a_group_are_other_runs_too(run, tmp_path):
+    seeds = [make_run(tmp_path / "runs" / "group" / f"seed-{seed}", lines_of(whole_run(6))) for seed in (0, 1)]
+    root = tmp_path / "runs"
+    assert {other.name: other.path for other in candidates(run, root=root)} == {
+        f"group/{seed.name}": seed.path.resolve() for seed in seeds
+    }
+    assert {other.name for other in candidates(seeds[0], root=root)} == {"group/seed-1", run.name}
+
+
 # -- in a browser ------------------------------------------------------------------------------------------------
 
 

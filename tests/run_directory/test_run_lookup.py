@@ -88,6 +88,14 @@ def test_a_group_is_a_folder_of_runs_in_the_order_of_their_seeds(tmp_path: Path)
     assert [run.path for run in find_runs(str(runs[0].path))] == [runs[0].path]
 
 
+def test_groups_are_looked_for_in_their_folder_alone(tmp_path: Path, monkeypatch) -> None:
+    make_run(tmp_path / "runs" / "same" / "seed-0")
+    (tmp_path / "same").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [run.path for run in list_groups(Path())] == []
+    assert [run.path for run in list_groups(Path("runs"))] == [Path("runs/same/seed-0")]
+
+
 def test_a_folder_without_runs_is_none(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert group_of(str(tmp_path / "empty")) is None

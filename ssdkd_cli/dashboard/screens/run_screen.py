@@ -138,7 +138,8 @@ class RunScreen(Screen[None]):
             who = "all classes" if chosen is None else f"class {header.class_name(chosen) if header else chosen}"
             order = "newest first" if self.newest_first else "hardest first"
             as_of = f", buffer of epoch {view.samples.epoch}" if view is not None and view.samples is not None else ""
-            legend = f"class, p of the teacher, priority {self.dashboard.glyphs.delta}; " if self._is_wide else ""
+            priority = f"priority {self.dashboard.glyphs.delta}".strip()
+            legend = f"class, p of the teacher, {priority}; " if self._is_wide else ""
             return f"{page}{legend}{who}, {order}{as_of}", "f class  a all  o order  +/- size"
         if self.open_view_id == "log":
             return "newest at the bottom", "up/down scroll  w warnings only"

@@ -125,11 +125,10 @@ class SampleGrid(Panel):
     def _caption(self, picture: Picture, layout: Layout) -> list[Segment]:
         header = self.run_view.header if self.run_view is not None else None
         name = header.class_name(picture.class_index) if header is not None else str(picture.class_index)
-        delta = "" if self.glyphs.is_ascii else self.glyphs.delta
         width = layout.cell_columns - _GAP
         said = f" {picture.probability:.2f}"
         if width >= _MIN_CAPTION_WITH_PRIORITY:
-            said += f" {delta}{short(picture.priority)}"
+            said += f" {self.glyphs.delta}{short(picture.priority)}"
         name = self.glyphs.cut(name, width - len(said))
         variables = self.app.theme_variables
         return [
