@@ -50,9 +50,9 @@ def stderr() -> Console:
     return _console(sys.stderr)
 
 
-def is_terminal(stream: IO[str]) -> bool:
-    """Whether a person is looking at the stream."""
-    return stream.isatty()
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether a person is at the other end of the stream; None is one that was closed."""
+    return stream is not None and stream.isatty()
 
 
 def has_screen() -> bool:

@@ -197,7 +197,7 @@ def stop(
     Example:
       ssdkd runs stop digits-20260101-120000 --yes
     """
-    _ask(run, "stop", timeout, confirm=not yes and sys.stdin.isatty())
+    _ask(run, "stop", timeout, confirm=not yes and console.is_terminal(sys.stdin))
 
 
 def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> None:

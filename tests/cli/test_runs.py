@@ -402,6 +402,14 @@ def test_run_that_is_not_running(call, place, action, events, status):
     assert not run.control_file.exists()
 
 
+def test_stop_without_a_stdin_does_not_ask(call, place, monkeypatch):
+    run = make_run("digits-1", StageStarted(stage="inversion"))
+    monkeypatch.setattr(command.sys, "stdin", None)
+    with trainer(run) as asked:
+        assert call("runs", "stop", "digits-1").code == 0
+    assert asked == ["stop"]
+
+
 @pytest.mark.parametrize("action", ["pause", "resume", "checkpoint", "stop"])
 def test_run_that_is_not_there(call, place, action):
     make_run("digits-1")
