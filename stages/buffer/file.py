@@ -233,7 +233,7 @@ def _read_meta(path: Path, metadata: dict[str, str]) -> tuple[BufferMeta, str | 
             teacher_sha256=str(header["teacher_sha256"]),
         )
         return meta, None if sha256 is None else str(sha256)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, f"its metadata holds a value of the wrong type ({error})") from error
 
 

@@ -40,7 +40,8 @@ class ReplayBuffer:
     A sample keeps its slot while it is stored; a new one takes a free slot or that of a sample that leaves.
 
     Costs, for N stored samples and a batch of B: a draw by priority, class counts and eviction of the lowest priorities
-    take O(N) of the small columns; everything else O(B). Images are touched only where they are inserted or drawn.
+    take O(N) of the small columns, new priorities O(B^2); everything else O(B). Images are touched only where they are
+    inserted or drawn.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def class_entropy(counts_K: npt.NDArray[np.int64]) -> float | None:
 
 
 def priority_edges(highest: float) -> npt.NDArray[np.float64]:
-    """Bin edges 0, m / 2^14, ..., m / 2, m for the highest priority m (1 where that is 0)."""
+    """Bin edges 0, m / 2^15, ..., m / 2, m for the highest priority m (1 where that is 0)."""
     doublings = np.arange(NUM_PRIORITY_BINS - 1, -1, -1)
     return np.concatenate([[0.0], (highest if highest > 0 else 1.0) / 2.0**doublings])
 

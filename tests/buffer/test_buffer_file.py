@@ -203,6 +203,8 @@ def test_metadata_is_no_document(path: Path, text: str) -> None:
         ({"task": ..., "mean": ...}, "lacks task, mean"),
         ({"capacity": "many"}, "wrong type"),
         ({"capacity": None}, "wrong type"),
+        ({"capacity": float("inf")}, "wrong type"),
+        ({"alpha": 10**400}, "wrong type"),
         ({"mean": 0.5}, "wrong type"),
         ({"mean": [0.5]}, "mean and std have 1 and 3 values for 3 channels"),
         ({"std": [0.2, 0.2, 0.0]}, "out of range"),
