@@ -1,6 +1,6 @@
 """From a configuration to a finished run: everything is checked first, then the pipeline runs, then it is summed up.
 
-plan(config, launch) -> Plan          reads, builds and checks; writes nothing
+plan(config, launch) -> Plan          reads, builds and checks; writes nothing of the run
 execute(plan) -> Outcome              makes the run directory and trains
 resume(path) -> Outcome               goes on from the last checkpoint
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ from stages.atomic_file import write_atomically
 from stages.checkpoint import load_checkpoint
 from stages.config import Config, from_file, with_values
 from stages.control import ControlReader
-from stages.device import out_of_memory_is_told
+from stages.device import num_usable_cpus, out_of_memory_is_told
 from stages.errors import DivergedError, FileError, MachineError, SsdkdError, StorageError
 from stages.events import Event, EventLog, Listener
 from stages.lazy_compiler import keep_compiler_unloaded
@@ -110,7 +110,7 @@ def resume(
             buffer=_first_buffer(manifest) if checkpoint is None else None,  # a checkpoint has the buffer in it
             device=device,
         )
-        planned = plan(_for_kind_of_device(config, manifest, device), launch, is_resumption=True)
+        planned = plan(_for_this_machine(config, manifest, device), launch, is_resumption=True)
         _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
         started = directory.first_event()
         if started is not None:  # even where the data that knew them has come or gone since
@@ -120,12 +120,13 @@ def resume(
         return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
 
 
-def _for_kind_of_device(config: Config, manifest: dict[str, Any], device: str) -> Config:
-    """The settings with an acceleration for the device, where it was "auto" and the run began on another kind."""
+def _for_this_machine(config: Config, manifest: dict[str, Any], device: str) -> Config:
+    """The settings with "auto" where it was that and the device is of another kind, or there are fewer CPUs."""
     is_same_kind = device == "auto" or device.partition(":")[0] == config.run.device.partition(":")[0]
-    if is_same_kind or "run.acceleration" not in manifest.get("automatic", []):
-        return config
-    return with_values(config, {"run.acceleration": "auto"})
+    has_fewer_cpus = config.run.threads != "auto" and config.run.threads > num_usable_cpus()
+    has_other = {"run.acceleration": not is_same_kind, "run.threads": has_fewer_cpus}
+    automatic = [key for key in manifest.get("automatic", []) if has_other.get(key)]
+    return with_values(config, dict.fromkeys(automatic, "auto"))
 
 
 def _first_buffer(manifest: dict[str, Any]) -> Path | None:
@@ -195,18 +196,18 @@ def _train(
         state = None  # a second buffer: the run goes on without it
         safe_point = SafePoint(recorder, control, save=pipeline.save, on_signal=on_signal)
         run.emit, run.safe_point, run.charged_to = recorder.emit, safe_point, recorder.accounts.stage
-        with safe_point.listening_to_signals():
+        with safe_point.listening_to_signals(), ExitStack() as stages:
+            for stage in ready.stages.values():
+                stages.callback(stage.close)
             with _before_the_first_step():
                 if log.next_seq == 0:
                     run.emit(_started_event(run, directory, ready.planned))
                 else:
-                    run.emit(_resumed_event(directory, checkpoint, seq))
+                    run.emit(_resumed_event(run, directory, checkpoint, seq))
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
             has_lost_files = pipeline.epochs_done == run.schedule.epochs and not has_all_results(directory)
-            status, error = _attempt(pipeline, saves_first=has_lost_files)
-            for stage in ready.stages.values():
-                stage.close()
+            status, error = _attempt(pipeline, stages, saves_first=has_lost_files)
             return _finish(directory, pipeline, safe_point, status, error)
 
 
@@ -229,10 +230,10 @@ def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path) -> None:
         ) from error
 
 
-def _attempt(pipeline: Pipeline, *, saves_first: bool) -> tuple[str, Exception | None]:
-    """Train; how it ended ("done", "stopped", "diverged", "failed") and what ended it."""
+def _attempt(pipeline: Pipeline, stages: ExitStack, *, saves_first: bool) -> tuple[str, Exception | None]:
+    """Train, and close the stages; how it ended ("done", "stopped", "diverged", "failed") and what ended it."""
     try:
-        with out_of_memory_is_told():
+        with out_of_memory_is_told(), stages:
             if saves_first:
                 pipeline.save()
             return _train_or_stop(pipeline), None
@@ -324,11 +325,12 @@ def _warning(message: str) -> Event:
     return events.Warning(message=message)
 
 
-def _resumed_event(directory: RunDirectory, checkpoint: Path | None, seq: int | None) -> events.RunResumed:
+def _resumed_event(run: Run, directory: RunDirectory, checkpoint: Path | None, seq: int | None) -> events.RunResumed:
     # Without a checkpoint the run begins anew: of what was told before, only `run_started` (seq 0) still holds.
     return events.RunResumed(
         checkpoint="" if checkpoint is None else checkpoint.relative_to(directory.path).as_posix(),
         checkpoint_seq=0 if seq is None else seq,
+        device=str(run.device),
     )
 
 

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 # Naming one of these on the command line is asking for evaluation: a missing data set is then an error.
 EVALUATION_DATA_KEYS = ("evaluation.data", "evaluation.root", "evaluation.split")
 
-# "auto" in these depends on student or device. A run's config.toml has what it stood for, its manifest that it was so.
-AUTOMATIC_KEYS = ("student.start", "distillation.lr", "run.acceleration")
-
 STATUS_CODES = {
     "done": ExitCode.DONE,
     "stopped": ExitCode.STOPPED,
@@ -191,9 +188,8 @@ def _settings(request: Request) -> _Settings:
     if request.command == "distill" and "run.epochs" in named and "run.warmup_epochs" not in named:
         overrides += ("run.warmup_epochs=0",)  # the epochs that were asked for are the student's
     config = load(presets, overrides)
-    if not request.preset and buffer_run is not None:  # what suited that run's student may not suit this one
-        found = buffer_run.manifest().get("automatic", [])
-        automatic = [key for key in AUTOMATIC_KEYS if key in found and key not in named]
+    if not request.preset and buffer_run is not None:  # what suited that run's student and machine may not suit these
+        automatic = [key for key in buffer_run.manifest().get("automatic", []) if key not in named]
         config = with_values(config, dict.fromkeys(automatic, "auto"), place=str(buffer_run.manifest_file))
     if request.device is not None:
         config = with_values(config, {"run.device": request.device}, place="--device")

@@ -47,12 +47,18 @@ def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
     return _evaluate(path, config, device, holdout_file=None)
 
 
+def _num_threads(config: Config) -> int:
+    """As many as the run had, but no more than there are CPUs: this may be another machine."""
+    most = resolve_threads("auto")
+    return most if config.run.threads == "auto" else min(most, config.run.threads)
+
+
 @out_of_memory_is_told(MEASURING_HINT)
 def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: Path | None) -> dict[str, Any]:
     keep_heap_warm()
     device = resolve_device(device_name)
     prepare_device(device)
-    torch.set_num_threads(resolve_threads(config.run.threads))
+    torch.set_num_threads(_num_threads(config))
     task = task_of(config.task)
     student = student_from(weights, config, device)
     teacher = _teacher_if_at_hand(config, device)

@@ -15,7 +15,7 @@ def _meta_rate(table: dict[str, Any]) -> float:
 
 
 class InversionConfig(Table):
-    """The `[inversion]` table: one synthesis call an epoch (Algorithm 1, lines 4-10; Eq. 1-3).
+    """The `[inversion]` table: the synthesis calls of an epoch (Algorithm 1, lines 4-10; Eq. 1-3).
 
     Rates and loss weights are not in the paper, which follows the settings of Fast-Datafree: the defaults are
     those of its public code for WRN40-2 teachers.

@@ -105,7 +105,7 @@ class Overlap:
         return self._made.pop(0) if self._made else None
 
     def _note(self, event: Event) -> None:
-        """Keep what the method says until its images are taken; what is compiled meanwhile is told at once."""
+        """Keep what the method says until its images are taken. Of what is compiled only this thread tells, at once."""
         if not isinstance(event, CompilationStarted | CompilationFinished):
             self._said.append(event)
         elif threading.get_ident() == self._main_thread:

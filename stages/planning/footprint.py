@@ -17,7 +17,7 @@ from stages.schedule import Schedule
 from stages.tasks.task import Task
 
 _OTHER_FILES_BYTES = 2**25
-"""Events, pictures, the hold-out."""
+"""Events and pictures."""
 _FACT_BYTES = 40
 """What the buffer keeps beside each image."""
 _VIEW_BYTES = 5
@@ -40,7 +40,7 @@ class Footprint:
     """Size of the full buffer, with the cached views of its images."""
 
     disk_bytes: int
-    """Disk at its fullest: two checkpoints and one being written, buffer file and weights twice."""
+    """Disk at its fullest: two checkpoints and one being written; buffer, hold-out and weights twice."""
 
     @property
     def buffer_mib(self) -> float:
@@ -57,17 +57,22 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     """The footprint of a run whose buffer starts with `num_stored` images."""
     num_images = schedule.total_calls * config.inversion.batch_size
     num_buffered = min(config.buffer.capacity, max(num_images, num_stored))
+    image_bytes = math.prod(config.task.image_shape)
     view_bytes = _view_bytes(config, task) if "distillation" in schedule.stages else 0
-    buffer_bytes = num_buffered * (math.prod(config.task.image_shape) + _FACT_BYTES + view_bytes)
+    row_bytes = num_buffered * (image_bytes + _FACT_BYTES)
+    buffer_bytes = row_bytes + num_buffered * view_bytes
+    holdout_bytes = config.evaluation.num_holdout * image_bytes
     student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())
     generator_bytes = _generator_bytes(config) if "inversion" in schedule.stages else 0
-    # The buffer, the student with its momenta and its average, the generator with both of Adam's, images ahead.
-    checkpoint_bytes = buffer_bytes + 3 * student_bytes + 3 * generator_bytes + _ahead_bytes(config, schedule)
+    # The buffer, the student with its momenta and its average, the best one, the generator with both of Adam's.
+    num_students = 4 if config.evaluation.select_best else 3
+    checkpoint_bytes = buffer_bytes + holdout_bytes + num_students * student_bytes + 3 * generator_bytes
+    checkpoint_bytes += _ahead_bytes(config, schedule)
     return Footprint(
         num_images=num_images,
         num_buffered=num_buffered,
         buffer_bytes=buffer_bytes,
-        disk_bytes=3 * checkpoint_bytes + 2 * buffer_bytes + 3 * student_bytes + _OTHER_FILES_BYTES,
+        disk_bytes=3 * checkpoint_bytes + 2 * (row_bytes + holdout_bytes) + 3 * student_bytes + _OTHER_FILES_BYTES,
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything that can be known before the first step, read and checked before it; nothing is written here."""
+"""Everything that can be known before the first step, read and checked before it; nothing of the run is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from stages.schedule import Command, Schedule
 from stages.tasks.task import Task, task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
 from stages.teachers.obtain import ensure_teacher, must_train, teacher_to_train
-from stages.teachers.resolve import AUTO
 from stages.teachers.train import Progress
 
 
@@ -69,7 +68,7 @@ class Plan:
     inherited: Inheritance
     """The shares of its first weights that are the teacher's."""
     automatic: tuple[str, ...]
-    """Keys that were "auto" and now have a value that suits this student and device: others may need another."""
+    """Keys that were "auto" and now have a value that suits this student and machine: others may need another."""
     evaluation_data: LabelledImages | None
     footprint: Footprint
     stored: BufferContents | None
@@ -103,7 +102,7 @@ class Plan:
             "epochs": self.schedule.epochs,
             "warmup_epochs": self.schedule.warmup_epochs,
             "images_to_synthesize": self.footprint.num_images,
-            "student_updates": self.schedule.distillation_epochs * config.num_distillation_steps,
+            "student_updates": self.schedule.distillation_epochs * config.num_distillation_steps if learns else 0,
             "teacher": config.teacher.model,
             "teacher_file": str(self.teacher.path),
             "student": config.student.model,
@@ -152,7 +151,7 @@ def plan(
         check_in_training(student, config.student.model, task=config.task, where="student.model")
     teacher = _teacher(config, launch, device, is_inverted="inversion" in schedule.stages, progress=training_progress)
     student, inherited = first_weights.with_first_weights(config, student, teacher.model)
-    automatic = ["run.acceleration"] if wanted.run.acceleration == AUTO else []
+    automatic = resolution.automatic_keys(wanted)
     if "distillation" in schedule.stages:
         suitable = first_weights.suitable_values(config, inherited)
         config = with_values(config, suitable, place="auto")
@@ -165,9 +164,11 @@ def plan(
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
     if not is_resumption:
         check_disk(footprint, launch.out)
-    names = data.class_names if data is not None else None if stored is None else stored.meta.class_names
+    names = None if data is None else data.class_names
+    if names is None and stored is not None:
+        names = stored.meta.class_names
     return Plan(
-        config=resolution.anchored(config),
+        config=resolution.anchored(config, teacher.path),
         launch=launch,
         schedule=schedule,
         device=device,

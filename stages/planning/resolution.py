@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 
@@ -35,6 +36,13 @@ def resolved(config: Config, device: torch.device, schedule: Schedule) -> Config
     )
 
 
+def automatic_keys(config: Config) -> list[str]:
+    """The keys that `resolved` finds at "auto": on another machine, or at length, they may stand for others."""
+    run = config.run
+    found = {"device": run.device, "precision": run.precision, "acceleration": run.acceleration, "threads": run.threads}
+    return [f"run.{key}" for key, value in found.items() if value == AUTO]
+
+
 def warnings_of(
     wanted: Config, config: Config, device: torch.device, schedule: Schedule, *, is_resumption: bool
 ) -> tuple[str, ...]:
@@ -42,6 +50,9 @@ def warnings_of(
     warnings = []
     if is_resumption and config.run.acceleration == "compile" and device.type == "cpu" and not can_compile_for_cpu():
         warnings.append("the run was compiled and this machine has no compiler for it: it goes on, not to the bit")
+    if is_resumption and wanted.run.threads == AUTO:
+        threads = config.run.threads
+        warnings.append(f"the run had more threads than there are CPUs here: it goes on with {threads}, not to the bit")
     if (wanted.run.acceleration, config.run.acceleration) == ("graphs", "eager"):
         warnings.append(f"run.acceleration is graphs, which {device} and this torch have none of: steps run eagerly")
     is_idle = not can_overlap_on_cpu(config.run.acceleration, int(config.run.threads))
@@ -52,12 +63,16 @@ def warnings_of(
     return tuple(warnings)
 
 
-def anchored(config: Config) -> Config:
-    """The configuration with its paths made absolute, so that the run can be resumed and repeated from any folder."""
+def anchored(config: Config, teacher_file: Path) -> Config:
+    """The configuration with its paths made absolute, so that the run can be resumed and repeated from any folder.
+
+    `teacher_file` is what `teacher.weights` stands for. The name of a cached teacher has that of its model in it as it
+    was given, so where that is a path, the teacher is no longer looked for by name.
+    """
     paths = {"student.model": anchored_model(config.student.model)}
-    if config.teacher.weights != AUTO:  # the name of a cached teacher has that of its model in it, as it was given
-        paths["teacher.model"] = anchored_model(config.teacher.model)
-        paths["teacher.weights"] = str(typed_path(config.teacher.weights).absolute())
+    paths["teacher.model"] = anchored_model(config.teacher.model)
+    if config.teacher.weights != AUTO or paths["teacher.model"] != config.teacher.model:
+        paths["teacher.weights"] = str(teacher_file.absolute())
     if config.evaluation.root is not None:
         paths["evaluation.root"] = str(typed_path(config.evaluation.root).absolute())
     return with_values(config, paths)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 SUMMARY_KEYS = {
@@ -192,6 +193,16 @@ def test_another_student_of_a_run_gets_a_start_and_a_rate_of_its_own(call, tiny)
     assert teachers_own["learning_rate"] < same["learning_rate"]
     named = document(call(*planned, "--set", "student.model=wrn16_2", "--set", "distillation.lr=0.05"))
     assert named["learning_rate"] == 0.05
+
+
+def test_a_buffer_from_another_machine_is_distilled_as_suits_this_one(call, tiny):
+    call("run", *tiny, "--set", "run.threads=auto", "--out", "first")
+    written = Path("first/config.toml")
+    here = tomllib.loads(written.read_text())["run"]["threads"]
+    written.write_text(written.read_text().replace(f"threads = {here}", f"threads = {here + 5}"))
+    assert document(call("distill", "--buffer", "first", "--dry-run", "--json"))["threads"] == here
+    named = call("distill", "--buffer", "first", "--set", f"run.threads={here + 1}", "--dry-run", "--json")
+    assert document(named)["threads"] == here + 1
 
 
 def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):

@@ -169,6 +169,8 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     assert description["student"] == f"{NETWORKS}:student"
     assert description["disk_mib"] > description["buffer_mib"]
     assert description["augmentation"] == {"crop_padding": 1, "horizontal_flip": False}
+    unlearnt = make_config('run.stages=["inversion", "evaluation"]')
+    assert plan(unlearnt, Launch(command="run", preset_name="tiny")).describe()["student_updates"] == 0
     large = plan(make_config("buffer.capacity=10_000", "run.epochs=5000"), Launch(command="run", preset_name="tiny"))
     assert large.describe()["buffer_mib"] == pytest.approx(10_000 * (64 + 40) / 2**20, abs=0.05)
     assert large.describe()["run_directory"] == "runs/tiny-<time>"

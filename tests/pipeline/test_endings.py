@@ -17,6 +17,7 @@ from stages import events as events_module
 from stages.errors import ConfigError, DivergedError, MachineError, StorageError
 from stages.run_directory import RunDirectory
 from stages.run_verification import verify
+from stages.stage import Stage
 from stages.trainer import Outcome
 
 SUMMARY = {
@@ -221,6 +222,30 @@ def test_a_bug_is_raised_and_the_log_says_that_the_run_is_over(start, go_on, out
     assert (finished["status"], finished["message"]) == ("failed", "ZeroDivisionError: of a plugin")
     go_on()
     assert_same_outcome(out, undisturbed)
+
+
+def test_stages_are_closed_also_where_the_run_is_interrupted(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    closed: list[str] = []
+    monkeypatch.setattr(Stage, "close", lambda stage: closed.append(type(stage).__name__))
+    for kind in ("distillation_step", "run_started"):
+        closed.clear()
+        with pytest.raises(KeyboardInterrupt):
+            start(out=out.with_name(kind), listeners=[At(kind, interrupt)])
+        assert {"Distillation", "EvaluationStage"} <= set(closed)
+        assert len(set(closed)) == len(closed)
+
+
+def test_a_stage_that_cannot_be_closed_is_a_run_that_failed(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_stage: Stage) -> None:
+        raise ZeroDivisionError("of a plugin")
+
+    monkeypatch.setattr(Stage, "close", fail)
+    with pytest.raises(ZeroDivisionError):
+        start()
+    assert (lines(out)[-1]["kind"], lines(out)[-1]["status"]) == ("run_finished", "failed")
 
 
 def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_runs import NETWORKS
 
 from stages.config import from_file
-from stages.trainer import Launch, execute, plan
+from stages.teachers.resolve import cached_teacher_file
+from stages.trainer import Launch, execute, plan, resume
 
 
 def test_relative_paths_are_kept_absolute(make_config, teacher_file: Path, tmp_path: Path, monkeypatch):
@@ -24,6 +26,25 @@ def test_relative_paths_are_kept_absolute(make_config, teacher_file: Path, tmp_p
     assert kept.teacher.weights == str(tmp_path / "mine.safetensors")
     assert kept.evaluation.root == str(tmp_path / "images")
     plan(kept, Launch(command="run", preset_name="tiny", out=tmp_path / "again"))  # finds all it needs
+
+
+def test_a_cached_teacher_of_a_file_is_found_from_any_folder(
+    make_config, teacher_file: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(NETWORKS, tmp_path / "net.py")
+    config = make_config("teacher.model=net.py:teacher", "teacher.weights=auto", "teacher.trained_on=stripes")
+    cached = cached_teacher_file(config)
+    cached.parent.mkdir(parents=True)
+    shutil.copy(teacher_file, cached)
+    assert execute(plan(config, Launch(command="run", preset_name="tiny", out=Path("run")))).error is None
+
+    monkeypatch.chdir("/")
+    kept = from_file(tmp_path / "run" / "config.toml")
+    assert (kept.teacher.model, kept.teacher.weights) == (f"{tmp_path}/net.py:teacher", str(cached))
+    assert resume(tmp_path / "run", device="auto").summary["status"] == "done"
+    plan(kept, Launch(command="run", preset_name="tiny", out=tmp_path / "again"))
 
 
 @pytest.mark.parametrize(
