@@ -38,10 +38,14 @@ def glyphs_for(encoding: str) -> Glyphs:
     return ASCII if wants_ascii(encoding) else BLOCKS
 
 
+def harmless(text: str, *, keep: str = "") -> str:
+    """`text` without control characters, apart from those to keep: no file's name moves the cursor."""
+    return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in text)
+
+
 def printable(text: str, encoding: str) -> str:
-    """`text` as the stream can carry it, without control characters: no file's name moves the cursor."""
-    harmless = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return harmless.encode(encoding, "replace").decode(encoding)
+    """`text` as the stream can carry it, and harmless."""
+    return harmless(text).encode(encoding, "replace").decode(encoding)
 
 
 def bar(value: float, highest: float, *, width: int, glyphs: Glyphs) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING, Any
 
+from ssdkd_cli.charts import harmless
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -79,8 +81,8 @@ def print_text(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` without control characters: a file's name cannot move the cursor."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+    """`text` without control characters but line breaks and tabs: a file's name cannot move the cursor."""
+    return harmless(text, keep="\n\t")
 
 
 def say(text: str = "", *, style: str = "") -> None:

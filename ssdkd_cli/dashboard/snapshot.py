@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ssdkd_cli.charts import Glyphs, bar, cut, sparklines
+from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
 from ssdkd_cli.dashboard.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
 from ssdkd_cli.progress import duration
 
@@ -76,7 +76,7 @@ def _path_in_run(view: RunView, path: Path) -> str:
 def render_text(view: RunView, *, glyphs: Glyphs, width: int = 80) -> str:
     """The page of `ssdkd watch --once`, without colours or control characters."""
     lines = [line for part in _parts(view, glyphs) for line in part]
-    return "\n".join(cut(_harmless(line), width, glyphs).rstrip() for line in lines) + "\n"
+    return "\n".join(cut(harmless(line), width, glyphs).rstrip() for line in lines) + "\n"
 
 
 def _parts(view: RunView, glyphs: Glyphs) -> Iterator[list[str]]:
@@ -200,8 +200,3 @@ def _log_lines(view: RunView) -> list[str]:
 
 def _label(text: str) -> str:
     return f"{text:<{_LABEL_WIDTH}}"
-
-
-def _harmless(text: str) -> str:
-    """Without control characters: what a file says does not move the cursor."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

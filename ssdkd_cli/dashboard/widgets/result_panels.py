@@ -11,6 +11,7 @@ from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.empty_texts import no_evaluation, no_real_results
 from ssdkd_cli.dashboard.view import MAIN_METRICS, EvaluationView, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
+from ssdkd_cli.summary import TITLES
 
 _COUNTS = ("num_samples",)
 _HEADLINE_ROWS = 5
@@ -25,7 +26,7 @@ def main_metric(metrics: Mapping[str, float]) -> str | None:
 
 def metric_title(name: str) -> str:
     """A metric's name for people."""
-    return {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}.get(name, name)
+    return TITLES.get(name, name)
 
 
 class _EvaluationPanel(Panel):
