@@ -13,8 +13,8 @@ recordings share their memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -23,8 +23,8 @@ from stages.events import Warning
 if TYPE_CHECKING:
     from stages.run import Run
 
-InputsT = TypeVar("InputsT", bound=tuple[Tensor | None, ...])
-"""A named tuple of tensors."""
+InputsT = TypeVar("InputsT", bound=tuple[Any, ...])
+"""A named tuple of tensors, of None, and of such tuples."""
 OutputsT = TypeVar("OutputsT")
 
 NUM_REHEARSALS = 3
@@ -106,8 +106,7 @@ class _Recording(Generic[InputsT, OutputsT]):
     """A recorded step: tensors that inputs are copied to, the tensors of its outputs, and what plays it."""
 
     def __init__(self, tape: Tape, step: Callable[[InputsT], OutputsT], inputs: InputsT) -> None:
-        copies = (None if value is None else value.clone() for value in inputs)
-        self._inputs = type(inputs)(*copies)  # type: ignore[arg-type]  # a named tuple takes its fields one by one
+        self._inputs: InputsT = _copied(inputs)
         self._outputs, self._play = tape.record(lambda: step(self._inputs))
 
     def fits(self, inputs: InputsT) -> bool:
@@ -116,12 +115,28 @@ class _Recording(Generic[InputsT, OutputsT]):
 
     def play(self, inputs: InputsT) -> OutputsT:
         """Do the step again, with other inputs."""
-        for own, given in zip(self._inputs, inputs, strict=True):
-            if own is not None and given is not None:
-                own.copy_(given)
+        for own, given in zip(_tensors(self._inputs), _tensors(inputs), strict=True):
+            own.copy_(given)
         self._play()
         return self._outputs
 
 
-def _layout(inputs: tuple[Tensor | None, ...]) -> list[object]:
-    return [None if value is None else (value.shape, value.dtype) for value in inputs]
+def _copied(value: Any) -> Any:
+    """The same with tensors of its own."""
+    if isinstance(value, tuple):  # a named one takes its fields one by one
+        return type(value)(*map(_copied, value))
+    return None if value is None else value.clone()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif value is not None:
+        yield value
+
+
+def _layout(value: Any) -> object:
+    if isinstance(value, tuple):
+        return [_layout(part) for part in value]
+    return None if value is None else (value.shape, value.dtype)

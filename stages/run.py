@@ -14,6 +14,7 @@ from torch import Tensor
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.captured_step import Tape
 from stages.config import Config
+from stages.data.augment import Augmentation, draw_augmentation
 from stages.data.dataset import LabelledImages
 from stages.events import Event
 from stages.models.normalized import NormalizedModel
@@ -114,6 +115,13 @@ class Run:
         on how many others drew, and a resumed run draws what the undisturbed one would have drawn.
         """
         return torch.Generator(self.device).manual_seed(self._derived_seed(stage, purpose, step))
+
+    def draw_augmentation(self, num_images: int, rng: torch.Generator) -> Augmentation:
+        """A shift and a flip for each of so many images, as far as the task allows them."""
+        task = self.config.task
+        return draw_augmentation(
+            num_images, padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=self.device
+        )
 
     def seed_layers(self, stage: str, purpose: str, step: int = 0) -> None:
         """Seed torch's global stream, from which layers such as dropout, and weight initialisation, draw."""

@@ -13,16 +13,14 @@ it exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-@dataclass(frozen=True)
-class Augmentation:
+class Augmentation(NamedTuple):
     """A draw for each of B images: out[y, x] = image[y + shift_y, x' + shift_x], x' = W-1-x where flipped."""
 
     shift_y_B: Tensor

@@ -123,6 +123,10 @@ class DistillationConfig(Table):
             return self.lr
         return (_GENTLE_LEARNING_RATE if whole_share >= 0.5 else _LEARNING_RATE) * math.sqrt(self.batch_size / 256)
 
+    def loss_at(self, progress: float) -> Loss:
+        """The loss of an update before which that share of all is done."""
+        return self.late_loss if progress >= 1 - self.late_share else self.loss
+
     @model_validator(mode="after")
     def _priorities_must_settle(self) -> Self:
         # delta <- w KL multiplies the error of a log-priority by -alpha * beta at each visit.

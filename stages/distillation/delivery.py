@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.data.augment import apply, draw_augmentation
+from stages.data.augment import apply
 from stages.distillation.config import DistillationConfig
 from stages.models.build import bn_layers
 from stages.models.normalized import NormalizedModel
@@ -96,7 +96,7 @@ def recalibrate(run: Run, network: NormalizedModel, *, num_batches: int) -> None
     layers = bn_layers(network.model)
     if not layers:
         return
-    config, task = run.config.distillation, run.config.task
+    config = run.config.distillation
     momenta = [layer.momentum for layer in layers]
     network.eval()
     for layer in layers:
@@ -106,10 +106,7 @@ def recalibrate(run: Run, network: NormalizedModel, *, num_batches: int) -> None
     for index in range(num_batches):
         rng = run.rng("distillation", "recalibration", index)
         batch = run.buffer.draw(config.batch_size, rng, sampling="uniform", alpha=config.alpha, epsilon=config.epsilon)
-        augmentation = draw_augmentation(
-            config.batch_size, padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=run.device
-        )
-        images_BCHW: Tensor = apply(batch.images_BCHW, augmentation)
+        images_BCHW: Tensor = apply(batch.images_BCHW, run.draw_augmentation(config.batch_size, rng))
         network(images_BCHW)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -100,12 +100,11 @@ class Distillation(Stage[DistillationConfig]):
         weight_B = importance_sampling_weights(batch.probability_B, num_samples=run.buffer.size, beta=config.beta)
 
         # Lines 18-20 and 22: the loss, the new priorities, the update.
-        progress = self._progress(run, step)
+        progress = run.schedule.progress(run.epoch, step / self._num_steps)
         lr = self._learning_rate(progress)
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
-        is_late = progress >= 1 - config.late_share
-        outcome = self._updates[config.late_loss if is_late else config.loss](
+        outcome = self._updates[config.loss_at(progress)](
             StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B)
         )
         self._delivery.follow_update()
@@ -158,11 +157,6 @@ class Distillation(Stage[DistillationConfig]):
         """Raise DivergedError where a loss that nobody was told was not finite."""
         if self._is_lost:
             raise _diverged(f"not finite in epoch {run.epoch}, before step {self._step}")
-
-    def _progress(self, run: Run, step: int) -> float:
-        """Share of the run's student updates that are done before this one, in [0, 1)."""
-        epochs_done = run.epoch - run.schedule.warmup_epochs - 1 + step / self._num_steps
-        return epochs_done / run.schedule.distillation_epochs
 
     def _learning_rate(self, progress: float) -> float:
         """A cosine from lr to lr_min over the last student updates of the run, by default all, in closed form.

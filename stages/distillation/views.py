@@ -15,7 +15,7 @@ from torch import Tensor
 from stages.buffer.replay_buffer import DrawnBatch
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
-from stages.data.augment import Augmentation, apply, draw_augmentation
+from stages.data.augment import Augmentation, apply
 from stages.data.mixing import Mixing, draw_mixing, mix
 from stages.distillation.config import DistillationConfig
 from stages.run import Run
@@ -44,17 +44,19 @@ class Views(Protocol):
         """Continue from `state_dict()`."""
 
 
+class Pairs(NamedTuple):
+    """Each image's partner, a permutation of the batch [B], and how they are mixed."""
+
+    partner_B: Tensor
+    mixing: Mixing
+
+
 class ViewInputs(NamedTuple):
     """How images are looked at: uint8 [B, C, H, W], each shifted and mirrored, then perhaps mixed with its partner."""
 
     images_BCHW: Tensor
-    shift_y_B: Tensor
-    shift_x_B: Tensor
-    flip_B: Tensor
-    partner_B: Tensor | None = None
-    other_B: Tensor | None = None
-    y_B: Tensor | None = None
-    x_B: Tensor | None = None
+    augmentation: Augmentation
+    pairs: Pairs | None
 
 
 class FreshViews:
@@ -69,12 +71,13 @@ class FreshViews:
 
     def judge(self, run: Run, batch: DrawnBatch, step: int) -> JudgedViews:
         """Augment the drawn images, each by a draw of its own, and ask the teacher."""
-        look = _draw_look(run, batch.images_BCHW, run.rng("distillation", "augmentation", step))
+        num_images = len(batch.images_BCHW)
+        augmentation = run.draw_augmentation(num_images, run.rng("distillation", "augmentation", step))
+        pairs = None
         if self._config.mix != "none":
             rng = run.rng("distillation", "mixing", step)
-            partner_B, mixing = _draw_partners(look, share=self._config.mix_share, rng=rng)
-            look = look._replace(partner_B=partner_B, **mixing._asdict())
-        return self._judge(look)
+            pairs = _draw_pairs(num_images, share=self._config.mix_share, rng=rng, device=run.device)
+        return self._judge(ViewInputs(batch.images_BCHW, augmentation, pairs))
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing is kept."""
@@ -128,18 +131,19 @@ class CachedViews:
 
     def _judge_new(self, run: Run, slots_B: Tensor, images_BCHW: Tensor, view: int, rng: torch.Generator) -> None:
         config = self._config
-        look = _draw_look(run, images_BCHW, rng)
-        values = _place(look)
+        augmentation, pairs = run.draw_augmentation(len(images_BCHW), rng), None
+        values = _place(augmentation)
         if config.mix != "none":
             # The first view is whole; the others make up for it as far as they can.
             share = 0.0 if view == 0 else config.mix_share * config.views / (config.views - 1)
-            partner_B, mixing = _draw_partners(look, share=share, rng=rng)
-            look = look._replace(partner_B=partner_B, **mixing._asdict())
-            values |= {f"partner_{name}": value_B[partner_B] for name, value_B in _place(look).items()}
-            values |= {"other": mixing.other_B, "y": mixing.y_B, "x": mixing.x_B, "partner_slot": slots_B[partner_B]}
+            pairs = _draw_pairs(len(images_BCHW), share=share, rng=rng, device=run.device)
+            values |= {f"partner_{name}": value_B[pairs.partner_B] for name, value_B in values.items()}
+            values |= {"other": pairs.mixing.other_B, "y": pairs.mixing.y_B, "x": pairs.mixing.x_B}
+            values["partner_slot"] = slots_B[pairs.partner_B]
             values["partner_serial"] = run.buffer.column("serial")[values["partner_slot"]]
         is_full = len(slots_B) == config.batch_size
-        values["logits"] = (self._judge_full if is_full else self._judge_rest)(look).teacher_logits_BK
+        judge = self._judge_full if is_full else self._judge_rest
+        values["logits"] = judge(ViewInputs(images_BCHW, augmentation, pairs)).teacher_logits_BK
         for name, value_B in values.items():
             self._column(name, like=value_B, num_slots=run.buffer.num_slots)[slots_B, view] = value_B
 
@@ -189,20 +193,9 @@ def make_views(run: Run, config: DistillationConfig) -> Views:
     return CachedViews(run, config) if config.views > 0 else FreshViews(run, config)
 
 
-def _draw_look(run: Run, images_BCHW: Tensor, rng: torch.Generator) -> ViewInputs:
-    """A shift and a flip for each image."""
-    task = run.config.task
-    drawn = draw_augmentation(
-        len(images_BCHW), padding=task.crop_padding, flip=task.horizontal_flip, rng=rng, device=run.device
-    )
-    return ViewInputs(images_BCHW, drawn.shift_y_B, drawn.shift_x_B, drawn.flip_B)
-
-
-def _draw_partners(look: ViewInputs, *, share: float, rng: torch.Generator) -> tuple[Tensor, Mixing]:
-    """Each image's partner, a permutation of the batch [B], and how they are mixed."""
-    num, device = len(look.images_BCHW), look.images_BCHW.device
-    partner_B = torch.randperm(num, generator=rng, device=rng.device).to(device, non_blocking=True)
-    return partner_B, draw_mixing(num, share=share, rng=rng, device=device)
+def _draw_pairs(num_images: int, *, share: float, rng: torch.Generator, device: torch.device) -> Pairs:
+    partner_B = torch.randperm(num_images, generator=rng, device=rng.device).to(device, non_blocking=True)
+    return Pairs(partner_B, draw_mixing(num_images, share=share, rng=rng, device=device))
 
 
 def _teachers_look(run: Run, at_what: str) -> CapturedStep[ViewInputs, JudgedViews]:
@@ -212,21 +205,18 @@ def _teachers_look(run: Run, at_what: str) -> CapturedStep[ViewInputs, JudgedVie
 
 
 def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: ViewInputs) -> JudgedViews:
-    views_BCHW = apply(look.images_BCHW, Augmentation(look.shift_y_B, look.shift_x_B, look.flip_B))
-    if look.partner_B is not None:
-        assert look.other_B is not None
-        assert look.y_B is not None
-        assert look.x_B is not None
-        mixing = Mixing(look.other_B, look.y_B, look.x_B)
-        views_BCHW = mix(run.config.distillation.mix, views_BCHW, views_BCHW[look.partner_B], mixing)
+    views_BCHW = apply(look.images_BCHW, look.augmentation)
+    if look.pairs is not None:
+        others_BCHW = views_BCHW[look.pairs.partner_B]
+        views_BCHW = mix(run.config.distillation.mix, views_BCHW, others_BCHW, look.pairs.mixing)
     with torch.no_grad(), run.autocast():
         return JudgedViews(views_BCHW, teacher(views_BCHW))
 
 
-def _place(look: ViewInputs) -> dict[str, Tensor]:
+def _place(augmentation: Augmentation) -> dict[str, Tensor]:
     """Shift and flip as they are kept."""
-    shifts = {"shift_y": look.shift_y_B.to(torch.int16), "shift_x": look.shift_x_B.to(torch.int16)}
-    return shifts | {"flip": look.flip_B}
+    shift_y_B, shift_x_B, flip_B = augmentation
+    return {"shift_y": shift_y_B.to(torch.int16), "shift_x": shift_x_B.to(torch.int16), "flip": flip_B}
 
 
 def _augmentation(drawn: dict[str, Tensor], prefix: str = "") -> Augmentation:

@@ -26,7 +26,7 @@ from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.latents import class_anchors
 from stages.inversion.method import Inverted
-from stages.inversion.synthesis import ADAM_BETAS, StepOutcome, Synthesis, draw_inputs
+from stages.inversion.synthesis import ADAM_BETAS, StepInputs, StepOutcome, Synthesis
 from stages.models.build import build_generator
 from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.generator import first_layer, reset_first_layer
@@ -101,15 +101,8 @@ class GeneratorInversion:
         synthesis.begin(self._meta_generator, latent_BZ)
         with self._bn.watching(), evaluating(run.student), frozen_batch_norm(run.teacher, run.student):
             for step in range(config.steps):
-                inputs = draw_inputs(
-                    run,
-                    stream,
-                    step,
-                    num_images=num_images,
-                    target_B=target_B,
-                    class_share_K=class_share_K,
-                    gamma=gamma,
-                )
+                augmentation = run.draw_augmentation(num_images, run.rng("inversion", f"{stream} augmentation", step))
+                inputs = StepInputs(augmentation, target_B, class_share_K, gamma)
                 outcome = synthesis.step(inputs, is_adversarial=is_adversarial)
                 run.num_trained += num_images
                 if is_reported and run.should_log(step, config.steps):

@@ -61,7 +61,6 @@ class Overlap:
         self._num_threads = torch.get_num_threads()
         self._shares_cores = self._stream is None and can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
         self._num_to_wait = _num_epochs_until_recorded(run)
-        self._late_epoch = _epoch_of_late_loss(run)
 
     def now(self, work: Callable[[Run], ResultT]) -> ResultT:
         """Do some of the present epoch's work at once, with the student as it is."""
@@ -194,7 +193,7 @@ class Overlap:
 
     def _is_alone(self) -> bool:
         """Whether nothing may go on beside the work that is to begin; asked once an epoch."""
-        if self._main.epoch == self._late_epoch:  # the update by another loss is another step to be recorded
+        if _changes_loss(self._main):  # the update by another loss is another step to be recorded
             self._num_to_wait = _num_epochs_until_recorded(self._main)
         self._num_to_wait -= 1
         return self._num_to_wait >= 0 or (self._stream is None and not self._shares_cores)
@@ -243,9 +242,10 @@ def _num_epochs_until_recorded(run: Run) -> int:
     return math.ceil((NUM_REHEARSALS + 1) / min(filter(None, steps))) + 1
 
 
-def _epoch_of_late_loss(run: Run) -> int | None:
-    """The epoch in which the student begins to minimise `late_loss`, or the one before; None where it never changes."""
-    config, schedule = run.config.distillation, run.schedule
-    if config.late_loss == config.loss:
-        return None
-    return schedule.warmup_epochs + 1 + int((1 - config.late_share) * schedule.distillation_epochs)
+def _changes_loss(run: Run) -> bool:
+    """Whether the first update by `late_loss` is one of the present epoch's."""
+    last = 1 - 1 / run.config.num_distillation_steps
+    losses = [
+        run.config.distillation.loss_at(run.schedule.progress(epoch, last)) for epoch in (run.epoch - 1, run.epoch)
+    ]
+    return losses[0] != losses[1]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
-from stages.data.augment import Augmentation, apply, draw_augmentation
+from stages.data.augment import Augmentation, apply
 from stages.inversion.bn_statistics import BatchNormMatching, ChannelStatistics
 from stages.inversion.config import InversionConfig
 from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
@@ -29,9 +29,7 @@ ADAM_BETAS = (0.5, 0.999)
 class StepInputs(NamedTuple):
     """What is new in a step: its augmentation. And what stands still during a call."""
 
-    shift_y_B: Tensor
-    shift_x_B: Tensor
-    flip_B: Tensor
+    augmentation: Augmentation
     target_B: Tensor | None
     """None: the teacher's own prediction."""
     class_share_K: Tensor
@@ -157,7 +155,7 @@ class Synthesis:
     ) -> tuple[InversionLoss, Tensor, list[ChannelStatistics]]:
         """Eq. 2 for the present images, the teacher's classes of them, and the statistics under its L_BN."""
         run, config = self._run, self._config
-        views_BCHW = apply(images_BCHW, Augmentation(inputs.shift_y_B, inputs.shift_x_B, inputs.flip_B))
+        views_BCHW = apply(images_BCHW, inputs.augmentation)
         with run.autocast():
             teacher_logits_BK, bn, statistics_L = self._watch_teacher(views_BCHW)
         teacher_class_B, teacher_prob_B = run.task.predict(teacher_logits_BK.detach())
@@ -190,29 +188,6 @@ class Synthesis:
         self._bn.forget()
         teacher_logits_BK = self._run.teacher(views_BCHW)
         return teacher_logits_BK, *self._bn.loss()
-
-
-def draw_inputs(
-    run: Run,
-    stream: str,
-    step: int,
-    *,
-    num_images: int,
-    target_B: Tensor | None,
-    class_share_K: Tensor,
-    gamma: Tensor | None,
-) -> StepInputs:
-    """What a step of a call gets; `stream` names the call's random draws."""
-    augmentation = draw_augmentation(
-        num_images,
-        padding=run.config.task.crop_padding,
-        flip=run.config.task.horizontal_flip,
-        rng=run.rng("inversion", f"{stream} augmentation", step),
-        device=run.device,
-    )
-    return StepInputs(
-        augmentation.shift_y_B, augmentation.shift_x_B, augmentation.flip_B, target_B, class_share_K, gamma
-    )
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
