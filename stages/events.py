@@ -12,10 +12,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, ClassVar
 
 SCHEMA_VERSION = 1
@@ -272,25 +271,3 @@ class EventLog:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, size_bytes)
             raise
-
-
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a file as dictionaries, oldest first, without those that a resumption supersedes.
-
-    A torn last line, a line that is not a JSON object and kinds from a newer version are passed over.
-    """
-    kept: list[dict[str, Any]] = []
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(event, dict) or not isinstance(event.get("seq"), int):
-                continue
-            if event.get("kind") == RunResumed.kind and isinstance(event.get("checkpoint_seq"), int):
-                kept = [earlier for earlier in kept if earlier["seq"] <= event["checkpoint_seq"]]
-            kept.append(event)
-    return iter(kept)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from told_events import events_of
 
 from stages import events
 from stages.events import (
@@ -21,7 +22,6 @@ from stages.events import (
     StageStarted,
     Warning,
     finite,
-    read_events,
     to_line,
 )
 
@@ -85,7 +85,7 @@ def test_events_are_numbered_timed_and_written_at_once(path: Path, log: EventLog
     for number in range(3):
         log.emit(stage(str(number)), epoch=number)
         assert path.read_bytes().count(b"\n") == number + 1
-    told = list(read_events(path))
+    told = events_of(path.parent)
     assert [(event["seq"], event["epoch"], event["stage"]) for event in told] == [(0, 0, "0"), (1, 1, "1"), (2, 2, "2")]
     assert {event["time_s"] for event in told} == {1000.123}
 
@@ -134,7 +134,7 @@ def test_a_line_that_does_not_fit_is_taken_back(path: Path, log: EventLog) -> No
     assert path.read_bytes() == before
     assert heard == []
     log.emit(stage("third"), epoch=1)
-    assert [(event["seq"], event["stage"]) for event in read_events(path)] == [(0, "first"), (1, "third")]
+    assert [(event["seq"], event["stage"]) for event in events_of(path.parent)] == [(0, "first"), (1, "third")]
 
 
 def test_nothing_is_left_to_write_when_the_file_closes(path: Path, log: EventLog) -> None:
@@ -155,7 +155,7 @@ def write(path: Path, *told: Event, first_seq: int = 0) -> None:
 
 
 def names(path: Path) -> list[str]:
-    return [event.get("stage", event["kind"]) for event in read_events(path)]
+    return [event.get("stage", event["kind"]) for event in events_of(path.parent)]
 
 
 def resumed(checkpoint_seq: int) -> RunResumed:

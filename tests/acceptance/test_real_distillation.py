@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-
-from stages.events import read_events
+from told_events import events_of
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +36,7 @@ def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
     assert summary["teacher"]["top1"] == pytest.approx(0.9263, abs=0.002)
     assert summary["student"]["top1"] > 0.8, "chance is .1, the start .2"
 
-    events = list(read_events(out / "events.jsonl"))
+    events = events_of(out)
     bn = [event["loss_bn"] for event in events if event["kind"] == "inversion_step"]
     distillation = [event["loss"] for event in events if event["kind"] == "distillation_step"]
     assert all(math.isfinite(loss) for loss in [*bn, *distillation])
@@ -59,7 +58,7 @@ def test_its_buffer_is_balanced_and_sound(ssdkd, out):
 def test_evaluating_the_run_again_gives_the_same_figures(ssdkd, out):
     if not out.exists():
         pytest.skip("the run above did not take place")
-    last = [event for event in read_events(out / "events.jsonl") if event["kind"] == "evaluation"][-1]
+    last = events_of(out, "evaluation")[-1]
     document = ssdkd("evaluate", out)
     assert document["student"] == pytest.approx(last["real"]["student"])
     assert document["teacher"] == pytest.approx(last["real"]["teacher"])

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from told_events import events_of as events
 
 import presets
 from stages.config import Config, load, with_values
-from stages.events import Event, read_events
+from stages.events import Event
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.run_directory import RunDirectory
@@ -48,10 +49,6 @@ def small(config: Config, folder: Path) -> Config:
 
 def run(config: Config, out: Path, *, device: str = "cuda:0", listeners: Any = ()) -> Outcome:
     return execute(plan(config, Launch(command="run", preset_name="test", out=out, device=device)), listeners)
-
-
-def events(out: Path, *kinds: str) -> list[dict[str, Any]]:
-    return [event for event in read_events(out / "events.jsonl") if event["kind"] in kinds]
 
 
 def assert_recorded(out: Path, outcome: Outcome) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from told_events import events_of as events
 
 from stages.checkpoint import load_checkpoint
-from stages.events import Event, read_events
+from stages.events import Event
 from stages.run_directory import RunDirectory
 
 TENSOR_FILES = ("student.safetensors", "buffer.safetensors", "holdout.safetensors")
@@ -91,11 +92,6 @@ def assert_same_outcome(one: Path, other: Path) -> None:
     """Two runs ended in the same student, buffer, hold-out and state, bit for bit."""
     assert tensor_files(one) == tensor_files(other)
     assert_same_state(last_state(one), last_state(other))
-
-
-def events(path: Path, *kinds: str) -> list[dict[str, Any]]:
-    """The events of a run that still hold, of some kinds or all."""
-    return [event for event in read_events(path / "events.jsonl") if not kinds or event["kind"] in kinds]
 
 
 def warnings(path: Path) -> list[dict[str, Any]]:
