@@ -80,7 +80,7 @@ PLUS = {name: name.removesuffix("-plus") for name in presets.names() if name.end
 MORE = (
     *("inversion.meta_update=reptile", "inversion.lr_generator=1.4e-3"),
     *("inversion.steps=10", "inversion.batch_size=64", "inversion.calls=2"),
-    *("distillation.late_loss=standardized", "distillation.late_share=0.3", "distillation.views=8"),
+    *("distillation.late_loss=standardized", "distillation.late_share=0.3", "distillation.views=32"),
 )
 
 
