@@ -196,9 +196,9 @@ def _train(
         state = None  # a second buffer: the run goes on without it
         safe_point = SafePoint(recorder, control, save=pipeline.save, on_signal=on_signal)
         run.emit, run.safe_point, run.charged_to = recorder.emit, safe_point, recorder.accounts.stage
-        with safe_point.listening_to_signals(), ExitStack() as stages:
+        with safe_point.listening_to_signals(), ExitStack() as closing:
             for stage in ready.stages.values():
-                stages.callback(stage.close)
+                closing.callback(stage.close)
             with _before_the_first_step():
                 if log.next_seq == 0:
                     run.emit(_started_event(run, directory, ready.planned))
@@ -207,7 +207,7 @@ def _train(
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
             has_lost_files = pipeline.epochs_done == run.schedule.epochs and not has_all_results(directory)
-            status, error = _attempt(pipeline, stages, saves_first=has_lost_files)
+            status, error = _attempt(pipeline, closing, saves_first=has_lost_files)
             return _finish(directory, pipeline, safe_point, status, error)
 
 
@@ -230,10 +230,10 @@ def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path) -> None:
         ) from error
 
 
-def _attempt(pipeline: Pipeline, stages: ExitStack, *, saves_first: bool) -> tuple[str, Exception | None]:
+def _attempt(pipeline: Pipeline, closing: ExitStack, *, saves_first: bool) -> tuple[str, Exception | None]:
     """Train, and close the stages; how it ended ("done", "stopped", "diverged", "failed") and what ended it."""
     try:
-        with out_of_memory_is_told(), stages:
+        with out_of_memory_is_told(), closing:
             if saves_first:
                 pipeline.save()
             return _train_or_stop(pipeline), None

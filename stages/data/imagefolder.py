@@ -67,8 +67,7 @@ def load_imagefolder(
         pixels_NHWC[index] = _decode(paths[index], image_shape, resize=resize)
 
     with ThreadPoolExecutor(num_usable_cpus()) as pool:
-        for _ in pool.map(decode, range(len(paths))):
-            pass  # drawn one by one so that the first unreadable file is the one named
+        list(pool.map(decode, range(len(paths))))  # raises for the first unreadable file, in their order
     images_NCHW = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
     names = tuple(folder.name for folder in classes)
     part = UNSPLIT if base == root else split

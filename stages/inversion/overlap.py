@@ -223,7 +223,7 @@ def _do(work: Callable[[], ResultT], future: Future[ResultT]) -> None:
     """Do the work, whatever becomes of it."""
     try:
         future.set_result(work())
-    except BaseException as error:
+    except BaseException as error:  # whatever ended it: it is raised again by the thread that waits for the result
         future.set_exception(error)
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import presets
 from stages.config import Config, load
+from stages.device import num_usable_cpus
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.standalone import evaluate_run, evaluate_weights
 from stages.models.build import build_model
@@ -52,6 +53,14 @@ def network(name: str, weights: Path) -> NormalizedModel:
     model = build_model(name, task=config().task, where="student.model")
     model.load_state_dict(load_file(weights))
     return NormalizedModel.on(torch.device("cpu"), model, config().task).eval()
+
+
+def test_a_run_of_a_larger_machine_is_measured_with_the_cpus_there_are(run: RunDirectory, monkeypatch) -> None:
+    asked_for: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked_for.append)
+    evaluate_run(run, config("run.threads=4096"), "cpu")
+    evaluate_run(run, config("run.threads=1"), "cpu")
+    assert asked_for == [num_usable_cpus(), 1]
 
 
 @torch.no_grad()

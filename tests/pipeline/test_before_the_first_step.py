@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from run_outputs import events, warnings
 from tiny_runs import NETWORKS
 
 from stages.api import Stage, StorageError
+from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, FileError, MachineError
 from stages.models.checkpoints import save_weights
 from stages.planning.beginning import build_run
@@ -362,6 +364,28 @@ def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
     assert cached_bf16.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (5 + 10 * 2)
     assert mixed.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (38 + 10 * 4)
     assert cached.footprint.disk_bytes > plain.footprint.disk_bytes
+
+
+def test_disk_counts_the_hold_out_and_the_best_student(make_config) -> None:
+    def disk_bytes(*overrides: str) -> int:
+        return plan(make_config(*overrides), Launch(command="run", preset_name="tiny")).footprint.disk_bytes
+
+    few, many = (disk_bytes(f"evaluation.num_holdout={num}") for num in (6, 1006))
+    assert many - few == (3 + 2) * 1000 * 64
+    student = plan(make_config(), Launch(command="run", preset_name="tiny")).student
+    student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())
+    assert disk_bytes("evaluation.select_best=true") - disk_bytes() == 3 * student_bytes
+
+
+def test_a_buffers_class_names_stay_where_the_data_has_none(make_config, undisturbed: Path, monkeypatch) -> None:
+    stored = read_buffer(undisturbed / "buffer.safetensors")
+    names = tuple(f"class {index}" for index in range(stored.meta.num_classes))
+    named = replace(stored, meta=replace(stored.meta, class_names=names))
+    monkeypatch.setattr("stages.planning.stored_buffer.read", lambda *_: named)
+    nameless = SimpleNamespace(class_names=None, name="nameless")
+    monkeypatch.setattr("stages.planning.plan._evaluation_data", lambda *_: (nameless, ()))
+    launch = Launch(command="distill", preset_name="tiny", buffer=undisturbed / "buffer.safetensors")
+    assert plan(make_config(), launch).class_names == names
 
 
 def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, make_config) -> None:
