@@ -26,7 +26,7 @@ from textual.worker import Worker, get_current_worker
 from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard import pictures
 from ssdkd_cli.dashboard.bindings import EVERYWHERE, PALETTE_SECTIONS
-from ssdkd_cli.dashboard.comparison import LETTERS, MAX_OTHERS, Overlay
+from ssdkd_cli.dashboard.comparison import MAX_OTHERS, Overlay, lettered
 from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, AsciiFilter, HarmlessFilter
 from ssdkd_cli.dashboard.messages import NextRunFound, OverlaysLoaded, PicturesLoaded, RequestAnswered, RunViewed
@@ -313,8 +313,7 @@ class DashboardApp(App[None]):
 
     def run_letters(self) -> list[tuple[str, str]]:
         """Letter and name of each run in the charts, the run on the screen first."""
-        names = [self.run_directory.name, *(overlay.name for overlay in self.overlays)]
-        return list(zip(LETTERS, names, strict=False))
+        return lettered([self.run_directory.path, *(overlay.path for overlay in self.overlays)])
 
     def open_comparison(self) -> None:
         """Let the user choose runs to compare with, or another one to look at."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,17 @@ class Difference:
 
     key: str
     values: tuple[Any, ...]
+
+
+def lettered(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Letter and name of each run in a comparison, the run on the screen first.
+
+    A name that several have, as seeds of two groups do, is told with its folder.
+    """
+    paths = [path.absolute() for path in paths]
+    shared = {name for name, count in Counter(path.name for path in paths).items() if count > 1}
+    names = [f"{path.parent.name}/{path.name}" if path.name in shared else path.name for path in paths]
+    return list(zip(LETTERS, names, strict=False))
 
 
 def candidates(run: RunDirectory, root: Path = RUNS_ROOT) -> list[Candidate]:

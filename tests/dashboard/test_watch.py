@@ -19,7 +19,7 @@ from scripted_run import append, evaluation, lines_of, make_run, raw_line, sampl
 from ssdkd_cli import console, trainer_process
 from ssdkd_cli.charts import ASCII, BLOCKS
 from ssdkd_cli.commands.launching import Request, arguments_of
-from ssdkd_cli.dashboard.comparison import UNKNOWN, candidates, differences
+from ssdkd_cli.dashboard.comparison import UNKNOWN, candidates, differences, lettered
 from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.snapshot import render_text
 from ssdkd_cli.main import main
@@ -224,6 +224,11 @@ def test_runs_of_a_group_are_other_runs_too(run, tmp_path):
         f"group/{seed.name}": seed.path.resolve() for seed in seeds
     }
     assert {other.name for other in candidates(seeds[0], root=root)} == {"group/seed-1", run.name}
+
+
+def test_a_name_that_two_runs_have_is_told_with_its_folder():
+    runs = [Path("runs/one/seed-0"), Path("runs/two/seed-0"), Path("runs/two/seed-1")]
+    assert lettered(runs) == [("A", "one/seed-0"), ("B", "two/seed-0"), ("C", "seed-1")]
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------

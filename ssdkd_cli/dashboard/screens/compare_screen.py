@@ -17,7 +17,16 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ssdkd_cli.dashboard.bindings import COMPARE
-from ssdkd_cli.dashboard.comparison import LETTERS, MAX_OTHERS, UNKNOWN, Candidate, Difference, candidates, differences
+from ssdkd_cli.dashboard.comparison import (
+    LETTERS,
+    MAX_OTHERS,
+    UNKNOWN,
+    Candidate,
+    Difference,
+    candidates,
+    differences,
+    lettered,
+)
 from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
 from ssdkd_cli.dashboard.widgets.panel import line
 from stages.errors import SsdkdError
@@ -134,7 +143,7 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         """Show the differences, a setting a block: its name, then a value for each run."""
         if [run.path for run in message.runs[1:]] != self._chosen:
             return  # others have been chosen since
-        letters = list(zip(LETTERS, [run.name for run in message.runs], strict=False))
+        letters = lettered([run.path for run in message.runs])
         rows = [
             line((f"{letter} ", f"bold $line-{index}"), (name, "bold"))
             for index, (letter, name) in enumerate(letters, start=1)
