@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -11,6 +10,7 @@ from typing import Any
 
 from ssdkd_cli import charts, console
 from ssdkd_cli.progress import duration
+from stages.paths import in_shell
 
 TITLES = {
     "top1": "top-1",
@@ -157,7 +157,7 @@ def _print_files(run_directory: Path, *, evaluation_options: str) -> None:
     if not has_student and not has_buffer:  # it ended before it wrote any
         return
     console.say("next:")
-    run_text = shlex.quote(str(run_directory))
+    run_text = in_shell(run_directory)
     if has_buffer:
         console.say(f"  ssdkd inspect-buffer {run_text}")
     if has_student:

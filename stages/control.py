@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stages.errors import ConfigError, FileError
 from stages.events import ControlAcknowledged
+from stages.paths import in_shell
 from stages.run_directory import LIVE_STATUSES, RunDirectory, parse_event
 
 ACTIONS = ("pause", "resume", "checkpoint", "stop")
@@ -109,7 +110,7 @@ def refuse_idle(run: RunDirectory, action: str) -> None:
     status = run.status()
     if status in LIVE_STATUSES:
         return
-    hint = f"`ssdkd run --resume {run.path}` goes on with it" if status in ("dead", "stopped") else None
+    hint = f"`ssdkd run --resume {in_shell(run.path)}` goes on with it" if status in ("dead", "stopped") else None
     raise ConfigError(f"cannot {action} {run.path}: it is not running, its status is {status}", hint=hint)
 
 

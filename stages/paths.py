@@ -1,7 +1,8 @@
-"""Paths as people type them."""
+"""Paths as people type them, and as they can paste them."""
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,3 +24,8 @@ def typed_path(text: str | Path) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise FileError(f"`{text}` cannot be looked at: {reason}", hint="is it the path you mean?") from error
     return path
+
+
+def in_shell(path: str | Path) -> str:
+    """A path as it goes into a command that is to be pasted: quoted where a shell would take it apart."""
+    return shlex.quote(str(path))

@@ -18,6 +18,7 @@ from stages.device import resident_memory_mib, utilisation
 from stages.errors import StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
 from stages.models.checkpoints import save_weights
+from stages.paths import in_shell
 from stages.pictures import Tile, choose_tiles, grid_png
 from stages.run import Run
 from stages.run_directory import RunDirectory
@@ -56,7 +57,7 @@ class Recorder:
         except OSError as error:
             raise StorageError(
                 f"cannot write {self.directory.events_file}: {error.strerror or error}",
-                hint=f"free some space, then `ssdkd run --resume {self.directory.path}`",
+                hint=f"free some space, then `ssdkd run --resume {in_shell(self.directory.path)}`",
             ) from error
 
     def finish_epoch(self) -> None:

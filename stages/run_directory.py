@@ -26,6 +26,7 @@ from typing import Any
 
 from stages.errors import ConfigError, FileError, MachineError
 from stages.events import ControlAcknowledged, RunFinished, RunResumed, RunStarted
+from stages.paths import in_shell
 
 RUNS_ROOT = Path("runs")
 FINAL_STATUSES = ("done", "stopped", "failed", "diverged")
@@ -113,7 +114,7 @@ class RunDirectory:
                 hint="give `--out` a folder that can be read and written",
             ) from error
         if is_used:
-            resume = f"`--resume {out}` goes on with it, " if is_run(out) else ""
+            resume = f"`--resume {in_shell(out)}` goes on with it, " if is_run(out) else ""
             raise ConfigError(
                 f"the output directory {out} is not empty",
                 hint=f"{resume}`--out` with another name starts a new run; nothing is overwritten",
@@ -212,7 +213,7 @@ class RunDirectory:
                 owner = self.lock_owner()
                 raise ConfigError(
                     f"{self.path} is being written by process {owner.get('pid', '?')} on host {owner.get('host', '?')}",
-                    hint=f"`ssdkd runs stop {self.path}` stops it and saves everything",
+                    hint=f"`ssdkd runs stop {in_shell(self.path)}` stops it and saves everything",
                 ) from error
             except OSError as error:
                 raise MachineError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from stages.errors import FileError
-from stages.paths import typed_path
+from stages.paths import in_shell, typed_path
 from stages.run_directory import RUNS_ROOT, RunDirectory, is_run
 
 
@@ -53,7 +52,7 @@ def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
     if group is not None:
         raise FileError(
             f"{text} is not a run directory but a folder of {len(group)}",
-            hint=f"name one of them, for example `{shlex.quote(str(group[0].path))}`",
+            hint=f"name one of them, for example `{in_shell(group[0].path)}`",
         )
     if typed.is_dir():
         raise FileError(

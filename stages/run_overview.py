@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.errors import FileError
 from stages.events import Device, Evaluation, RunFinished, Warning
+from stages.paths import in_shell
 from stages.run_directory import RunDirectory
 
 _RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_synthesized", "buffer_size", "device")
@@ -126,7 +127,7 @@ def settings(run: RunDirectory) -> dict[str, Any]:
     except ValueError as error:
         raise FileError(
             f"{run.config_file} is damaged: {error}",
-            hint=f"`ssdkd runs verify {run.path}` looks at the other files",
+            hint=f"`ssdkd runs verify {in_shell(run.path)}` looks at the other files",
         ) from error
 
 

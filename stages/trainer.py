@@ -28,6 +28,7 @@ from stages.events import Event, EventLog, Listener
 from stages.lazy_compiler import keep_compiler_unloaded
 from stages.manifest import manifest_of
 from stages.models.checkpoints import sha256_of
+from stages.paths import in_shell
 from stages.pipeline import AnyStage, Pipeline
 from stages.planning.beginning import build_run
 from stages.planning.plan import Launch, Plan, plan
@@ -93,7 +94,7 @@ def resume(
         if directory.latest_checkpoint() is None:
             raise FileError(
                 f"{path} is done and has lost files, and there is no checkpoint to write them from",
-                hint=f"`ssdkd runs verify {path}` tells which",
+                hint=f"`ssdkd runs verify {in_shell(path)}` tells which",
             )
     with directory.lock():
         control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from stages.errors import FileError
-from stages.paths import typed_path
+from stages.paths import in_shell, typed_path
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,3 +22,8 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_what_no_file_can_be_called_is_refused(text: str) -> None:
     with pytest.raises(FileError, match=r"leads nowhere|cannot be looked at"):
         typed_path(text)
+
+
+@pytest.mark.parametrize("path", ["runs/digits", "runs/my run", "it's here", "$HOME;ls"])
+def test_a_path_in_a_command_is_one_word_to_a_shell(path: str) -> None:
+    assert shlex.split(f"ssdkd run --resume {in_shell(Path(path))}")[-1] == path

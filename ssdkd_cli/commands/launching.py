@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,6 +16,7 @@ from ssdkd_cli.options import check_device
 from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.trainer_process import Readiness, Trainer
 from stages.errors import ConfigError, SsdkdError
+from stages.paths import in_shell
 
 if TYPE_CHECKING:
     from stages.config import Config
@@ -324,9 +324,7 @@ def _report(outcome: Outcome, request: Request) -> int:
         return code or diagnostics.exit_code_of(outcome.error)
     if code == ExitCode.STOPPED:
         diagnostics.note(f"stopped after {summary.num_epochs(outcome.summary['epochs'])}; everything is saved")
-        diagnostics.print_hint(
-            f"go on with `ssdkd {request.command} --resume {shlex.quote(str(outcome.run_directory))}`"
-        )
+        diagnostics.print_hint(f"go on with `ssdkd {request.command} --resume {in_shell(outcome.run_directory)}`")
     return code
 
 

@@ -11,7 +11,7 @@ import typer
 
 from ssdkd_cli import console, diagnostics, options
 from stages.errors import ConfigError, FileError
-from stages.paths import typed_path
+from stages.paths import in_shell, typed_path
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check presets.")
 
@@ -100,7 +100,8 @@ def copy_preset(
         raise FileError(f"cannot write {file}: {error.strerror or error}", hint="choose another folder") from error
     diagnostics.note(f"wrote {file}")
     beneath = f"--preset {DEFAULT_PRESET} " if presets.is_overlay(name) else ""
-    diagnostics.print_hint(f"edit it, then `ssdkd presets check {file}` and `ssdkd run {beneath}--preset {file}`")
+    typed = in_shell(file)
+    diagnostics.print_hint(f"edit it, then `ssdkd presets check {typed}` and `ssdkd run {beneath}--preset {typed}`")
 
 
 @app.command("check")

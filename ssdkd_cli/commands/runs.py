@@ -12,7 +12,7 @@ import typer
 from ssdkd_cli import console, run_reports
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError, FileError, StorageError
-from stages.paths import typed_path
+from stages.paths import in_shell, typed_path
 
 if TYPE_CHECKING:
     from stages.run_directory import RunDirectory
@@ -219,7 +219,7 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
             raise ConfigError(f"{run.path} ended before it answered, its status is {status}")
         raise StorageError(
             f"{run.path} did not answer within {timeout_s:g} s",
-            hint=f"the run does it at its next safe point all the same; `ssdkd runs show {run.path}` tells",
+            hint=f"the run does it at its next safe point all the same; `ssdkd runs show {in_shell(run.path)}` tells",
         )
     if not answer.accepted:
         raise ConfigError(f"{run.path} refused to {action}: {answer.message or 'no reason given'}")

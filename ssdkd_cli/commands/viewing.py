@@ -15,6 +15,7 @@ from ssdkd_cli import diagnostics, summary
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.trainer_process import Trainer
 from stages.errors import MachineError
+from stages.paths import in_shell
 from stages.run_directory import LIVE_STATUSES, RunDirectory
 
 _PATIENCE_S = 30.0
@@ -79,7 +80,7 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     if document is not None:
         summary.print_summary(document, run.path)
     if code == ExitCode.STOPPED:
-        diagnostics.print_hint(f"go on with `ssdkd {command} --resume {shlex.quote(str(run.path))}`")
+        diagnostics.print_hint(f"go on with `ssdkd {command} --resume {in_shell(run.path)}`")
     elif code != ExitCode.DONE:
         _print_last_words(run)
     return code
@@ -136,7 +137,7 @@ def _detaching_when_terminated(detach: Callable[[], None]) -> Iterator[Callable[
 
 
 def _say_how_to_come_back(run: RunDirectory) -> None:
-    path = shlex.quote(str(run.path))
+    path = in_shell(run.path)
     diagnostics.note(f"{run.path} goes on without this terminal")
     diagnostics.note(f"  ssdkd watch {path}       look at it again")
     diagnostics.note(f"  ssdkd runs stop {path}   save everything and stop")

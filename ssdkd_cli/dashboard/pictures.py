@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.errors import FileError
+from stages.paths import in_shell
 from stages.run_directory import RunDirectory
 
 
@@ -69,10 +70,13 @@ def hardest_pictures(
     except FileNotFoundError as error:
         raise FileError(
             "no buffer yet: it comes with the first checkpoint",
-            hint=f"`ssdkd runs checkpoint {run.path}` asks for one now",
+            hint=f"`ssdkd runs checkpoint {in_shell(run.path)}` asks for one now",
         ) from error
     except (OSError, SafetensorError, ValueError, IndexError) as error:
-        raise FileError(f"{run.buffer_file} cannot be read: {error}", hint=f"`ssdkd runs verify {run.path}`") from error
+        raise FileError(
+            f"{run.buffer_file} cannot be read: {error}",
+            hint=f"`ssdkd runs verify {in_shell(run.path)}` looks at all files of the run",
+        ) from error
 
 
 def _as_colour(image_CHW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from stages.errors import ConfigError, FileError
 from stages.models.model_file import no_such_file, no_such_function
-from stages.paths import typed_path
+from stages.paths import in_shell, typed_path
 
 
 def model_from_file(
@@ -69,7 +69,7 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise FileError(
             f"`{path}` cannot be imported: {_describe(error, str(path))}",
-            hint=f"`python {path}` should run without an error",
+            hint=f"`python {in_shell(path)}` should run without an error",
         ) from error
     return module
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from stages.errors import FileError, Problem
-from stages.paths import typed_path
+from stages.paths import in_shell, typed_path
 
 
 def problem_of(path: str, factory: str) -> Problem | None:
@@ -26,7 +26,9 @@ def problem_of(path: str, factory: str) -> Problem | None:
     try:
         names = _names_in(text)
     except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: a null character
-        return Problem(f"`{path}` is not valid Python: {error}", f"`python {path}` should run without an error")
+        return Problem(
+            f"`{path}` is not valid Python: {error}", f"`python {in_shell(path)}` should run without an error"
+        )
     if factory in names or "*" in names or "__getattr__" in names:
         return None
     return no_such_function(path, factory, names)

@@ -9,6 +9,7 @@ from textual.content import Content
 
 from ssdkd_cli.dashboard.view import RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, line
+from stages.paths import in_shell
 
 _ENDINGS = {
     "failed": "the run failed",
@@ -24,10 +25,10 @@ def notices(view: RunView) -> list[tuple[str, str]]:
     has_vanished = view.status == "dead" and not view.has_directory  # then nobody can say what became of its process
     if view.status in _ENDINGS and not has_vanished:
         reason = f": {view.message}" if view.message else ""
-        hint = f" (`ssdkd run --resume {view.path}` goes on with it)" if view.status == "dead" else ""
+        hint = f" (`ssdkd run --resume {in_shell(view.path)}` goes on with it)" if view.status == "dead" else ""
         found.append(("error", _ENDINGS[view.status] + reason + hint))
     elif view.status == "stopped":
-        found.append(("warning", f"stopped with everything saved; `ssdkd run --resume {view.path}` goes on"))
+        found.append(("warning", f"stopped with everything saved; `ssdkd run --resume {in_shell(view.path)}` goes on"))
     found += [("warning", problem) for problem in view.problems]
     if view.loaded < 1.0:
         found.append(("info", f"reading a long history: {view.loaded:.0%} of it so far; numbers are the newest"))
