@@ -6,13 +6,12 @@ Both are listeners of the run's events and keep no state that the run depends on
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ssdkd_cli import console, diagnostics
+from ssdkd_cli.pace import Pace
 from stages import events
 from stages.events import Event, Listener
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 Clock = Callable[[], float]
 
 MIN_SECONDS_BETWEEN_LINES = 10.0
-NUM_EPOCHS_TIMED = 20
-"""The time left comes from the last epochs only: the first ones pay for cold caches."""
 
 
 class Standing:
@@ -43,9 +40,7 @@ class Standing:
         self.is_finished = False
         self._epoch_started_s: float | None = None
         self._paused_s: float | None = None
-        # Warm-up epochs only invert and are far cheaper than the others, so each kind has its own pace.
-        self._warmup_seconds: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
-        self._main_seconds: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
+        self._pace = Pace()
 
     def update(self, event: Event, epoch: int) -> bool:
         """Take in one event; True where it shows that an epoch has come to its end."""
@@ -85,8 +80,7 @@ class Standing:
             return False
         now_s = self._clock()
         if self._epoch_started_s is not None:
-            seconds = self._warmup_seconds if self.epoch <= self.warmup_epochs else self._main_seconds
-            seconds.append(now_s - self._epoch_started_s)
+            self._pace.add(now_s - self._epoch_started_s, is_warmup=self.epoch <= self.warmup_epochs)
         had_epoch = self.epoch > 0
         self.epoch, self._epoch_started_s = epoch, now_s
         return had_epoch
@@ -107,12 +101,8 @@ class Standing:
             return None
         num_warmup = max(0, self.warmup_epochs - self.num_finished)
         num_main = max(0, self.epochs - self.num_finished) - num_warmup
-        left_s = 0.0
-        for num_epochs, seconds in ((num_warmup, self._warmup_seconds), (num_main, self._main_seconds)):
-            if num_epochs > 0 and not seconds:
-                return None
-            left_s += num_epochs * fmean(seconds) if num_epochs > 0 else 0.0
-        return max(0.0, left_s - (self._clock() - self._epoch_started_s))
+        left_s = self._pace.seconds_left(num_warmup, num_main)
+        return None if left_s is None else max(0.0, left_s - (self._clock() - self._epoch_started_s))
 
     def describe(self) -> str:
         """Losses and agreement of the last steps, in words."""

@@ -2,7 +2,8 @@
 
     tail.py, preview.py     lines of `events.jsonl`: the new ones; a long file at a glance
     fields.py, series.py    what an event's fields hold; histories of bounded length
-    model.py, pace.py       what events add up to; how long the rest will take
+    model.py                what events add up to
+    accounted_pace.py       how long the rest will take
     view.py                 what a screen shows of a run, frozen
     feed.py                 a run directory as one view after the other, in small bites
     comparison.py           other runs beside it; the settings in which they differ
