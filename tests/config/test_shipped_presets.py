@@ -77,19 +77,24 @@ def test_relaxed_differs_in_the_data_scale_alone(data, pair):
 PLUS = {name: name.removesuffix("-plus") for name in presets.names() if name.endswith("-plus")}
 
 
-MORE = (
+PLUS_PAIRS = [*PLUS.items(), ("cifar10-resnet20", "cifar10-resnet20-paper")]
+WHAT_HELPED = (
+    "student.start=auto",
     *("inversion.meta_update=reptile", "inversion.lr_generator=1.4e-3"),
     *("inversion.steps=10", "inversion.batch_size=64", "inversion.calls=2"),
-    *("distillation.late_loss=standardized", "distillation.late_share=0.3", "distillation.views=32"),
+    *("distillation.batch_size=64", "distillation.lr=auto", "distillation.optimizer=muon"),
+    *("distillation.mix=cutmix", "distillation.late_loss=standardized", "distillation.late_share=0.3"),
 )
+MORE = {
+    "cifar100-wrn-plus": ["distillation.views=32"],
+    "cifar10-resnet20": ["run.epochs=130", "run.warmup_epochs=20"],
+}
 
 
-@pytest.mark.parametrize(("name", "pair"), [*PLUS.items(), ("cifar10-resnet20", "cifar10-resnet20-paper")])
+@pytest.mark.parametrize(("name", "pair"), PLUS_PAIRS)
 def test_plus_is_the_pair_with_what_helped(name, pair):
-    changes = {"batch_size": "64", "lr": "auto", "mix": "cutmix", "optimizer": "muon"}
-    overrides = [f"distillation.{key}={value}" for key, value in changes.items()]
-    assert load([pair, "plus"]) == load([pair], ["student.start=auto", *overrides])
-    assert load([name]) == load([pair, "plus"], MORE if name == "cifar100-wrn-plus" else [])
+    assert load([pair, "plus"]) == load([pair], WHAT_HELPED)
+    assert load([name]) == load([pair, "plus"], MORE.get(name, []))
     assert load([name]).num_distillation_steps == 160
 
 
@@ -137,9 +142,10 @@ def test_fast_datafree_goes_on_any_pair_and_leaves_the_pair_alone(name, overlay)
     )
 
 
-@pytest.mark.parametrize(("name", "pair"), [*PLUS.items(), ("cifar10-resnet20", "cifar10-resnet20-paper")])
+@pytest.mark.parametrize(("name", "pair"), PLUS_PAIRS)
 def test_fast_datafree_takes_back_what_goes_beyond_the_paper(name, pair):
-    assert load([name, "fast5"], ["distillation.late_share=0.25"]) == load([pair, "fast5"])
+    length = [value for value in MORE.get(name, []) if value.startswith("run.")]
+    assert load([name, "fast5"], ["distillation.late_share=0.25"]) == load([pair, "fast5"], length)
 
 
 def test_shipped_teachers_are_where_auto_looks():
