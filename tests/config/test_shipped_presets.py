@@ -87,7 +87,7 @@ WHAT_HELPED = (
 )
 MORE = {
     "cifar100-wrn-plus": ["distillation.views=32"],
-    "cifar10-resnet20": ["run.epochs=130", "run.warmup_epochs=20"],
+    "cifar10-resnet20": ["run.epochs=100", "run.warmup_epochs=20"],
 }
 
 
