@@ -10,8 +10,8 @@ from told_events import events_of
 
 pytestmark = pytest.mark.slow
 
-WARMUP_EPOCHS, EPOCHS, BATCH_SIZE, CAPACITY = 20, 32, 256, 5000
-"""Enough warm-up to fill the buffer, and 12 epochs of distillation."""
+WARMUP_EPOCHS, EPOCHS, IMAGES_AN_EPOCH = 20, 32, 128
+"""Warm-up, and 12 epochs of distillation, the last four of which have another loss."""
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,16 @@ def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
 
     assert summary["status"] == "done"
     assert summary["epochs"] == EPOCHS
-    assert summary["images_synthesized"] == EPOCHS * BATCH_SIZE
+    assert summary["images_synthesized"] == EPOCHS * IMAGES_AN_EPOCH
     assert summary["teacher"]["top1"] == pytest.approx(0.9263, abs=0.002)
     assert summary["student"]["top1"] > 0.8, "chance is .1, the start .2"
 
     events = events_of(out)
     bn = [event["loss_bn"] for event in events if event["kind"] == "inversion_step"]
-    distillation = [event["loss"] for event in events if event["kind"] == "distillation_step"]
-    assert all(math.isfinite(loss) for loss in [*bn, *distillation])
+    told = [event for event in events if event["kind"] == "distillation_step"]
+    distillation = [event["loss"] for event in told if event["epoch"] <= WARMUP_EPOCHS + 8]
+    late = [event["loss"] for event in told if event["epoch"] > WARMUP_EPOCHS + 8]
+    assert all(math.isfinite(loss) for loss in [*bn, *distillation, *late])
     assert sum(bn[-3:]) < 0.5 * sum(bn[:3])
     assert sum(distillation[-3:]) < 0.7 * sum(distillation[:3])
 
@@ -49,7 +51,7 @@ def test_its_buffer_is_balanced_and_sound(ssdkd, out):
         pytest.skip("the run above did not take place")
     report = ssdkd("inspect-buffer", out, "--verify")
     assert report["verified"] is True
-    assert report["num_samples"] == CAPACITY
+    assert report["num_samples"] == EPOCHS * IMAGES_AN_EPOCH
     assert report["image_shape"] == [3, 32, 32]
     assert min(report["class_counts"]) > 0
     assert report["class_entropy"] > 0.9
