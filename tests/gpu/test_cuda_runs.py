@@ -28,6 +28,8 @@ TINY = {
     "run.epochs": 3,
     "run.warmup_epochs": 2,
     "run.eval_every": 1,
+    "inversion.steps": 5,
+    "inversion.calls": 1,
     "inversion.batch_size": 64,
     "buffer.capacity": 150,
     "distillation.batch_size": 64,
