@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 import torch
 
+from stages.device import is_out_of_memory
 from stages.events import CompilationFinished, CompilationStarted, Warning
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class Compiled(Generic[P, ResultT]):
                     if self._compiled is None:
                         self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
                     return self._compiled(*args, **kwargs)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # no compiler, a network it cannot read: each fails in its own way
+                if is_out_of_memory(error):
+                    raise
                 self._give_up(error)
         return self._function(*args, **kwargs)
 

@@ -15,8 +15,10 @@ import torch
 
 OutputsT = TypeVar("OutputsT")
 
-_FIRST_TORCH = "2.13"
-"""Before it the allocator and the generator of a device stay unusable after a recording that failed."""
+_FIRST_TORCH = "2.14"
+"""Before it the memory of a recording that failed is never given back, and before 2.13 the allocator and the generator
+of the device stay unusable after it.
+"""
 
 _WAITED = "called a synchronizing CUDA operation"
 _ABOUT_ITSELF = "Synchronization debug mode"
@@ -60,6 +62,8 @@ class CudaTape:
         try:
             with (
                 torch.cuda.device(self._device),
+                # Before 2.15 torch leaves its stream current where the recording cannot be ended.
+                torch.cuda.stream(torch.cuda.current_stream(self._device)),
                 _no_collection(),
                 torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
             ):

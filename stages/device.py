@@ -19,7 +19,13 @@ from stages.errors import ConfigError, MachineError
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a process in a container the limits of its control group (version 2)."""
 
-_CPU_ALLOCATOR = "DefaultCPUAllocator"
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""How those who have no exception of their own for it say that memory is out."""
 
 _MOST_THREADS_PER_CPU = 16
 """More do not help, and some thousands end the process without a word."""
@@ -82,13 +88,18 @@ _LESS_OF_A_RUN = "lower inversion.batch_size, distillation.batch_size, inversion
 MEASURING_HINT = "lower evaluation.batch_size, for example by `--set evaluation.batch_size=64`, or use --device cpu"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch, or what it calls, has found too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
 @contextmanager
 def out_of_memory_is_told(hint: str = _LESS_OF_A_RUN) -> Iterator[None]:
     """Where the device runs out of memory in this context, MachineError is raised, with what to do about it."""
     try:
         yield
-    except RuntimeError as error:  # that of a CUDA device is a class below it, that of the CPU is known by its words
-        if not isinstance(error, torch.OutOfMemoryError) and _CPU_ALLOCATOR not in str(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         raise MachineError(f"the device is out of memory: {str(error).splitlines()[0]}", hint=hint) from error
 

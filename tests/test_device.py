@@ -95,8 +95,8 @@ def test_this_cpu_can_be_asked() -> None:
         ("auto", CPU, "2.15.0", "eager"),
         ("auto", CUDA, "2.15.0", "graphs"),
         ("auto", CUDA, "2.9.1", "eager"),
-        ("graphs", CUDA, "2.13.0+cu130", "graphs"),
-        ("graphs", CUDA, "2.12.1", "eager"),
+        ("graphs", CUDA, "2.14.0+cu130", "graphs"),
+        ("graphs", CUDA, "2.13.1", "eager"),
         ("graphs", CPU, "2.15.0", "eager"),
         ("eager", CUDA, "2.15.0", "eager"),
         ("compile", CPU, "2.15.0", "compile"),
@@ -248,6 +248,8 @@ def test_out_of_memory_is_an_error_with_a_hint() -> None:
     assert other.value.hint == "something smaller"
     with pytest.raises(MachineError, match="DefaultCPUAllocator"), out_of_memory_is_told():
         torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(MachineError, match="CUDA error: out of memory"), out_of_memory_is_told():
+        raise RuntimeError("CUDA error: out of memory\nFor debugging")
     with pytest.raises(RuntimeError, match="something else"), out_of_memory_is_told():
         raise RuntimeError("something else")
     with pytest.raises(ValueError, match="mine"), out_of_memory_is_told():

@@ -13,6 +13,7 @@ from told_events import events_of as events
 
 import presets
 from stages.config import Config, load, with_values
+from stages.cuda_graph import can_record
 from stages.events import Event
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
@@ -54,10 +55,11 @@ def run(config: Config, out: Path, *, device: str = "cuda:0", listeners: Any = (
 
 
 def assert_recorded(out: Path, outcome: Outcome) -> None:
-    """Steps were recorded, and nothing gave way."""
+    """Steps were recorded where this torch can, and nothing gave way."""
     assert outcome.error is None
     assert outcome.summary["status"] == "done"
-    assert outcome.summary["seconds"]["setup"] > 0
+    if can_record(torch.device("cuda", 0)):
+        assert outcome.summary["seconds"]["setup"] > 0
     assert not [event for event in events(out, "warning") if "recorded" in event["message"]]
 
 
@@ -71,7 +73,7 @@ def test_every_preset_runs_on_a_cuda_device(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["cifar10-resnet20", "cifar100-wrn"])
+@pytest.mark.parametrize("name", ["cifar10-resnet20-paper", "cifar100-wrn"])
 def test_recorded_steps_do_what_eager_ones_do(name: str, precision: str, tmp_path: Path):
     """The first losses of both stages, before rounding has grown."""
     config = with_values(small(load([name]), tmp_path), {"run.precision": precision, "run.log_every": 1})
@@ -80,7 +82,8 @@ def test_recorded_steps_do_what_eager_ones_do(name: str, precision: str, tmp_pat
         out = tmp_path / acceleration
         outcome = run(with_values(config, {"run.acceleration": acceleration}), out)
         assert outcome.error is None
-        assert ("setup" in outcome.summary["seconds"]) == (acceleration == "graphs")
+        is_recorded = acceleration == "graphs" and can_record(torch.device("cuda", 0))
+        assert ("setup" in outcome.summary["seconds"]) == is_recorded
         told = events(out, "inversion_step", "distillation_step")
         losses.append([event["loss"] for event in told if event["epoch"] == 1 or event["kind"] == "distillation_step"])
     assert len(losses[0]) == 5 + 6
@@ -93,7 +96,7 @@ def test_stages_side_by_side_do_what_they_do_one_after_the_other(
 ):
     """Inversion on a stream and in a thread of its own, recorded or not; a disturbed image would be far off."""
     changes = {"run.epochs": 12, "run.acceleration": acceleration, "inversion.overlap": True, "run.log_every": 1}
-    config = with_values(small(load(["cifar10-resnet20"]), tmp_path), changes | {"run.precision": "fp32"})
+    config = with_values(small(load(["cifar10-resnet20-paper"]), tmp_path), changes | {"run.precision": "fp32"})
     losses = []
     for name in ("beside", "alone"):
         if name == "alone":
