@@ -84,7 +84,7 @@ def examine(folder: Path = Path()) -> dict[str, Any]:
         "packages": packages,
         "bytecode": _bytecode() if has_torch else None,
         "auto": _auto() if has_torch else None,
-        "devices": _devices() if has_torch else [],
+        "devices": _devices(problems) if has_torch else [],
         "cpu": _cpu() if has_torch else None,
         "memory_mib": _memory_mib(),
         "cache": _cache() if packages["platformdirs"] is not None else None,
@@ -182,8 +182,8 @@ def _why_precision(precision: str, device: torch.device) -> str:
     return f"the {what} has no hardware for bf16 matrices, and emulating them is slow"
 
 
-def _devices() -> list[dict[str, Any]]:
-    """The CUDA devices torch can use."""
+def _devices(problems: list[str]) -> list[dict[str, Any]]:
+    """The CUDA devices torch sees; a problem for each that it cannot use."""
     import torch
 
     from stages.device import has_fast_bf16
@@ -197,11 +197,23 @@ def _devices() -> list[dict[str, Any]]:
                 "name": properties.name,
                 "capability": f"{properties.major}.{properties.minor}",
                 "memory_mib": properties.total_memory // 2**20,
-                "free_memory_mib": torch.cuda.mem_get_info(index)[0] // 2**20,
+                "free_memory_mib": _try(index, problems),
                 "bf16": has_fast_bf16(torch.device("cuda", index)),
             }
         )
     return devices
+
+
+def _try(index: int, problems: list[str]) -> int | None:
+    """Compute something on a CUDA device: its free memory [MiB] after that, or None and a problem."""
+    import torch
+
+    try:
+        torch.ones(1, device=f"cuda:{index}").add(1).item()  # a torch without kernels for this GPU fails only here
+        return torch.cuda.mem_get_info(index)[0] // 2**20
+    except RuntimeError as error:
+        problems.append(f"cuda:{index} is there and cannot be used: {str(error).splitlines()[0]}")
+        return None
 
 
 def _cpu() -> dict[str, Any]:
@@ -269,7 +281,8 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "heap", _about_heap(keeps_freed_memory=cpu["keeps_freed_memory"])
         yield "CPU", f"{cpu['name']}, {cpu['instructions']}, fast bf16: {_yes_no(cpu['bf16'])}"
     for gpu in report["devices"]:
-        memory_of_gpu = f"{gpu['memory_mib']:,} MiB, {gpu['free_memory_mib']:,} MiB free"
+        free_mib = gpu["free_memory_mib"]
+        memory_of_gpu = f"{gpu['memory_mib']:,} MiB, {'unusable' if free_mib is None else f'{free_mib:,} MiB free'}"
         what = f"{gpu['name']}, compute capability {gpu['capability']}"
         yield gpu["device"], f"{what}, {memory_of_gpu}, fast bf16: {_yes_no(gpu['bf16'])}"
     effect = "" if report["nvml"]["usable"] or not report["devices"] else "; how busy the GPU is will not be shown"

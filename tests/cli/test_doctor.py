@@ -86,18 +86,39 @@ def test_why_there_is_no_gpu(call, monkeypatch):
     assert why() == "this torch is built without CUDA"
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     monkeypatch.setattr("stages.device.torch.cuda.is_available", is_available)
-    monkeypatch.setattr(doctor, "_devices", list)
+    monkeypatch.setattr(doctor, "_devices", lambda _problems: [])
     assert why() == "torch cannot use CUDA: CUDA initialization: the driver is too old"
 
 
-def test_a_gpu_is_described(call, monkeypatch):
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with one GPU that works."""
     properties = SimpleNamespace(name="NVIDIA Example", total_memory=80 * 2**30, major=9, minor=0)
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda size, *, device: ones(size))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (70 * 2**30, 80 * 2**30))
     monkeypatch.setattr(torch.version, "cuda", "13.2")
+
+
+def test_a_gpu_that_is_there_and_cannot_be_used(call, gpu, monkeypatch):
+    def fail(size, *, device):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nFor debugging")
+
+    monkeypatch.setattr(torch, "ones", fail)
+    result = call("doctor", "--json")
+    report = json.loads(result.out)
+    assert result.code == 4
+    assert report["devices"][0]["free_memory_mib"] is None
+    problem = "cuda:0 is there and cannot be used: CUDA error: no kernel image is available for execution on the device"
+    assert report["problems"] == [problem]
+    assert re.search(r"^cuda:0 +NVIDIA Example, .*unusable", call("doctor").out, re.M)
+
+
+def test_a_gpu_is_described(call, gpu):
     report = json.loads(call("doctor", "--json").out)
     assert report["auto"]["device"] == {"value": "cuda:0", "why": "torch, built for CUDA 13.2, can use 1 GPU(s)"}
     assert report["auto"]["precision"]["value"] == "bf16"
