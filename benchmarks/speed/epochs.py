@@ -2,7 +2,8 @@
 
     python benchmarks/speed/epochs.py --preset cifar10-resnet20
 
-The buffer is filled first, with images of the untrained generator, and one epoch runs before those that are timed.
+The buffer is filled first, with images of the untrained generator, and before those that are timed one epoch runs, on
+a CUDA device as many as it takes until all steps are recorded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from measuring import Clock, Spread, clock_of, machine, table, told_machine, wri
 from workload import Workload, add_arguments, build_workload, fill_buffer
 
 from stages.events import Device, Event, EventLog, StageFinished, StageStarted
+from stages.inversion.overlap import num_epochs_until_recorded
 from stages.pipeline import Pipeline
 from stages.recorder import Recorder
 from stages.run import StopRequested
@@ -145,7 +147,8 @@ def main() -> None:
         workload.run.epoch = 1
         arguments.fill = min(arguments.fill, workload.run.config.buffer.capacity)
         fill_buffer(workload.run, arguments.fill)
-        run_epochs(workload, folder, 1)
+        # With overlap the first epoch after that has made its images alone.
+        run_epochs(workload, folder, max(1, num_epochs_until_recorded(workload.run)) + workload.run.schedule.overlaps)
         times = run_epochs(workload, folder, arguments.epochs)
         facts = machine(workload.run.device)
     precision, acceleration = workload.run.precision, workload.run.config.run.acceleration

@@ -60,7 +60,7 @@ class Overlap:
         self._made: list[Inverted] = []
         self._num_threads = torch.get_num_threads()
         self._shares_cores = self._stream is None and can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
-        self._num_to_wait = _num_epochs_until_recorded(run)
+        self._num_to_wait = num_epochs_until_recorded(run)
 
     def now(self, work: Callable[[Run], ResultT]) -> ResultT:
         """Do some of the present epoch's work at once, with the student as it is."""
@@ -194,7 +194,7 @@ class Overlap:
     def _is_alone(self) -> bool:
         """Whether nothing may go on beside the work that is to begin; asked once an epoch."""
         if _changes_loss(self._main):  # the update by another loss is another step to be recorded
-            self._num_to_wait = _num_epochs_until_recorded(self._main)
+            self._num_to_wait = num_epochs_until_recorded(self._main)
         self._num_to_wait -= 1
         return self._num_to_wait >= 0 or (self._stream is None and not self._shares_cores)
 
@@ -232,7 +232,7 @@ def _tensors(run: Run) -> list[torch.Tensor]:
     return [*run.student.parameters(), *run.student.buffers()]
 
 
-def _num_epochs_until_recorded(run: Run) -> int:
+def num_epochs_until_recorded(run: Run) -> int:
     """Epochs with distillation after which all steps of a process are recorded: a recording bears nothing beside it."""
     if run.tape is None:
         return 0

@@ -13,7 +13,7 @@ from stages.errors import DivergedError
 from stages.events import InversionStep
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
-from stages.inversion.overlap import Overlap, _num_epochs_until_recorded
+from stages.inversion.overlap import Overlap, num_epochs_until_recorded
 from stages.inversion.stage import Inversion, quantized
 from stages.run import Run
 
@@ -283,7 +283,7 @@ def test_nothing_is_made_beside_a_step_that_is_to_be_recorded(make_stage, late_s
         run={"epochs": WARMUP + 10}, inversion={"steps": 5}, distillation={"steps": 5, "views": 0, **late}
     )
     run.tape = object()
-    stage._overlap._num_to_wait = _num_epochs_until_recorded(run)
+    stage._overlap._num_to_wait = num_epochs_until_recorded(run)
     alone = []
     for run.epoch in range(WARMUP + 1, WARMUP + 11):
         if stage._overlap._is_alone():
