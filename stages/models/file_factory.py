@@ -30,20 +30,21 @@ def model_from_file(
     function.
     """
     del in_channels, image_size  # such a network is made for one kind of image
-    module = _import_file(typed_path(path))
-    function = getattr(module, factory, None)
-    if not callable(function):
-        functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-        problem = no_such_function(path, factory, functions)
-        raise ConfigError(problem.message, hint=problem.hint)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
+    file = typed_path(path)
+    with _neighbours_importable(file.resolve().parent), contextlib.redirect_stdout(sys.stderr):
+        module = _import_file(file)
+        function = getattr(module, factory, None)
+        if not callable(function):
+            functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+            problem = no_such_function(path, factory, functions)
+            raise ConfigError(problem.message, hint=problem.hint)
+        try:
             model = function(num_classes=num_classes)
-    except (Exception, SystemExit) as error:  # the user's code can raise anything
-        raise FileError(
-            f"`{factory}(num_classes={num_classes})` of `{path}` failed: {_describe(error, path)}",
-            hint="the function is called with num_classes only and returns the network",
-        ) from error
+        except (Exception, SystemExit) as error:  # the user's code can raise anything
+            raise FileError(
+                f"`{factory}(num_classes={num_classes})` of `{path}` failed: {_describe(error, path)}",
+                hint="the function is called with num_classes only and returns the network",
+            ) from error
     if not isinstance(model, nn.Module):
         raise FileError(
             f"`{factory}` of `{path}` returned a {type(model).__name__}, not a torch.nn.Module",
@@ -56,15 +57,14 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         problem = no_such_file(path)
         raise FileError(problem.message, hint=problem.hint)
-    name = f"ssdkd_model_file_{path.stem}"
+    name = f"{_PREFIX}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
-        with _importable(path.resolve().parent), contextlib.redirect_stdout(sys.stderr):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's code can raise anything
         del sys.modules[name]
         raise FileError(
@@ -74,15 +74,35 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
+_PREFIX = "ssdkd_model_file_"
+"""Of the names that model files themselves have as modules."""
+
+_neighbours: set[str] = set()
+"""Names of modules that were imported from beside a model file."""
+
+
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let the file import its neighbours, and leave sys.path as it was."""
-    before = list(sys.path)
+def _neighbours_importable(folder: Path) -> Iterator[None]:
+    """Let a file import what lies beside it, whatever is called so beside another; leave sys.path as it was."""
+    path_before, known = list(sys.path), set(sys.modules)
     sys.path.insert(0, str(folder))
+    loaded = {name: sys.modules[name] for name in _neighbours & known}
+    elsewhere = {name: module for name, module in loaded.items() if not _lies_in(folder, module)}
+    for name in elsewhere:
+        del sys.modules[name]
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:] = path_before
+        new = {name for name in set(sys.modules) - known if _lies_in(folder, sys.modules[name])}
+        _neighbours.update(name for name in new if not name.startswith(_PREFIX))
+        for name, module in elsewhere.items():
+            sys.modules.setdefault(name, module)
+
+
+def _lies_in(folder: Path, module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve().is_relative_to(folder)
 
 
 def _describe(error: BaseException, path: str) -> str:

@@ -44,7 +44,20 @@ def test_the_file_may_import_its_neighbours_and_leaves_sys_path_alone(build, tmp
     before = list(sys.path)
     build("from neighbouring_blocks import small_network")
     assert sys.path == before
-    del sys.modules["neighbouring_blocks"]
+
+
+def test_the_function_may_import_them_too(build, tmp_path):
+    (tmp_path / "late_blocks.py").write_text(GOOD)
+    build("def small_network(**kwargs):\n    import late_blocks\n    return late_blocks.small_network(**kwargs)\n")
+
+
+def test_two_files_may_have_neighbours_of_one_name(build, tmp_path):
+    text = "from twin_blocks import NUM\n" + GOOD.replace("nn.Flatten()", "*[nn.Identity()] * NUM, nn.Flatten()")
+    for folder, num in (("old", 1), ("new", 2), ("old", 1)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "twin_blocks.py").write_text(f"NUM = {num}\n")
+        (tmp_path / folder / "network.py").write_text(text)
+        assert len(build("", f"{folder}/network.py:small_network")) == 3 + num
 
 
 def test_a_changed_file_is_read_again(build):
