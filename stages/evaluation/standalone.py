@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stages.config import Config
+from stages.config import Config, from_file
 from stages.data.dataset import LabelledImages, real_images
 from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device, resolve_threads
 from stages.errors import ConfigError, FileError
@@ -29,13 +29,17 @@ def evaluate_run(run: RunDirectory, config: Config, device: str) -> dict[str, An
     """The document of `evaluate RUN --json`: the run's student and its teacher on real images.
 
     `agreement` is measured on the run's hold-out of synthetic images. Raises FileError where the run has no student
-    yet, where the data is missing, or where a teacher that is there is damaged or another network.
+    yet, where the data is missing, or where a teacher that is there is damaged or, unless the settings name another
+    one, not the one that the run had.
     """
     if not run.student_file.is_file():
         raise FileError(
             f"the run {run.path} holds no student yet", hint="a run writes it at its first checkpoint and at its end"
         )
-    return _evaluate(run.student_file, config, device, holdout_file=run.holdout_file)
+    teacher_sha256 = run.manifest().get("teacher_sha256")
+    if teacher_sha256 is not None and config.teacher != from_file(run.config_file).teacher:
+        teacher_sha256 = None  # another one is asked for
+    return _evaluate(run.student_file, config, device, holdout_file=run.holdout_file, teacher_sha256=teacher_sha256)
 
 
 def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
     Without a run there is no synthetic hold-out: `agreement` is then measured on the real images. It and `teacher` are
     None where the preset's teacher is not at hand.
     """
-    return _evaluate(path, config, device, holdout_file=None)
+    return _evaluate(path, config, device)
 
 
 def _num_threads(config: Config) -> int:
@@ -54,14 +58,21 @@ def _num_threads(config: Config) -> int:
 
 
 @out_of_memory_is_told(MEASURING_HINT)
-def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: Path | None) -> dict[str, Any]:
+def _evaluate(
+    weights: Path,
+    config: Config,
+    device_name: str,
+    *,
+    holdout_file: Path | None = None,
+    teacher_sha256: str | None = None,
+) -> dict[str, Any]:
     keep_heap_warm()
     device = resolve_device(device_name)
     prepare_device(device)
     torch.set_num_threads(_num_threads(config))
     task = task_of(config.task)
     student = student_from(weights, config, device)
-    teacher = _teacher_if_at_hand(config, device)
+    teacher = _teacher_if_at_hand(config, device, teacher_sha256)
     data = _real_images(config)
     how: dict[str, Any] = {"batch_size": config.evaluation.batch_size, "device": device}
     of_teacher = compared = None
@@ -84,12 +95,18 @@ def _evaluate(weights: Path, config: Config, device_name: str, *, holdout_file: 
     }
 
 
-def _teacher_if_at_hand(config: Config, device: torch.device) -> NormalizedModel | None:
+def _teacher_if_at_hand(config: Config, device: torch.device, sha256: str | None) -> NormalizedModel | None:
     try:
         teacher_file(config)
     except FileError:  # it is not there, and the student can be measured without it
         return None
-    return NormalizedModel.on(device, load_teacher(config, device).model, config.task)
+    loaded = load_teacher(config, device)
+    if sha256 not in (None, loaded.sha256):
+        raise FileError(
+            f"{loaded.path} is not the teacher that this run had",
+            hint="put the old file back, manifest.json has its sha256; or name this one by `--set teacher.weights`",
+        )
+    return NormalizedModel.on(device, loaded.model, config.task)
 
 
 def _real_images(config: Config) -> LabelledImages:

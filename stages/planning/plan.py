@@ -11,7 +11,7 @@ from torch import nn
 
 from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
-from stages.data.dataset import LabelledImages, real_images
+from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
@@ -25,7 +25,7 @@ from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.schedule import Command, Schedule
 from stages.tasks.task import Task, task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
-from stages.teachers.obtain import ensure_teacher, must_train, teacher_to_train
+from stages.teachers.obtain import TRAINING_SPLIT, ensure_teacher, must_train, teacher_to_train
 from stages.teachers.train import Progress
 
 
@@ -143,6 +143,8 @@ def plan(
     torch.set_num_threads(int(config.run.threads))
     data, warnings = _evaluation_data(config, launch, schedule)
     warnings += resolution.warnings_of(wanted, config, device, schedule, is_resumption=is_resumption)
+    if launch.train_teacher and data is not None and data.split in (UNSPLIT, TRAINING_SPLIT) and must_train(config):
+        warnings += ("student and teacher will be measured on the images that the teacher is trained on",)
     stored = None if launch.buffer is None else stored_buffer.read(config, launch.buffer)
 
     torch.manual_seed(derived_seed(config.run.seed, "student"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from stages.device import num_usable_cpus
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.standalone import evaluate_run, evaluate_weights
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
+from stages.models.checkpoints import save_weights, sha256_of
 from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
 
@@ -95,6 +96,21 @@ def test_a_damaged_hold_out_is_named(run: RunDirectory, content: bytes | None) -
         run.holdout_file.write_bytes(content)
     with pytest.raises(FileError, match=r"holdout\.safetensors is damaged"):
         evaluate_run(run, config(), "cpu")
+
+
+def test_a_run_is_not_compared_with_another_teacher_unnoticed(run: RunDirectory, tmp_path: Path) -> None:
+    weights = tmp_path / "teacher.safetensors"
+    weights.write_bytes(TEACHER.read_bytes())
+    own = config(f"teacher.weights={weights}")
+    run.config_file.write_text(own.to_toml())
+    run.manifest_file.write_text(json.dumps({"teacher_sha256": sha256_of(weights)}))
+    assert evaluate_run(run, own, "cpu")["teacher"] is not None
+    torch.manual_seed(2)
+    save_weights(build_model("wrn16_2", task=own.task, where="teacher.model"), weights)
+    with pytest.raises(FileError, match="is not the teacher that this run had") as refusal:
+        evaluate_run(run, own, "cpu")
+    assert "teacher.weights" in (refusal.value.hint or "")
+    assert evaluate_run(run, config(f"teacher.weights={TEACHER}"), "cpu")["teacher"]["top1"] > 0.9
 
 
 def test_a_run_without_a_student(run: RunDirectory) -> None:

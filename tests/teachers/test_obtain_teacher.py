@@ -111,6 +111,11 @@ def test_a_dry_run_checks_what_training_would_need_and_trains_nothing(make_confi
     assert told == []
     assert not (tmp_path / "cache").exists()
 
+    held_out = "the images that the teacher is trained on"
+    assert not any(held_out in warning for warning in planned.warnings)
+    on_training_images = plan(make_config(*settings, "evaluation.split=train"), launch)
+    assert any(held_out in warning for warning in on_training_images.warnings)
+
     ensure_teacher(make_config(*settings), CPU, progress_into(told))  # once it is there, it is looked at as ever
     planned = plan(make_config(*settings), launch)
     assert len(planned.teacher.sha256) == 64
