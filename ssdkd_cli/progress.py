@@ -39,6 +39,7 @@ class Standing:
         self.agreement: float | None = None
         self.is_finished = False
         self._epoch_started_s: float | None = None
+        self._is_whole_epoch = True
         self._paused_s: float | None = None
         self._pace = Pace()
 
@@ -48,6 +49,8 @@ class Standing:
         match event:
             case events.RunStarted():
                 self.epochs, self.warmup_epochs = event.epochs, event.warmup_epochs
+            case events.RunResumed():
+                self._is_whole_epoch = False  # what is left of an epoch is no measure of one
             case events.StageStarted():
                 epoch_ended = self._enter_epoch(epoch)
                 self.stage = event.stage
@@ -80,7 +83,9 @@ class Standing:
             return False
         now_s = self._clock()
         if self._epoch_started_s is not None:
-            self._pace.add(now_s - self._epoch_started_s, is_warmup=self.epoch <= self.warmup_epochs)
+            if self._is_whole_epoch:
+                self._pace.add(now_s - self._epoch_started_s, is_warmup=self.epoch <= self.warmup_epochs)
+            self._is_whole_epoch = True
         had_epoch = self.epoch > 0
         self.epoch, self._epoch_started_s = epoch, now_s
         return had_epoch

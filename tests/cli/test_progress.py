@@ -104,6 +104,16 @@ def test_a_pause_is_not_taken_for_slow_work():
     assert standing.seconds_left() == pytest.approx(7 * 10.0)
 
 
+def test_what_was_left_of_a_resumed_epoch_is_not_taken_for_a_fast_one():
+    clock = Clock()
+    standing = Standing(clock, epochs=10, warmup_epochs=0)
+    standing.update(events.RunResumed(checkpoint="c", checkpoint_seq=3), 3)
+    run_epochs(standing.update, clock, 3, 3, seconds=1.0)
+    run_epochs(standing.update, clock, 4, 4, seconds=60.0)
+    standing.update(events.StageStarted(stage="inversion"), 5)
+    assert standing.seconds_left() == pytest.approx(6 * 60.0)
+
+
 def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
     clock, lines = Clock(), []
     listener = ProgressLines(lines.append, Standing(clock), clock)
