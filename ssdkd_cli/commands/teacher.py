@@ -132,6 +132,7 @@ def check(
 
     from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device
     from stages.evaluation.measure import DOUBT_HINT, doubt
+    from stages.models.build import bn_layers
     from stages.teachers.load import load_teacher
 
     place = resolve_device(device or config.run.device)
@@ -141,7 +142,7 @@ def check(
         metrics = _measure(teacher.model, config, place, must=any((data, root, split)))
     layers = count_layers(teacher.model)
     num_parameters = sum(parameter.numel() for parameter in teacher.model.parameters())
-    num_batch_norms = sum(number for kind, number in layers.items() if "BatchNorm" in kind)
+    num_batch_norms = len(bn_layers(teacher.model))
     for warning in teacher.warnings:
         diagnostics.warn(warning)
     reason = None if metrics is None else doubt(metrics, num_classes=config.task.num_classes)
@@ -171,7 +172,7 @@ def check(
             ("model", config.teacher.model),
             ("parameters", f"{num_parameters:,}"),
             ("layers", ", ".join(f"{number} {kind}" for kind, number in layers.items())),
-            ("batch-norm layers", str(num_batch_norms)),
+            ("batch-norm layers", f"{num_batch_norms} with running statistics"),
         ],
     )
     summary.print_metrics({"teacher": metrics})

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 SMALL = ["--set", "teacher.model=wrn10_1", "--set", "run.device=cpu", "--set", "run.threads=1"]
 
@@ -61,6 +63,32 @@ def test_check_says_what_the_teacher_is(call):
     people = call("teacher", "check", "--preset", "digits")
     assert "16 Conv2d" in people.out
     assert "top-1" in people.out
+
+
+def test_check_counts_the_layers_that_inversion_can_use(call, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes):\n"
+        "    norms = [nn.BatchNorm2d(1, affine=False), nn.BatchNorm2d(1, track_running_stats=False)]\n"
+        "    return nn.Sequential(*norms, nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    weights = tmp_path / "net.safetensors"
+    save_file(
+        {
+            "0.running_mean": torch.zeros(1),
+            "0.running_var": torch.ones(1),
+            "0.num_batches_tracked": torch.tensor(1),
+            "1.weight": torch.ones(1),
+            "1.bias": torch.zeros(1),
+            "3.weight": torch.zeros(10, 64),
+            "3.bias": torch.zeros(10),
+        },
+        weights,
+    )
+    own = ["--set", f"teacher.model={tmp_path / 'net.py'}:net", "--set", f"teacher.weights={weights}"]
+    result = call("teacher", "check", *own, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["batch_norm_layers"] == 1
 
 
 def test_check_without_the_data_at_hand(call):
