@@ -175,11 +175,11 @@ class DashboardApp(App[None]):
             is_whole = all(view.loaded == 1.0 for view in views)
             self._sleep(SECONDS_BETWEEN_OTHERS if is_whole else SECONDS_BETWEEN_VIEWS)
 
-    def _load_pictures(self, class_index: int | None, newest_first: bool) -> None:
+    def _load_pictures(self, run: RunDirectory, class_index: int | None, newest_first: bool) -> None:
         worker = get_current_worker()
         try:
             found = pictures.hardest_pictures(
-                self.run_directory, class_index=class_index, limit=_MAX_PICTURES, newest_first=newest_first
+                run, class_index=class_index, limit=_MAX_PICTURES, newest_first=newest_first
             )
             loaded = PicturesLoaded(tuple(found), "" if found else "the buffer holds no image of this class")
         except SsdkdError as error:
@@ -270,7 +270,7 @@ class DashboardApp(App[None]):
         if wanted != self._pictures_wanted:
             self._pictures_wanted = wanted
             self.run_worker(
-                partial(self._load_pictures, class_index, newest_first),
+                partial(self._load_pictures, self.run_directory, class_index, newest_first),
                 thread=True,
                 group="pictures",
                 exclusive=True,
@@ -328,7 +328,8 @@ class DashboardApp(App[None]):
 
     def open_run(self, run: RunDirectory) -> None:
         """Show another run, alone; the view that is open stays open. What the first was asked for, it still has."""
-        self.workers.cancel_group(self, "requests")
+        for group in ("requests", "pictures"):
+            self.workers.cancel_group(self, group)
         self._pending.clear()
         self._pictures_wanted = None
         self.run_directory, self.run_view = run, None

@@ -26,6 +26,10 @@ class ChartSettings:
     whole_x: Range | None = None
     """All of the run, as long as it was when zooming began: zoomed out to that, a run that has grown is whole again."""
 
+    def reset(self) -> ChartSettings:
+        """All of the run, no cursor."""
+        return replace(self, x_range=None, cursor_x=None, whole_x=None)
+
     def with_next_smoothing(self) -> ChartSettings:
         """Smoother, and after the smoothest not at all."""
         index = SMOOTHING_WEIGHTS.index(self.smoothing)

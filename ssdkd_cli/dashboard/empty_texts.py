@@ -29,8 +29,13 @@ def no_evaluation(view: RunView) -> str:
     return "not evaluated yet"
 
 
+def no_agreement(view: RunView) -> str:
+    """Why no agreement on synthetic images is known."""
+    return no_evaluation(view) if view.evaluation is None else "agreement is not measured in this run"
+
+
 def no_real_results(view: RunView) -> str:
-    """Why there is no accuracy on real data."""
+    """Why there is no accuracy of a student on real data."""
     if view.evaluation is None:
         return no_evaluation(view)
-    return "not evaluated on real data yet" if view.evaluation.student else NO_REAL_DATA
+    return "only the teacher was measured: no student learns here" if view.evaluation.teacher else NO_REAL_DATA

@@ -30,7 +30,10 @@ class Preview:
 
 
 def preview(path: Path, size: int) -> Preview:
-    """Read about two MiB of a file of `size` bytes. Raises OSError."""
+    """Take in lines from about 1.3 MiB of a file of `size` bytes. Raises OSError.
+
+    The newest of rare events is looked for in 16 MiB more before its end.
+    """
     lines: list[tuple[int, bytes]] = []
     with path.open("rb") as file:
 

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from textual.app import ComposeResult
 from textual.containers import Grid
 
-from ssdkd_cli.dashboard.empty_texts import no_evaluation, no_real_results, no_step
+from ssdkd_cli.dashboard.empty_texts import no_agreement, no_real_results, no_step
 from ssdkd_cli.dashboard.view import MAIN_METRICS, RunView, title_of
 from ssdkd_cli.dashboard.widgets.buffer_panels import (
     BufferSummary,
@@ -164,7 +164,7 @@ class Accuracy(View):
             factor=100.0,
             unit=" %",
             is_log_allowed=False,
-            empty_text=no_evaluation,
+            empty_text=no_agreement,
             id="accuracy-synthetic-chart",
         )
 

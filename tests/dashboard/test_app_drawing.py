@@ -292,6 +292,11 @@ def test_zoomed_out_again_a_run_that_has_grown_is_in_view_as_a_whole(times):
     assert settings == ChartSettings()
 
 
+def test_after_a_reset_nothing_is_left_of_an_older_zoom():
+    settings = ChartSettings(cursor_x=2.0).zoomed((0.0, 10.0), inwards=True).reset()
+    assert settings == ChartSettings()
+
+
 def test_panning_stops_at_the_ends():
     settings = ChartSettings(x_range=(10.0, 30.0))
     assert settings.panned((0.0, 100.0), 1).x_range == (15.0, 35.0)

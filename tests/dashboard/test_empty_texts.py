@@ -6,9 +6,10 @@ import pytest
 from app_pilot import shown
 from scripted_run import buffer_state, device, evaluation, lines_of, make_run, run_started
 
-from ssdkd_cli.dashboard.empty_texts import NO_REAL_DATA, no_evaluation, no_real_results, no_step
+from ssdkd_cli.dashboard.empty_texts import NO_REAL_DATA, no_agreement, no_evaluation, no_real_results, no_step
 from ssdkd_cli.dashboard.feed import RunFeed
 from stages import events
+from stages.run_directory import RunDirectory
 
 DONE = events.RunFinished(status="done", message="done")
 
@@ -52,6 +53,14 @@ def test_before_the_first_evaluation(tmp_path, is_live, said):
 def test_a_run_without_real_data_is_not_told_to_wait_for_any(tmp_path):
     view = view_of(tmp_path, (evaluation(None), 1), is_live=True)
     assert no_real_results(view) == NO_REAL_DATA
+
+
+def test_where_only_the_teacher_was_measured_that_is_said(tmp_path):
+    told = events.Evaluation(real={"student": None, "teacher": {"top1": 0.9, "num_samples": 10}}, synthetic=None)
+    view = view_of(tmp_path, (told, 1), is_live=False)
+    assert no_real_results(view) == "only the teacher was measured: no student learns here"
+    assert no_agreement(view) == "agreement is not measured in this run"
+    assert "only the teacher was measured" in shown(RunDirectory(tmp_path / "run"), size=(132, 42))
 
 
 def test_the_screen_of_a_finished_inversion_says_that_there_is_no_distillation(tmp_path):

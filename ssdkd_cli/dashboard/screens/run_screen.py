@@ -105,7 +105,7 @@ class RunScreen(Screen[None]):
 
     def forget_run(self) -> None:
         """Another run is shown from now on: what was chosen of this one's epochs and classes means nothing there."""
-        self.settings = replace(self.settings, x_range=None, cursor_x=None)
+        self.settings = self.settings.reset()
         self.class_filter = None
 
     def show_pictures(self, message: PicturesLoaded) -> None:
@@ -311,7 +311,7 @@ class RunScreen(Screen[None]):
 
     def action_reset_zoom(self) -> None:
         """All of the run, no cursor."""
-        self.settings = replace(self.settings, x_range=None, cursor_x=None)
+        self.settings = self.settings.reset()
 
     def on_chart_panel_pointed(self, message: ChartPanel.Pointed) -> None:
         """The cursor follows the mouse."""

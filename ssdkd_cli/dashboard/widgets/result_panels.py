@@ -8,7 +8,7 @@ from typing import Any
 from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import percent, short
-from ssdkd_cli.dashboard.empty_texts import no_evaluation, no_real_results
+from ssdkd_cli.dashboard.empty_texts import no_agreement, no_evaluation, no_real_results
 from ssdkd_cli.dashboard.view import MAIN_METRICS, EvaluationView, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.summary import TITLES
@@ -86,7 +86,7 @@ class SyntheticAgreement(_EvaluationPanel):
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         evaluation = view.evaluation
         if evaluation is None or evaluation.agreement is None:
-            return centred(no_evaluation(view), width, height)
+            return centred(no_agreement(view), width, height)
         bar_width = max(4, width - 2)
         return [
             line((f" {percent(evaluation.agreement)}", "bold $line-1"), (" agree with the teacher", "$foreground")),
@@ -105,6 +105,8 @@ class Headline(_EvaluationPanel):
             return centred(no_evaluation(view), width, height)
         rows: list[Content] = []
         name = main_metric(evaluation.student)
+        if name is None and evaluation.agreement is None:
+            return centred(no_real_results(view), width, height)
         if height < _HEADLINE_ROWS:
             return self._without_titles(evaluation, name, width)
         if name is not None:
