@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from stages.errors import StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
 from stages.models.checkpoints import save_weights
 from stages.paths import in_shell
-from stages.pictures import Tile, choose_tiles, grid_png
+from stages.pictures import choose_tiles, grid_png, tiles_of
 from stages.run import Run
 from stages.run_directory import RunDirectory
 from stages.tensor_digest import save_with_digest
@@ -124,25 +124,18 @@ class Recorder:
             choose_tiles(class_N.numpy(), buffer.column("priority").cpu().numpy(), num_tiles=_NUM_TILES)
         )
         slots = chosen.to(self.run.device)
-        facts = zip(
-            class_N[chosen].tolist(),
-            task.per_sample(buffer.column("teacher_prob")[slots]).tolist(),
-            buffer.column("priority")[slots].tolist(),
-            strict=True,
-        )
-        tiles = [
-            {"class": label, "probability": probability, "priority": priority} for label, probability, priority in facts
+        class_M = class_N[chosen].numpy()
+        prob_M = task.per_sample(buffer.column("teacher_prob")[slots]).cpu().numpy()
+        priority_M = buffer.column("priority")[slots].cpu().numpy()
+        tiles = tiles_of(class_M, prob_M, priority_M, class_names=self.run.class_names)
+        picture = grid_png(buffer.column("images")[slots].cpu().numpy(), tiles)
+        told = [
+            {"class": class_index, "probability": tile.probability, "priority": tile.priority}
+            for class_index, tile in zip(class_M.tolist(), tiles, strict=True)
         ]
-        picture = grid_png(
-            buffer.column("images")[slots].cpu().numpy(),
-            [
-                Tile(_class_label(tile["class"], self.run.class_names), tile["probability"], tile["priority"])
-                for tile in tiles
-            ],
-        )
         path = self.directory.samples_file(self.run.epoch)
         write_atomically(path, picture)
-        self.emit(Samples(picture=self._relative(path), tiles=tiles))
+        self.emit(Samples(picture=self._relative(path), tiles=told))
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.directory.path).as_posix()
@@ -171,7 +164,3 @@ class _Meter:
         self._wall_s, self._cpu_s = wall_s, cpu_s
         num_threads = int(self._run.config.run.threads)
         return utilisation(self._run.device, elapsed_s=elapsed_s, cpu_s=used_s, num_threads=num_threads)
-
-
-def _class_label(class_index: int, class_names: Sequence[str] | None) -> str:
-    return str(class_index) if class_names is None else class_names[class_index]
