@@ -25,7 +25,11 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines += [_line(heads), _line(["---"] * len(heads))]
     seeds = {row["name"]: _seeds_done(row) for row in rows}
     strays = [row["name"] for row in rows if row["baseline"] in seeds and seeds[row["name"]] != seeds[row["baseline"]]]
-    lines += [_line(_cells(row, headline, has_paper=has_paper, is_stray=row["name"] in strays)) for row in rows]
+    baselines = {row["baseline"] for row in rows}
+    for row in rows:
+        name = row["name"]
+        cells = _cells(row, headline, has_paper=has_paper, is_stray=name in strays, is_baseline=name in baselines)
+        lines.append(_line(cells))
     lines += [
         "",
         _LEGEND,
@@ -82,7 +86,7 @@ def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}" + "s" * (number != 1)
 
 
-def _cells(row: Mapping[str, Any], headline: str, *, has_paper: bool, is_stray: bool) -> list[str]:
+def _cells(row: Mapping[str, Any], headline: str, *, has_paper: bool, is_stray: bool, is_baseline: bool) -> list[str]:
     mean, std = row["mean"], row["std"]
 
     def value(name: str) -> str:
@@ -100,7 +104,7 @@ def _cells(row: Mapping[str, Any], headline: str, *, has_paper: bool, is_stray: 
         f"**{value(headline)}**{' †' * is_stray}" if headline in mean else "-",
         *([_fraction(row["paper"])] if has_paper else []),
         value("share_of_teacher"),
-        against if row["baseline"] else "baseline",
+        "baseline" if is_baseline else against,
         _fraction(mean.get(teacher)),
         value("agreement"),
         value("ece"),

@@ -44,6 +44,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 FINISHED = "finished"
 """Name of the run that `watch` looks at."""
 
+_REFUSED = "refused key"
+_USAGE_ERROR = 2
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.002
 _PATIENCE_S = 300.0
@@ -61,9 +64,11 @@ def time_command(name: str, arguments: Sequence[str], environment: Mapping[str, 
     """A command from its start to its end."""
     began_s = time.perf_counter()
     process = _start(["-m", "ssdkd_cli", *arguments], environment, folder)
-    _, _, usage = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - began_s
-    process.returncode = 0  # it has been waited for
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != (_USAGE_ERROR if name == _REFUSED else 0):
+        raise SystemExit(f"ssdkd {' '.join(arguments)} ended with {process.returncode}")
     return {name: Times(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_majflt)}
 
 
@@ -186,7 +191,7 @@ def _cases(
     commands = {
         "--help": ["--help"],
         "presets ls": ["presets", "ls"],
-        "refused key": ["run", "--set", "run.epohs=3"],
+        _REFUSED: ["run", "--set", "run.epohs=3"],
         "watch --once": ["watch", "--once", str(folder / FINISHED)],
     }
     for name, arguments in commands.items() if "commands" in parts else ():

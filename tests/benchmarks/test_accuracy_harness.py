@@ -321,6 +321,7 @@ def test_the_table(tmp_path: Path) -> None:
     assert cells[1]["ECE"] == ".1000 ± .0000"
     assert cells[1]["total, s"] == "100"
     assert cells[2]["student top-1, last epoch"] == "-"
+    assert cells[2]["against the baseline"] == "-"
     assert "- mine | yours, seed 2: diverged (the loss is nan)" in lines
     assert "- all parts: `ssdkd run --preset digits --set a.b=1 --set teacher.model=net.py:f`" in lines
     assert "Teacher -> student: net.py:f -> resnet20." in lines
