@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from stages.buffer.file import implausible, read_buffer
+from stages.buffer.file import BufferContents, implausible, read_buffer
 from stages.errors import FileError, SsdkdError
 from stages.events import Evaluation, RunResumed, RunStarted
 from stages.run_directory import RunDirectory, parse_event
@@ -134,12 +134,18 @@ def _look_at_events(run: RunDirectory) -> str:
     return f"{num_events:,} events" + ("" if torn_line is None else ", and a torn last line")
 
 
+def buffer_problems(contents: BufferContents, run: RunDirectory | None) -> list[str]:
+    """What no run would have written like this, in a buffer that can be read and is of `run`, if of any."""
+    problems = implausible(contents)
+    teacher_sha256 = None if run is None else run.manifest().get("teacher_sha256")
+    if isinstance(teacher_sha256, str) and teacher_sha256 != contents.meta.teacher_sha256:
+        problems.append("it was filled from another teacher than the run's manifest names")
+    return problems
+
+
 def _look_at_buffer(run: RunDirectory) -> str:
     contents = read_buffer(run.buffer_file)
-    problems = implausible(contents)
-    teacher_sha256 = run.manifest().get("teacher_sha256")
-    if isinstance(teacher_sha256, str) and teacher_sha256 != contents.meta.teacher_sha256:
-        problems.append("it was filled from another teacher than the manifest names")
+    problems = buffer_problems(contents, run)
     if problems:
         raise _UnsoundError("; ".join(problems))
     return f"{len(contents):,} of {contents.meta.capacity:,} images"

@@ -26,10 +26,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from generated_run import events, write_run
 from viewer import Viewer
 
 from stages.events import to_line
+from stages.manifest import device_name
 from stages.run_directory import RunDirectory
 
 PARTS = ("first-paint", "cpu", "slowdown")
@@ -227,7 +229,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the document here, too")
     arguments = parser.parse_args()
     result: dict[str, Any] = {
-        "machine": platform.machine(),
+        "processor": device_name(torch.device("cpu")),
         "cpus": os.cpu_count(),
         "load_before": os.getloadavg(),
         "python": platform.python_version(),

@@ -33,6 +33,7 @@ from stages.buffer.statistics import buffer_report
 from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import load_checkpoint, save_checkpoint
 from stages.heap import keep_heap_warm
+from stages.manifest import device_name
 from stages.pictures import choose_tiles
 
 SIZES = (500, 5_000, 50_000, 500_000, 1_000_000)
@@ -272,7 +273,8 @@ def main() -> None:
     largest = results[-1]
     print(", ".join(f"{name} {mib:,.1f} MiB" for name, mib in largest["file_mib"].items()), f"at {largest['size']:,}")
     if arguments.json:
-        machine = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
+        processor = device_name(torch.device("cpu"))
+        machine = {"processor": processor, "python": platform.python_version(), "torch": torch.__version__}
         arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
     if arguments.plot:
         draw_plot(results, arguments.plot)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from stages.manifest import device_name
+
 Clock = Callable[[], float]
 
 
@@ -65,7 +67,7 @@ def timed(call: Callable[[], object], *, repeats: int, clock: Clock, warmup: int
 def machine(device: torch.device) -> dict[str, Any]:
     """The hardware and the versions that a measurement is of, and how busy the machine was with other things."""
     return {
-        "processor": _processor(),
+        "processor": device_name(torch.device("cpu")),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -74,15 +76,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "load": [round(value, 2) for value in os.getloadavg()],
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def told_machine(facts: dict[str, Any]) -> str:

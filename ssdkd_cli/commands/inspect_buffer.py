@@ -16,7 +16,6 @@ from stages.paths import typed_path
 
 if TYPE_CHECKING:
     from stages.buffer.file import BufferContents
-    from stages.run_directory import RunDirectory
 
 NUM_GRID_TILES = 64
 _MOST_CLASS_BARS = 20
@@ -56,12 +55,13 @@ def inspect_buffer(
         _refuse_odd_picture(picture)
     from stages.buffer.file import read_buffer
     from stages.run_lookup import resolve_buffer
+    from stages.run_verification import buffer_problems
 
     path, run = resolve_buffer(source)
     contents = read_buffer(path)
     if grid and len(contents) == 0:
         raise FileError(f"{path} holds no images, so there is no grid to draw", hint="leave out --grid")
-    problems = _problems(contents, _teacher_sha256(run)) if verify else None
+    problems = buffer_problems(contents, run) if verify else None
     report = _report(path, contents, is_verified=None if problems is None else not problems)
     if grid:
         _write_picture(grid, _grid(contents))
@@ -87,21 +87,6 @@ def _refuse_odd_picture(picture: Path | None) -> None:
         raise FileError(f"{picture} is a folder, not a picture", hint="choose another name")
     if not picture.absolute().parent.is_dir():
         raise FileError(f"there is no folder {picture.parent} for {picture.name}", hint="make it first")
-
-
-def _teacher_sha256(run: RunDirectory | None) -> str | None:
-    """That of the teacher whose run this is."""
-    sha256 = None if run is None else run.manifest().get("teacher_sha256")
-    return sha256 if isinstance(sha256, str) else None
-
-
-def _problems(contents: BufferContents, teacher_sha256: str | None) -> list[str]:
-    from stages.buffer.file import implausible
-
-    problems = implausible(contents)
-    if teacher_sha256 is not None and contents.meta.teacher_sha256 != teacher_sha256:
-        problems.append("it was filled from another teacher than the run's manifest names")
-    return problems
 
 
 def _report(path: Path, contents: BufferContents, *, is_verified: bool | None) -> dict[str, Any]:
