@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +9,12 @@ import typer
 
 from ssdkd_cli import console, diagnostics, options, progress, summary
 from ssdkd_cli.torch_import import import_torch
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError
 from stages.paths import typed_path
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from stages.config import Config
+    from stages.teachers.report import TeacherReport
 
 app = typer.Typer(no_args_is_help=True, help="Train a teacher on real images, or check one.")
 
@@ -130,76 +127,46 @@ def check(
 
     import_torch()
 
-    from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device
-    from stages.evaluation.measure import DOUBT_HINT, doubt
-    from stages.models.build import bn_layers
-    from stages.teachers.load import load_teacher
+    from stages.device import resolve_device
+    from stages.evaluation.measure import DOUBT_HINT
+    from stages.teachers.report import report_teacher
 
-    place = resolve_device(device or config.run.device)
-    prepare_device(place)
-    with console.reserved_stdout(), out_of_memory_is_told(MEASURING_HINT):
-        teacher = load_teacher(config, place)
-        metrics = _measure(teacher.model, config, place, must=any((data, root, split)))
-    layers = count_layers(teacher.model)
-    num_parameters = sum(parameter.numel() for parameter in teacher.model.parameters())
-    num_batch_norms = len(bn_layers(teacher.model))
-    for warning in teacher.warnings:
+    with console.reserved_stdout():
+        place = resolve_device(device or config.run.device)
+        report = report_teacher(config, place, must_measure=any((data, root, split)))
+    if report.missing is not None:
+        diagnostics.note(f"accuracy is not measured: {report.missing}")
+    for warning in report.teacher.warnings:
         diagnostics.warn(warning)
-    reason = None if metrics is None else doubt(metrics, num_classes=config.task.num_classes)
-    if reason is not None:
-        diagnostics.warn(reason, hint=DOUBT_HINT)
-    warnings = [*teacher.warnings, *([] if reason is None else [reason])]
+    if report.doubt is not None:
+        diagnostics.warn(report.doubt, hint=DOUBT_HINT)
     if json:
-        console.print_json(
-            {
-                "file": str(teacher.path),
-                "sha256": teacher.sha256,
-                "model": config.teacher.model,
-                "parameters": num_parameters,
-                "layers": layers,
-                "batch_norm_layers": num_batch_norms,
-                "warnings": warnings,
-                "data": config.evaluation.data if metrics is not None else None,
-                "split": config.evaluation.split if metrics is not None else None,
-                "teacher": metrics,
-            }
-        )
+        console.print_json(_document(report, config))
         return
+    layers = ", ".join(f"{number} {kind}" for kind, number in report.layers.items())
     console.print_facts(
         [
-            ("file", str(teacher.path)),
-            ("sha256", teacher.sha256),
+            ("file", str(report.teacher.path)),
+            ("sha256", report.teacher.sha256),
             ("model", config.teacher.model),
-            ("parameters", f"{num_parameters:,}"),
-            ("layers", ", ".join(f"{number} {kind}" for kind, number in layers.items())),
-            ("batch-norm layers", f"{num_batch_norms} with running statistics"),
+            ("parameters", f"{report.num_parameters:,}"),
+            ("layers", layers),
+            ("batch-norm layers", f"{report.num_batch_norms} with running statistics"),
         ],
     )
-    summary.print_metrics({"teacher": metrics})
+    summary.print_metrics({"teacher": report.metrics})
 
 
-def count_layers(model: nn.Module) -> dict[str, int]:
-    """How many layers with weights of each kind a network has, the most frequent first."""
-    kinds = (type(module).__name__ for module in model.modules() if any(True for _ in module.parameters(recurse=False)))
-    return dict(Counter(kinds).most_common())
-
-
-def _measure(model: nn.Module, config: Config, device: torch.device, *, must: bool) -> dict[str, Any] | None:
-    """The teacher's metrics on the preset's data; None where that is missing and was not asked for."""
-    from stages.data.dataset import real_images
-    from stages.evaluation.config import NO_DATA
-    from stages.evaluation.measure import measure
-    from stages.models.normalized import NormalizedModel
-    from stages.tasks.task import task_of
-
-    if config.evaluation.data == NO_DATA:
-        return None
-    try:
-        images = real_images(config)
-    except FileError as error:
-        if must:
-            raise
-        diagnostics.note(f"accuracy is not measured: {error.message}")
-        return None
-    normalized = NormalizedModel(model, mean=config.task.mean, std=config.task.std).to(device)
-    return measure(normalized, images, task_of(config.task), batch_size=config.evaluation.batch_size, device=device)
+def _document(report: TeacherReport, config: Config) -> dict[str, Any]:
+    return {
+        "file": str(report.teacher.path),
+        "sha256": report.teacher.sha256,
+        "model": config.teacher.model,
+        "parameters": report.num_parameters,
+        "layers": report.layers,
+        "batch_norm_layers": report.num_batch_norms,
+        "warnings": [*report.teacher.warnings, *([] if report.doubt is None else [report.doubt])],
+        "data": None if report.images is None else config.evaluation.data,
+        "split": None if report.images is None else config.evaluation.split,
+        "teacher": report.metrics,
+    }
