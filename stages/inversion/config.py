@@ -31,7 +31,7 @@ class InversionConfig(Table):
     """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images.
 
     10 with half the images are as much work, and took the student of `cifar100-wrn-plus` from .479 to .517 in 80 epochs
-    (benchmarks/LOG.md).
+    (benchmarks/LOG.md): the CIFAR-100 presets and the overlay `plus` have that.
     """
 
     batch_size: PositiveInt = 256
@@ -62,7 +62,8 @@ class InversionConfig(Table):
     """How the meta-generator learns from a call's clone, whose training starts anew in each call.
 
     "fomaml": by one step of Adam, whose gradient is the sum of the clone's, as in Fast-Datafree. "reptile": it moves
-    towards the clone; all the way by default, so that training goes on where the call before has ended.
+    towards the clone; all the way by default, so that training goes on where the call before has ended. Not stated in
+    the paper.
     """
 
     lr_meta: PositiveFloat = Field(default_factory=_meta_rate)
