@@ -197,15 +197,15 @@ def _devices(problems: list[str]) -> list[dict[str, Any]]:
                 "name": properties.name,
                 "capability": f"{properties.major}.{properties.minor}",
                 "memory_mib": properties.total_memory // 2**20,
-                "free_memory_mib": _try(index, problems),
+                "free_memory_mib": _free_memory_mib(index, problems),
                 "bf16": has_fast_bf16(torch.device("cuda", index)),
             }
         )
     return devices
 
 
-def _try(index: int, problems: list[str]) -> int | None:
-    """Compute something on a CUDA device: its free memory [MiB] after that, or None and a problem."""
+def _free_memory_mib(index: int, problems: list[str]) -> int | None:
+    """The free memory of a CUDA device [MiB] after a computation on it; None, and a problem, where that fails."""
     import torch
 
     try:
