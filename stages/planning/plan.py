@@ -114,7 +114,7 @@ class Plan:
             "acceleration": resolve_acceleration(config.run.acceleration, self.device),
             "threads": config.run.threads,
             "evaluation_data": None if self.evaluation_data is None else self.evaluation_data.name,
-            "images_set_aside": 0 if self.stored is None else config.evaluation.num_holdout,
+            "images_set_aside": None if self.stored is None else config.evaluation.num_holdout,
             "buffer_mib": self.footprint.buffer_mib,
             "disk_mib": self.footprint.disk_mib,
             "run_directory": str(self.launch.out) if self.launch.out else f"runs/{self.launch.run_name}-<time>",
