@@ -57,7 +57,7 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         problem = no_such_file(path)
         raise FileError(problem.message, hint=problem.hint)
-    name = f"{_PREFIX}{path.stem}"
+    name = f"ssdkd_model_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -74,9 +74,6 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-_PREFIX = "ssdkd_model_file_"
-"""Of the names that model files themselves have as modules."""
-
 _neighbours: set[str] = set()
 """Names of modules that were imported from beside a model file."""
 
@@ -86,23 +83,23 @@ def _neighbours_importable(folder: Path) -> Iterator[None]:
     """Let a file import what lies beside it, whatever is called so beside another; leave sys.path as it was."""
     path_before, known = list(sys.path), set(sys.modules)
     sys.path.insert(0, str(folder))
-    loaded = {name: sys.modules[name] for name in _neighbours & known}
-    elsewhere = {name: module for name, module in loaded.items() if not _lies_in(folder, module)}
+    elsewhere = {name: sys.modules[name] for name in _neighbours & known if not _lies_beside(folder, name)}
     for name in elsewhere:
         del sys.modules[name]
     try:
         yield
     finally:
         sys.path[:] = path_before
-        new = {name for name in set(sys.modules) - known if _lies_in(folder, sys.modules[name])}
-        _neighbours.update(name for name in new if not name.startswith(_PREFIX))
+        _neighbours.update(name for name in set(sys.modules) - known if _lies_beside(folder, name))
         for name, module in elsewhere.items():
             sys.modules.setdefault(name, module)
 
 
-def _lies_in(folder: Path, module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and Path(file).resolve().is_relative_to(folder)
+def _lies_beside(folder: Path, name: str) -> bool:
+    """Whether a module was found in the folder itself, and not in an environment that lies in it."""
+    place = folder.joinpath(*name.split("."))
+    file = getattr(sys.modules[name], "__file__", None)
+    return file is not None and Path(file) in (place.with_suffix(".py"), place / "__init__.py")
 
 
 def _describe(error: BaseException, path: str) -> str:

@@ -60,6 +60,20 @@ def test_two_files_may_have_neighbours_of_one_name(build, tmp_path):
         assert len(build("", f"{folder}/network.py:small_network")) == 3 + num
 
 
+def test_a_library_of_an_environment_in_the_folder_is_loaded_once(build, tmp_path, monkeypatch):
+    library = tmp_path / "old" / ".venv" / "lib"
+    library.mkdir(parents=True)
+    (library / "library_in_old.py").write_text("")
+    monkeypatch.syspath_prepend(library)
+    loaded = []
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "network.py").write_text("import library_in_old\n" + GOOD)
+        build("", f"{folder}/network.py:small_network")
+        loaded.append(sys.modules["ssdkd_model_file_network"].library_in_old)
+    assert loaded[0] is loaded[1]
+
+
 def test_a_changed_file_is_read_again(build):
     assert len(build(GOOD)) == 3
     longer = GOOD.replace("nn.Flatten()", "nn.Flatten(), nn.Identity()")
