@@ -167,6 +167,6 @@ def _document(report: TeacherReport, config: Config) -> dict[str, Any]:
         "batch_norm_layers": report.num_batch_norms,
         "warnings": [*report.teacher.warnings, *([] if report.doubt is None else [report.doubt])],
         "data": None if report.images is None else config.evaluation.data,
-        "split": None if report.images is None else config.evaluation.split,
+        "split": None if report.images is None else report.images.split,
         "teacher": report.metrics,
     }
