@@ -60,7 +60,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise FileError(f"no such checkpoint: {path}", hint=hint) from error
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path} is damaged: {error}", hint=hint) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileError(f"{path} is not a checkpoint of a run", hint=hint) from error
     if version != SCHEMA_VERSION:
         raise FileError(

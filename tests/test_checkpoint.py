@@ -196,6 +196,7 @@ NOT_OURS = {
     "no schema": {KEY: json.dumps({"state": {}})},
     "no state": {KEY: json.dumps({"schema": 1})},
     "state no object": {KEY: json.dumps({"schema": 1, "state": []})},
+    "without end": {KEY: "[" * 100_000},
 }
 
 
