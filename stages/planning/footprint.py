@@ -16,8 +16,8 @@ from stages.run_directory import RUNS_ROOT
 from stages.schedule import Schedule
 from stages.tasks.task import Task
 
-_OTHER_FILES_BYTES = 2**25
-"""Events and pictures."""
+OTHER_FILES_BYTES = 2**25
+"""Events, pictures, the headers of tensor files."""
 _FACT_BYTES = 40
 """What the buffer keeps beside each image."""
 _VIEW_BYTES = 5
@@ -72,7 +72,7 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
         num_images=num_images,
         num_buffered=num_buffered,
         buffer_bytes=buffer_bytes,
-        disk_bytes=3 * checkpoint_bytes + 2 * (row_bytes + holdout_bytes) + 3 * student_bytes + _OTHER_FILES_BYTES,
+        disk_bytes=3 * checkpoint_bytes + 2 * (row_bytes + holdout_bytes) + 3 * student_bytes + OTHER_FILES_BYTES,
     )
 
 

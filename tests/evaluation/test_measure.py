@@ -129,11 +129,16 @@ def test_measuring_changes_nothing(make_run, is_training: bool) -> None:
     assert not any(module.training for module in run.teacher.modules())
 
 
-def test_measuring_is_in_fp32_whatever_the_run_is_in(make_run) -> None:
-    run = make_run()
-    run.precision = "bf16"
-    expected = measured(make_run())
-    assert measured(run) == expected
+def test_a_run_in_bf16_is_measured_in_fp32(make_run) -> None:
+    run = make_run(epoch=LAST)
+    run.precision, run.evaluation_data, run.holdout_NCHW = "bf16", labelled(), labelled().images_NCHW
+    seen: list[tuple[str, torch.dtype]] = []
+    for name in ("teacher", "student"):
+        getattr(run, name).register_forward_hook(
+            lambda _module, _inputs, logits, name=name: seen.append((name, logits.dtype))
+        )
+    EvaluationStage(run.config.evaluation).run_epoch(run)
+    assert set(seen) == {("teacher", torch.float32), ("student", torch.float32)}
 
 
 # The stage.

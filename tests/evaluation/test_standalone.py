@@ -58,6 +58,7 @@ def network(name: str, weights: Path) -> NormalizedModel:
 
 def test_a_run_of_a_larger_machine_is_measured_with_the_cpus_there_are(run: RunDirectory, monkeypatch) -> None:
     asked_for: list[int] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch, "set_num_threads", asked_for.append)
     evaluate_run(run, config("run.threads=4096"), "cpu")
     evaluate_run(run, config("run.threads=1"), "cpu")

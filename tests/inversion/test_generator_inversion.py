@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any, NamedTuple
 
 import pytest
@@ -478,7 +479,7 @@ def test_a_generator_that_cannot_be_reset_is_refused_at_the_start(make_run, monk
 def test_reset_redraws_the_first_layer_at_its_epoch_only(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BUILT_WITH, build_generator)
     # A meta-rate this small leaves the weights as the reset left them.
-    run = make_run(inversion=RATES | {"lr_meta": 1e-12, "reset_epoch": 2})
+    run = make_run(inversion=RATES | {"lr_meta": 1e-12, "reset_epoch": 2, "calls": 2})
     method = set_up(run)
     initial = snapshot(method.state_dict()["meta_generator"])
 
@@ -495,7 +496,9 @@ def test_reset_redraws_the_first_layer_at_its_epoch_only(make_run, monkeypatch: 
     method.invert(run)
     assert_weights(is_reset=False)
     run.epoch = 2
-    method.invert(run)
+    for run.call in (0, 1):
+        method.invert(run)
+    run.call = 0  # once an epoch, by the first call's draws
     assert_weights(is_reset=True)
     initial = snapshot(method.state_dict()["meta_generator"])
     run.epoch = 3
@@ -514,6 +517,20 @@ def test_a_loss_that_is_not_finite_ends_the_run(make_run) -> None:
     assert "lr_generator" in caught.value.hint
     assert all_hooks(run.teacher) == 0
     assert run.student.training
+
+
+def test_a_loss_that_is_lost_between_reports_is_not_forgotten(make_run) -> None:
+    run = make_run(inversion=RATES, run={"log_every": 100})
+    method = set_up(run)
+    bias_K = run.teacher.model.linear.bias
+    looks = itertools.count()
+
+    def lose_the_second_of_three(_module: nn.Module, _inputs: object) -> None:
+        bias_K.fill_(torch.nan if next(looks) == 1 else 0.0)
+
+    run.teacher.register_forward_pre_hook(lose_the_second_of_three)
+    with pytest.raises(DivergedError, match="inversion loss is not finite in epoch 1"):
+        method.invert(run)
 
 
 def test_teacher_and_student_of_these_tests_agree_in_part(make_run) -> None:
