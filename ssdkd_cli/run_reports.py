@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
 from ssdkd_cli.progress import duration
-from ssdkd_cli.summary import ECE_EXPLAINED, TITLES, format_metric, print_metrics
+from ssdkd_cli.summary import ECE_EXPLAINED, TITLES, best_in_words, format_metric, print_metrics
 
 if TYPE_CHECKING:
     from stages.run_verification import Check
@@ -77,6 +77,9 @@ def print_details(document: Mapping[str, Any]) -> None:
     if document["teacher"] or document["student"]:
         _print_heading("Results on real data" + _measured(document))
         print_metrics({role: document[role] for role in ("teacher", "student")})
+    best_student = (document["summary"] or {}).get("best_student")
+    if best_student:
+        console.say(f"  another student was kept: {best_in_words(best_student)}")
     if document["seconds"]:
         _print_heading("Time")
         _print_pairs({name: _seconds(value) for name, value in document["seconds"].items()})

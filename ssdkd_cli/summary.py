@@ -82,7 +82,11 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     images = f"{summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer"
     console.say(f"{stages}; {images}{_set_aside(run_directory)}")
     console.say()
-    _print_files(run_directory, evaluation_options=_evaluation_options(run_directory, summary))
+    _print_files(
+        run_directory,
+        best_student=summary.get("best_student"),
+        evaluation_options=_evaluation_options(run_directory, summary),
+    )
 
 
 def _set_aside(run_directory: Path) -> str:
@@ -135,6 +139,15 @@ def print_metrics(metrics_by_role: Mapping[str, Mapping[str, Any] | None]) -> No
     console.stdout().print(table)
 
 
+def best_in_words(best_student: Mapping[str, Any]) -> str:
+    """What the student is that `evaluation.select_best` has kept."""
+    from stages.evaluation.config import SELECTED
+
+    results = {name: value for name, value in best_student.items() if name != "epoch"}
+    measured = ", ".join(f"{format_metric(name, value)} {TITLES.get(name, name)}" for name, value in results.items())
+    return f"{SELECTED} ({measured} in epoch {best_student['epoch']})"
+
+
 def format_metric(name: str, value: float | None) -> str:
     """A metric as people read it: fractions in percent, losses and counts as they are."""
     if value is None:
@@ -144,7 +157,7 @@ def format_metric(name: str, value: float | None) -> str:
     return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
 
 
-def _print_files(run_directory: Path, *, evaluation_options: str) -> None:
+def _print_files(run_directory: Path, *, best_student: Mapping[str, Any] | None, evaluation_options: str) -> None:
     """The files a user wants next, and the commands that go on from them."""
     from stages.run_directory import RunDirectory
 
@@ -152,6 +165,8 @@ def _print_files(run_directory: Path, *, evaluation_options: str) -> None:
     has_student, has_buffer = run.student_file.is_file(), run.buffer_file.is_file()
     if has_student:
         console.say(f"student  {run.student_file}")
+    if best_student:
+        console.say(f"another  {run.best_student_file}: {best_in_words(best_student)}")
     if has_buffer:
         console.say(f"buffer   {run.buffer_file}")
     if not has_student and not has_buffer:  # it ended before it wrote any

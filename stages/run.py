@@ -148,6 +148,11 @@ class Run:
             }
             self.best_student = BestStudent(score, self.epoch, weights)
 
+    def best_results(self) -> dict[str, Any]:
+        """Epoch and headline metric of the student that did best on labelled data; empty where none is kept."""
+        best = self.best_student
+        return {} if best is None else {"epoch": best.epoch, self.task.headline: best.score}
+
     def load_results(self, results: dict[str, Any], best_student: dict[str, Any] | None) -> None:
         """Continue with what evaluations before a checkpoint found."""
         for role in ("teacher", "student"):  # a checkpoint sorts its keys, and people quote the first metric

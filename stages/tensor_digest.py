@@ -42,9 +42,12 @@ _TYPES = {
 }
 
 
-def save_with_digest(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically; equal tensors give equal bytes. Raises StorageError (disk full)."""
-    metadata = {"format": "pt", DIGEST_KEY: digest(tensors)}
+def save_with_digest(path: Path, tensors: Mapping[str, Tensor], *, notes: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically, with `notes` in the metadata. Equal ones of both give equal bytes.
+
+    Raises StorageError (disk full).
+    """
+    metadata = {"format": "pt", DIGEST_KEY: digest(tensors)} | dict(notes or {})
     write_atomically(
         path, file_pieces({name: tensor_data(tensor) for name, tensor in tensors.items()}, metadata=metadata)
     )

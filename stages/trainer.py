@@ -267,6 +267,7 @@ def _finish(
         "buffer_size": run.buffer.size,
         "teacher": run.results.teacher,
         "student": run.results.student,
+        "best_student": run.best_results() or None,
         "agreement": run.results.agreement,
         "ece": run.results.ece,
         "device": str(run.device),

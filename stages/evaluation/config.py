@@ -9,6 +9,9 @@ from stages.config_table import Table
 NO_DATA = "none"
 """Value of `data` where there are no real images."""
 
+SELECTED = "best, selected on labelled data"
+"""How whatever was chosen by accuracy on labelled data is labelled; the headline is the last epoch."""
+
 
 class EvaluationConfig(Table):
     """The `[evaluation]` table: the only stage that may open real images; the student never depends on it."""
@@ -35,4 +38,4 @@ class EvaluationConfig(Table):
     """Synthetic images kept out of the buffer, on which student and teacher are compared (agreement)."""
 
     select_best: bool = False
-    """Whether the epoch that does best on the labelled data is kept too, and labelled as so selected."""
+    """Whether the student of the epoch that does best on the labelled data is kept too, and labelled as so selected."""

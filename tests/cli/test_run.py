@@ -83,6 +83,14 @@ def test_run_tells_people_how_good_the_student_is_and_what_comes_next(call, tiny
     assert "\x1b" not in result.out
 
 
+def test_a_student_that_was_selected_is_labelled_so(call, tiny, place):
+    told = call("run", *tiny, "--set", "evaluation.select_best=true", "--out", "run").out
+    (line,) = (line for line in told.splitlines() if "student-best" in line)
+    assert line.startswith("another  run/student-best.safetensors: best, selected on labelled data (")
+    assert line.endswith("% top-1 in epoch 3)")
+    assert "another student was kept: best, selected on labelled data (" in call("runs", "show", "run").out
+
+
 def test_a_signal_saves_everything_and_the_resumed_run_is_the_undisturbed_one(call, tiny, place):
     # A setting without effect gives a warning, which says that the run has begun.
     arguments = [*tiny, "--set", "distillation.sampling=uniform", "--set", "distillation.beta=0.3", "--json"]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
-from run_outputs import TENSOR_FILES, all_files, lines, tensor_files
+from run_outputs import TENSOR_FILES, all_files, assert_same_state, events, last_state, lines, tensor_files
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from stages.buffer.file import read_buffer
+from stages.buffer.statistics import buffer_report
 from stages.checkpoint import load_checkpoint
 from stages.config import from_file
+from stages.evaluation import stage as evaluation
 from stages.run_directory import RunDirectory
 from stages.trainer import Launch, execute, plan
 
@@ -89,8 +96,20 @@ def test_the_files_of_a_run(undisturbed: Path) -> None:
     ]
     checkpoints = [path.name for path in RunDirectory(undisturbed).checkpoints()]
     assert checkpoints == ["epoch-000002.safetensors", "epoch-000004.safetensors"]
-    manifest = RunDirectory(undisturbed).manifest()
-    assert {"versions", "git_revision", "machine", "teacher_sha256", "seed", "command_line"} <= manifest.keys()
+
+
+def test_the_manifest_says_what_a_run_was_made_with(start, out: Path, teacher_file: Path) -> None:
+    typed = ("ssdkd", "run", "--preset", "tiny")
+    start("run.seed=5", command_line=typed)
+    manifest = RunDirectory(out).manifest()
+    assert (manifest["command"], manifest["preset"], manifest["command_line"]) == ("run", "tiny", list(typed))
+    assert manifest["seed"] == 5
+    assert manifest["teacher_file"] == str(teacher_file)
+    assert manifest["teacher_sha256"] == hashlib.sha256(teacher_file.read_bytes()).hexdigest()
+    assert manifest["versions"]["torch"] == version("torch")
+    assert manifest["versions"]["python"] == platform.python_version()
+    assert manifest["machine"]["threads"] == 1
+    assert manifest["machine"]["device"]
 
 
 def test_best_student_is_kept_apart_if_asked_for(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +119,69 @@ def test_best_student_is_kept_apart_if_asked_for(start, out: Path, monkeypatch: 
         return {"top1": next(scores)}
 
     monkeypatch.setattr("stages.evaluation.stage.measure", measure)
-    start("evaluation.select_best=true", "run.eval_every=1", "run.checkpoint_every=1")
+    summary = start("evaluation.select_best=true", "run.eval_every=1", "run.checkpoint_every=1").summary
     third = load_checkpoint(RunDirectory(out).checkpoint_file(3))["student"]
     best = load_file(out / "student-best.safetensors")
     assert best.keys() == third.keys()
     assert all(torch.equal(best[name], third[name]) for name in best)
     assert not torch.equal(best["linear.weight"], load_file(out / "student.safetensors")["linear.weight"])
+    assert summary["best_student"] == {"epoch": 3, "top1": 0.9}
+    with safe_open(out / "student-best.safetensors", framework="pt") as file:
+        notes = file.metadata()
+    assert notes["selection"] == "best, selected on labelled data"
+    assert (notes["epoch"], notes["top1"]) == ("3", "0.9")
+
+
+def test_the_student_that_is_measured_and_written_is_the_one_that_is_delivered(start, out: Path, monkeypatch) -> None:
+    """Here the average of the weights, which the trained student is not."""
+    measured: list[dict[str, torch.Tensor]] = []
+    real_measure, real_compare = evaluation.measure, evaluation.compare_with_teacher
+
+    def note(network: torch.nn.Module) -> None:
+        measured.append({name: value.clone() for name, value in network.model.state_dict().items()})
+
+    def measure(network, *arguments, **options):
+        note(network)
+        return real_measure(network, *arguments, **options)
+
+    def compare(teacher, student, *arguments, **options):
+        note(student)
+        return real_compare(teacher, student, *arguments, **options)
+
+    monkeypatch.setattr(evaluation, "measure", measure)
+    monkeypatch.setattr(evaluation, "compare_with_teacher", compare)
+    start("distillation.ema_decay=0.9", "evaluation.select_best=true", "run.eval_every=4")
+    state = last_state(out)
+    average = state["stages"]["distillation"]["delivery"]["average"]
+    assert not torch.equal(average["linear.weight"], state["student"]["linear.weight"])
+    assert_same_state(load_file(out / "student.safetensors"), average)
+    assert_same_state(load_file(out / "student-best.safetensors"), average)
+    _teacher, *students = measured
+    assert len(students) == 2, "on real images, and on the hold-out"
+    for student in students:
+        assert_same_state(student, average)
+
+
+def test_events_tell_what_is_in_the_buffer(undisturbed: Path) -> None:
+    stored = read_buffer(undisturbed / "buffer.safetensors")
+    *_, told = events(undisturbed, "buffer_state")
+    report = buffer_report(
+        teacher_class=stored.teacher_class,
+        teacher_prob=stored.teacher_prob,
+        priority=stored.priority,
+        age=stored.age,
+        num_classes=10,
+        alpha=stored.meta.alpha,
+        epsilon=stored.meta.epsilon,
+    )
+    del report["class_entropy"]
+    assert {name: told[name] for name in report} == json.loads(json.dumps(report))
+    assert stored.age.max() > stored.age.min()
+
+    *_, samples = events(undisturbed, "samples")
+    tiles = sorted((tile["class"], tile["probability"], tile["priority"]) for tile in samples["tiles"])
+    rows = zip(stored.teacher_class.tolist(), stored.teacher_prob.tolist(), stored.priority.tolist(), strict=True)
+    assert tiles == sorted(rows), "all 40: there is room for 64"
 
 
 def test_events_tell_the_run(undisturbed: Path) -> None:
