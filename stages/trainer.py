@@ -267,11 +267,12 @@ def _finish(
         "buffer_size": run.buffer.size,
         "teacher": run.results.teacher,
         "student": run.results.student,
-        "best_student": run.best_results() or None,
         "agreement": run.results.agreement,
         "ece": run.results.ece,
         "device": str(run.device),
     }
+    if run.best_student is not None:
+        summary["best_student"] = run.best_results()
     message = status
     if error is not None:
         message = error.message if isinstance(error, SsdkdError) else f"{type(error).__name__}: {error}"

@@ -359,14 +359,28 @@ def test_layers_that_draw_do_so_anew_in_each_step(make_run, fill) -> None:
     assert len(set(drawn)) == STEPS
 
 
-def test_bf16_is_for_the_networks_only(make_run, fill) -> None:
+def test_a_student_that_comes_in_eval_mode_learns_in_training_mode(make_run, fill) -> None:
     run = make_run(epoch=FIRST)
+    fill(run, 20)
+    run.student.eval()
+    before_C = run.student.model.bn1.running_mean.clone()
+    set_up(run).run_epoch(run)
+    assert run.student.training
+    assert not torch.equal(run.student.model.bn1.running_mean, before_C)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_bf16_is_for_the_networks_only(make_run, fill, views: int) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": views})
     run.precision = "bf16"
     fill(run, 20)
-    seen = []
-    run.student.model.bn1.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
+    seen = set()
+    for name in ("teacher", "student"):
+        getattr(run, name).model.bn1.register_forward_hook(
+            lambda _layer, _inputs, output, name=name: seen.add((name, output.dtype))
+        )
     set_up(run).run_epoch(run)
-    assert set(seen) == {torch.bfloat16}
+    assert seen == {("teacher", torch.bfloat16), ("student", torch.bfloat16)}
     assert all(parameter.dtype == torch.float32 for parameter in run.student.parameters())
     priority_N = run.buffer.column("priority")
     assert priority_N.dtype == torch.float32
@@ -390,6 +404,13 @@ def test_a_loss_that_nobody_was_told_is_not_forgotten(make_run, fill) -> None:
     bias_K = run.teacher.model.linear.bias
     usual_K = bias_K.clone()
     teachers = iter([torch.full_like(usual_K, torch.nan), usual_K, usual_K])
-    run.safe_point = lambda: bias_K.copy_(next(teachers))  # in the second of three updates it is lost
+    students: list[Tensor] = []
+
+    def lose_the_second_of_three() -> None:
+        bias_K.copy_(next(teachers))
+        students.append(run.student.model.linear.weight.detach().clone())
+
+    run.safe_point = lose_the_second_of_three
     with pytest.raises(DivergedError, match="not finite in epoch 4"):
         set_up(run).run_epoch(run)
+    assert torch.equal(*students), "its update was left out"

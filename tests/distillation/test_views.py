@@ -66,6 +66,20 @@ def test_logits_are_those_of_the_view_that_the_student_sees(make_run, fill, mix:
         torch.testing.assert_close(judged.teacher_logits_BK, expected_BK, rtol=1e-5, atol=1e-5)
 
 
+def test_views_stay_where_the_buffer_grows(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 3}, buffer={"capacity": 100_000})
+    fill(run, 30)
+    views = views_of(run)
+    num_slots = run.buffer.num_slots
+    fill(run, num_slots, seed=1)
+    assert run.buffer.num_slots > num_slots
+    views.begin_epoch(run)
+    judged = views.judge(run, draw(run, 4 * num_slots), 0)
+    with torch.no_grad():
+        expected_BK = run.teacher(judged.images_BCHW)
+    torch.testing.assert_close(judged.teacher_logits_BK, expected_BK, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
 @pytest.mark.parametrize("num_views", [0, 4])
 def test_each_step_looks_at_an_image_in_another_way(make_run, fill, num_views: int, mix: str) -> None:

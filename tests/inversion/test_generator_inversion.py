@@ -346,14 +346,25 @@ def test_equal_runs_invert_equal_images(make_run) -> None:
     assert not torch.equal(inverted(1, 2), inverted(1, 3))
 
 
-def test_bf16_is_for_the_networks_only(make_run) -> None:
+def test_bf16_is_for_the_networks_only(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def watched(name: str, layer: nn.Module) -> None:
+        layer.register_forward_hook(lambda _layer, _inputs, output: seen.add((name, output.dtype)))
+
+    def build(_name: str, **settings: Any) -> nn.Module:
+        generator = TinyGenerator(**settings)
+        watched("generator", generator[4])
+        return generator
+
+    monkeypatch.setattr(BUILT_WITH, build)
     run = make_run(epoch=WARMUP, inversion=RATES)
     run.precision = "bf16"
     method = set_up(run)
-    seen = []
-    run.teacher.model.bn1.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
+    watched("teacher", run.teacher.model.bn1)
+    watched("student", run.student.model.bn1)
     images_BCHW, _ = method.invert(run)
-    assert set(seen) == {torch.bfloat16}
+    assert seen == {(name, torch.bfloat16) for name in ("generator", "teacher", "student")}
     assert images_BCHW.dtype == torch.float32
     state = method.state_dict()
     assert all(value.dtype == torch.float32 for value in state["bn"]["mean"] + state["bn"]["variance"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -193,11 +194,14 @@ def test_a_collapse_is_told_at_the_end_of_warmup(make_stage, command: str, last_
         run.check()
 
 
-def test_a_few_images_of_one_class_are_no_collapse(make_stage) -> None:
-    run, stage = make_stage(epoch=WARMUP, buffer={"capacity": 1})
+@pytest.mark.parametrize(("num", "is_collapse"), [(1, False), (15, False), (16, True)])
+def test_a_few_images_of_one_class_are_no_collapse(make_stage, num: int, is_collapse: bool) -> None:
+    run, stage = make_stage(epoch=WARMUP, inversion={"batch_size": num})
+    run.teacher.model.linear.bias[3] += 1e4
     stage.run_epoch(run)
-    assert run.buffer.size == 1
-    run.check()
+    assert run.buffer.size == num
+    with pytest.raises(DivergedError, match="collapsed") if is_collapse else nullcontext():
+        run.check()
 
 
 def test_one_image_of_another_class_is_no_collapse(make_stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import sleep
 from typing import Any
 
 import pytest
@@ -190,7 +191,13 @@ def test_a_run_that_ends_leaves_no_thread_behind(make_stage) -> None:
     run.epoch += 1
     stage.run_epoch(run)
     assert method.is_waiting.wait(PATIENCE_S)
-    threading.Timer(0.1, method.student_must_learn.set).start()
+
+    def let_it_learn_once_the_stage_closes() -> None:
+        while not stage._overlap._is_closed:
+            sleep(0.001)
+        method.student_must_learn.set()
+
+    threading.Thread(target=let_it_learn_once_the_stage_closes, daemon=True).start()
     stage.close()
     assert [thread for thread in threading.enumerate() if thread.name == "inversion"] == []
     assert len([epoch for epoch, *_ in method.seen if epoch == WARMUP + 2]) == 1, "the call at work, and no other"
@@ -223,8 +230,10 @@ def test_images_that_were_made_ahead_are_part_of_the_state(make_stage) -> None:
     state = stage.state_dict()  # while the method may be at work
     assert [epoch for epoch, *_ in method.seen] == [1, 2, 3, 4, 5]
 
+    torch.set_num_threads(2)  # as in another process
     again, other_stage, other_method = make_stage(epoch=WARMUP + 1)
     other_stage.load_state_dict(state)
+    assert torch.get_num_threads() == 1, "as in the undisturbed run: sums depend on it"
     again.epoch += 1
     told = []
     again.emit = told.append

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import small_networks
 import torch
-from run_outputs import events, warnings
+from run_outputs import events, last_state, warnings
 from tiny_runs import NETWORKS
 
 from stages.api import Stage, StorageError
@@ -365,6 +365,17 @@ def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
     assert cached_bf16.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (5 + 10 * 2)
     assert mixed.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (38 + 10 * 4)
     assert cached.footprint.disk_bytes > plain.footprint.disk_bytes
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+def test_cached_views_are_as_large_as_was_foretold(start, out: Path, make_config, precision: str, mix: str) -> None:
+    overrides = ("distillation.views=3", f"run.precision={precision}", f"distillation.mix={mix}")
+    plain, cached = (plan(make_config(*some), Launch(command="run", preset_name="tiny")) for some in ((), overrides))
+    start(*overrides)
+    columns = last_state(out)["stages"]["distillation"]["views"]["columns"]
+    kept_bytes = sum(column.nbytes for column in columns.values())
+    assert kept_bytes == cached.footprint.buffer_bytes - plain.footprint.buffer_bytes
 
 
 def test_disk_counts_the_hold_out_and_the_best_student(make_config) -> None:

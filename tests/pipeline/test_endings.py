@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,31 @@ def test_a_student_that_is_lost_in_its_very_last_step_is_not_kept(start, go_on, 
         )
     assert_ended(outcome, "diverged", DivergedError)
     assert all(check.is_sound for check in verify(RunDirectory(out)))
+    assert RunDirectory(out).latest_checkpoint() == RunDirectory(out).checkpoint_file(2)
+    assert go_on().summary["status"] == "done"
+
+
+def test_a_loss_that_was_lost_just_before_a_stop_is_not_saved(start, go_on, out: Path) -> None:
+    """No report of the step it was lost in was due, and its update was left out: nothing else shows it."""
+    looks = itertools.count()
+
+    def lose_once_and_stop(student: torch.nn.Module, _inputs: object, logits_BK: torch.Tensor) -> torch.Tensor:
+        if student.training and next(looks) == 4:  # the second of three updates in epoch 3
+            ask(out, "stop")
+            return logits_BK * torch.nan
+        return logits_BK
+
+    from stages.pipeline import Pipeline
+
+    real_init = Pipeline.__init__
+
+    def hook(self, run, *arguments):
+        run.student.register_forward_hook(lose_once_and_stop)
+        real_init(self, run, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "__init__", hook)
+        assert_ended(start("run.log_every=100"), "diverged", DivergedError)
     assert RunDirectory(out).latest_checkpoint() == RunDirectory(out).checkpoint_file(2)
     assert go_on().summary["status"] == "done"
 
