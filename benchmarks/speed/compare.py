@@ -6,7 +6,8 @@ Each round runs an epoch of the reference and one of ssdkd in a fresh process ea
 round), after a warm-up of both and with equally many images to begin with; the adversarial term is on. Images a second
 count every step: inversion.steps x inversion.batch_size and distillation.steps x distillation.batch_size, the same for
 both, divided by the seconds of the epoch, evaluation and checkpoints left out. Nothing is extrapolated: both do all
-steps of the preset's epoch. `--set distillation.steps=10` makes it shorter for both.
+steps of the preset's epoch. `--set distillation.steps=10` makes it shorter for both. A preset whose images the loop
+cannot make (several calls an epoch, Reptile) is refused; `--preset benchmarks/speed/plain.toml` on top makes it fit.
 
 `--set` goes to both, but reaches the reference only as far as it knows the setting: distillation.views=8, say, is
 ssdkd's alone.
@@ -28,14 +29,17 @@ from typing import Any
 from measuring import Spread, table, told_machine, write_json
 from workload import with_teacher
 
-PAIRS = {"resnet32-resnet20": "cifar10-resnet20-paper", "wrn40_2-wrn16_1": "cifar100-wrn"}
 COMMANDS = {"reference": "reference.py", "ssdkd": "epochs.py"}
 HERE = Path(__file__).resolve().parent
+PAIRS = {
+    "resnet32-resnet20": ["cifar10-resnet20-paper"],
+    "wrn40_2-wrn16_1": ["cifar100-wrn", str(HERE / "plain.toml")],
+}
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run all rounds; every process's document, by side."""
-    presets = arguments.preset or [PAIRS[arguments.pair]]
+    presets = arguments.preset or PAIRS[arguments.pair]
     config, _ = with_teacher(presets, arguments.set, folder)
     overrides = [*arguments.set, f"teacher.weights={config.teacher.weights}"]
     arguments.fill = min(arguments.fill, config.buffer.capacity)

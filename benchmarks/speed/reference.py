@@ -1,6 +1,6 @@
 """The same recipe as plain PyTorch, in the way of the public Fast-Datafree code: what ssdkd's speed is compared with.
 
-    python benchmarks/speed/reference.py --preset cifar10-resnet20
+    python benchmarks/speed/reference.py --preset cifar10-resnet20-paper
 
 It keeps that code's structure (zju-vipa/Fast-Datafree; none of its text): fp32 and contiguous NCHW; forward hooks that
 take mean and variance of every batch-norm input with ordinary operations; a loss read back at every step; no network
@@ -123,10 +123,20 @@ def write_pngs(folder: Path, images_BCHW: Tensor, call: int) -> None:
         picture.save(folder / f"{call}-{index}.png")
 
 
+def differences(config: Config) -> list[str]:
+    """Settings by which a call of synthesis would be other work than the plain loop's."""
+    inversion = config.inversion
+    known = {"inversion.calls": (inversion.calls, 1), "inversion.meta_update": (inversion.meta_update, "fomaml")}
+    return [f"{key} is {value}" for key, (value, own) in known.items() if value != own]
+
+
 class Reference:
     """Synthesis and distillation, one epoch at a time."""
 
     def __init__(self, config: Config, pool: Path, device: torch.device, *, num_workers: int = NUM_WORKERS) -> None:
+        if found := differences(config):
+            overlay = Path(__file__).with_name("plain.toml")
+            raise SystemExit(f"error: {' and '.join(found)}: not of the plain loop; add --preset {overlay}")
         self.config = config
         self.device = device
         self.student = build_model(config.student.model, task=config.task, where="student.model").to(device)

@@ -12,10 +12,11 @@ import torch
 from benchmark_modules import import_beside
 from torch import nn
 
+from stages.config import load
 from stages.inversion.bn_statistics import BatchNormMatching
 
-compare, ceilings, observing, profile_stages, reference, workload = import_beside(
-    "speed", "compare", "ceilings", "observing", "profile_stages", "reference", "workload"
+compare, ceilings, observing, profile_stages, reference, units, workload = import_beside(
+    "speed", "compare", "ceilings", "observing", "profile_stages", "reference", "units", "workload"
 )
 
 B, IN, MIDDLE, H, W, K = 3, 2, 5, 6, 4, 7
@@ -124,6 +125,22 @@ def test_profile_of_the_digits(
     assert all(name in told for name in [*flop, "between stages", "images a second", "overhead"])
 
 
+def test_a_step_from_cached_views_costs_no_teacher(tmp_path: Path) -> None:
+    """That each view was judged once, for all the steps to come, is not the step's."""
+
+    def flop(num_views: int) -> float:
+        settings = [*SMALL, "run.acceleration=eager", f"distillation.views={num_views}"]
+        built = workload.build_workload([], settings, device="cpu", folder=tmp_path)
+        workload.fill_buffer(built.run, 20)
+        (unit,) = (unit for unit in units.units_of(built, kd_steps=2) if unit.name == "distillation step")
+        return units.measured(unit, built, repeats=1).document()["flop"]
+
+    model = reference.build_model("wrn16_2", task=load([]).task, where="teacher.model").eval()
+    with torch.no_grad():
+        teachers_forward = observing.cost_of(lambda: model(torch.zeros(8, 1, 8, 8))).flop
+    assert flop(0) - flop(3) == pytest.approx(teachers_forward, rel=0.01)
+
+
 def test_a_teacher_that_is_not_there_is_replaced_by_a_sane_one(tmp_path: Path) -> None:
     config, told = workload.with_teacher([], ["teacher.trained_on=nothing", "teacher.model=wrn10_1"], tmp_path)
     assert "random weights" in told
@@ -174,6 +191,19 @@ def test_reference_learns(plain_loop: reference.Reference) -> None:
     for _ in range(5):
         last = plain_loop.distil(4)
     assert last < first / 2
+
+
+@pytest.mark.parametrize("pair", compare.PAIRS)
+def test_both_sides_of_a_pair_do_the_same_work(pair: str) -> None:
+    config = load(compare.PAIRS[pair])
+    assert not reference.differences(config)
+    assert (config.inversion.steps, config.inversion.batch_size, config.distillation.views) == (5, 256, 0)
+
+
+def test_what_the_plain_loop_cannot_do_is_refused(tmp_path: Path) -> None:
+    config, _ = workload.with_teacher([], [*SMALL, "inversion.meta_update=reptile"], tmp_path)
+    with pytest.raises(SystemExit, match=r"inversion\.meta_update is reptile.*plain\.toml"):
+        reference.Reference(config, tmp_path, torch.device("cpu"))
 
 
 def test_sides_alternate_and_each_round_has_a_ratio(
