@@ -102,6 +102,7 @@ class CachedViews:
     def __init__(self, run: Run, config: DistillationConfig) -> None:
         self._config = config
         self._device = run.device
+        self._batch_size = _batch_of_new(run, config)
         self._judge_full = _teachers_look(run, "new images")
         # What does not fill a batch is not worth compiling and recording for its size.
         self._judge_rest = partial(_judged, run, run.teacher)
@@ -123,7 +124,7 @@ class CachedViews:
         # The newest, by slot. Of many new ones some may have left again, and older ones are among them: no harm, for
         # how many they are is known on the device only.
         new_M = buffer.column("serial").topk(num_new).indices.sort().values
-        for slots_B in torch.split(new_M, self._config.batch_size):
+        for slots_B in torch.split(new_M, self._batch_size):
             images_BCHW = buffer.column("images").index_select(0, slots_B)
             for view in range(self._config.views):
                 self._judge_new(run, slots_B, images_BCHW, view, rng)
@@ -141,7 +142,7 @@ class CachedViews:
             values |= {"other": pairs.mixing.other_B, "y": pairs.mixing.y_B, "x": pairs.mixing.x_B}
             values["partner_slot"] = slots_B[pairs.partner_B]
             values["partner_serial"] = run.buffer.column("serial")[values["partner_slot"]]
-        is_full = len(slots_B) == config.batch_size
+        is_full = len(slots_B) == self._batch_size
         judge = self._judge_full if is_full else self._judge_rest
         values["logits"] = judge(ViewInputs(images_BCHW, augmentation, pairs)).teacher_logits_BK
         for name, value_B in values.items():
@@ -186,6 +187,13 @@ class CachedViews:
         """Continue from `state_dict()`."""
         self._num_seen = state["num_seen"]
         self._columns = {name: column.to(self._device, copy=True) for name, column in state["columns"].items()}
+
+
+def _batch_of_new(run: Run, config: DistillationConfig) -> int:
+    """How many images are judged at once: a batch of the student's, or all that an epoch brings if fewer."""
+    if "inversion" not in run.schedule.stages:
+        return config.batch_size
+    return min(config.batch_size, run.config.inversion.calls * run.config.inversion.batch_size)
 
 
 def make_views(run: Run, config: DistillationConfig) -> Views:

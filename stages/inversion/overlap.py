@@ -88,7 +88,7 @@ class Overlap:
                 self._tell()
             self._finish()
         else:
-            if self._thread is None:  # a daemon: whoever ends the process at once does not wait for it
+            if self._thread is None:  # a daemon: a process that ends without `close` does not wait for it
                 self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="inversion", daemon=True)
                 self._thread.start()
             self._jobs.put((work, at_work))
@@ -111,7 +111,7 @@ class Overlap:
             self._main.emit(event)
 
     def close(self) -> None:
-        """Wait for the call at work, and begin no other."""
+        """Wait for the call at work, even where the process is to end: torch must not be cut off. Begin no other."""
         self._is_closed = True
         if self._thread is not None:
             self._jobs.put(None)
@@ -237,7 +237,7 @@ def num_epochs_until_recorded(run: Run) -> int:
     if run.tape is None:
         return 0
     inversion, distillation = run.config.inversion, run.config.distillation
-    num_full = inversion.calls * inversion.batch_size // distillation.batch_size
+    num_full = max(1, inversion.calls * inversion.batch_size // distillation.batch_size)
     steps = (inversion.calls * inversion.steps, run.config.num_distillation_steps, distillation.views * num_full)
     return math.ceil((NUM_REHEARSALS + 1) / min(filter(None, steps))) + 1
 

@@ -66,6 +66,19 @@ def test_logits_are_those_of_the_view_that_the_student_sees(make_run, fill, mix:
         torch.testing.assert_close(judged.teacher_logits_BK, expected_BK, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_new", [12, 48])
+def test_new_images_are_judged_in_batches_of_one_size(make_run, fill, monkeypatch, num_new: int) -> None:
+    """What is compiled or recorded is so for one size, also where an epoch brings less than the student's batch."""
+    inversion = {"calls": num_new // 12, "warmup_calls": 4}
+    run = make_run(epoch=FIRST, distillation={"views": 3}, inversion=inversion, buffer={"capacity": 480})
+    fill(run, 48)
+    views = CachedViews(run, run.config.distillation)
+    monkeypatch.setattr(views, "_judge_rest", None)
+    views.begin_epoch(run)
+    fill(run, num_new, seed=1)
+    views.begin_epoch(run)
+
+
 def test_views_stay_where_the_buffer_grows(make_run, fill) -> None:
     run = make_run(epoch=FIRST, distillation={"views": 3}, buffer={"capacity": 100_000})
     fill(run, 30)
@@ -190,8 +203,8 @@ def test_mixed_images_are_what_the_teacher_sees(make_run, fill, kind: str) -> No
 
 @pytest.mark.parametrize("kind", ["cutmix", "mixup"])
 def test_of_cached_views_as_many_are_mixed_as_of_fresh_ones_and_one_is_whole(make_run, fill, kind: str) -> None:
-    settings = {"views": 4, "mix": kind, "mix_share": 0.5}
-    run = make_run(epoch=FIRST, task=NO_AUGMENTATION, buffer={"capacity": 800}, distillation=settings)
+    changes = {"task": NO_AUGMENTATION, "buffer": {"capacity": 800}, "inversion": {"batch_size": 16}}
+    run = make_run(epoch=FIRST, distillation={"views": 4, "mix": kind, "mix_share": 0.5}, **changes)
     fill(run, 800)
     views = views_of(run)
     looks: dict[int, set[bytes]] = {slot: set() for slot in range(800)}
