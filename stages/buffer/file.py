@@ -39,7 +39,7 @@ METADATA_KEY = "ssdkd_buffer"
 _PIECE_BYTES = 2**22
 
 _LARGEST_ALPHA = 100.0
-"""Of Eq. 6; above it all but the hardest sample would be out of reach, and powers overflow."""
+"""Of Eq. 6; above it all but the hardest sample would be out of reach."""
 
 # Each tensor's type, in safetensors' words and in numpy's.
 _DTYPES = {
@@ -66,6 +66,7 @@ class BufferMeta:
     std: tuple[float, ...]
     capacity: int
     alpha: float
+    """Exponent of Eq. 6 by which samples are drawn; 0 where that is done uniformly."""
     epsilon: float
     teacher_sha256: str
 

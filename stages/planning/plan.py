@@ -87,7 +87,7 @@ class Plan:
             mean=config.task.mean,
             std=config.task.std,
             capacity=config.buffer.capacity,
-            alpha=config.distillation.alpha,
+            alpha=config.distillation.alpha if config.distillation.sampling == "priority" else 0.0,
             epsilon=config.distillation.epsilon,
             teacher_sha256=self.teacher.sha256,
         )

@@ -184,6 +184,13 @@ def test_events_tell_what_is_in_the_buffer(undisturbed: Path) -> None:
     assert tiles == sorted(rows), "all 40: there is room for 64"
 
 
+def test_of_uniform_sampling_every_sample_counts(start, out: Path) -> None:
+    start("distillation.sampling=uniform")
+    *_, told = events(out, "buffer_state")
+    assert told["priority"]["effective_sample_size"] == pytest.approx(told["size"])
+    assert read_buffer(out / "buffer.safetensors").meta.alpha == 0
+
+
 def test_events_tell_the_run(undisturbed: Path) -> None:
     told = lines(undisturbed)
     assert [event["seq"] for event in told] == list(range(len(told)))
