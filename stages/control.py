@@ -39,8 +39,6 @@ class Request:
 class Acknowledgement:
     """The run's answer to a request."""
 
-    id: str
-    action: str
     accepted: bool
     message: str
 
@@ -94,12 +92,7 @@ def wait_for_acknowledgement(
         for line in tail.poll():
             event = parse_event(line)
             if event and event["kind"] == ControlAcknowledged.kind and event.get("id") == request_id:
-                return Acknowledgement(
-                    id=request_id,
-                    action=str(event.get("action")),
-                    accepted=bool(event.get("accepted")),
-                    message=str(event.get("message") or ""),
-                )
+                return Acknowledgement(bool(event.get("accepted")), str(event.get("message") or ""))
         if is_last_look:
             return None
         sleep(_POLL_S)
@@ -161,8 +154,11 @@ class _LineTail:
         self._offset = min(self._offset, size)  # somebody cut the file
         if size == self._offset:
             return []
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            *lines, torn = file.read().split(b"\n")
-            self._offset = file.tell() - len(torn)
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                *lines, torn = file.read().split(b"\n")
+                self._offset = file.tell() - len(torn)
+        except OSError:  # gone, or another user's: nothing that a run should end for
+            return []
         return lines

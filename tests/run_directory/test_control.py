@@ -48,6 +48,21 @@ def answer(request_id: str, action: str = "pause", *, accepted: bool = True) -> 
     return ControlAcknowledged(id=request_id, action=action, accepted=accepted, message="paused")
 
 
+def test_a_file_that_cannot_be_read_holds_no_request_yet(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's umask must not end a run."""
+    reader = ControlReader(run.control_file)
+    with run.lock():
+        send_request(run, "stop")
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        assert reader.poll() == []
+    assert [request.action for request in reader.poll()] == ["stop"]
+
+
 def test_requests_arrive_in_order_and_once(run: RunDirectory) -> None:
     reader = ControlReader(run.control_file)
     assert reader.poll() == []
@@ -141,7 +156,7 @@ def test_acknowledgement_is_found_among_others(run: RunDirectory) -> None:
     clock = Clock({3: lambda: append_events(run, [answer("other"), answer("mine", accepted=False)])})
     with run.lock():
         found = wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep)
-    assert found == Acknowledgement("mine", "pause", accepted=False, message="paused")
+    assert found == Acknowledgement(accepted=False, message="paused")
     assert clock.num_sleeps == 3
 
 
