@@ -150,7 +150,7 @@ class _Meter:
         self._run = run
         self._accounts = accounts
         self._num_trained, self._training_s = run.num_trained, accounts.training_seconds()
-        self._wall_s, self._cpu_s = time.perf_counter(), time.process_time()
+        self._run_s, self._cpu_s = self._accounts.seconds()["total"], time.process_time()
 
     def images_per_s(self) -> float | None:
         """Images through a training step a second, inversion and distillation together, since the last look."""
@@ -160,9 +160,9 @@ class _Meter:
         return num / elapsed_s if num > 0 and elapsed_s > 0 else None
 
     def utilisation(self) -> float | None:
-        """Share of the device's time in use: of the CUDA device, or of the CPU threads the run has."""
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
-        elapsed_s, used_s = wall_s - self._wall_s, cpu_s - self._cpu_s
-        self._wall_s, self._cpu_s = wall_s, cpu_s
+        """Share of the device's time in use, pauses left out: of the CUDA device, or of the run's CPU threads."""
+        run_s, cpu_s = self._accounts.seconds()["total"], time.process_time()
+        elapsed_s, used_s = run_s - self._run_s, cpu_s - self._cpu_s
+        self._run_s, self._cpu_s = run_s, cpu_s
         num_threads = int(self._run.config.run.threads)
         return utilisation(self._run.device, elapsed_s=elapsed_s, cpu_s=used_s, num_threads=num_threads)
