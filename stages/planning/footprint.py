@@ -18,8 +18,10 @@ from stages.tasks.task import Task
 
 OTHER_FILES_BYTES = 2**25
 """Events, pictures, the headers of tensor files."""
-_FACT_BYTES = 40
-"""What the buffer keeps beside each image."""
+_IMAGE_FACT_BYTES = 16
+"""What the buffer keeps beside each image: when it came, and its priority."""
+_LABEL_FACT_BYTES = 20
+"""What it keeps of each of the image's labels: class, probability and target."""
 _VIEW_BYTES = 5
 """What a cached view is kept as, without the logits."""
 _MIXED_VIEW_BYTES = 38
@@ -59,7 +61,8 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     num_buffered = min(config.buffer.capacity, max(num_images, num_stored))
     image_bytes = math.prod(config.task.image_shape)
     view_bytes = _view_bytes(config, task) if "distillation" in schedule.stages else 0
-    row_bytes = num_buffered * (image_bytes + _FACT_BYTES)
+    num_labels = math.prod(task.label_shape(config.task.image_shape))
+    row_bytes = num_buffered * (image_bytes + _IMAGE_FACT_BYTES + _LABEL_FACT_BYTES * num_labels)
     buffer_bytes = row_bytes + num_buffered * view_bytes
     holdout_bytes = config.evaluation.num_holdout * image_bytes
     student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())

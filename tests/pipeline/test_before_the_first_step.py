@@ -412,6 +412,12 @@ def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, make_config)
     assert written_bytes * 0.98 < foretold_bytes < written_bytes * 1.3  # headers are among the other files
 
 
+def test_the_buffer_is_as_large_as_was_foretold(make_config) -> None:
+    planned = plan(make_config(), Launch(command="run", preset_name="tiny"))
+    columns = build_run(planned).buffer._columns.values()
+    assert planned.footprint.buffer_bytes == sum(column.nbytes for column in columns)
+
+
 @pytest.mark.parametrize(("capacity", "num"), [(40, 40), (1_000_000, 4 * 16)])
 def test_the_buffer_has_room_for_all_that_will_come(make_config, capacity: int, num: int) -> None:
     """Else it grows by copying, into several times the memory that was foretold."""
