@@ -34,6 +34,8 @@ LIVE_STATUSES = ("starting", "running", "paused")
 STATUSES = (*LIVE_STATUSES, *FINAL_STATUSES, "dead")
 
 _BLOCK_BYTES = 1 << 16
+_NUM_CHECKPOINTS = 2
+"""So many stay: the last, and the one before in case the last is damaged."""
 # Whoever asks for the status holds the lock for some microseconds: the owner-to-be waits that out.
 _LOCK_PATIENCE_S = 1.0
 _LOCK_RETRY_S = 0.02
@@ -371,12 +373,12 @@ class RunDirectory:
         checkpoints = self.checkpoints()
         return checkpoints[-1] if checkpoints else None
 
-    def prune_checkpoints(self, keep: int = 2) -> None:
-        """Delete all checkpoints but the last `keep`, and what a killed process left half-written."""
-        assert keep >= 1, "the last checkpoint is never deleted"
+    def prune_checkpoints(self) -> None:
+        """Delete all checkpoints but the last two, and what a killed process left half-written."""
         rewritten = (self.buffer_file, self.student_file, self.best_student_file, self.holdout_file)
         half_written = [path for file in rewritten for path in self.path.glob(f".{file.name}.*.tmp")]
-        for path in [*self.checkpoints()[:-keep], *self.checkpoints_dir.glob(".*.tmp"), *half_written]:
+        half_written += [path for folder in (self.checkpoints_dir, self.samples_dir) for path in folder.glob(".*.tmp")]
+        for path in [*self.checkpoints()[:-_NUM_CHECKPOINTS], *half_written]:
             with suppress(FileNotFoundError):
                 path.unlink()
 

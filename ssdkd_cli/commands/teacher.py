@@ -69,6 +69,7 @@ def train(
     if config.evaluation.data == NO_DATA:
         raise ConfigError("nothing says which data the teacher is to learn", hint="`--data SPEC` says it")
 
+    import_torch()
     from stages.device import resolve_device
     from stages.models.checkpoints import sha256_of
     from stages.teachers.train import EPOCHS, train_teacher

@@ -257,7 +257,8 @@ def test_checkpoints_are_pruned_by_epoch(run: RunDirectory) -> None:
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(run: RunDirectory) -> None:
-    left_over = [run.path / f".{file.name}.77.tmp" for file in (run.buffer_file, run.student_file, run.holdout_file)]
+    files = (run.buffer_file, run.student_file, run.best_student_file, run.holdout_file, run.samples_file(3))
+    left_over = [file.with_name(f".{file.name}.77.tmp") for file in files]
     others = [run.path / "mine.tmp", run.path / ".mine.77.tmp", run.buffer_file]
     for path in (*left_over, *others):
         path.write_bytes(b"half")
