@@ -27,8 +27,8 @@ from product import (
     resolved_settings,
 )
 
-_OF_THE_STUDENT = ("student.start", "distillation.lr")
-"""Keys in which "auto" depends on the student, and which a run writes out."""
+_WRITTEN_OUT = ("student.start", "distillation.lr", "teacher.weights")
+"""Keys outside of `run` in which "auto" is something that a run finds out and writes down."""
 _OF_REAL_IMAGES = ("evaluation.data", "evaluation.root", "evaluation.split", "evaluation.download")
 _LIVE = ("starting", "running", "paused")
 _OVER = ("done", "failed", "diverged")
@@ -165,8 +165,10 @@ def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
 
 
 def _is_same(key: str, asked: Any, found: Any) -> bool:
-    is_written_out = asked == "auto" and (key.startswith("run.") or key in _OF_THE_STUDENT)  # what that stood for
+    is_written_out = asked == "auto" and (key.startswith("run.") or key in _WRITTEN_OUT)  # what that stood for
     if asked == found or is_written_out:
+        return True
+    if (key, asked, found) == ("run.acceleration", "graphs", "eager"):  # where nothing can be recorded
         return True
     if key == "run.device":
         return str(found).startswith(f"{asked}:")  # cuda is cuda:0
