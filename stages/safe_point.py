@@ -24,7 +24,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class SafePoint:
-    """Called between stages and between distillation steps; costs a look at one file's size."""
+    """Called between stages, synthesis calls and distillation steps; costs a look at one file's size."""
 
     def __init__(
         self,

@@ -7,18 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.divergence import agreement, kl_divergence
+from stages.divergence import kl_divergence
 from stages.models.normalized import evaluating
 from stages.run import Run
 
 
 class Scores(NamedTuple):
-    """c_T [N, ...] int64, p_T [N, ...] float32, KL(f_t || f_s) [N] and agreement [N] (a share) of N images."""
+    """c_T [N, ...] int64, p_T [N, ...] float32 and KL(f_t || f_s) [N] of N images."""
 
     teacher_class_N: Tensor
     teacher_prob_N: Tensor
     divergence_N: Tensor
-    agreement_N: Tensor
 
 
 @torch.no_grad()
@@ -37,13 +36,5 @@ def score(run: Run, images_NCHW: Tensor, *, batch_size: int) -> Scores:
             divergence_B = kl_divergence(
                 teacher_logits_BK, student_logits_BK, temperature=run.config.distillation.delta_temperature
             )
-            agree_B = agreement(teacher_logits_BK, student_logits_BK).float()
-            parts.append(
-                Scores(
-                    teacher_class_B,
-                    teacher_prob_B,
-                    run.task.per_sample(divergence_B),
-                    run.task.per_sample(agree_B),
-                )
-            )
+            parts.append(Scores(teacher_class_B, teacher_prob_B, run.task.per_sample(divergence_B)))
     return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))

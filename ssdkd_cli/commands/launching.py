@@ -150,12 +150,10 @@ def arguments_of(request: Request) -> list[str]:
         ("--out", request.out),
         ("--resume", request.resume),
         ("--device", request.device),
-        ("--seeds", request.seeds),
     ):
         if text is not None:
             arguments += [option, str(text)]
-    flags = (("--train-teacher", request.train_teacher), ("--dry-run", request.dry_run), ("--json", request.json))
-    return arguments + [option for option, is_given in flags if is_given]
+    return [*arguments, "--train-teacher"] if request.train_teacher else arguments
 
 
 @dataclass(frozen=True)

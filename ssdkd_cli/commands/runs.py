@@ -30,7 +30,7 @@ AnyRun = Annotated[
 LiveRun = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or a name in ./runs.")]
 Timeout = Annotated[float, typer.Option(metavar="S", min=0, help="How long to wait for the run's answer [seconds].")]
 
-# A run listens between distillation steps and between stages; evaluation on a CPU may take this long.
+# A run listens between synthesis calls, distillation steps and stages; evaluation on a CPU may take this long.
 _TIMEOUT_S = 60.0
 
 

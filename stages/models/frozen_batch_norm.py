@@ -60,12 +60,7 @@ def frozen_batch_norm(*networks: nn.Module) -> Iterator[None]:
     What they compute is the same; gradients are, too, in bf16 to the bit, in fp32 but for rounding. Layers of other
     classes than torch's own, and those without weights or running statistics, stay as they are.
     """
-    layers = [
-        layer
-        for network in networks
-        for layer in bn_layers(network)
-        if type(layer) in _KINDS and layer.affine and layer.running_mean is not None
-    ]
+    layers = [layer for network in networks for layer in bn_layers(network) if type(layer) in _KINDS and layer.affine]
     for layer in layers:
         layer.forward = partial(_forward, layer)  # type: ignore[method-assign, arg-type]
     try:
