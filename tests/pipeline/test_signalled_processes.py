@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from run_outputs import lines
+import pytest
+from run_outputs import assert_same_outcome, lines
 
+from stages.config import Config
 from stages.run_directory import RunDirectory
+from stages.trainer import Launch, execute, plan, resume
 
 # One process per case, forked once torch is imported, for that is what takes long. Each signals itself at a moment of
 # choice, so that nothing depends on how fast the machine is.
 SCRIPT = """
 import os, signal, sys
+from pathlib import Path
 from ssdkd_cli.main import main
 from stages import trainer
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
-execute = trainer.execute
+execute, replace = trainer.execute, Path.replace
 
 def run(name):
-    numbers = [signal.Signals[part] for part in name.split("-")]
+    signals, _, moment = name.partition("@")
+    numbers = [signal.Signals[part] for part in signals.split("-")]
 
-    def signal_self(event, epoch):
-        if event.kind == "distillation_step":
-            while numbers:
-                os.kill(os.getpid(), numbers.pop(0))
+    def signal_self():
+        while numbers:
+            os.kill(os.getpid(), numbers.pop(0))
 
-    trainer.execute = lambda planned, listeners, **how: execute(planned, [*listeners, signal_self], **how)
+    def listen(event, epoch):
+        if event.kind == moment or (not moment and event.kind == "distillation_step"):
+            if not moment or epoch == 3:  # past the first checkpoint
+                signal_self()
+
+    def replace_or_signal(path, target):
+        if Path(target).name == moment:
+            signal_self()
+        return replace(path, target)
+
+    trainer.execute = lambda planned, listeners, **how: execute(planned, [*listeners, listen], **how)
+    Path.replace = replace_or_signal
     for descriptor, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{name}.{stream}", os.O_WRONLY | os.O_CREAT), descriptor)
     return main(["run", "--preset", "tiny.toml", "--out", name, "--json"])
@@ -44,18 +60,19 @@ for name in sys.argv[1:]:
 """
 
 
-def test_exit_codes(make_config, tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(make_config().to_toml(), encoding="utf-8")
+def signalled(folder: Path, config: Config, *names: str) -> dict[str, int]:
+    """How runs of these settings end that signal themselves: `SIGNAL-SIGNAL@moment` each, in a directory so named."""
+    (folder / "tiny.toml").write_text(config.to_toml(), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "SIGTERM", "SIGINT-SIGINT"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
+        [sys.executable, "-c", SCRIPT, *names], cwd=folder, capture_output=True, text=True, timeout=300, check=True
     )
-    told = {name: (tmp_path / f"{name}.err").read_text() for name in ("SIGTERM", "SIGINT-SIGINT")}
-    assert done.stdout.splitlines() == ["SIGTERM 75", "SIGINT-SIGINT 130"], told
+    return {name: int(code) for name, _, code in (line.partition(" ") for line in done.stdout.splitlines())}
+
+
+def test_exit_codes(make_config, tmp_path: Path) -> None:
+    codes = signalled(tmp_path, make_config(), "SIGTERM", "SIGINT-SIGINT")
+    told = {name: (tmp_path / f"{name}.err").read_text() for name in codes}
+    assert codes == {"SIGTERM": 75, "SIGINT-SIGINT": 130}, told
     assert not any("Traceback" in text for text in told.values())
 
     stopped = RunDirectory(tmp_path / "SIGTERM")
@@ -71,3 +88,18 @@ def test_exit_codes(make_config, tmp_path: Path) -> None:
     assert interrupted.status() == "dead"
     assert (tmp_path / "SIGINT-SIGINT.out").read_text() == ""
     assert interrupted.latest_checkpoint() is None
+
+
+@pytest.mark.parametrize("changes", [(), ("inversion.overlap=true", "run.threads=2")], ids=str)
+def test_a_killed_process_loses_nothing_that_was_saved(make_config, tmp_path: Path, changes: tuple[str, ...]) -> None:
+    """No handler, no `finally`, no thread is waited for; the next process goes on to the same student."""
+    config = make_config(*changes)
+    moments = ("inversion_step", "distillation_step", "buffer.safetensors", "epoch-000002.safetensors")
+    names = [f"SIGKILL@{moment}" for moment in moments]
+    assert signalled(tmp_path, config, *names) == dict.fromkeys(names, -signal.SIGKILL)
+    execute(plan(config, Launch(command="run", preset_name="tiny", out=tmp_path / "undisturbed")))
+    for name in names:
+        assert RunDirectory(tmp_path / name).status() == "dead"
+        assert resume(tmp_path / name, device="auto").summary["status"] == "done"
+        assert_same_outcome(tmp_path / name, tmp_path / "undisturbed")
+        assert list((tmp_path / name).rglob(".*.tmp")) == []
