@@ -141,11 +141,9 @@ def print_metrics(metrics_by_role: Mapping[str, Mapping[str, Any] | None]) -> No
 
 def best_in_words(best_student: Mapping[str, Any]) -> str:
     """What the student is that `evaluation.select_best` has kept."""
-    from stages.evaluation.config import SELECTED
-
-    results = {name: value for name, value in best_student.items() if name != "epoch"}
+    results = {name: value for name, value in best_student.items() if name not in ("selection", "epoch")}
     measured = ", ".join(f"{format_metric(name, value)} {TITLES.get(name, name)}" for name, value in results.items())
-    return f"{SELECTED} ({measured} in epoch {best_student['epoch']})"
+    return f"{best_student['selection']} ({measured} in epoch {best_student['epoch']})"
 
 
 def format_metric(name: str, value: float | None) -> str:

@@ -16,7 +16,6 @@ from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import save_checkpoint
 from stages.device import resident_memory_mib, utilisation
 from stages.errors import StorageError
-from stages.evaluation.config import SELECTED
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
 from stages.models.checkpoints import save_weights
 from stages.paths import in_shell
@@ -93,7 +92,7 @@ class Recorder:
         if self.run.schedule.command != "invert":
             save_weights(self.run.finished_student.model, self.directory.student_file)
         if self.run.best_student is not None:
-            notes = {"selection": SELECTED} | {key: str(value) for key, value in self.run.best_results().items()}
+            notes = {key: str(value) for key, value in self.run.best_results().items()}
             save_with_digest(self.directory.best_student_file, self.run.best_student.weights, notes=notes)
         if self.run.holdout_NCHW is not None:
             save_with_digest(self.directory.holdout_file, {"images": self.run.holdout_NCHW})

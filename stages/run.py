@@ -16,6 +16,7 @@ from stages.captured_step import Tape
 from stages.config import Config
 from stages.data.augment import Augmentation, draw_augmentation
 from stages.data.dataset import LabelledImages
+from stages.evaluation.config import SELECTED
 from stages.events import Event
 from stages.models.normalized import NormalizedModel
 from stages.schedule import Schedule
@@ -149,9 +150,9 @@ class Run:
             self.best_student = BestStudent(score, self.epoch, weights)
 
     def best_results(self) -> dict[str, Any]:
-        """Epoch and headline metric of the student that did best on labelled data; empty where none is kept."""
+        """What the student that did best on labelled data is, with epoch and headline metric; empty without one."""
         best = self.best_student
-        return {} if best is None else {"epoch": best.epoch, self.task.headline: best.score}
+        return {} if best is None else {"selection": SELECTED, "epoch": best.epoch, self.task.headline: best.score}
 
     def load_results(self, results: dict[str, Any], best_student: dict[str, Any] | None) -> None:
         """Continue with what evaluations before a checkpoint found."""

@@ -125,11 +125,11 @@ def test_best_student_is_kept_apart_if_asked_for(start, out: Path, monkeypatch: 
     assert best.keys() == third.keys()
     assert all(torch.equal(best[name], third[name]) for name in best)
     assert not torch.equal(best["linear.weight"], load_file(out / "student.safetensors")["linear.weight"])
-    assert summary["best_student"] == {"epoch": 3, "top1": 0.9}
+    label = "best, selected on labelled data"
+    assert summary["best_student"] == {"selection": label, "epoch": 3, "top1": 0.9}
     with safe_open(out / "student-best.safetensors", framework="pt") as file:
         notes = file.metadata()
-    assert notes["selection"] == "best, selected on labelled data"
-    assert (notes["epoch"], notes["top1"]) == ("3", "0.9")
+    assert (notes["selection"], notes["epoch"], notes["top1"]) == (label, "3", "0.9")
 
 
 def test_the_student_that_is_measured_and_written_is_the_one_that_is_delivered(start, out: Path, monkeypatch) -> None:
