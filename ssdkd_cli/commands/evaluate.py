@@ -51,7 +51,8 @@ def evaluate(
     from stages.evaluation.measure import DOUBT_HINT, doubt
     from stages.evaluation.standalone import evaluate_run, evaluate_weights
 
-    place = device or "auto"  # not where the run was trained: this may be another machine
+    is_named = any(text.partition("=")[0].strip() == "run.device" for text in overrides or [])
+    place = device or (config.run.device if is_named else "auto")  # where a run was trained need not be here
     with console.reserved_stdout():
         if isinstance(subject, RunDirectory):
             document, images = evaluate_run(subject, config, place), "held-out synthetic images"

@@ -34,6 +34,8 @@ def test_a_run_is_measured_as_it_measured_itself(call, tiny):
     file = json.loads(call("evaluate", "r/student.safetensors", "--json").out)
     assert file["student"] == document["student"]
 
+    for elsewhere in (["--device", "cuda:99"], ["--set", "run.device=cuda:99"]):
+        assert call("evaluate", "r", *elsewhere).code == 4
     people = call("evaluate", "r")
     assert "r on digits, test split" in people.out
     assert "top-1" in people.out
