@@ -31,6 +31,7 @@ from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
 from stages.pipeline import AnyStage, Pipeline
 from stages.planning.beginning import build_run
+from stages.planning.footprint import check_disk
 from stages.planning.plan import Launch, Plan, plan
 from stages.recorder import Recorder
 from stages.registry import find
@@ -44,11 +45,14 @@ __all__ = ["Launch", "Outcome", "Plan", "execute", "plan", "resume"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the summary that `--json` prints, and the error that ended it, if one did."""
+    """How a run ended: the summary that `--json` prints, and the error that ended it, if one did.
+
+    An error that is no SsdkdError is a bug, ours or a plugin's: to be raised once the summary is told.
+    """
 
     summary: dict[str, Any]
     run_directory: Path
-    error: SsdkdError | None = None
+    error: Exception | None = None
 
 
 def execute(
@@ -69,7 +73,7 @@ def execute(
                 write_atomically(directory.config_file, planned.config.to_toml().encode())
                 write_atomically(directory.manifest_file, manifest_of(planned))
             return _train(ready, directory, control, listeners, on_signal=on_signal)
-    except SsdkdError:
+    except BaseException:  # Ctrl-C, too
         if ready.run.epoch == 0:  # what is there of the run holds nothing
             shutil.rmtree(directory.path, ignore_errors=True)
         raise
@@ -112,6 +116,7 @@ def resume(
             device=device,
         )
         planned = plan(_for_this_machine(config, manifest, device), launch, is_resumption=True)
+        check_disk(planned.footprint.saving_bytes, path)
         _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
         started = directory.first_event()
         if started is not None:  # even where the data that knew them has come or gone since
@@ -256,7 +261,7 @@ def _train_or_stop(pipeline: Pipeline) -> str:
 def _finish(
     directory: RunDirectory, pipeline: Pipeline, safe_point: SafePoint, status: str, error: Exception | None
 ) -> Outcome:
-    """Say how it ended. An error that is a bug, ours or a plugin's, is raised again once that is said."""
+    """Say how it ended."""
     run, recorder = pipeline.run, pipeline.recorder
     summary = {
         "run": str(directory.path),
@@ -284,8 +289,6 @@ def _finish(
         recorder.emit(events.RunFinished(status=status, message=message, summary=summary))
     except StorageError as storage_error:  # the disk is full: the first error is the one to tell
         error = error or storage_error
-    if error is not None and not isinstance(error, SsdkdError):
-        raise error
     return Outcome(summary, directory.path, error)
 
 

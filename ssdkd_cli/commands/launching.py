@@ -314,8 +314,10 @@ def _finish(outcome: Outcome, request: Request) -> int:
 
 
 def _report(outcome: Outcome, request: Request) -> int:
-    """Say on stderr why a run has not come to its end, and return its exit code."""
+    """Say on stderr why a run has not come to its end, and return its exit code. Raises what is a bug."""
     code = STATUS_CODES[outcome.summary["status"]]
+    if outcome.error is not None and not isinstance(outcome.error, SsdkdError):
+        raise outcome.error
     if outcome.error is not None:
         diagnostics.report(outcome.error)
         # Done, but the last words could not be written: that is a failure too.
@@ -330,6 +332,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
     """`--seeds`: one run after another, then mean and spread. The exit code is the worst one."""
     summaries: list[dict[str, Any]] = []
     codes: list[int] = []
+    bug: Exception | None = None
     for config, launch in launches:
         gc.collect()  # a run is a circle of objects: the one before would keep its memory beside this one
         try:
@@ -343,7 +346,11 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
         summaries.append(outcome.summary)
         if not request.json:
             summary.print_summary(outcome.summary, outcome.run_directory)
-        codes.append(_report(outcome, request))
+        try:
+            codes.append(_report(outcome, request))
+        except Exception as error:
+            codes.append(ExitCode.FAILED)
+            bug = error
         # A seed that diverged is a result; after a stop, or a full disk, there is nothing to go on with.
         if outcome.summary["status"] in ("stopped", "failed"):
             break
@@ -354,6 +361,8 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
         console.print_json(document)
     else:
         summary.print_series(document)
+    if bug is not None:
+        raise bug
     return max(codes)
 
 

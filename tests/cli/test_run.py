@@ -107,7 +107,9 @@ def test_a_signal_saves_everything_and_the_resumed_run_is_the_undisturbed_one(ca
     assert stopped["epochs"] < 3
     assert "ssdkd run --resume stopped" in err
 
-    resumed = call("run", "--resume", "stopped", "--json")
+    elsewhere = call("run", "--resume", "stopped", "--device", "cuda:99")
+    assert (elsewhere.code, elsewhere.out) == (4, "")
+    resumed = call("run", "--resume", "stopped", "--device", "cpu", "--json")
     assert resumed.code == 0, resumed.err
     assert document(resumed)["status"] == "done"
     assert document(resumed)["epochs"] == 3
@@ -144,8 +146,10 @@ def test_a_student_that_fails_when_the_run_is_on_its_way_is_named(call, tiny, pl
         "    return Network(nn.Flatten(), nn.Linear(64, num_classes))\n",
         encoding="utf-8",
     )
-    result = call("run", *tiny, "--set", "student.model=mine.py:build", "--set", "run.acceleration=eager")
+    options = [*tiny, "--set", "student.model=mine.py:build", "--set", "run.acceleration=eager", "--json"]
+    result = call("run", *options)
     assert result.code == 1
+    assert (document(result)["status"], document(result)["epochs"]) == ("failed", 0)
     *_, error, hint = result.err.splitlines()
     assert error.startswith("error: NameError: name 'undefined' is not defined")
     assert f"{place / 'mine.py'}:5" in error
@@ -189,6 +193,17 @@ def test_seeds_that_were_not_begun_are_named(call, tiny, place):
     assert [run["run"] for run in document(result)["runs"]] == ["group/seed-0"]
     assert "seeds not begun: 2" in result.err
     assert "--seeds 2" in result.err
+
+
+def test_a_bug_in_a_later_seed_keeps_what_the_others_have_reached(call, tiny, place):
+    fails_on_its_way = "model.register_forward_hook(lambda _m, images, _l: undefined if len(images[0]) == 32 else None)"
+    Path("student.py").write_text(STUDENTS.replace("SECOND", fails_on_its_way))
+    options = [*tiny, "--set", "student.model=student.py:build", "--set", "run.acceleration=eager"]
+    result = call("run", *options, "--seeds", "0,1,2", "--out", "group", "--json")
+    assert result.code == 1
+    assert [run["status"] for run in document(result)["runs"]] == ["done", "failed"]
+    assert "NameError: name 'undefined'" in result.err
+    assert "seeds not begun: 2" in result.err
 
 
 def test_another_student_of_a_run_gets_a_start_and_a_rate_of_its_own(call, tiny):
