@@ -133,6 +133,11 @@ def _call(command: Callable[[], object]) -> int:
         return ExitCode.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
+    except PermissionError as error:
+        what = f"cannot read {error.filename}" if error.filename else "cannot read a file"
+        with _unheard():
+            report(FileError(f"{what}: {error.strerror}", hint="it is somebody else's, or a folder above it"))
+        return ExitCode.FILE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             return _report_output(error)

@@ -97,6 +97,11 @@ def parse_override(text: str, schemas: Schemas, *, place: str) -> tuple[str, Any
 
     Raises ConfigError for an unknown key or a value that is no TOML; its range is validated later.
     """
+    if not _is_unicode(text):
+        raise ConfigError(
+            f"{place} got {text!a}, which is no Unicode: a run writes its settings down as UTF-8",
+            hint="give the file or folder another name, or a link to it that has one",
+        )
     key, equals, value_text = text.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -294,3 +299,8 @@ def _hint(info: FieldInfo | None, value: Any) -> str | None:
 
 def _in(place: str | None) -> str:
     return f" in {place}" if place else ""
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text of the command line was UTF-8: other bytes come as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -175,8 +176,12 @@ class RunDirectory:
     @classmethod
     def _with_folders(cls, path: Path) -> RunDirectory:
         run = cls(path)
-        run.checkpoints_dir.mkdir()
-        run.samples_dir.mkdir()
+        try:
+            run.checkpoints_dir.mkdir()
+            run.samples_dir.mkdir()
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return run
 
     # -- the lock --------------------------------------------------------------------------------------------
@@ -197,8 +202,9 @@ class RunDirectory:
         try:
             self._take_lock(descriptor)
             owner = {"pid": os.getpid(), "host": socket.gethostname(), "since_s": round(time.time(), 3)}
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
+            with suppress(OSError):  # for people only; a full disk is told of by the next file
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
             yield
         finally:
             os.close(descriptor)  # frees the lock

@@ -72,9 +72,15 @@ def load_data(
     found = find("datasets", name, where="evaluation.data")
     load = found.spec.load()
     image_shape = (task.image_shape[0], task.image_shape[1], task.image_shape[2])
-    data: LabelledImages = load(
-        root, split, image_shape=image_shape, resize=resize, download=download, **found.arguments
-    )
+    try:
+        data: LabelledImages = load(
+            root, split, image_shape=image_shape, resize=resize, download=download, **found.arguments
+        )
+    except PermissionError as error:
+        raise FileError(
+            f"cannot read {error.filename or root}: {error.strerror}",
+            hint="it is somebody else's, or a folder above it",
+        ) from error
     dtypes = (data.images_NCHW.dtype, data.labels_N.dtype)
     if dtypes != (torch.uint8, torch.int64):
         raise ConfigError(

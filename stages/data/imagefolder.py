@@ -39,7 +39,7 @@ def load_imagefolder(
     another size.
     """
     if root is None:
-        raise ConfigError(
+        raise FileError(
             "`evaluation.data = imagefolder` needs `evaluation.root`",
             hint="`--set evaluation.root=DIR`, the folder that holds one folder a class",
         )

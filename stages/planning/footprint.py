@@ -44,6 +44,9 @@ class Footprint:
     disk_bytes: int
     """Disk at its fullest: two checkpoints and one being written; buffer, hold-out and weights twice."""
 
+    saving_bytes: int
+    """Of these, what the next save takes beside the files of the one before."""
+
     @property
     def buffer_mib(self) -> float:
         """`buffer_bytes` for people [MiB]."""
@@ -76,20 +79,21 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
         num_buffered=num_buffered,
         buffer_bytes=buffer_bytes,
         disk_bytes=3 * checkpoint_bytes + 2 * (row_bytes + holdout_bytes) + 3 * student_bytes + OTHER_FILES_BYTES,
+        saving_bytes=checkpoint_bytes + row_bytes + OTHER_FILES_BYTES,
     )
 
 
-def check_disk(footprint: Footprint, out: Path | None) -> None:
-    """Raise MachineError where the run would fill the disk that `out`, or the folder of runs, is on."""
+def check_disk(needed_bytes: int, out: Path | None) -> None:
+    """Raise MachineError where so much would fill the disk that `out`, or the folder of runs, is on."""
     folder = (out or RUNS_ROOT).absolute()
     while not folder.exists():
         folder = folder.parent
     free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < footprint.disk_bytes:
+    if free_bytes < needed_bytes:
         raise MachineError(
             f"not enough disk at {folder}: {free_bytes / 2**20:.0f} MiB free,"
-            f" the run needs {footprint.disk_bytes / 2**20:.0f} MiB",
-            hint="free some space, choose another --out, or lower buffer.capacity",
+            f" the run needs {needed_bytes / 2**20:.0f} MiB",
+            hint="free some space, or start with another --out or a lower buffer.capacity",
         )
 
 

@@ -13,7 +13,7 @@ from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
 from stages.models.build import build_model, check_in_training
@@ -151,6 +151,10 @@ def plan(
     student = build_model(config.student.model, task=config.task, where="student.model")
     if "distillation" in schedule.stages:
         check_in_training(student, config.student.model, task=config.task, where="student.model")
+    task, num_stored = task_of(config.task), 0 if stored is None else len(stored)
+    footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
+    if not is_resumption:
+        check_disk(footprint.disk_bytes, launch.out)
     teacher = _teacher(config, launch, device, is_inverted="inversion" in schedule.stages, progress=training_progress)
     student, inherited = first_weights.with_first_weights(config, student, teacher.model)
     automatic = resolution.automatic_keys(wanted)
@@ -162,10 +166,6 @@ def plan(
     if stored is not None and launch.buffer is not None:
         warnings += stored_buffer.warnings_of(stored, config, path=launch.buffer, teacher_sha256=teacher.sha256)
 
-    task, num_stored = task_of(config.task), 0 if stored is None else len(stored)
-    footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
-    if not is_resumption:
-        check_disk(footprint, launch.out)
     names = None if data is None else data.class_names
     if names is None and stored is not None:
         names = stored.meta.class_names
@@ -205,7 +205,7 @@ def _evaluation_data(
         return None, ()
     try:
         data = real_images(config)
-    except FileError as error:
+    except (FileError, MachineError) as error:
         if launch.evaluation_named:
             raise
         warning = f"the student will not be measured on real data: {error.message}"

@@ -10,7 +10,7 @@ import torch
 from stages.buffer.file import BufferContents, read_buffer
 from stages.buffer.stored import insert_stored_rows
 from stages.config import Config
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, DivergedError, FileError
 from stages.run import Run, derived_seed
 from stages.scoring import score
 
@@ -54,7 +54,10 @@ def warnings_of(rows: BufferContents, config: Config, *, path: Path, teacher_sha
 
 
 def fill(run: Run, rows: BufferContents, *, teacher_sha256: str) -> None:
-    """Set the hold-out aside, drawn at random, and put the rest into the buffer; score it if by another teacher."""
+    """Set the hold-out aside, drawn at random, and put the rest into the buffer; score it if by another teacher.
+
+    Raises DivergedError where that teacher's answers cannot be used.
+    """
     rng = torch.Generator().manual_seed(derived_seed(run.config.run.seed, "holdout"))
     is_held_out = np.zeros(len(rows), dtype=bool)
     is_held_out[torch.randperm(len(rows), generator=rng)[: run.config.evaluation.num_holdout].numpy()] = True
@@ -64,6 +67,11 @@ def fill(run: Run, rows: BufferContents, *, teacher_sha256: str) -> None:
     if rows.meta.teacher_sha256 == teacher_sha256:
         return
     scores = score(run, run.buffer.column("images"), batch_size=run.config.evaluation.batch_size)
+    if not scores.divergence_N.isfinite().all():
+        raise DivergedError(
+            "the KL divergence of this teacher and the student is not finite on images of the buffer",
+            hint="use run.precision=fp32; `ssdkd teacher check` looks at the teacher",
+        )
     run.buffer.column("teacher_class").copy_(scores.teacher_class_N)
     run.buffer.column("teacher_prob").copy_(scores.teacher_prob_N)
     run.buffer.column("priority").copy_(scores.divergence_N)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ REFUSED = {
     "value out of range": (["--set", "run.epochs=0"], 2, "run.epochs"),
     "warm-up without end": (["--set", "run.epochs=2", "--set", "run.warmup_epochs=2"], 2, "warmup_epochs"),
     "no key=value": (["--set", "run.epochs"], 2, "key=value"),
+    "no Unicode": (["--set", "evaluation.root=/tmp/\udce4", "--out", "new"], 2, "UTF-8"),
+    "data without its folder": (["--set", "evaluation.data=imagefolder"], 3, "evaluation.root"),
     "unknown preset": (["--preset", "digit"], 2, "did you mean `digits`?"),
     "preset file missing": (["--preset", "nowhere.toml"], 3, "nowhere.toml"),
     "preset file no TOML": (["--preset", "broken.toml"], 2, "broken.toml"),
@@ -45,6 +49,48 @@ REFUSED = {
     "resume nothing": (["--resume", "nowhere"], 3, "nowhere"),
     "resume no run": (["--resume", "used"], 3, "used"),
 }
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect-buffer", "locked/run"),
+        ("evaluate", "locked/student.safetensors", "--preset", "digits"),
+        ("run", "--dry-run", "--set", "teacher.weights=locked/teacher.pth"),
+        ("run", "--dry-run", "--set", "evaluation.data=imagefolder", "--set", "evaluation.root=locked"),
+        ("run", "--dry-run", "--set", "student.model=locked/net.py:build"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_folder_that_may_not_be_entered_is_no_bug(call, monkeypatch: pytest.MonkeyPatch, command) -> None:
+    forbid(monkeypatch, "locked")
+    result = call(*command)
+    assert result.code == 3, result.err
+    assert "locked" in result.err
+    assert "Permission denied" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_data_of_a_preset_that_may_not_be_looked_at_is_a_warning(call, tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.toml").write_text(
+        'extends = "digits"\n[evaluation]\ndata = "imagefolder"\nroot = "locked"\n', encoding="utf-8"
+    )
+    forbid(monkeypatch, "locked")
+    result = call("run", "--preset", "mine.toml", *tiny, "--dry-run")
+    assert result.code == 0, result.err
+    assert "will not be measured on real data" in result.err
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """As if nobody but its owner could enter the folder; who runs the tests may be allowed everything."""
+    real_stat = Path.stat
+
+    def stat(path: Path, **how: bool) -> os.stat_result:
+        if folder in path.parts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real_stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
 
 
 @pytest.mark.parametrize(("arguments", "code", "names"), REFUSED.values(), ids=REFUSED.keys())

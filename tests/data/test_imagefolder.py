@@ -143,7 +143,7 @@ def test_broken_image_is_named(root: Path, keep: int) -> None:
 
 
 def test_no_root() -> None:
-    with pytest.raises(ConfigError, match=r"evaluation\.root"):
+    with pytest.raises(FileError, match=r"evaluation\.root"):
         load(None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import small_networks
 import torch
-from run_outputs import events, last_state, warnings
+from run_outputs import At, ask, events, last_state, warnings
 from tiny_runs import NETWORKS
 
 from stages.api import Stage, StorageError
@@ -97,6 +98,33 @@ def test_not_enough_disk(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not out.exists()
 
 
+def test_not_enough_disk_to_go_on(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that filled the disk fails at once again, and not at its next checkpoint."""
+    start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.planning.footprint.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
+        with pytest.raises(MachineError, match=r"not enough disk .* 1 MiB free"):
+            go_on()
+    assert go_on().summary["status"] == "done"
+
+
+def test_the_disk_is_looked_at_before_a_teacher_is_trained(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.planning.footprint.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr("stages.planning.plan.ensure_teacher", None)
+    with pytest.raises(MachineError, match="not enough disk"):
+        plan(make_config(), Launch(command="run", preset_name="tiny", train_teacher=True))
+
+
+def test_what_fails_before_the_first_step_leaves_no_directory(start, out: Path, monkeypatch) -> None:
+    def interrupt(_planned: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stages.trainer.manifest_of", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert not out.exists()
+
+
 def test_out_of_memory_while_it_is_set_up(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_out(*_arguments: object, **_options: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
@@ -150,6 +178,17 @@ def test_missing_data_that_only_the_preset_named_is_a_warning(start, out: Path, 
     assert last["real"] is None
     assert last["synthetic"] == {name: summary[name] for name in ("agreement", "ece")}
     assert (out / "student.safetensors").read_bytes() == (undisturbed / "student.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_disk_full_of_a_download_is_the_users_only_if_asked_for(make_config, monkeypatch, named: bool) -> None:
+    def fill_the_disk(_config: object) -> None:
+        raise MachineError("no space left for the download", hint="free some")
+
+    monkeypatch.setattr("stages.planning.plan.real_images", fill_the_disk)
+    launch = Launch(command="run", preset_name="tiny", evaluation_named=named)
+    with pytest.raises(MachineError) if named else nullcontext():
+        assert "no space left" in plan(make_config(), launch).warnings[-1]
 
 
 def test_evaluation_that_is_not_in_the_run_needs_no_data(start) -> None:

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from tiny_runs import make_teacher_file
 
 from stages.buffer.file import read_buffer, write_buffer
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, DivergedError, FileError
 from stages.models.checkpoints import sha256_of
 from stages.models.normalized import NormalizedModel
+from stages.run import Run
+from stages.scoring import Scores, score
 from stages.trainer import Launch, Outcome, plan
 
 
@@ -206,6 +208,21 @@ def test_a_buffer_for_something_else_is_refused(distill, out: Path, inverted: Pa
     write_buffer(other, replace(rows, meta=replace(rows.meta, **change)))
     with pytest.raises(FileError, match=message):
         distill(buffer=other)
+
+
+def test_another_teacher_that_gives_no_numbers_is_refused(distill, out: Path, inverted: Path, monkeypatch) -> None:
+    def score_badly(run: Run, images_NCHW: torch.Tensor, *, batch_size: int) -> Scores:
+        scores = score(run, images_NCHW, batch_size=batch_size)
+        scores.divergence_N[3] = torch.nan
+        return scores
+
+    monkeypatch.setattr("stages.planning.stored_buffer.score", score_badly)
+    rows = read_buffer(inverted / "buffer.safetensors")
+    other = out.with_name("other.safetensors")
+    write_buffer(other, replace(rows, meta=replace(rows.meta, teacher_sha256="0" * 64)))
+    with pytest.raises(DivergedError, match="not finite on images of the buffer"):
+        distill(buffer=other)
+    assert not out.exists()
 
 
 def test_an_empty_buffer_is_refused(distill, out: Path, inverted: Path) -> None:
