@@ -152,15 +152,18 @@ def _short(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value == 0 or 0.001 <= value < 1000 else f"{value:.0e}".replace("e-0", "e-")
 
 
+def as_colour(image_CHW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """RGB pixels [H, W, 3]: three channels are colour, any other number is shown as the grey of their mean."""
+    if len(image_CHW) == 3:
+        return np.ascontiguousarray(np.moveaxis(image_CHW, 0, -1))
+    grey_HW = image_CHW.mean(axis=0).round().astype(np.uint8)
+    return np.repeat(grey_HW[..., None], 3, axis=-1)
+
+
 def _magnified(image_CHW: npt.NDArray[np.uint8], factor: int) -> Image.Image:
     from PIL import Image
 
-    if len(image_CHW) == 3:
-        pixels = np.moveaxis(image_CHW, 0, -1)
-    else:
-        pixels = np.repeat(image_CHW.mean(axis=0).round().astype(np.uint8)[..., None], 3, axis=-1)
-    pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(as_colour(image_CHW).repeat(factor, axis=0).repeat(factor, axis=1))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -12,6 +12,7 @@ from stages.models import FILE
 from stages.models.model_file import problem_of
 from stages.paths import typed_path
 from stages.preset_loading import Settings, config_error, load_presets
+from stages.schedule import Schedule
 from stages.teachers.resolve import AUTO, missing_weights
 
 
@@ -29,6 +30,7 @@ def check(preset: str, base: Path | None = None) -> Config:
         raise config_error([*error.problems, *files]) from error
     if files:
         raise config_error(files)
+    Schedule.of("run", config).check_warmup()
     # What has no effect depends on the preset beneath an overlay, which is another in earnest.
     return config if settings.is_whole else replace(config, warnings=())
 

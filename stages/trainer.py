@@ -30,11 +30,10 @@ from stages.manifest import manifest_of
 from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
 from stages.pipeline import AnyStage, Pipeline
-from stages.planning.beginning import build_run
+from stages.planning.beginning import build_run, set_up_stages
 from stages.planning.footprint import check_disk
 from stages.planning.plan import Launch, Plan, plan
 from stages.recorder import Recorder
-from stages.registry import find
 from stages.run import Run, StopRequested
 from stages.run_directory import RunDirectory
 from stages.run_verification import has_all_results
@@ -171,13 +170,7 @@ def _set_up(planned: Plan) -> _Ready:
     run = build_run(planned)
     said: list[Event] = []
     run.emit = said.append
-    stages: dict[str, AnyStage] = {
-        name: find("stages", name, where="run.stages").spec.load()(run.config.stage_table(name))
-        for name in run.schedule.stages
-    }
-    for stage in stages.values():
-        stage.setup(run)
-    return _Ready(planned, run, stages, said)
+    return _Ready(planned, run, set_up_stages(run), said)
 
 
 def _train(

@@ -21,11 +21,10 @@ from stages.config import Config, load
 from stages.errors import FileError
 from stages.inversion.method import Inverted
 from stages.inversion.stage import insert
-from stages.models.build import bn_layers, build_generator, build_model
+from stages.models.build import bn_layers, build_generator, build_model, statistics_taken_anew
 from stages.models.checkpoints import save_weights
-from stages.planning.beginning import build_run
+from stages.planning.beginning import build_run, set_up_stages
 from stages.planning.plan import Launch, Plan, plan
-from stages.registry import find
 from stages.run import Run
 from stages.stage import Stage
 from stages.teachers.resolve import teacher_file
@@ -70,15 +69,6 @@ def build_workload(presets: Sequence[str], overrides: Sequence[str], *, device: 
     return Workload(planned, run, set_up_stages(run), teacher)
 
 
-def set_up_stages(run: Run) -> dict[str, Stage[Any]]:
-    """The stages of a run by name, as the trainer makes them."""
-    stages = {}
-    for name in run.schedule.stages:
-        stages[name] = find("stages", name, where="run.stages").spec.load()(run.config.stage_table(name))
-        stages[name].setup(run)
-    return stages
-
-
 def with_teacher(presets: Sequence[str], overrides: Sequence[str], folder: Path) -> tuple[Config, str]:
     """The settings with a teacher whose file is there, and what that is."""
     overrides = [*overrides, *FIXED_OVERRIDES]
@@ -101,17 +91,10 @@ def with_teacher(presets: Sequence[str], overrides: Sequence[str], folder: Path)
 @torch.no_grad()
 def fit_to_noise(model: nn.Module, image_shape: Sequence[int]) -> None:
     """Give a network's batch-norm layers the mean statistics of a few batches of normalised noise."""
-    layers = bn_layers(model)
-    usual = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the mean over batches, each alike
-    model.train()
-    for _ in range(NOISE_BATCHES):
-        model(torch.randn(NOISE_BATCH, *image_shape))
-    for layer, momentum in zip(layers, usual, strict=True):
-        layer.momentum = momentum
     model.eval()
+    with statistics_taken_anew(bn_layers(model)):
+        for _ in range(NOISE_BATCHES):
+            model(torch.randn(NOISE_BATCH, *image_shape))
 
 
 def fill_buffer(run: Run, num: int) -> None:

@@ -6,13 +6,13 @@ Only the images that are asked for are read, so that the size of the buffer does
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stages.errors import FileError
 from stages.paths import in_shell
+from stages.pictures import as_colour
 from stages.run_directory import RunDirectory
 
 
@@ -59,7 +59,7 @@ def hardest_pictures(
             wanted = wanted[np.lexsort((-priority_N[wanted], insertion_N))][:limit]
             return [
                 Picture(
-                    _as_colour(images[int(row) : int(row) + 1][0]),
+                    as_colour(images[int(row) : int(row) + 1][0]),
                     int(class_N[row]),
                     float(probability_N[row]),
                     float(priority_N[row]),
@@ -77,11 +77,3 @@ def hardest_pictures(
             f"{run.buffer_file} cannot be read: {error}",
             hint=f"`ssdkd runs verify {in_shell(run.path)}` looks at all files of the run",
         ) from error
-
-
-def _as_colour(image_CHW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Three channels are colour; any other number is shown as the grey of their mean."""
-    if len(image_CHW) == 3:
-        return np.ascontiguousarray(np.moveaxis(image_CHW, 0, -1))
-    grey_HW = image_CHW.mean(axis=0).round().astype(np.uint8)
-    return np.repeat(grey_HW[..., None], 3, axis=-1)

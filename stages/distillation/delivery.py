@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stages.data.augment import apply
 from stages.distillation.config import DistillationConfig
-from stages.models.build import bn_layers
+from stages.models.build import bn_layers, statistics_taken_anew
 from stages.models.normalized import NormalizedModel
 from stages.run import Run
 
@@ -97,17 +97,12 @@ def recalibrate(run: Run, network: NormalizedModel, *, num_batches: int) -> None
     if not layers:
         return
     config = run.config.distillation
-    momenta = [layer.momentum for layer in layers]
     network.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the mean over batches, all alike
-        layer.train()
-    for index in range(num_batches):
-        rng = run.rng("distillation", "recalibration", index)
-        batch = run.buffer.draw(config.batch_size, rng, sampling="uniform", alpha=config.alpha, epsilon=config.epsilon)
-        images_BCHW: Tensor = apply(batch.images_BCHW, run.draw_augmentation(config.batch_size, rng))
-        network(images_BCHW)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    network.eval()
+    with statistics_taken_anew(layers):
+        for index in range(num_batches):
+            rng = run.rng("distillation", "recalibration", index)
+            batch = run.buffer.draw(
+                config.batch_size, rng, sampling="uniform", alpha=config.alpha, epsilon=config.epsilon
+            )
+            images_BCHW: Tensor = apply(batch.images_BCHW, run.draw_augmentation(config.batch_size, rng))
+            network(images_BCHW)

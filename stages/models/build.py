@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,6 +88,22 @@ def _built(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:
 def bn_layers(model: nn.Module) -> list[_BatchNorm]:
     """The batch-norm layers with running statistics, in the model's order; L_BN (Eq. 1) sums over them."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+
+
+@contextmanager
+def statistics_taken_anew(layers: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Within this context batch-norm layers learn their statistics from nothing: the mean over batches, all alike."""
+    before = [(layer.momentum, layer.training) for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer, (momentum, is_training) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+            layer.train(is_training)
 
 
 def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None:

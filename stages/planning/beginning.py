@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.cuda_graph import CudaTape, can_record
 from stages.models.normalized import NormalizedModel
 from stages.planning import stored_buffer
 from stages.planning.plan import Plan
+from stages.registry import find
 from stages.run import Run
+from stages.stage import Stage
+
+
+def set_up_stages(run: Run) -> dict[str, Stage[Any]]:
+    """The stages of a run by name, in its order, ready for the first epoch."""
+    stages: dict[str, Stage[Any]] = {
+        name: find("stages", name, where="run.stages").spec.load()(run.config.stage_table(name))
+        for name in run.schedule.stages
+    }
+    for stage in stages.values():
+        stage.setup(run)
+    return stages
 
 
 def build_run(planned: Plan) -> Run:

@@ -13,7 +13,7 @@ from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
-from stages.errors import ConfigError, FileError, MachineError
+from stages.errors import FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
 from stages.models.build import build_model, check_in_training
@@ -135,7 +135,7 @@ def plan(
     prepare_device(device)
     wanted, config = config, resolution.resolved(config, device, schedule)
     if not is_resumption:
-        _check_stages(schedule, launch)
+        schedule.check(has_buffer=launch.buffer is not None)
         if launch.out is not None:
             RunDirectory.refuse_used(launch.out)
         else:
@@ -211,19 +211,3 @@ def _evaluation_data(
         warning = f"the student will not be measured on real data: {error.message}"
         return None, (f"{warning} ({error.hint})" if error.hint else warning,)
     return data, ()
-
-
-def _check_stages(schedule: Schedule, launch: Launch) -> None:
-    """Raise ConfigError where nothing would come out of the stages: no one fills the buffer first, or no one learns."""
-    idle = {"evaluation"} if launch.buffer is not None else {"evaluation", "distillation"}
-    if set(schedule.stages) <= idle:
-        raise ConfigError(
-            f"nothing to do for `ssdkd {launch.command}`: of `run.stages` it has {list(schedule.stages)}"
-            + ("" if launch.buffer is not None else ", and nothing that fills the buffer"),
-            hint='`run.stages` is ["inversion", "distillation", "evaluation"] unless a preset changes it',
-        )
-    if {"inversion", "distillation"} <= set(schedule.stages) and schedule.warmup_epochs == 0:
-        raise ConfigError(
-            "`run.warmup_epochs` is 0: the hold-out is made at the end of warm-up, and the buffer looked at",
-            hint="set it to 1 or more; the default is 20",
-        )

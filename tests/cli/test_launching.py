@@ -16,6 +16,7 @@ REFUSED = {
     "unknown key": (["--set", "distilation.steps=3"], 2, "distillation.steps"),
     "value out of range": (["--set", "run.epochs=0"], 2, "run.epochs"),
     "warm-up without end": (["--set", "run.epochs=2", "--set", "run.warmup_epochs=2"], 2, "warmup_epochs"),
+    "no warm-up": (["--set", "run.warmup_epochs=0"], 2, "the hold-out is made at the end of warm-up"),
     "no key=value": (["--set", "run.epochs"], 2, "key=value"),
     "no Unicode": (["--set", "evaluation.root=/tmp/\udce4", "--out", "new"], 2, "UTF-8"),
     "data without its folder": (["--set", "evaluation.data=imagefolder"], 3, "evaluation.root"),

@@ -134,6 +134,13 @@ def test_check_looks_for_the_files_of_an_overlay_and_for_names_that_no_file_can_
     assert "no such user" in result.err
 
 
+def test_check_refuses_what_a_run_would_refuse(call, place):
+    (place / "mine.toml").write_text('extends = "digits"\n[run]\nwarmup_epochs = 0\n', encoding="utf-8")
+    result = call("presets", "check", "mine.toml")
+    assert (result.code, result.out) == (2, "")
+    assert "the hold-out is made at the end of warm-up" in result.err
+
+
 def test_check_warns_of_settings_without_effect(call, place):
     text = 'extends = "digits"\n[distillation]\nsampling = "uniform"\nbeta = 0.3\n'
     (place / "mine.toml").write_text(text, encoding="utf-8")

@@ -17,9 +17,6 @@ print(json.dumps({"modules": list(sys.modules), "cpu_s": time.process_time()}))
 """
 
 
-PACKAGES = ("buffer", "inversion", "distillation", "evaluation", "tasks", "config", "registry", "errors")
-
-
 def run(code: str, *arguments: str) -> dict:
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -37,20 +34,3 @@ def test_checking_a_preset_imports_nothing_heavy(checks):
 def test_checking_a_preset_takes_a_moment(checks):
     # CPU time of the whole process, the best of three: a busy machine is no reason to fail.
     assert min(check["cpu_s"] for check in checks) < 0.5
-
-
-IMPORT = """
-import importlib, json, sys
-with_torch = []
-for module in sys.argv[1:]:
-    importlib.import_module(module)
-    if "torch" in sys.modules:
-        with_torch.append(module)
-        break
-print(json.dumps({"with_torch": with_torch}))
-"""
-
-
-def test_packages_import_without_torch():
-    packages = ("stages", "presets", *(f"stages.{name}" for name in PACKAGES))
-    assert run(IMPORT, *packages) == {"with_torch": []}

@@ -19,7 +19,7 @@ from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, FileError, MachineError
 from stages.models.checkpoints import save_weights
-from stages.planning import footprint
+from stages.planning import beginning, footprint
 from stages.planning.beginning import build_run
 from stages.registry import Found, Spec
 from stages.trainer import Launch, plan
@@ -146,16 +146,14 @@ class Refusing(Stage):
 
 
 def test_a_stage_that_cannot_be_set_up_leaves_no_directory(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages import trainer
-
-    real_find = trainer.find
+    real_find = beginning.find
 
     def find(group: str, name: str, *, where: str) -> Found:
         if name == "evaluation":
             return Found(Spec("evaluation", f"{__name__}:Refusing", "refuses"), {})
         return real_find(group, name, where=where)
 
-    monkeypatch.setattr(trainer, "find", find)
+    monkeypatch.setattr(beginning, "find", find)
     with pytest.raises(StorageError, match="my cache is full"):
         start()
     assert not out.exists()
