@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -335,10 +337,17 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
     summaries: list[dict[str, Any]] = []
     codes: list[int] = []
     bug: Exception | None = None
+    was_interrupted = False
     for config, launch in launches:
         gc.collect()  # a run is a circle of objects: the one before would keep its memory beside this one
         try:
-            outcome = _execute(config, launch)
+            with _sigterm_as_ctrl_c():  # between two runs nobody listens to it
+                outcome = _execute(config, launch)
+        except KeyboardInterrupt:
+            if not summaries:
+                raise
+            was_interrupted = True
+            break
         except SsdkdError as error:
             if not summaries:  # refused before its first step, as a single run would be
                 raise
@@ -365,7 +374,20 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
         summary.print_series(document)
     if bug is not None:
         raise bug
-    return max(codes)
+    return ExitCode.INTERRUPTED if was_interrupted else max(codes)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """While in this context SIGTERM interrupts as Ctrl-C does, where nothing else has been made of it."""
+    is_usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if is_usual:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if is_usual:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]]) -> None:

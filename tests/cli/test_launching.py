@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,26 @@ def test_several_seeds_refused_at_once_print_nothing(call, monkeypatch):
     FakeTrainer(monkeypatch, ("refused", MachineError("full")))
     result = call("run", "--seeds", "0,1", "--json")
     assert (result.code, result.out) == (4, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_seeds_keeps_what_was_reached(call, monkeypatch, number: signal.Signals) -> None:
+    trainer = FakeTrainer(monkeypatch, ("done", None))
+    plan_once = iter([True])
+
+    def plan(config, launch, **_):
+        if not next(plan_once, False):
+            os.kill(os.getpid(), number)
+        return config, launch
+
+    monkeypatch.setattr("stages.trainer.plan", plan)
+    before = signal.getsignal(signal.SIGTERM)
+    result = call("run", "--seeds", "0,1,2", "--json")
+    assert result.code == 130
+    assert [run["status"] for run in json.loads(result.out)["runs"]] == ["done"]
+    assert "seeds not begun: 1, 2" in result.err
+    assert len(trainer.launches) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_the_user_named_reaches_the_trainer(call, monkeypatch):
