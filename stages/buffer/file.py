@@ -93,16 +93,6 @@ class BufferContents:
         return {name: getattr(self, name) for name in _DTYPES}
 
 
-def to_bytes(contents: BufferContents) -> bytes:
-    """The file's bytes; equal contents give equal bytes."""
-    return b"".join(_file_pieces(contents.arrays(), contents.images.shape, lambda: [contents.images], contents.meta))
-
-
-def write_buffer(path: Path, contents: BufferContents) -> None:
-    """Write the file atomically. Raises StorageError where it cannot be written."""
-    write_rows(path, contents.arrays(), contents.images.shape, lambda: _in_slices(contents.images), contents.meta)
-
-
 def write_rows(
     path: Path,
     arrays: Mapping[str, npt.NDArray[Any]],
@@ -110,9 +100,10 @@ def write_rows(
     images: Images,
     meta: BufferMeta,
 ) -> None:
-    """As `write_buffer`, for images that come some rows at a time and are `image_shape` [N, C, H, W] together.
+    """Write the file atomically; equal rows give equal bytes. Raises StorageError where it cannot be written.
 
-    They are asked for twice: their digest stands before them in the file.
+    Images come some rows at a time and are `image_shape` [N, C, H, W] together. They are asked for twice: their digest
+    stands before them in the file.
     """
     write_atomically(path, _file_pieces(arrays, image_shape, images, meta))
 

@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return root_of
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ssdkd() -> Ssdkd:
     """Runs `ssdkd ... --json` as a process of its own and returns the document on its stdout."""
 

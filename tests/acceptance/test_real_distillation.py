@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from told_events import events_of
@@ -14,12 +15,16 @@ WARMUP_EPOCHS, EPOCHS, IMAGES_AN_EPOCH = 20, 32, 128
 """Warm-up, and 12 epochs of distillation, the last four of which have another loss."""
 
 
+class RealRun(NamedTuple):
+    """The run that all of these tests look at."""
+
+    out: Path
+    summary: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("real") / "run"
-
-
-def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
+def real_run(teachers, images, ssdkd, tmp_path_factory: pytest.TempPathFactory) -> RealRun:
+    out = tmp_path_factory.mktemp("real") / "run"
     settings = {
         "teacher.weights": teachers / "resnet32-d509ac18.th",
         "evaluation.data": "imagefolder",
@@ -28,8 +33,11 @@ def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
         "run.warmup_epochs": WARMUP_EPOCHS,
     }
     overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    summary = ssdkd("run", "--preset", "cifar10-resnet20", *overrides, "--out", out)
+    return RealRun(out, ssdkd("run", "--preset", "cifar10-resnet20", *overrides, "--out", out))
 
+
+def test_a_short_run_from_a_real_teacher(real_run):
+    out, summary = real_run
     assert summary["status"] == "done"
     assert summary["epochs"] == EPOCHS
     assert summary["images_synthesized"] == EPOCHS * IMAGES_AN_EPOCH
@@ -46,10 +54,8 @@ def test_a_short_run_from_a_real_teacher(teachers, images, ssdkd, out):
     assert sum(distillation[-3:]) < 0.7 * sum(distillation[:3])
 
 
-def test_its_buffer_is_balanced_and_sound(ssdkd, out):
-    if not out.exists():
-        pytest.skip("the run above did not take place")
-    report = ssdkd("inspect-buffer", out, "--verify")
+def test_its_buffer_is_balanced_and_sound(ssdkd, real_run):
+    report = ssdkd("inspect-buffer", real_run.out, "--verify")
     assert report["verified"] is True
     assert report["num_samples"] == EPOCHS * IMAGES_AN_EPOCH
     assert report["image_shape"] == [3, 32, 32]
@@ -57,11 +63,9 @@ def test_its_buffer_is_balanced_and_sound(ssdkd, out):
     assert report["class_entropy"] > 0.9
 
 
-def test_evaluating_the_run_again_gives_the_same_figures(ssdkd, out):
-    if not out.exists():
-        pytest.skip("the run above did not take place")
-    last = events_of(out, "evaluation")[-1]
-    document = ssdkd("evaluate", out)
+def test_evaluating_the_run_again_gives_the_same_figures(ssdkd, real_run):
+    last = events_of(real_run.out, "evaluation")[-1]
+    document = ssdkd("evaluate", real_run.out)
     assert document["student"] == pytest.approx(last["real"]["student"])
     assert document["teacher"] == pytest.approx(last["real"]["teacher"])
     assert document["agreement"] == pytest.approx(last["synthetic"]["agreement"])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from benchmark_modules import import_beside
+from buffer_files import write_buffer
 from PIL import Image
 
-from stages.buffer.file import BufferContents, BufferMeta, write_buffer
+from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import load
 from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -141,10 +142,10 @@ def test_a_name_that_is_not_text_is_shown_escaped(capfd):
 
 
 def test_a_reader_who_has_seen_enough_hears_nothing():
-    program = f"{sys.executable} -m ssdkd_cli presets show digits"
+    program = [sys.executable, "-m", "ssdkd_cli", "presets", "show", "digits"]
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(program.split(), stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     os.close(writing)
     assert done.stderr == ""
     assert done.returncode == 1
@@ -155,7 +156,7 @@ def test_a_reader_who_has_seen_enough_hears_nothing():
     [("presets show nope", "2>&-", 2), ("presets show nope", "2>&1 >&- | true", 2), ("presets ls", ">&-", 0)],
 )
 def test_the_exit_code_tells_also_where_nobody_reads(arguments: str, redirection: str, code: int):
-    command = f"set -o pipefail; {sys.executable} -m ssdkd_cli {arguments} {redirection}"
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -m ssdkd_cli {arguments} {redirection}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr

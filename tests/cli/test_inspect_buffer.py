@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from buffer_files import write_buffer
 from rich.cells import cell_len
 
-from stages.buffer.file import BufferContents, BufferMeta, write_buffer
+from stages.buffer.file import BufferContents, BufferMeta
 from stages.run_directory import RunDirectory
 
 KEYS = [

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from buffer_files import write_buffer
 from scripted_run import TIME_S
 from textual.pilot import Pilot
 
 from ssdkd_cli.dashboard.app import DashboardApp
 from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
-from stages.buffer.file import BufferContents, BufferMeta, write_buffer
+from stages.buffer.file import BufferContents, BufferMeta
 from stages.run_directory import RunDirectory
 
 TIMEOUT_S = 60.0

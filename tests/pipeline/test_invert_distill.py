@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from buffer_files import write_buffer
 from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, tensor_files, warnings
 from safetensors.torch import load_file
 from tiny_runs import make_teacher_file
 
-from stages.buffer.file import read_buffer, write_buffer
+from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, DivergedError, FileError
 from stages.models.checkpoints import sha256_of
 from stages.models.normalized import NormalizedModel
