@@ -72,7 +72,7 @@ def execute(
                 write_atomically(directory.config_file, planned.config.to_toml().encode())
                 write_atomically(directory.manifest_file, manifest_of(planned))
             return _train(ready, directory, control, listeners, on_signal=on_signal)
-    except BaseException:  # Ctrl-C, too
+    except (Exception, KeyboardInterrupt):
         if ready.run.epoch == 0:  # what is there of the run holds nothing
             shutil.rmtree(directory.path, ignore_errors=True)
         raise

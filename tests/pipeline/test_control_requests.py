@@ -35,7 +35,7 @@ def test_a_run_is_paused_saved_and_resumed_from_outside(start, out: Path, undist
 
         saved = wait_for_acknowledgement(run, send_request(run, "checkpoint"), PATIENCE_S)
         assert saved is not None
-        assert (saved.action, saved.accepted) == ("checkpoint", True)
+        assert saved.accepted
         assert run.latest_checkpoint() == run.checkpoint_file(3)
         kinds = [event["kind"] for event in lines(out)[num_events:]]
         assert kinds == ["device", "samples", "checkpoint_saved", "control_acknowledged"], "nothing else goes on"
