@@ -134,9 +134,9 @@ def _call(command: Callable[[], object]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except PermissionError as error:
-        what = f"cannot read {error.filename}" if error.filename else "cannot read a file"
+        hint = "you may not read it, write it, or enter a folder above it"
         with _unheard():
-            report(FileError(f"{what}: {error.strerror}", hint="it is somebody else's, or a folder above it"))
+            report(FileError(f"no access to {error.filename or 'a file'}: {error.strerror}", hint=hint))
         return ExitCode.FILE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):

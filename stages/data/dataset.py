@@ -79,7 +79,7 @@ def load_data(
     except PermissionError as error:
         raise FileError(
             f"cannot read {error.filename or root}: {error.strerror}",
-            hint="it is somebody else's, or a folder above it",
+            hint="you may not read it, or not enter a folder above it",
         ) from error
     dtypes = (data.images_NCHW.dtype, data.labels_N.dtype)
     if dtypes != (torch.uint8, torch.int64):

@@ -34,9 +34,8 @@ def load_imagefolder(
     """All images of a split as uint8 [N, C, H, W], converted to grey or RGB as the task takes them.
 
     Where `resize`, an image of another height or width is scaled until it covers H x W and its centre cut
-    out. Raises ConfigError without a root or for a number of channels that pictures do not have; FileError
-    for a missing folder, one without classes or images, a file that is no readable image, an image of
-    another size.
+    out. Raises ConfigError for a number of channels that pictures do not have; FileError without a root, for a
+    missing folder, one without classes or images, a file that is no readable image, an image of another size.
     """
     if root is None:
         raise FileError(
