@@ -169,7 +169,8 @@ def _report_lines(
         "(channels x height x width), uint8"
     )
     yield f"  task        {meta.task}, {meta.num_classes:,} classes"
-    yield f"  sampling    alpha {meta.alpha:g}, epsilon {meta.epsilon:g}"
+    sampling = f"by priority, alpha {meta.alpha:g}, epsilon {meta.epsilon:g}" if meta.alpha > 0 else "uniform"
+    yield f"  sampling    {sampling}"
     yield f"  normalised  mean {_numbers(meta.mean)}, std {_numbers(meta.std)}"
     yield f"  teacher     sha256 {meta.teacher_sha256[:16]}..."
     if len(contents) == 0:

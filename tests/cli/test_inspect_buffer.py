@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,13 @@ def test_report_says_what_the_buffer_is(call, run):
     assert "effective sample size 40.0 of 40 (100%)" in result.out
     assert "█" in result.out
     assert "\x1b" not in result.out
+
+
+@pytest.mark.parametrize(("alpha", "told"), [(0.6, "by priority, alpha 0.6, epsilon 1e-06"), (0.0, "uniform")])
+def test_how_samples_are_drawn_is_told(call, place, alpha: float, told: str) -> None:
+    rows = make_rows()
+    write_buffer(place / "buffer.safetensors", replace(rows, meta=replace(rows.meta, alpha=alpha)))
+    assert f"  sampling    {told}\n" in call("inspect-buffer", "buffer.safetensors").out
 
 
 @pytest.mark.parametrize("num_classes", [2, 20, 21, 1000])
