@@ -133,17 +133,26 @@ def _call(command: Callable[[], object]) -> int:
         return ExitCode.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
-    except PermissionError as error:
-        hint = "you may not read it, write it, or enter a folder above it"
-        with _unheard():
-            report(FileError(f"no access to {error.filename or 'a file'}: {error.strerror}", hint=hint))
-        return ExitCode.FILE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             return _report_output(error)
+        if isinstance(error, PermissionError) and _is_the_users(error):
+            return ExitCode.FILE
         traceback.print_exc()
         _report_unexpected(error)
         return ExitCode.FAILED
+
+
+def _is_the_users(error: PermissionError) -> bool:
+    """Report what the user may not look at, and say whether it is that: not of a network or plugin that was called."""
+    from stages.foreign_code import foreign_place
+
+    if foreign_place(error) is not None:
+        return False
+    hint = "you may not read it, write it, or enter a folder above it"
+    with _unheard():
+        report(FileError(f"no access to {error.filename or 'a file'}: {error.strerror}", hint=hint))
+    return True
 
 
 def _unheard() -> AbstractContextManager[None]:

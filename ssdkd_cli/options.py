@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +95,11 @@ def check_device(device: str | None) -> None:
             f"`--device {device}` is not a device",
             hint="use auto, cpu, cuda, or cuda:N with the number of a GPU",
         )
+
+
+def keys_of(overrides: Sequence[str]) -> set[str]:
+    """The keys that `--set` names."""
+    return {text.partition("=")[0].strip() for text in overrides}
 
 
 def with_data(config: Config, *, data: str | None, root: Path | None, split: str | None) -> Config:

@@ -51,7 +51,7 @@ def evaluate(
     from stages.evaluation.measure import DOUBT_HINT, doubt
     from stages.evaluation.standalone import evaluate_run, evaluate_weights
 
-    is_named = any(text.partition("=")[0].strip() == "run.device" for text in overrides or [])
+    is_named = "run.device" in options.keys_of(overrides or [])
     place = device or (config.run.device if is_named else "auto")  # where a run was trained need not be here
     with console.reserved_stdout():
         if isinstance(subject, RunDirectory):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.options import check_device
+from ssdkd_cli.options import check_device, keys_of
 from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.trainer_process import Readiness, Trainer
 from stages.errors import ConfigError, SsdkdError
@@ -185,7 +185,7 @@ def _settings(request: Request) -> _Settings:
         presets = (str(buffer_run.config_file),)
         name = str(buffer_run.manifest().get("preset", buffer_run.name))
     overrides = tuple(request.overrides or ())
-    named = _keys_of(overrides)
+    named = keys_of(overrides)
     if request.command == "distill" and "run.epochs" in named and "run.warmup_epochs" not in named:
         overrides += ("run.warmup_epochs=0",)  # the epochs that were asked for are the student's
     config = load(presets, overrides)
@@ -198,11 +198,6 @@ def _settings(request: Request) -> _Settings:
     if request.out is not None:
         RunDirectory.refuse_used(request.out)
     return _Settings(config, name, seeds, buffer, buffer_run)
-
-
-def _keys_of(overrides: Sequence[str]) -> set[str]:
-    """The keys that `--set` names."""
-    return {text.partition("=")[0].strip() for text in overrides}
 
 
 def _prepare(request: Request) -> list[tuple[Config, Launch]]:
@@ -221,7 +216,7 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
         buffer=settings.buffer,
         train_teacher=request.train_teacher,
         command_line=tuple(sys.argv),
-        evaluation_named=not _keys_of(request.overrides or ()).isdisjoint(EVALUATION_DATA_KEYS),
+        evaluation_named=not keys_of(request.overrides or ()).isdisjoint(EVALUATION_DATA_KEYS),
         device=settings.config.run.device,
     )
     if settings.seeds is None:

@@ -7,6 +7,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 SUMMARY_KEYS = {
     *("run", "status", "epochs", "seconds", "images_synthesized", "buffer_size"),
     *("teacher", "student", "agreement", "device"),
@@ -142,13 +144,20 @@ def test_seeds_run_one_after_another_and_give_mean_and_spread(call, tiny, place)
     assert json.loads(Path("group/seed-4/manifest.json").read_text())["seed"] == 4
 
 
-def test_a_student_that_fails_when_the_run_is_on_its_way_is_named(call, tiny, place):
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("return undefined", "NameError: name 'undefined' is not defined"),
+        ("raise PermissionError(13, 'Permission denied', 'cache')", "PermissionError: [Errno 13] Permission denied"),
+    ],
+)
+def test_a_student_that_fails_when_the_run_is_on_its_way_is_named(call, tiny, place, statement, told):
     (place / "mine.py").write_text(
         "from torch import nn\n"
         "class Network(nn.Sequential):\n"
         "    def forward(self, images):\n"
         "        if len(images) == 32:\n"
-        "            return undefined\n"
+        f"            {statement}\n"
         "        return super().forward(images)\n"
         "def build(num_classes):\n"
         "    return Network(nn.Flatten(), nn.Linear(64, num_classes))\n",
@@ -159,7 +168,7 @@ def test_a_student_that_fails_when_the_run_is_on_its_way_is_named(call, tiny, pl
     assert result.code == 1
     assert (document(result)["status"], document(result)["epochs"]) == ("failed", 0)
     *_, error, hint = result.err.splitlines()
-    assert error.startswith("error: NameError: name 'undefined' is not defined")
+    assert error.startswith(f"error: {told}")
     assert f"{place / 'mine.py'}:5" in error
     assert hint.startswith("hint: correct it there")
     assert "bug in ssdkd" not in result.err
