@@ -1,16 +1,18 @@
 """ssdkd against the plain loop of `reference.py`: the same work, end to end, in turn.
 
     python benchmarks/speed/compare.py --pair resnet32-resnet20
+    python benchmarks/speed/compare.py --pair wrn40_2-wrn16_1 --shipped
 
 Each round runs an epoch of the reference and one of ssdkd in a fresh process each (the other way round in every second
 round), after a warm-up of both and with equally many images to begin with; the adversarial term is on. Images a second
-count every step: inversion.steps x inversion.batch_size and distillation.steps x distillation.batch_size, the same for
-both, divided by the seconds of the epoch, evaluation and checkpoints left out. Nothing is extrapolated: both do all
-steps of the preset's epoch. `--set distillation.steps=10` makes it shorter for both. A preset whose images the loop
-cannot make (several calls an epoch, Reptile) is refused; `--preset benchmarks/speed/plain.toml` on top makes it fit.
+count every step: inversion.calls x steps x batch_size and distillation.steps x batch_size, divided by the seconds of
+the epoch, evaluation and checkpoints left out. Nothing is extrapolated: both do all steps of the preset's epoch.
+`--set distillation.steps=10` makes it shorter for both.
 
-`--set` goes to both, but reaches the reference only as far as it knows the setting: distillation.views=8, say, is
-ssdkd's alone.
+Both make and see their images as `plain.toml` says, which goes over the preset. With `--shipped` that is so for the
+loop alone, and ssdkd does what the preset says: as many images through training steps, where the preset is no lighter,
+but teacher views from its cache, and images made in its own way. `--set` goes to both, but reaches the reference only
+as far as it knows the setting: distillation.views=8, say, is ssdkd's alone.
 """
 
 from __future__ import annotations
@@ -31,22 +33,26 @@ from workload import with_teacher
 
 COMMANDS = {"reference": "reference.py", "ssdkd": "epochs.py"}
 HERE = Path(__file__).resolve().parent
-PAIRS = {
-    "resnet32-resnet20": ["cifar10-resnet20-paper"],
-    "wrn40_2-wrn16_1": ["cifar100-wrn", str(HERE / "plain.toml")],
-}
+PLAIN = str(HERE / "plain.toml")
+PAIRS = {"resnet32-resnet20": ["cifar10-resnet20-paper"], "wrn40_2-wrn16_1": ["cifar100-wrn"]}
+
+
+def presets_of(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """What each side is to do."""
+    presets = arguments.preset or PAIRS[arguments.pair]
+    return {"reference": [*presets, PLAIN], "ssdkd": presets if arguments.shipped else [*presets, PLAIN]}
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run all rounds; every process's document, by side."""
-    presets = arguments.preset or PAIRS[arguments.pair]
-    config, _ = with_teacher(presets, arguments.set, folder)
+    presets = presets_of(arguments)
+    config, _ = with_teacher(presets["ssdkd"], arguments.set, folder)
     overrides = [*arguments.set, f"teacher.weights={config.teacher.weights}"]
     arguments.fill = min(arguments.fill, config.buffer.capacity)
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in COMMANDS}
     for index in range(arguments.rounds):
         for side in COMMANDS if index % 2 == 0 else reversed(COMMANDS):
-            document = _run_side(side, presets, overrides, arguments, folder / f"{side}-{index}.json")
+            document = _run_side(side, presets[side], overrides, arguments, folder / f"{side}-{index}.json")
             found[side].append(document)
             told = ", ".join(f"{epoch['images_per_s']:.1f}" for epoch in document["epochs"])
             print(f"round {index + 1}, {side}: {told} images a second", file=sys.stderr, flush=True)
@@ -94,12 +100,13 @@ def tell(document: dict[str, Any]) -> None:
         facts = documents[0]
         told = f"{facts['precision']}, {facts['acceleration']}, {facts['fill']} images at first"
         print(f"{side}: {told}, {told_machine(facts['machine'])}")
-    settings = " ".join([*document["preset"], *document["set"]])
-    print(f"teacher {sides['ssdkd'][0]['teacher']}; settings {settings}\n")
-    header = ("", "images a second", "inversion s", "distillation s", "epoch s")
+        print(f"  settings {' '.join([*document['preset'][side], *document['set']])}")
+    print(f"teacher {sides['ssdkd'][0]['teacher']}\n")
+    header = ("", "images an epoch", "images a second", "inversion s", "distillation s", "epoch s")
     rows = []
     for side, documents in sides.items():
         columns = [
+            documents[0]["epochs"][0]["num_images"],
             _values(documents, lambda epoch: epoch["images_per_s"]),
             _values(documents, lambda epoch: epoch["stages"]["inversion"]),
             _values(documents, lambda epoch: epoch["stages"]["distillation"]),
@@ -116,6 +123,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--pair", choices=PAIRS, help="teacher and student")
     what.add_argument("--preset", action="append", help="any other preset, as of `ssdkd run`; may be given again")
+    parser.add_argument("--shipped", action="store_true", help="ssdkd does what the preset says, and not plain.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `ssdkd run`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each side")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -193,11 +194,24 @@ def test_reference_learns(plain_loop: reference.Reference) -> None:
     assert last < first / 2
 
 
+@pytest.mark.parametrize("is_shipped", [False, True])
 @pytest.mark.parametrize("pair", compare.PAIRS)
-def test_both_sides_of_a_pair_do_the_same_work(pair: str) -> None:
-    config = load(compare.PAIRS[pair])
-    assert not reference.differences(config)
-    assert (config.inversion.steps, config.inversion.batch_size, config.distillation.views) == (5, 256, 0)
+def test_both_sides_of_a_pair_do_the_same_work(pair: str, is_shipped: bool) -> None:
+    presets = compare.presets_of(Namespace(preset=None, pair=pair, shipped=is_shipped))
+    configs = {side: load(names) for side, names in presets.items()}
+    plain, ours = configs["reference"], configs["ssdkd"]
+    assert not reference.differences(plain)
+    assert (plain.inversion.steps, plain.inversion.batch_size, plain.distillation.views) == (5, 256, 0)
+    if not is_shipped:
+        assert ours == plain
+    num_inverted = [c.inversion.calls * c.inversion.steps * c.inversion.batch_size for c in (plain, ours)]
+    num_distilled = [c.num_distillation_steps * c.distillation.batch_size for c in (plain, ours)]
+    assert num_inverted[0] == num_inverted[1]
+    assert num_distilled[0] == num_distilled[1]
+
+
+def test_what_is_shipped_is_the_preset_itself() -> None:
+    assert compare.presets_of(Namespace(preset=["digits"], pair=None, shipped=True))["ssdkd"] == ["digits"]
 
 
 def test_what_the_plain_loop_cannot_do_is_refused(tmp_path: Path) -> None:
@@ -215,7 +229,12 @@ def test_sides_alternate_and_each_round_has_a_ratio(
     def run_side(side: str, _presets: list[str], overrides: list[str], *_: object) -> dict[str, object]:
         asked.append((side, tuple(overrides)))
         rate = next(rates[side])
-        epoch = {"images_per_s": rate, "seconds": 1.0, "stages": {"inversion": 0.5, "distillation": 0.5}}
+        epoch = {
+            "num_images": 40,
+            "images_per_s": rate,
+            "seconds": 1.0,
+            "stages": {"inversion": 0.5, "distillation": 0.5},
+        }
         facts = {"processor": "P", "cpus": 2, "threads": 2, "cpu_capability": "C", "device": "cpu"}
         facts |= {"python": "3", "torch": "2", "load": [0.0]}
         how = {"precision": "fp32", "acceleration": "eager"}
