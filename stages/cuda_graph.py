@@ -15,9 +15,10 @@ import torch
 
 OutputsT = TypeVar("OutputsT")
 
-_FIRST_TORCH = "2.14"
-"""Before it the memory of a recording that failed is never given back, and before 2.13 the allocator and the generator
-of the device stay unusable after it.
+_FIRST_TORCH = "2.15"
+"""Before it a recording that failed takes memory along that earlier ones on its stream still write to (cuBLAS's
+workspace, pytorch/pytorch#193402), before 2.14 it gives none back, and before 2.13 the allocator and the generator of
+the device stay unusable after it.
 """
 
 _WAITED = "called a synchronizing CUDA operation"
@@ -62,8 +63,6 @@ class CudaTape:
         try:
             with (
                 torch.cuda.device(self._device),
-                # Before 2.15 torch leaves its stream current where the recording cannot be ended.
-                torch.cuda.stream(torch.cuda.current_stream(self._device)),
                 _no_collection(),
                 torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
             ):
