@@ -63,18 +63,22 @@ class Recorder:
     def finish_epoch(self) -> None:
         """Tell what the epoch made of the buffer, and what it cost."""
         buffer, meta = self.run.buffer, self._buffer_meta
+        in_use = self._meter.utilisation()  # now: a GPU waits while the host writes the report
         report = report_of(buffer, epoch=self.run.epoch, alpha=meta.alpha, epsilon=meta.epsilon)
         del report["class_entropy"]
         self.emit(BufferState(size=buffer.size, capacity=buffer.config.capacity, **report))
-        self.emit_device()
+        self._emit_device(in_use)
 
     def emit_device(self) -> None:
         """Tell what the run has cost so far: the accounts that a resumption goes on with."""
+        self._emit_device(self._meter.utilisation())
+
+    def _emit_device(self, in_use: float | None) -> None:
         self.emit(
             Device(
                 device=str(self.run.device),
                 seconds=self.accounts.seconds(),
-                utilisation=self._meter.utilisation(),
+                utilisation=in_use,
                 mem_mib=resident_memory_mib(self.run.device),
                 images_per_s=self._meter.images_per_s(),
             )
@@ -159,7 +163,9 @@ class _Meter:
         return num / elapsed_s if num > 0 and elapsed_s > 0 else None
 
     def utilisation(self) -> float | None:
-        """Share of the device's time in use, pauses left out: of the CUDA device, or of the run's CPU threads."""
+        """How much of the device is in use, in [0, 1]: of a CUDA device at this moment, by NVML and whoever uses it; of
+        the run's CPU threads since the last look, pauses left out.
+        """
         run_s, cpu_s = self._accounts.seconds()["total"], time.process_time()
         elapsed_s, used_s = run_s - self._run_s, cpu_s - self._cpu_s
         self._run_s, self._cpu_s = run_s, cpu_s

@@ -77,17 +77,17 @@ class _EpochWatch:
         self._num_trained = 0
 
     def __call__(self, event: Event, epoch: int) -> None:
-        now_s = self._clock()
         match event:
             case StageStarted():
+                now_s = self._clock()  # only where a time is taken: it waits for the device
                 if not self.epochs or self.epochs[-1].epoch != epoch:
                     self.epochs.append(EpochTimes(epoch))
                     self._began_s, self._num_trained = now_s, self._run.num_trained
                 self._stage_began_s = now_s
             case StageFinished():
-                self.epochs[-1].stages[event.stage] = now_s - self._stage_began_s
+                self.epochs[-1].stages[event.stage] = self._clock() - self._stage_began_s
             case Device():
-                self.epochs[-1].seconds = now_s - self._began_s
+                self.epochs[-1].seconds = self._clock() - self._began_s
                 self.epochs[-1].num_images = self._run.num_trained - self._num_trained
                 if len(self.epochs) == self._num:
                     raise StopRequested
