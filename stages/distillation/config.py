@@ -60,8 +60,8 @@ class DistillationConfig(Table):
     every draw.
 
     Not in the paper: saves most of the teacher's work where an image is drawn far more often than this. Too few cost
-    accuracy: `cifar100-wrn-plus`, which draws an image 80 times, had .559 with 8 views and has .567 with 32
-    (benchmarks/LOG.md).
+    accuracy: `cifar100-wrn-plus`, which draws an image 80 times, had .559 with 8 views and has .567 with 32;
+    `cifar100-wrn`, which does not mix them, has .512 with 16 and had .496 with 32 (benchmarks/LOG.md).
     """
 
     mix: Literal["none", "cutmix", "mixup"] = "none"
