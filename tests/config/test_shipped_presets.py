@@ -87,7 +87,9 @@ WHAT_HELPED = (
     *("distillation.batch_size=64", "distillation.lr=auto", "distillation.optimizer=muon"),
     *("distillation.mix=cutmix", "distillation.late_loss=standardized", "distillation.late_share=0.3"),
 )
-MORE = {"cifar10-resnet20": ["run.epochs=100", "run.warmup_epochs=20"]}
+MORE = {"cifar10-resnet20": ["run.epochs=100", "run.warmup_epochs=20"]} | {
+    name: ["distillation.views=32"] for name in PLUS if name.startswith("cifar100-")
+}
 
 
 @pytest.mark.parametrize(("name", "pair"), PLUS_PAIRS)
