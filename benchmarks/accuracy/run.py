@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("list", metavar="LIST", help="a list's file, or the name of a shipped one")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where its runs go (default: runs/accuracy/LIST)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where its runs go (default: runs/accuracy/LIST-OVERLAYS)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these experiments alone")
     parser.add_argument("--seeds", type=_seeds, metavar="N,N...", help="in place of the list's seeds")
     parser.add_argument(

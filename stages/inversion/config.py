@@ -40,7 +40,7 @@ class InversionConfig(Table):
     calls: PositiveInt = 1
     """Synthesis calls per epoch, each of which trains the meta-generator once and inserts its images.
 
-    Not stated in the paper: one, as in Fast-Datafree.
+    One in the paper (Algorithm 1) and in Fast-Datafree.
     """
 
     warmup_calls: PositiveInt = Field(default_factory=lambda table: table["calls"])
@@ -62,8 +62,8 @@ class InversionConfig(Table):
     """How the meta-generator learns from a call's clone, whose training starts anew in each call.
 
     "fomaml": by one step of Adam, whose gradient is the sum of the clone's, as in Fast-Datafree. "reptile": it moves
-    towards the clone; all the way by default, so that training goes on where the call before has ended. Not stated in
-    the paper.
+    towards the clone; all the way by default, so that training goes on where the call before has ended. Differs from
+    the paper, as both do: Algorithm 1 initialises a generator anew in each epoch (line 4).
     """
 
     lr_meta: PositiveFloat = Field(default_factory=_meta_rate)
