@@ -20,6 +20,9 @@ from pathlib import Path
 from stages.events import Event
 from stages.run_directory import RUNS_ROOT, RunDirectory
 
+PROGRAM = (sys.executable, "-P", "-m", "ssdkd_cli")
+"""`ssdkd` as the beginning of a command; without the current folder, whose `stages.py` or `random.py` is another's."""
+
 _PIPE_VARIABLE = "SSDKD_READY_PIPE"
 """Number of the file descriptor on which a trainer says where its run is; only in a trainer's environment."""
 
@@ -32,7 +35,7 @@ class Trainer:
         self._pipe, ready = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ssdkd_cli", *arguments],
+                [*PROGRAM, *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(ready,),
                 env=os.environ | {_PIPE_VARIABLE: str(ready)},

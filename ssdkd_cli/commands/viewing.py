@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from types import FrameType
 
 from ssdkd_cli import diagnostics, summary
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.trainer_process import Trainer
+from ssdkd_cli.trainer_process import PROGRAM, Trainer
 from stages.errors import MachineError
 from stages.paths import in_shell
 from stages.run_directory import LIVE_STATUSES, RunDirectory
@@ -51,7 +50,7 @@ def serve_to_browsers(run: RunDirectory, text: str | None, *, is_read_only: bool
         ) from error
     options = ["--read-only"] if is_read_only else []
     typed = [] if text is None else [text]
-    command = shlex.join([sys.executable, "-m", "ssdkd_cli", "watch", *options, "--", *typed])
+    command = shlex.join([*PROGRAM, "watch", *options, "--", *typed])
     diagnostics.note(f"{run.path} is shown at http://localhost:{port} until Ctrl-C; the run does not depend on it")
     try:
         server = Server(command, host="localhost", port=port, title=f"ssdkd {run.name}")

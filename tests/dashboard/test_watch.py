@@ -254,7 +254,7 @@ def test_a_browser_gets_a_viewer_of_its_own(call, run, monkeypatch):
     assert (result.code, result.out) == (0, "")
     assert "http://localhost:8123" in result.err
     ((command, host, port, title),) = served
-    assert shlex.split(command)[1:] == ["-m", "ssdkd_cli", "watch", "--read-only", "--", str(run.path)]
+    assert shlex.split(command)[1:] == ["-P", "-m", "ssdkd_cli", "watch", "--read-only", "--", str(run.path)]
     assert (host, port, title) == ("localhost", 8123, f"ssdkd {run.name}")
 
 
@@ -409,6 +409,15 @@ def test_a_trainer_that_is_refused_gives_no_run(trainer_running):
     trainer = trainer_running("import sys; sys.exit(3)")
     assert trainer.wait_until_ready() is None
     assert trainer.exit_code() == 3
+
+
+def test_a_trainer_imports_nothing_from_the_folder_it_works_in(tmp_path, monkeypatch, capfd):
+    (tmp_path / "stages.py").write_text("raise ImportError('not ours')")
+    monkeypatch.chdir(tmp_path)
+    trainer = Trainer(["presets", "ls", "--json"])
+    assert trainer.wait_until_ready() is None
+    assert trainer.exit_code(timeout_s=60) == 0
+    assert "digits" in capfd.readouterr().out
 
 
 def test_a_trainer_that_was_killed_has_the_code_of_shells(trainer_running):
