@@ -42,6 +42,11 @@ class View(Grid):
         for panel in self.query(Panel):
             panel.show(view)
 
+    def forget_run(self) -> None:
+        """Another run is shown from now on."""
+        for panel in self.query(Panel):
+            panel.forget_run()
+
     def open_page(self, page: int) -> None:
         """Show this page, from 0, where there is not room for all."""
         self._open_page = page
@@ -88,8 +93,12 @@ class Losses(View):
             for name in names:
                 yield _on(page, self._chart(name, "losses-" + name.replace("/", "-").replace("_", "-")))
 
+    def on_mount(self) -> None:
+        """No terms but the usual ones so far."""
+        self._extra_charts: dict[str, ChartPanel] = {}
+
     @staticmethod
-    def _chart(name: str, id: str) -> ChartPanel:
+    def _chart(name: str, id: str | None = None) -> ChartPanel:
         is_share = name.endswith("agreement")
         return ChartPanel(
             title_of(name),
@@ -103,18 +112,22 @@ class Losses(View):
 
     def show(self, view: RunView) -> None:
         """Hand on a run's state; a term that no chart shows yet gets one."""
-        known = [chart.traces[0].curve for chart in self.query(ChartPanel)]
-        num_usual = sum(map(len, self._PAGES))
+        usual = {name for page in self._PAGES for name in page}
         for curve in (*view.curves_of("inversion/"), *view.curves_of("distillation/")):
-            if curve.name not in known:
-                num_extra = len(known) - num_usual
-                page = len(self._PAGES) + num_extra // self._PER_PAGE
-                chart = self._chart(curve.name, f"losses-extra-{num_extra}")
+            if curve.name not in usual and curve.name not in self._extra_charts:
+                page = len(self._PAGES) + len(self._extra_charts) // self._PER_PAGE
+                chart = self._extra_charts[curve.name] = _on(page, self._chart(curve.name))
                 chart.set_reactive(ChartPanel.settings, self.query(ChartPanel).first().settings)
-                self.mount(_on(page, chart))
-                known.append(curve.name)
+                self.mount(chart)
                 self.open_page(self._open_page)
         super().show(view)
+
+    def forget_run(self) -> None:
+        """The next run has terms of its own."""
+        super().forget_run()
+        for chart in self._extra_charts.values():
+            chart.remove()
+        self._extra_charts.clear()
 
 
 class Buffer(View):

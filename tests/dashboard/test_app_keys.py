@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, shown, until
+from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, settle, shown, until
 from scripted_run import TIME_S, an_epoch, append, evaluation, lines_of, make_run, run_started, whole_run
 from textual.binding import Binding
 from textual.command import CommandList
@@ -233,6 +233,27 @@ def test_samples_by_class_page_and_size(run):
         await press(app, pilot, "plus")
         assert grid.tile_size > size
         assert "class emu" in await press(app, pilot, "F")
+
+    with run.lock():
+        drive(run, body)
+
+
+def test_more_room_leaves_the_last_page_on_the_screen(run):
+    async def body(app, pilot):
+        assert "page 4 of 4" in await press(app, pilot, "4", "n", "n", "n", "n")
+        await pilot.resize_terminal(120, 40)
+        await settle(app, pilot)
+        grid = app.screen.query_one("#samples-grid", SampleGrid)
+        assert f"page {grid.num_pages} of {grid.num_pages}" in screen_text(app)
+        assert 1 < grid.num_pages < 4
+        assert "0.75" in screen_text(app), "there are pictures on it"
+        await pilot.resize_terminal(80, 24)
+        await settle(app, pilot)
+        assert "page 4 of 4" in screen_text(app)
+        await pilot.resize_terminal(200, 60)
+        await settle(app, pilot)
+        assert "0.75" in screen_text(app)
+        assert "page" not in screen_text(app)
 
     with run.lock():
         drive(run, body)

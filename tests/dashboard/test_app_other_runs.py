@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from app_pilot import drive, press, screen_text, settle, until
-from scripted_run import append, evaluation, lines_of, make_run, run_started, whole_run
+from scripted_run import an_epoch, append, evaluation, lines_of, make_run, run_started, whole_run
 
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
+from ssdkd_cli.dashboard.views import Losses
+from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
 from stages import events
 from stages.run_directory import RunDirectory
 
@@ -54,6 +56,33 @@ def test_a_run_of_the_list_is_opened_in_place_of_this_one(first, second):
         await until(pilot, lambda: "seed-0" in screen_text(app))
 
     drive(first, body, size=(120, 40))
+
+
+def test_another_run_is_read_from_its_newest_line_and_its_first_page(first, tmp_path):
+    told = [(run_started(seed=1, epochs=60), 0)]
+    told += [(events.Warning(message=f"said in {epoch}"), epoch) for epoch in range(1, 61)]
+    other = make_run(tmp_path / "group" / "seed-1", lines_of(told))
+    lines = [
+        line.replace('"loss_task"', '"loss_style":0.7,"loss_task"')
+        for line in lines_of([(event, 5) for event in an_epoch(total_s=9.0)], seq=500)
+    ]
+
+    async def body(app, pilot):
+        losses = app.run_screen.query_one("#losses", Losses)
+        await press(app, pilot, "2")
+        await until(pilot, lambda: losses.num_pages == 3)
+        await press(app, pilot, "7", "up", "up")
+        app.run_screen.query_one("#samples-grid", SampleGrid).page = 5
+        app.open_run(other)
+        await until(pilot, lambda: app.run_view is not None and app.run_view.path == other.path)
+        await settle(app, pilot)
+        assert "said in 60" in screen_text(app)
+        assert app.run_screen.query_one("#samples-grid", SampleGrid).page == 0
+        await press(app, pilot, "2")
+        assert losses.num_pages == 2, "the term that only the first has is gone"
+
+    append(first, lines)
+    drive(first, body)
 
 
 def test_what_is_asked_of_the_run_on_the_screen_is_asked_of_no_other(first, second):

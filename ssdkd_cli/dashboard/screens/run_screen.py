@@ -107,6 +107,8 @@ class RunScreen(Screen[None]):
         """Another run is shown from now on: what was chosen of this one's epochs and classes means nothing there."""
         self.settings = self.settings.reset()
         self.class_filter = None
+        for view in self.query(View):
+            view.forget_run()
 
     def show_pictures(self, message: PicturesLoaded) -> None:
         """Hand images of the buffer to every grid."""
@@ -190,8 +192,9 @@ class RunScreen(Screen[None]):
         self.refresh_bindings()
 
     def on_resize(self) -> None:
-        """A larger screen may show pictures that a smaller one did not."""
+        """A larger screen may show pictures that a smaller one did not, on fewer pages."""
         self.call_after_refresh(self.dashboard.refresh_pictures)
+        self.call_after_refresh(self._after_change)
 
     # -- keys: which work now --------------------------------------------------------------------------------
 
@@ -275,7 +278,7 @@ class RunScreen(Screen[None]):
         return self.open_view.num_pages if self.has_class("-narrow") else 1
 
     def _page(self) -> int:
-        return self.query_one("#samples-grid", SampleGrid).page if self.open_view_id == "samples" else self.page
+        return self.query_one("#samples-grid", SampleGrid).shown_page if self.open_view_id == "samples" else self.page
 
     # -- keys: charts ----------------------------------------------------------------------------------------
 

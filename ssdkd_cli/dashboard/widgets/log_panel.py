@@ -45,6 +45,10 @@ class LogPanel(Panel, can_focus=True):
             newer = takewhile(lambda entry: entry != newest, reversed(self.entries()))
             self.scroll_by(len(self.rows(newer)))
 
+    def forget_run(self) -> None:
+        """Begin at the newest line."""
+        self.lines_back = 0
+
     def _update_frame(self, view: RunView) -> None:  # noqa: ARG002
         self._update_subtitle()
 

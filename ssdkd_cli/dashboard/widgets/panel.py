@@ -51,6 +51,9 @@ class Panel(Widget):
             self._update_frame(view)
             self.refresh()
 
+    def forget_run(self) -> None:
+        """Another run is shown from now on: drop what was chosen of this one's. Nothing by default."""
+
     def _facts(self, view: RunView) -> tuple[Any, ...]:
         """What of the view this panel depends on."""
         raise NotImplementedError

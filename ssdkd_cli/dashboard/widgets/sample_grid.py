@@ -53,6 +53,7 @@ class SampleGrid(Panel):
 
     tile_size: reactive[int] = reactive(16)
     page: reactive[int] = reactive(0)
+    """The page that was turned to; there may be fewer since (`shown_page`)."""
 
     def __init__(self, title: str = "", *, tile_size: int = 16, id: str | None = None) -> None:
         super().__init__(title, id=id)
@@ -84,21 +85,28 @@ class SampleGrid(Panel):
         layout = self.layout_for(*self.size)
         return max(1, -(-len(self.pictures) // layout.per_page))
 
+    @property
+    def shown_page(self) -> int:
+        """The page on the screen, from 0: the last, where fewer or smaller pictures, or more room, leave fewer."""
+        return min(self.page, self.num_pages - 1)
+
     def show_pictures(self, pictures: tuple[Picture, ...], message: str) -> None:
         """Take in other pictures; the page stays, where there still is one."""
         self.pictures, self.message = pictures, message
-        self.page = min(self.page, self.num_pages - 1)
         self.refresh()
+
+    def forget_run(self) -> None:
+        """Begin at the first page."""
+        self.page = 0
 
     def turn_page(self, steps: int) -> None:
         """Forwards or backwards, within what there is."""
-        self.page = min(self.num_pages - 1, max(0, self.page + steps))
+        self.page = min(self.num_pages - 1, max(0, self.shown_page + steps))
 
     def resize_tiles(self, steps: int) -> None:
         """Larger or smaller pictures."""
         index = TILE_SIZES.index(self.tile_size) + steps
         self.tile_size = TILE_SIZES[min(len(TILE_SIZES) - 1, max(0, index))]
-        self.page = min(self.page, self.num_pages - 1)
 
     def render_line(self, y: int) -> Strip:
         """One line of the panel: a strip of pixels or of captions."""
@@ -107,7 +115,7 @@ class SampleGrid(Panel):
             return self._text_line(self.message if y == height // 2 else "", width)
         layout = self.layout_for(width, height)
         row, inner = divmod(y, layout.tile_rows + _CAPTION_ROWS)
-        start = (self.page * layout.down + row) * layout.across
+        start = (self.shown_page * layout.down + row) * layout.across
         shown = self.pictures[start : start + layout.across] if row < layout.down else ()
         segments: list[Segment] = []
         for picture in shown:
