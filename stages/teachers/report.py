@@ -11,7 +11,7 @@ from torch import nn
 
 from stages.config import Config
 from stages.data.dataset import LabelledImages, real_images
-from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device
+from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_threads
 from stages.errors import FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import doubt, measure
@@ -53,6 +53,7 @@ def report_teacher(config: Config, device: torch.device, *, must_measure: bool =
 
     Raises FileError where its file is missing or does not fit, and where `must_measure` and the data is missing.
     """
+    torch.set_num_threads(resolve_threads(config.run.threads))
     prepare_device(device)
     teacher = load_teacher(config, device)
     images = missing = metrics = None
@@ -63,7 +64,7 @@ def report_teacher(config: Config, device: torch.device, *, must_measure: bool =
             raise
         missing = error.message
     if images is not None:
-        network = NormalizedModel(teacher.model, mean=config.task.mean, std=config.task.std).to(device)
+        network = NormalizedModel.on(device, teacher.model, config.task)
         size = config.evaluation.batch_size
         metrics = measure(network, images, task_of(config.task), batch_size=size, device=device)
     return TeacherReport(

@@ -77,7 +77,7 @@ def train_teacher(
     The last epoch is what is written; `test_split`, where given and not the same images, is looked at once, after
     training. Equal seeds give equal files on a CPU. Raises FileError for data that is missing or does not fit the
     task, DivergedError where the loss is no longer finite, MachineError where there is no place for it; nothing is
-    written then.
+    written then. What goes wrong while the trained teacher is measured leaves its file there.
     """
     start_s = time.perf_counter()
     keep_heap_warm()
@@ -103,16 +103,15 @@ def train_teacher(
     with torch.random.fork_rng(devices):
         torch.manual_seed(derived_seed(seed, "teacher", "layers"))
         network = build_model(config.teacher.model, task=config.task, where="teacher.model")
-        network.to(device).to(memory_format=torch.channels_last)
-        model = NormalizedModel(network, mean=config.task.mean, std=config.task.std).to(device)
+        model = NormalizedModel.on(device, network, config.task)
         precision = resolve_precision(config.run.precision, device)
         fitting = _Fitting(model, train_data, config=config, device=device, precision=precision, seed=seed)
         fitting.fit(epochs, progress)
+    save_weights(network, out)  # first: hours of training are not lost to a measurement that fails
     metrics = None
     if test_data is not None:
         batch_size = config.evaluation.batch_size
         metrics = measure(model, test_data, task_of(config.task), batch_size=batch_size, device=device)
-    save_weights(network, out)
     return TrainedTeacher(out, metrics, time.perf_counter() - start_s)
 
 

@@ -119,3 +119,10 @@ def test_training_refused_at_once(call, place, arguments, code, names):
     assert (result.code, result.out) == (code, ""), result.err
     assert names in result.err
     assert (place / "taken.safetensors").read_bytes() == b"precious"
+
+
+def test_a_teacher_is_checked_by_as_many_threads_as_asked_for(call, monkeypatch):
+    asked_for = []
+    monkeypatch.setattr(torch, "set_num_threads", asked_for.append)
+    assert call("teacher", "check", "--preset", "digits", "--set", "run.threads=1", "--device", "cpu").code == 0
+    assert asked_for == [1]

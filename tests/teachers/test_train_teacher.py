@@ -9,7 +9,7 @@ import torch
 
 from stages.config import Config, with_values
 from stages.data.dataset import LabelledImages, load_data
-from stages.errors import DivergedError, FileError
+from stages.errors import DivergedError, FileError, MachineError
 from stages.teachers import train as train_module
 from stages.teachers.load import load_teacher
 from stages.teachers.train import learning_rate_factor, train_teacher
@@ -101,6 +101,18 @@ def test_divergence_is_told_and_nothing_written(
     with pytest.raises(DivergedError, match="diverged in epoch 1"):
         train(make_config(), tmp_path / "t.safetensors")
     assert not (tmp_path / "t.safetensors").exists()
+
+
+def test_a_measurement_that_fails_leaves_the_trained_teacher(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("2 GiB")
+
+    monkeypatch.setattr(train_module, "measure", fail)
+    with pytest.raises(MachineError, match="2 GiB"):
+        train(make_config(), tmp_path / "t.safetensors", epochs=1, test_split="test")
+    load_teacher(make_config(f"teacher.weights={tmp_path / 't.safetensors'}"), CPU)
 
 
 def test_data_that_does_not_fit(make_config: MakeConfig, tmp_path: Path) -> None:
