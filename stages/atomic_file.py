@@ -44,3 +44,8 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> 
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}", hint=f"check {path.parent} and its permissions"
         ) from error
+
+
+def is_half_written(path: Path) -> bool:
+    """Whether this is a file that is being written, or was when its process ended."""
+    return path.name.startswith(".") and path.suffix == ".tmp"

@@ -117,14 +117,18 @@ class RunDirectory:
                 hint="give `--out` a folder that can be read and written",
             ) from error
         if is_used:
-            resume = f"`--resume {in_shell(out)}` goes on with it, " if is_run(out) else ""
-            raise ConfigError(
-                f"the output directory {out} is not empty",
-                hint=f"{resume}`--out` with another name starts a new run; nothing is overwritten",
-            )
+            raise RunDirectory._used(out)
         if not out.is_dir() and (out.exists() or out.is_symlink()):
             raise ConfigError(f"the output directory {out} is a file", hint="give `--out` a new or an empty folder")
         RunDirectory.refuse_unwritable(out)
+
+    @staticmethod
+    def _used(out: Path) -> ConfigError:
+        resume = f"`--resume {in_shell(out)}` goes on with it, " if is_run(out) else ""
+        return ConfigError(
+            f"the output directory {out} is not empty",
+            hint=f"{resume}`--out` with another name starts a new run; nothing is overwritten",
+        )
 
     @staticmethod
     def refuse_unwritable(out: Path) -> None:
@@ -179,6 +183,8 @@ class RunDirectory:
         try:
             run.checkpoints_dir.mkdir()
             run.samples_dir.mkdir()
+        except FileExistsError as error:  # since it was looked at: what is there is another process's
+            raise cls._used(path) from error
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -233,11 +239,7 @@ class RunDirectory:
 
     def lock_owner(self) -> dict[str, Any]:
         """`pid, host, since_s` of the process that took the lock last; {} where that is not known."""
-        try:
-            owner = json.loads(self.lock_file.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return owner if isinstance(owner, dict) else {}
+        return _json_object(self.lock_file)
 
     def is_alive(self) -> bool:
         """Whether a process holds the run's lock."""
@@ -340,11 +342,16 @@ class RunDirectory:
 
     def manifest(self) -> dict[str, Any]:
         """The manifest; {} where there is none or it cannot be read."""
-        try:
-            manifest = json.loads(self.manifest_file.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return manifest if isinstance(manifest, dict) else {}
+        return _json_object(self.manifest_file)
+
+    def written_student(self) -> Path:
+        """The student's file. Raises FileError while there is none."""
+        if not self.student_file.is_file():
+            raise FileError(
+                f"the run {self.path} holds no student yet",
+                hint="a run writes it at its first checkpoint and at its end",
+            )
+        return self.student_file
 
     def started_s(self) -> float:
         """Unix time at which a process last took the run up (started or resumed it)."""
@@ -387,6 +394,15 @@ class RunDirectory:
         for path in [*self.checkpoints()[:-_NUM_CHECKPOINTS], *half_written]:
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """What a file holds; {} where there is none, or it holds no JSON object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def is_run(path: Path) -> bool:

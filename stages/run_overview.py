@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
+from stat import S_ISREG
 from typing import Any
 
+from stages.atomic_file import is_half_written
 from stages.errors import FileError
 from stages.events import Device, Evaluation, RunFinished, Warning
 from stages.paths import in_shell
@@ -104,12 +107,14 @@ def details(run: RunDirectory) -> dict[str, Any]:
 
 
 def files(run: RunDirectory) -> dict[str, int]:
-    """Size in bytes of each file of the run, by its path within the run."""
-    return {
-        path.relative_to(run.path).as_posix(): path.stat().st_size
-        for path in sorted(run.path.rglob("*"))
-        if path.is_file()
-    }
+    """Size in bytes of each file of the run, by its path within the run; what is being written is none yet."""
+    sizes = {}
+    for path in sorted(run.path.rglob("*")):
+        with suppress(FileNotFoundError):  # a run at work removes old checkpoints
+            status = path.stat()
+            if S_ISREG(status.st_mode) and not is_half_written(path):
+                sizes[path.relative_to(run.path).as_posix()] = status.st_size
+    return sizes
 
 
 def settings(run: RunDirectory) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def settings(run: RunDirectory) -> dict[str, Any]:
             f"cannot read {run.config_file}: {error.strerror or error}",
             hint="every run keeps its settings there",
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(
             f"{run.config_file} is damaged: {error}",
             hint=f"`ssdkd runs verify {in_shell(run.path)}` looks at the other files",

@@ -98,7 +98,7 @@ def _look_at_config(run: RunDirectory) -> str:
 def _look_at_manifest(path: Path) -> str:
     try:
         manifest = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _UnsoundError(f"not JSON: {error}") from error
     if not isinstance(manifest, dict):
         raise _UnsoundError("not a JSON object")

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from stages.config import Config, from_file
-from stages.errors import FileError
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
 from stages.models.normalized import NormalizedModel
@@ -22,12 +21,7 @@ def load_student(run: str | Path) -> NormalizedModel:
     Raises FileError where there is no such run, or it has no student yet or a damaged one.
     """
     directory = resolve_run(str(run))
-    if not directory.student_file.is_file():
-        raise FileError(
-            f"the run {directory.path} holds no student yet",
-            hint="a run writes it at its first checkpoint and at its end",
-        )
-    return student_from(directory.student_file, from_file(directory.config_file), torch.device("cpu"))
+    return student_from(directory.written_student(), from_file(directory.config_file), torch.device("cpu"))
 
 
 def student_from(weights: Path, config: Config, device: torch.device) -> NormalizedModel:

@@ -32,14 +32,11 @@ def evaluate_run(run: RunDirectory, config: Config, device: str) -> dict[str, An
     yet, where the data is missing, or where a teacher that is there is damaged or, unless the settings name another
     one, not the one that the run had.
     """
-    if not run.student_file.is_file():
-        raise FileError(
-            f"the run {run.path} holds no student yet", hint="a run writes it at its first checkpoint and at its end"
-        )
+    student_file = run.written_student()
     teacher_sha256 = run.manifest().get("teacher_sha256")
     if teacher_sha256 is not None and config.teacher != from_file(run.config_file).teacher:
         teacher_sha256 = None  # another one is asked for
-    return _evaluate(run.student_file, config, device, holdout_file=run.holdout_file, teacher_sha256=teacher_sha256)
+    return _evaluate(student_file, config, device, holdout_file=run.holdout_file, teacher_sha256=teacher_sha256)
 
 
 def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:

@@ -70,6 +70,17 @@ def test_out_in_use_is_refused_and_left_alone(run: RunDirectory) -> None:
     assert sorted(run.path.rglob("*")) == before
 
 
+def test_out_that_another_process_takes_at_the_same_time_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = RunDirectory.create(tmp_path / "out", "unused")
+    monkeypatch.setattr(RunDirectory, "refuse_used", lambda _: None)  # both had looked before one began
+    with pytest.raises(ConfigError, match="not empty"):
+        RunDirectory.create(tmp_path / "out", "unused")
+    assert other.checkpoints_dir.is_dir()
+    assert other.samples_dir.is_dir()
+
+
 def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ConfigError, match="is a file"):
@@ -195,6 +206,13 @@ def test_status_survives_a_newer_writer(run: RunDirectory) -> None:
     with run.events_file.open("a") as file:
         file.write('{"schema": 99, "kind": "run_finished", "seq": 1, "status": "ascended"}\n')
     assert run.status() == "dead"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b"\xff"], ids=["empty", "list", "deep", "no text"])
+def test_manifest_and_owner_that_cannot_be_read_are_empty(run: RunDirectory, content: bytes) -> None:
+    run.manifest_file.write_bytes(content)
+    run.lock_file.write_bytes(content)
+    assert run.manifest() == run.lock_owner() == {}
 
 
 def test_status_of_a_directory_that_vanished(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from run_files import append_events, finished, make_run, started
 
 from stages.errors import FileError
 from stages.events import Device, Evaluation, RunResumed, Warning
-from stages.run_overview import details, flat, listed, metrics, overview, settings
+from stages.run_overview import details, files, flat, listed, metrics, overview, settings
 
 SECONDS = {"inversion": 1.0, "distillation": 2.0, "total": 3.5}
 
@@ -88,8 +89,35 @@ def test_details(tmp_path: Path) -> None:
     assert json.loads(json.dumps(document)) == document
 
 
+def test_files_of_a_run_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "a", started())
+    run.checkpoints_dir.mkdir(exist_ok=True)
+    (run.checkpoints_dir / ".epoch-000002.safetensors.7.tmp").write_bytes(b"half of it")
+    run.checkpoint_file(1).write_bytes(b"1234")
+    run.checkpoint_file(2).write_bytes(b"12345")
+    stat = Path.stat
+
+    def stat_late(path: Path, **options: bool) -> os.stat_result:
+        if path == run.checkpoint_file(1):
+            path.unlink(missing_ok=True)  # pruned since the folder was listed
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat_late)
+    sizes = files(run)
+    assert {name: size for name, size in sizes.items() if "epoch" in name} == {
+        "checkpoints/epoch-000002.safetensors": 5
+    }
+
+
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"[run\n", "is damaged"), (b"\xff\xfe", "is damaged"), (None, "cannot read")]
+    ("content", "message"),
+    [
+        (b"[run\n", "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        (b"x = " + b"[" * 100_000, "is damaged"),
+        (None, "cannot read"),
+    ],
+    ids=["torn", "no text", "deep", "missing"],
 )
 def test_settings_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
     run = make_run(tmp_path / "a")

@@ -86,7 +86,9 @@ def test_events_without_a_beginning(run: RunDirectory, content: bytes | None, me
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("not json", "not JSON"), ("[]", "not a JSON object"), (None, "missing")]
+    ("content", "message"),
+    [("not json", "not JSON"), ("[" * 100_000, "not JSON"), ("[]", "not a JSON object"), (None, "missing")],
+    ids=["text", "deep", "list", "none"],
 )
 def test_damaged_manifest(run: RunDirectory, content: str | None, message: str) -> None:
     if content is not None:
