@@ -89,8 +89,10 @@ MEASURING_HINT = "lower evaluation.batch_size, for example by `--set evaluation.
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch, or what it calls, has found too little memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+    """Whether torch, or what it calls, or Python itself has found too little memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in _OUT_OF_MEMORY
+    )
 
 
 @contextmanager
@@ -98,10 +100,11 @@ def out_of_memory_is_told(hint: str = _LESS_OF_A_RUN) -> Iterator[None]:
     """Where the device runs out of memory in this context, MachineError is raised, with what to do about it."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MachineError(f"the device is out of memory: {str(error).splitlines()[0]}", hint=hint) from error
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise MachineError(f"the device is out of memory: {what}", hint=hint) from error
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.torch_version import TorchVersion
@@ -248,6 +249,10 @@ def test_out_of_memory_is_an_error_with_a_hint() -> None:
     assert other.value.hint == "something smaller"
     with pytest.raises(MachineError, match="DefaultCPUAllocator"), out_of_memory_is_told():
         torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(MachineError, match="out of memory: Unable to allocate"), out_of_memory_is_told():
+        np.empty(2**60, dtype=np.uint8)
+    with pytest.raises(MachineError, match="out of memory: MemoryError"), out_of_memory_is_told():
+        raise MemoryError
     with pytest.raises(MachineError, match="CUDA error: out of memory"), out_of_memory_is_told():
         raise RuntimeError("CUDA error: out of memory\nFor debugging")
     with pytest.raises(RuntimeError, match="something else"), out_of_memory_is_told():

@@ -87,6 +87,11 @@ def load_data(
             f"the data set `{name}` gives images of {dtypes[0]} with labels of {dtypes[1]}, not uint8 with int64",
             hint="`stages.api` says what a plugin's data set gives",
         )
+    if len(data.images_NCHW) != len(data.labels_N):
+        raise ConfigError(
+            f"the data set `{name}` gives {len(data.images_NCHW):,} images with {len(data.labels_N):,} labels",
+            hint="`stages.api` says what a plugin's data set gives",
+        )
     _check_shape(data, image_shape)
     _check_classes(data, task.num_classes, root)
     return data

@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 
 from stages.data.dataset import UNSPLIT, LabelledImages
 from stages.device import num_usable_cpus
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, FileError, MachineError
 from stages.paths import typed_path
 
 PILLOW_MODES = {1: "L", 3: "RGB"}
@@ -35,7 +36,8 @@ def load_imagefolder(
 
     Where `resize`, an image of another height or width is scaled until it covers H x W and its centre cut
     out. Raises ConfigError for a number of channels that pictures do not have; FileError without a root, for a
-    missing folder, one without classes or images, a file that is no readable image, an image of another size.
+    missing folder, one that cannot be read or has no classes or images, a file that is no readable image, an image of
+    another size; MachineError for more images than there is memory for.
     """
     if root is None:
         raise FileError(
@@ -60,7 +62,7 @@ def load_imagefolder(
         paths += found
         labels += [label] * len(found)
 
-    pixels_NHWC = np.empty((len(paths), height, width, channels), dtype=np.uint8)
+    pixels_NHWC = _room_for(len(paths), height, width, channels)
 
     def decode(index: int) -> None:
         pixels_NHWC[index] = _decode(paths[index], image_shape, resize=resize)
@@ -79,7 +81,7 @@ def _class_folders(root: Path, base: Path, split: str) -> list[Path]:
     try:
         folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        raise FileError(f"cannot read the folder {base}: {error.strerror}", hint="check its permissions") from error
+        raise _unreadable(error) from error
     if not folders:
         raise FileError(f"no class folders in {base}", hint="images are expected in ROOT/SPLIT/CLASS/ or ROOT/CLASS/")
     names = [folder.name for folder in folders]
@@ -91,11 +93,29 @@ def _class_folders(root: Path, base: Path, split: str) -> list[Path]:
     return folders
 
 
+def _unreadable(error: OSError) -> FileError:
+    return FileError(f"cannot read the folder {error.filename}: {error.strerror}", hint="check its permissions")
+
+
+def _room_for(num: int, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
+    try:
+        return np.empty((num, height, width, channels), dtype=np.uint8)
+    except MemoryError as error:
+        size_gib = num * height * width * channels / 2**30
+        raise MachineError(
+            f"{num:,} images of {height} x {width} pixels take {size_gib:,.1f} GiB, more than this machine has",
+            hint="they are kept in memory: name a folder with fewer of them",
+        ) from error
+
+
 def _image_files(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error) from error
+
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     return sorted(
         Path(parent, name)
-        for parent, _, names in os.walk(folder)
+        for parent, _, names in os.walk(folder, onerror=refuse)
         for name in names
         if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
     )

@@ -1,5 +1,6 @@
 """Folders of pictures: formats, colours, sizes, and each way to get the folder wrong."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from torchvision import datasets, transforms
 
 from stages.data.dataset import LabelledImages
 from stages.data.imagefolder import load_imagefolder
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, FileError, MachineError
 
 SHARED_DATA = SHARED / "data"
 
@@ -162,6 +163,32 @@ def test_class_without_images(root: Path) -> None:
     (root / "test" / "empty").mkdir()
     with pytest.raises(FileError, match="empty"):
         load(root)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deeper = next(path for path in (root / "test").iterdir()) / "deeper"
+    deeper.mkdir()
+    save(deeper / "x.png", pixels(0))
+    scandir = os.scandir
+
+    def scan(path: str) -> object:
+        if Path(path) == deeper:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(FileError, match=f"cannot read the folder {deeper}: Permission denied"):
+        load(root)
+
+
+def test_more_images_than_there_is_memory_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(shape: tuple[int, ...], **_: object) -> None:
+        raise MemoryError(f"Unable to allocate an array of {shape}")
+
+    monkeypatch.setattr(np, "empty", refuse)
+    with pytest.raises(MachineError, match=r"images of 6 x 5 pixels take 0\.0 GiB") as caught:
+        load(root)
+    assert "fewer" in (caught.value.hint or "")
 
 
 def test_missing_split_names_those_there_are(root: Path) -> None:

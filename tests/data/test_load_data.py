@@ -42,10 +42,16 @@ def test_other_number_of_classes(num_classes: int) -> None:
         load_data("digits", root=None, split="test", task=task(num_classes))
 
 
-def use_data(monkeypatch: pytest.MonkeyPatch, labels: list[int], dtype: torch.dtype = torch.uint8) -> None:
+def use_data(
+    monkeypatch: pytest.MonkeyPatch,
+    labels: list[int],
+    dtype: torch.dtype = torch.uint8,
+    *,
+    num_images: int | None = None,
+) -> None:
     """Let every name stand for a stranger's data set with these labels and no class names."""
     made = LabelledImages(
-        torch.zeros(len(labels), 1, 8, 8, dtype=dtype),
+        torch.zeros(len(labels) if num_images is None else num_images, 1, 8, 8, dtype=dtype),
         torch.tensor(labels, dtype=torch.int64),
         None,
         "theirs",
@@ -76,4 +82,10 @@ def test_data_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_images_of_another_type_than_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     use_data(monkeypatch, [0, 3], torch.float32)
     with pytest.raises(ConfigError, match=r"`theirs` gives images of torch\.float32"):
+        load_data("theirs", root=None, split="test", task=task())
+
+
+def test_an_image_without_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_data(monkeypatch, [0, 3], num_images=3)
+    with pytest.raises(ConfigError, match="`theirs` gives 3 images with 2 labels"):
         load_data("theirs", root=None, split="test", task=task())
