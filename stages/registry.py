@@ -28,7 +28,8 @@ class Spec:
 
     `target` is "module:attribute" of the code, imported on use. `schema` is the pydantic model of the table the
     part reads, if it reads one. `pattern` makes one spec serve a family of names (`wrn40_2`): the named groups of
-    the match are passed to the target as keyword arguments, digits as int. `example` is shown to people.
+    the match are passed to the target as keyword arguments, digits as int, one that takes no part not at all.
+    `example` is shown to people.
     """
 
     name: str
@@ -45,7 +46,8 @@ class Spec:
         found = re.fullmatch(self.pattern, name)
         if found is None:
             return None
-        return {key: int(value) if value.isdigit() else value for key, value in found.groupdict().items()}
+        groups = {key: value for key, value in found.groupdict().items() if value is not None}
+        return {key: int(value) if value.isdigit() else value for key, value in groups.items()}
 
     def load(self) -> Any:
         """Import the code behind the spec. Raises ConfigError where a plugin's cannot be imported."""
@@ -75,22 +77,18 @@ class Found:
 
 
 @cache
-def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+def installed(group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of a group, ours and others', unloaded."""
     assert group in GROUPS, group
     # Our own parts first, so that a plugin with the same name is an error and not a silent replacement.
     return tuple(sorted(entry_points(group=f"ssdkd.{group}"), key=lambda point: not point.value.startswith("stages.")))
-
-
-def plugin_entry_points(group: str) -> tuple[EntryPoint, ...]:
-    """The installed entry points of a group, unloaded (for `ssdkd plugins ls`)."""
-    return _entry_points(group)
 
 
 @cache
 def all_specs(group: str) -> tuple[Spec, ...]:
     """Every installed spec of a group. A plugin that fails to load is an error that names it."""
     specs: dict[str, Spec] = {}
-    for point in _entry_points(group):
+    for point in installed(group):
         try:
             spec = point.load()
         except (Exception, SystemExit) as error:  # a stranger's import can raise anything

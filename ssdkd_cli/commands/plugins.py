@@ -62,7 +62,7 @@ def find_plugins() -> Iterator[Plugin]:
 
     for group in registry.GROUPS:
         taken: set[str] = set()
-        for point in registry.plugin_entry_points(group):
+        for point in registry.installed(group):
             plugin = _describe(group, point)
             if plugin.error is None and plugin.name in taken:
                 plugin = Plugin(**asdict(plugin) | {"error": "another plugin of this group has the same name"})

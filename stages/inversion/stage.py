@@ -27,7 +27,7 @@ class Inversion(Stage[InversionConfig]):
     def setup(self, run: Run) -> None:
         """Build the method that the preset names."""
         found = find("methods", self.config.method, where="inversion.method")
-        self._method: InversionMethod = found.spec.load()(self.config)
+        self._method: InversionMethod = found.spec.load()(self.config, **found.arguments)
         self._overlap = Overlap(run) if run.schedule.overlaps else None
         self._method.setup(run if self._overlap is None else self._overlap.run)
         self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)

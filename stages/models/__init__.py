@@ -53,7 +53,7 @@ FILE = Spec(
     target="stages.models.file_factory:model_from_file",
     summary="a function in a Python file of yours, called with num_classes",
     # The function's name may be missing here, so that its absence gets a message of its own.
-    pattern=r"(?P<path>.+\.py):?(?P<factory>[^\d\W]\w*|)",
+    pattern=r"(?P<path>.+\.py):?(?P<factory>(?<=:)[^\d\W]\w*|)",
     example="path/to/file.py:factory",
 )
 

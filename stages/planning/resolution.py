@@ -10,6 +10,7 @@ import torch
 from stages.config import Config, with_values
 from stages.device import can_compile_for_cpu, resolve_acceleration, resolve_precision, resolve_threads
 from stages.inversion.overlap import can_overlap_on_cpu
+from stages.models import FILE
 from stages.paths import typed_path
 from stages.schedule import Schedule
 from stages.teachers.resolve import AUTO
@@ -80,8 +81,8 @@ def anchored(config: Config, teacher_file: Path) -> Config:
 
 def anchored_model(name: str) -> str:
     """A network's name, its file made absolute where it names one: `FILE.py:FUNCTION`."""
-    file, suffix, factory = name.rpartition(".py:")
-    return f"{typed_path(file).absolute()}{suffix}{factory}" if suffix else name
+    file = FILE.match(name)
+    return name if file is None else f"{typed_path(file['path']).absolute()}:{file['factory']}"
 
 
 def _is_worth_compiling(config: Config, schedule: Schedule) -> bool:

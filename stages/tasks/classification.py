@@ -13,7 +13,6 @@ from torch import Tensor
 class Classification:
     """A label per image; metrics top-1, top-5 and cross-entropy."""
 
-    kind = "classification"
     headline = "top1"
 
     def __init__(self, num_classes: int) -> None:

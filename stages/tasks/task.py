@@ -30,7 +30,6 @@ class Metrics(Protocol):
 class Task(Protocol):
     """How classes, targets, reductions and metrics work for one kind of problem."""
 
-    kind: str
     num_classes: int
     headline: str
     """The metric that sums up the others ("top1")."""
@@ -64,5 +63,6 @@ class Task(Protocol):
 
 def task_of(table: TaskTable) -> Task:
     """The task that `[task]` describes. Raises ConfigError where none has the name of its kind."""
-    task: Task = find("tasks", table.kind, where="task.kind").spec.load()(table.num_classes)
+    found = find("tasks", table.kind, where="task.kind")
+    task: Task = found.spec.load()(table.num_classes, **found.arguments)
     return task

@@ -38,7 +38,19 @@ def test_names(name, spec, arguments):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50", "wrn40", "wrn40_0", "vgg12", "resnet18x4", "torchvision:", "net.py:2", ""]
+    "name",
+    [
+        "resnet50",
+        "wrn40",
+        "wrn40_0",
+        "vgg12",
+        "resnet18x4",
+        "torchvision:",
+        "net.py:2",
+        "net.pymake",
+        "a/my.python",
+        "",
+    ],
 )
 def test_names_that_nothing_serves(name):
     with pytest.raises(ConfigError, match=r"in `student\.model`"):
