@@ -253,7 +253,8 @@ def _misfit(
     """Which setting disagrees, where only the last or only the first layer does; else another network."""
     names = list(expected)
     got, want = stored[misfits[0]].shape, expected[misfits[0]].shape
-    if {_layer_of(name) for name in misfits} == {_layer_of(names[-1])} and got[1:] == want[1:]:
+    is_last_layer = {_layer_of(name) for name in misfits} == {_layer_of(names[-1])}
+    if is_last_layer and len(got) > 0 and got[1:] == want[1:]:
         return ConfigError(
             f"`{path}` has {got[0]} classes, the preset says {want[0]}",
             hint=f"--set task.num_classes={got[0]}, or name another file",

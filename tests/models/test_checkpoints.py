@@ -240,6 +240,13 @@ def test_another_number_of_classes(tmp_path, rename):
     assert "task.num_classes=100" in error.hint
 
 
+def test_a_bias_that_is_a_number(tmp_path):
+    stored = build().state_dict()
+    stored["fc.bias"] = torch.tensor(1.0)
+    safetensors.torch.save_file(stored, tmp_path / "teacher.safetensors")
+    refused(FileError, r"another network: 1 shapes differ, `fc.bias` is \[\]", tmp_path / "teacher.safetensors")
+
+
 def test_another_number_of_channels(tmp_path):
     save_weights(build(image_shape=(1, 16, 16)), tmp_path / "teacher.safetensors")
     error = refused(ConfigError, "images of 1 channels, the preset says 3", tmp_path / "teacher.safetensors")
