@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -109,11 +108,3 @@ def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
     if _PAIRS in value:
         return {key: _put_together(item, tensors) for key, item in value[_PAIRS]}
     return {key: _put_together(item, tensors) for key, item in value.items()}
-
-
-def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
-    """Give the loaded state of an optimiser the strides of its parameters, as it would have had undisturbed."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

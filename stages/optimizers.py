@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.checkpoint import match_memory_format
 from stages.muon import Muon, matrices_and_others
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable")
@@ -137,4 +136,12 @@ def load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict({"state": own["state"] | state["state"], "param_groups": groups})
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = _with_value(rate, float(group["lr"]))
-    match_memory_format(optimizer)
+    _match_memory_format(optimizer)
+
+
+def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Give the loaded state of an optimiser the strides of its parameters, as it would have had undisturbed."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

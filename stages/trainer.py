@@ -59,8 +59,8 @@ def execute(
 ) -> Outcome:
     """Make the run directory and run the pipeline; `on_signal` is called when a signal asks it to save and stop.
 
-    A run that fails, diverges or is stopped is an Outcome too. Raises ConfigError, FileError or MachineError where it
-    cannot take its first step; no directory is left then.
+    A run that fails, diverges or is stopped is an Outcome too. Raises ConfigError, FileError, MachineError or
+    DivergedError where it cannot take its first step; no directory is left then.
     """
     launch = planned.launch
     ready = _set_up(planned)

@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from torch import nn
 
-from stages.checkpoint import load_checkpoint, match_memory_format, save_checkpoint
+from stages.checkpoint import load_checkpoint, save_checkpoint
 from stages.errors import FileError, StorageError
 
 
@@ -241,31 +240,3 @@ def test_newer_schema(tmp_path: Path) -> None:
 def test_anyone_can_read_the_tensors(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", state())
     assert torch.equal(load_file(tmp_path / "c")["/nested/list/0"], torch.arange(4))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
-        lambda parameters: torch.optim.Adam(parameters, lr=0.1),
-    ],
-)
-def test_an_optimiser_goes_on_with_the_strides_of_its_parameters(tmp_path: Path, make) -> None:
-    torch.manual_seed(0)
-    network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    optimizer = make(network.parameters())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        network(torch.ones(2, 3, 5, 5)).square().mean().backward()
-        optimizer.step()
-
-    step()
-    save_checkpoint(tmp_path / "c", {"optimizer": optimizer.state_dict()})
-    strides = {name: value.stride() for name, value in optimizer.state[network.weight].items()}
-    assert network.weight.stride() in strides.values()
-    optimizer = make(network.parameters())
-    optimizer.load_state_dict(load_checkpoint(tmp_path / "c")["optimizer"])
-    match_memory_format(optimizer)
-    assert {name: value.stride() for name, value in optimizer.state[network.weight].items()} == strides
-    step()

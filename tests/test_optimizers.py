@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import optimizers
+from stages.checkpoint import load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -176,3 +178,20 @@ def test_a_state_goes_from_one_implementation_to_the_other(
     for parameter, values in resumed_optimizer.state.items():
         for value in values.values():
             assert value.shape != parameter.shape or value.stride() == parameter.stride()
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_loaded_state_has_the_strides_of_its_parameters(tmp_path: Path, make: Make) -> None:
+    model = network()
+    optimizer = make(model)
+    learn(model, optimizer, seed=1)
+    save_checkpoint(tmp_path / "c", {"optimizer": optimizer.state_dict()})
+    loaded = make(model)
+    optimizers.load(loaded, load_checkpoint(tmp_path / "c")["optimizer"])
+    assert strides_of(loaded, model[0].weight) == strides_of(optimizer, model[0].weight)
+    learn(model, loaded, seed=2)
+
+
+def strides_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, tuple[int, ...]]:
+    tensors = {name: value for name, value in optimizer.state[parameter].items() if isinstance(value, Tensor)}
+    return {name: value.stride() for name, value in tensors.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.measure import DOUBT_HINT, compare_with_teacher, doubt, measure
 from stages.events import Evaluation, Warning
@@ -58,7 +56,3 @@ class EvaluationStage(Stage[EvaluationConfig]):
         )
         if self.config.select_best:
             run.keep_if_best(run.results.student[run.task.headline])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing of its own: what it found is in `run.results`."""
-        return {}
