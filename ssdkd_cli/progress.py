@@ -93,6 +93,8 @@ class Standing:
     @property
     def activity(self) -> str:
         """What the run does at present, in a word or two."""
+        if self._paused_s is not None:
+            return "paused"
         return f"compiling {self.compiling}" if self.compiling else self.stage or "starting"
 
     @property
@@ -227,18 +229,21 @@ TrainingListener = Callable[[int, int, float, float], None]
 
 
 @contextmanager
-def training_shown(clock: Clock = time.monotonic) -> Iterator[TrainingListener]:
-    """The same for the training of a teacher: one bar, or a line at the end of an epoch now and then."""
+def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) -> Iterator[TrainingListener]:
+    """The same for the training of a teacher: one bar, or a line at the end of an epoch now and then.
+
+    Where it is not certain that one is trained, there is no bar before an epoch is over.
+    """
     terminal = console.stderr()
     if terminal.is_interactive:
         from rich.progress import Progress
 
         with Progress(console=terminal, transient=True) as bar:
-            task = bar.add_task("training the teacher")
+            task = bar.add_task("training the teacher", visible=is_certain)
 
             def move(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
                 text = f"training the teacher, loss {loss:.3f}, accuracy {accuracy:.1%}"
-                bar.update(task, total=epochs, completed=epoch, description=text)
+                bar.update(task, total=epochs, completed=epoch, description=text, visible=True)
 
             yield move
         return

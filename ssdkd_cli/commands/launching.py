@@ -275,7 +275,7 @@ def _plan(config: Config, launch: Launch) -> Plan:
 
     if not launch.train_teacher:
         return plan(config, launch)
-    with progress.training_shown() as listener:
+    with progress.training_shown(is_certain=False) as listener:
         return plan(config, launch, training_progress=listener)
 
 
@@ -361,7 +361,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
         if outcome.summary["status"] in ("stopped", "failed"):
             break
         del outcome  # an error in it holds all of its run
-    _tell_what_is_left(launches[len(codes) :])
+    _tell_what_is_left(launches[len(summaries) :])
     document = summary.series(summaries)
     if request.json:
         console.print_json(document)
@@ -386,11 +386,11 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]]) -> None:
-    """Of `--seeds`, which were not begun."""
+    """Of `--seeds`, which have come to no end: not begun, refused, or cut off."""
     if not launches:
         return
     seeds = [str(config.run.seed) for config, _ in launches]
-    diagnostics.note(f"seeds not begun: {', '.join(seeds)}")
+    diagnostics.note(f"seeds without a result: {', '.join(seeds)}")
     diagnostics.print_hint(
         f"the same command with `--seeds {','.join(seeds)}`, and another --out where one was given, makes them"
     )

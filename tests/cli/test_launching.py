@@ -243,7 +243,7 @@ def test_a_signal_between_two_seeds_keeps_what_was_reached(call, monkeypatch, nu
     result = call("run", "--seeds", "0,1,2", "--json")
     assert result.code == 130
     assert [run["status"] for run in json.loads(result.out)["runs"]] == ["done"]
-    assert "seeds not begun: 1, 2" in result.err
+    assert "seeds without a result: 1, 2" in result.err
     assert len(trainer.launches) == 1
     assert signal.getsignal(signal.SIGTERM) is before
 

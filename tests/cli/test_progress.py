@@ -99,6 +99,7 @@ def test_a_pause_is_not_taken_for_slow_work():
     standing.update(events.StageStarted(stage="inversion"), 3)
     for action, seconds in (("pause", 100.0), ("pause", 28_700.0), ("resume", 0.0), ("resume", 10.0)):
         standing.update(events.ControlAcknowledged(id="1", action=action, accepted=True, message=""), 3)
+        assert standing.activity == ("paused" if action == "pause" else "inversion")
         clock.now_s += seconds
     standing.update(events.StageStarted(stage="inversion"), 4)
     assert standing.seconds_left() == pytest.approx(7 * 10.0)
@@ -268,6 +269,20 @@ def test_a_teachers_training_is_told_now_and_then(capfd):
         "teacher: epoch 3/200, loss 1.500, accuracy 50.0%",
         "teacher: epoch 6/200, loss 1.500, accuracy 50.0%",
     ]
+
+
+@pytest.mark.parametrize("is_certain", [True, False])
+def test_no_teacher_is_said_to_be_trained_before_one_is(monkeypatch, is_certain):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with progress.training_shown(is_certain=is_certain) as listener:
+        pass
+    assert ("training the teacher" in terminal.getvalue()) is is_certain
+    with progress.training_shown(is_certain=is_certain) as listener:
+        listener(1, 200, 1.5, 0.5)
+    assert "training the teacher, loss 1.500" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

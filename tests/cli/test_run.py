@@ -202,14 +202,14 @@ def test_a_seed_that_diverges_is_told_and_left_out(call, tiny, place):
     assert "left out, as not done: B" in shown.out
 
 
-def test_seeds_that_were_not_begun_are_named(call, tiny, place):
+def test_seeds_without_a_result_are_named(call, tiny, place):
     Path("student.py").write_text(STUDENTS.replace("SECOND", "raise ValueError('not twice')"))
     options = [*tiny, "--set", "student.model=student.py:build", "--seeds", "0,1,2"]
     result = call("run", *options, "--out", "group", "--json")
     assert result.code in (2, 3), result.err
     assert [run["run"] for run in document(result)["runs"]] == ["group/seed-0"]
-    assert "seeds not begun: 2" in result.err
-    assert "--seeds 2" in result.err
+    assert "seeds without a result: 1, 2" in result.err
+    assert "--seeds 1,2" in result.err
 
 
 def test_a_bug_in_a_later_seed_keeps_what_the_others_have_reached(call, tiny, place):
@@ -220,7 +220,7 @@ def test_a_bug_in_a_later_seed_keeps_what_the_others_have_reached(call, tiny, pl
     assert result.code == 1
     assert [run["status"] for run in document(result)["runs"]] == ["done", "failed"]
     assert "NameError: name 'undefined'" in result.err
-    assert "seeds not begun: 2" in result.err
+    assert "seeds without a result: 2" in result.err
 
 
 def test_another_student_of_a_run_gets_a_start_and_a_rate_of_its_own(call, tiny):
