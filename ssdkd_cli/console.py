@@ -18,6 +18,7 @@ from ssdkd_cli.charts import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Column
 
 WIDTH_OFF_TERMINAL = 1000
 """Wide enough that no table of ours is cut where nobody's screen sets the limit."""
@@ -100,18 +101,27 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table for people on a terminal; elsewhere one row a line, columns separated by tabs, no header."""
+    rows = [[harmless(cell) for cell in row] for row in rows]
     if not is_terminal(_data_stream()):
         for row in rows:
             print_text("\t".join(row))
         return
+    from rich.table import Column
+
+    # The last column is prose and may wrap; a name that is cut is of no use.
+    columns = [
+        Column(title, overflow="fold", no_wrap=position < len(header) - 1) for position, title in enumerate(header)
+    ]
+    print_table(columns, rows)
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people, on a terminal or not, without control characters."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for position, title in enumerate(header):
-        # The last column is prose and may wrap; a name that is cut is of no use.
-        table.add_column(title, overflow="fold", no_wrap=position < len(header) - 1)
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(harmless, row))
     stdout().print(table)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
 from ssdkd_cli.progress import duration
-from ssdkd_cli.summary import ECE_EXPLAINED, TITLES, best_in_words, format_metric, print_metrics
+from ssdkd_cli.summary import ECE_EXPLAINED, best_in_words, format_metric, metric_title, print_metrics
 
 if TYPE_CHECKING:
     from stages.run_verification import Check
@@ -69,7 +69,7 @@ def print_details(document: Mapping[str, Any]) -> None:
             "epoch": _progress(document),
             "device": document["device"],
             "agreement": _percent(document["agreement"]),
-            TITLES["ece"]: _percent(document["ece"]),
+            metric_title("ece"): _percent(document["ece"]),
         }
     )
     if document["ece"] is not None:
@@ -160,15 +160,10 @@ def _print_pairs(pairs: Mapping[str, Any]) -> None:
 
 
 def _print_columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
-    from rich.table import Table
+    from rich.table import Column
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", overflow="fold")
-    for name, cells in rows.items():
-        table.add_row("  " + name, *cells)
-    console.stdout().print(table)
+    columns = [Column("", no_wrap=True), *(Column(head, justify="right", overflow="fold") for head in heads)]
+    console.print_table(columns, [("  " + name, *cells) for name, cells in rows.items()])
 
 
 def _letter(index: int) -> str:
@@ -181,7 +176,7 @@ def _title(dotted: str) -> str:
     """`student.top1` as `student top-1`, `seconds.total` as `time total`."""
     *owners, name = dotted.split(".")
     words = ["time" if owner == "seconds" else owner for owner in owners]
-    return " ".join([*words, TITLES.get(name, name.replace("_", " "))])
+    return " ".join([*words, metric_title(name)])
 
 
 def _metric(dotted: str, value: float | None) -> str:
@@ -200,7 +195,7 @@ def _headline(metrics: Mapping[str, Any] | None) -> str:
     if not metrics:
         return "-"
     name, value = next(iter(metrics.items()))
-    return f"{TITLES.get(name, name)} {format_metric(name, value)}"
+    return f"{metric_title(name)} {format_metric(name, value)}"
 
 
 def _progress(document: Mapping[str, Any]) -> str:
@@ -223,7 +218,10 @@ def _seconds(value: float) -> str:
 
 
 def _moment(time_s: float | None) -> str:
-    return "-" if time_s is None else datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return "-" if time_s is None else datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):  # no calendar has it
+        return "-"
 
 
 def _size(size_bytes: int) -> str:

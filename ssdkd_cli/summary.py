@@ -12,7 +12,7 @@ from ssdkd_cli import charts, console
 from ssdkd_cli.progress import duration
 from stages.paths import in_shell
 
-TITLES = {
+_TITLES = {
     "top1": "top-1",
     "top5": "top-5",
     "miou": "mIoU",
@@ -24,6 +24,11 @@ ECE_EXPLAINED = (
     "ECE, expected calibration error: how far the student's confidence is from how often it agrees with the teacher,"
     " on held-out synthetic images"
 )
+
+
+def metric_title(name: str) -> str:
+    """A metric's name for people."""
+    return _TITLES.get(name, name.replace("_", " "))
 
 
 def series(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -127,22 +132,18 @@ def print_metrics(metrics_by_role: Mapping[str, Mapping[str, Any] | None]) -> No
     measured = {role: metrics for role, metrics in metrics_by_role.items() if metrics}
     if not measured:
         return
-    from rich.table import Table
+    from rich.table import Column
 
     names = list(next(iter(measured.values())))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for name in names:
-        table.add_column(TITLES.get(name, name.replace("_", " ")), justify="right")
-    for role, metrics in measured.items():
-        table.add_row(role, *(format_metric(name, metrics.get(name)) for name in names))
-    console.stdout().print(table)
+    columns = [Column(""), *(Column(metric_title(name), justify="right") for name in names)]
+    rows = [(role, *(format_metric(name, metrics.get(name)) for name in names)) for role, metrics in measured.items()]
+    console.print_table(columns, rows)
 
 
 def best_in_words(best_student: Mapping[str, Any]) -> str:
     """What the student is that `evaluation.select_best` has kept."""
     results = {name: value for name, value in best_student.items() if name not in ("selection", "epoch")}
-    measured = ", ".join(f"{format_metric(name, value)} {TITLES.get(name, name)}" for name, value in results.items())
+    measured = ", ".join(f"{format_metric(name, value)} {metric_title(name)}" for name, value in results.items())
     return f"{best_student['selection']} ({measured} in epoch {best_student['epoch']})"
 
 
@@ -191,8 +192,8 @@ def print_series(document: Mapping[str, Any]) -> None:
     left_out = f" (left out: {others})" if others else ""
     sign = charts.glyphs_for(console.stdout().encoding).plus_minus
     console.say(f"{num_done} runs, mean {sign} standard deviation{left_out}", style="bold")
-    values = {f"student {TITLES.get(name, name)}": (name, value) for name, value in (document["student"] or {}).items()}
-    values |= {TITLES.get(name, name): (name, document[name]) for name in ("agreement", "ece") if document[name]}
+    values = {f"student {metric_title(name)}": (name, value) for name, value in (document["student"] or {}).items()}
+    values |= {metric_title(name): (name, document[name]) for name in ("agreement", "ece") if document[name]}
     for title, (name, value) in values.items():
         if name != "num_samples":
             mean, spread = (format_metric(name, value[key]) for key in ("mean", "std"))

@@ -103,7 +103,9 @@ def refuse_idle(run: RunDirectory, action: str) -> None:
     status = run.status()
     if status in LIVE_STATUSES:
         return
-    hint = f"`ssdkd run --resume {in_shell(run.path)}` goes on with it" if status in ("dead", "stopped") else None
+    path = in_shell(run.path)
+    is_resumable = status in ("dead", "stopped")
+    hint = f"`ssdkd run --resume {path}` goes on with it" if is_resumable else f"`ssdkd runs show {path}` tells more"
     raise ConfigError(f"cannot {action} {run.path}: it is not running, its status is {status}", hint=hint)
 
 

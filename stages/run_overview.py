@@ -26,7 +26,7 @@ def overview(run: RunDirectory) -> dict[str, Any]:
     FileError where its events cannot be read.
     """
     summary, evaluation = run.summary(), run.last_event(Evaluation.kind) or {}
-    results = _results(run, evaluation) if summary is None else {key: summary.get(key) for key in _RESULT_KEYS}
+    results = _results(run, evaluation) if summary is None else _sound(summary)
     present = (run.last_event() or {}).get("epoch")
     return _row(
         run,
@@ -64,7 +64,7 @@ def _row(
         "command": started.get("command"),
         "preset": started.get("preset"),
         "seed": started.get("seed"),
-        "started_s": started.get("time_s"),
+        "started_s": _number(started.get("time_s")),
         "epoch": epoch,
         "epochs": started.get("epochs"),
         "evaluated_epoch": evaluated_epoch,
@@ -76,18 +76,39 @@ def _results(run: RunDirectory, evaluation: Mapping[str, Any]) -> dict[str, Any]
     """What a run that has no summary has told so far."""
     device = run.last_event(Device.kind) or {}
     real, synthetic = _mapping(evaluation.get("real")), _mapping(evaluation.get("synthetic"))
-    return dict.fromkeys(_RESULT_KEYS) | {
-        "teacher": real.get("teacher"),
-        "student": real.get("student"),
-        "agreement": synthetic.get("agreement"),
-        "ece": synthetic.get("ece"),
-        "seconds": device.get("seconds"),
-        "device": device.get("device"),
-    }
+    return _sound(
+        {
+            "teacher": real.get("teacher"),
+            "student": real.get("student"),
+            "agreement": synthetic.get("agreement"),
+            "ece": synthetic.get("ece"),
+            "seconds": device.get("seconds"),
+            "device": device.get("device"),
+        }
+    )
+
+
+def _sound(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The results, of which what is not of its kind counts as not there: whoever wrote it, no run is hidden by it."""
+    results = {key: found.get(key) for key in _RESULT_KEYS}
+    for key in ("teacher", "student", "seconds"):
+        table = {name: value for name, value in _mapping(results[key]).items() if value is None or _is_number(value)}
+        results[key] = table or None
+    for key in ("agreement", "ece", "images_synthesized", "buffer_size"):
+        results[key] = _number(results[key])
+    return results
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> Any:
+    return value if _is_number(value) else None
 
 
 def details(run: RunDirectory) -> dict[str, Any]:
@@ -150,8 +171,4 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def metrics(document: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an overview by dotted key, `student.top1` for example; None and NaN left out."""
     results = {key: document.get(key) for key in _RESULT_KEYS}
-    return {
-        key: value
-        for key, value in flat(results).items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    return {key: value for key, value in flat(results).items() if _is_number(value) and math.isfinite(value)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssdkd_cli import charts, console
+from ssdkd_cli import charts, console, diagnostics
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError, FileError
 from stages.paths import typed_path
@@ -143,7 +143,7 @@ def _write_picture(path: Path, png: bytes) -> None:
     from stages.atomic_file import write_atomically
 
     write_atomically(path, png)
-    console.stderr().print(f"wrote {path}", soft_wrap=True)
+    diagnostics.note(f"wrote {path}")
 
 
 def _print_report(report: Mapping[str, Any], contents: BufferContents) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssdkd_cli import console, run_reports
+from ssdkd_cli import console, diagnostics, run_reports
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError, FileError, StorageError
 from stages.paths import in_shell, typed_path
@@ -61,7 +61,7 @@ def list_all(
     elif documents:
         run_reports.print_list(documents)
     else:
-        console.stderr().print(f"there is no run in the folder {root}", soft_wrap=True)
+        diagnostics.note(f"there is no run in the folder {root}")
 
 
 @app.command("show")
@@ -203,7 +203,6 @@ def stop(
 def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> None:
     """Send a request, wait for the answer and tell it. Raises StorageError (exit code 1) where none comes."""
     from stages.control import refuse_idle, send_request, wait_for_acknowledgement
-    from stages.run_directory import LIVE_STATUSES
     from stages.run_lookup import resolve_run
 
     run = resolve_run(text)
@@ -211,16 +210,17 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
     if confirm:
         typer.confirm(f"{action} {run.path}? It saves everything first.", abort=True, err=True)
     request_id = send_request(run, action)
-    console.stderr().print(f"{run.path}: asked to {action}, waiting up to {timeout_s:g} s", soft_wrap=True)
+    diagnostics.note(f"{run.path}: asked to {action}, waiting up to {timeout_s:g} s")
     answer = wait_for_acknowledgement(run, request_id, timeout_s)
     if answer is None:
-        status = run.status()
-        if status not in LIVE_STATUSES:
-            raise ConfigError(f"{run.path} ended before it answered, its status is {status}")
+        refuse_idle(run, action)  # it has ended meanwhile
         raise StorageError(
             f"{run.path} did not answer within {timeout_s:g} s",
             hint=f"the run does it at its next safe point all the same; `ssdkd runs show {in_shell(run.path)}` tells",
         )
     if not answer.accepted:
-        raise ConfigError(f"{run.path} refused to {action}: {answer.message or 'no reason given'}")
-    console.stderr().print(f"{run.path}: {answer.message or action}", soft_wrap=True)
+        raise ConfigError(
+            f"{run.path} refused to {action}: {answer.message or 'no reason given'}",
+            hint=f"`ssdkd runs show {in_shell(run.path)}` tells where it stands",
+        )
+    diagnostics.note(f"{run.path}: {answer.message or action}")

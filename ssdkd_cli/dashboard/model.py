@@ -31,6 +31,7 @@ from ssdkd_cli.dashboard.view import (
     SampleTile,
     StageProgress,
 )
+from ssdkd_cli.summary import metric_title
 from stages.events import SCHEMA_VERSION
 
 MAX_LOG_LINES = 500
@@ -247,7 +248,9 @@ class RunModel:
                 if name != "num_samples":
                     self._tell(f"real/{role}.{name}", epoch, event, name, values)
         self._tell("synthetic/agreement", epoch, event, "agreement", mapping(event, "synthetic"))
-        said = [f"{name} {value:.1%}" for name, value in metrics["student"].items() if name in MAIN_METRICS]
+        said = [
+            f"{metric_title(name)} {value:.1%}" for name, value in metrics["student"].items() if name in MAIN_METRICS
+        ]
         if self._state.evaluation.agreement is not None:
             said.append(f"synthetic agreement {self._state.evaluation.agreement:.1%}")
         self._say(event, "info", ", ".join(said) or "evaluation: nothing to measure on")

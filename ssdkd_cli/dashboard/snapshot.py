@@ -11,6 +11,7 @@ from typing import Any
 from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
 from ssdkd_cli.dashboard.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
 from ssdkd_cli.progress import duration
+from ssdkd_cli.summary import metric_title
 
 _LABEL_WIDTH = 16
 _BAR_WIDTH = 28
@@ -148,7 +149,11 @@ def _evenly(values: list[float], most: int) -> list[float]:
 def _results(evaluation: EvaluationView) -> list[str]:
     lines = []
     for role, metrics in (("student", evaluation.student), ("teacher", evaluation.teacher)):
-        fractions = [f"{name} {value:.2%}" for name, value in metrics.items() if name not in ("loss", "num_samples")]
+        fractions = [
+            f"{metric_title(name)} {value:.2%}"
+            for name, value in metrics.items()
+            if name not in ("loss", "num_samples")
+        ]
         if fractions:
             lines.append(f"  {role:<26} {', '.join(fractions)}")
     title = f"real data, epoch {evaluation.epoch}"

@@ -27,6 +27,17 @@ def test_rows_off_a_terminal_are_whole_and_without_header(capfd):
     assert capfd.readouterr().out == f"{name}\tfirst\nb\t[second]\n"
 
 
+def test_rows_move_no_cursor(monkeypatch, capfd):
+    console.print_rows(("name", "what"), [("runs/\x1b[31mred", "a\ttab")])
+    assert capfd.readouterr().out == "runs/\\x1b[31mred\ta\\ttab\n"
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    console.print_rows(("name", "what"), [("runs/\x1b[31mred", "")])
+    assert "\x1b[31m" not in terminal.getvalue()
+    assert "runs/\\x1b[31mred" in terminal.getvalue()
+
+
 def test_rows_on_a_terminal_have_a_header_and_keep_names_whole(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)

@@ -229,6 +229,19 @@ def test_a_run_that_cannot_be_read_hides_no_other(call, place):
         assert (result.code, "cannot read" in result.err, "Traceback" in result.err) == (3, True, False)
 
 
+def test_a_result_of_another_kind_hides_no_run(call, place):
+    make_run("sound", finished(0.9))
+    odd = RunFinished(status="done", message="", summary={"status": "done", "student": [1], "seconds": 3})
+    run = make_run("odd", odd)
+    run.events_file.write_text(re.sub(r'"time_s":\d+\.?\d*', '"time_s":1e20', run.events_file.read_text()))
+    listed = call("runs", "ls")
+    assert (listed.code, listed.err) == (0, "")
+    assert {"sound", "odd"} <= set(listed.out.split())
+    for arguments in (["show", "odd"], ["compare", "odd", "sound"]):
+        result = call("runs", *arguments)
+        assert result.code == 0, result.err
+
+
 def test_compare_in_ascii(ssdkd, place):
     for seed in (0, 1):
         make_run(f"seed-{seed}", finished(0.9 + seed / 100), seed=seed)
@@ -378,6 +391,7 @@ def test_request_is_refused(call, place):
         result = call("runs", "checkpoint", "digits-1")
     assert result.code == 2
     assert "refused to checkpoint: not now" in result.err
+    assert "hint: `ssdkd runs show runs/digits-1`" in result.err
 
 
 def test_request_without_an_answer(call, place):
@@ -399,6 +413,7 @@ def test_run_that_is_not_running(call, place, action, events, status):
     assert (result.code, result.out) == (2, "")
     assert f"it is not running, its status is {status}" in result.err
     assert ("--resume" in result.err) == (status != "done")
+    assert "hint: " in result.err
     assert not run.control_file.exists()
 
 

@@ -309,7 +309,7 @@ def test_the_log_tells_what_happened():
         ("compilation_finished", "info", "compiled the teacher, 12 s"),
         ("checkpoint_saved", "info", "checkpoint saved"),
         ("control_acknowledged", "info", "pause: paused"),
-        ("evaluation", "info", "top1 50.0%, synthetic agreement 25.0%"),
+        ("evaluation", "info", "top-1 50.0%, synthetic agreement 25.0%"),
         ("run_resumed", "info", "resumed from checkpoints/epoch-000001.safetensors, on cuda:0"),
         ("run_finished", "error", "failed: disk full"),
     ]

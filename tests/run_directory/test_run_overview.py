@@ -62,6 +62,19 @@ def test_a_run_that_cannot_be_read_is_listed_by_its_name(tmp_path: Path) -> None
     assert document.keys() == overview(make_run(tmp_path / "b", started())).keys()
 
 
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ({"student": [1], "seconds": 3.0}, {"student": None, "seconds": None}),
+        ({"student": {"top1": "x", "top5": None, "loss": 1.5}}, {"student": {"top5": None, "loss": 1.5}}),
+        ({"agreement": {}, "ece": True, "buffer_size": "9"}, {"agreement": None, "ece": None, "buffer_size": None}),
+    ],
+)
+def test_a_result_of_another_kind_counts_as_none(tmp_path: Path, results: dict, expected: dict) -> None:
+    document = overview(make_run(tmp_path / "a", started(), finished("done", **results)))
+    assert {key: document[key] for key in expected} == expected
+
+
 def test_superseded_results_do_not_count(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", started(), evaluation(0.1), evaluation(0.2))
     append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1)], next_seq=3)
