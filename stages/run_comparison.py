@@ -27,12 +27,13 @@ def compare(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     return {
         "runs": documents,
         "metrics": {name: [result.get(name) for result in results] for name in _ordered_union(results)},
-        "differences": _differences(configurations),
+        "differences": differences(configurations),
         "seed_groups": _seed_groups(documents, results, configurations),
     }
 
 
-def _differences(configurations: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def differences(configurations: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Of flat settings those that differ, with a value for each configuration, None where it has none."""
     columns = {
         key: [configuration.get(key) for configuration in configurations] for key in _ordered_union(configurations)
     }

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_cli.dashboard.view import Curve, RunView
+from stages import run_comparison
 from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.run_lookup import list_groups, list_runs
-from stages.run_overview import listed, settings
+from stages.run_overview import flat, listed, settings
 
 LETTERS = "ABCDEF"
 """The run on the screen is A, those it is compared with follow: more lines in one chart nobody tells apart."""
@@ -88,17 +89,14 @@ def _candidate(run: RunDirectory, name: str) -> Candidate:
 
 def differences(runs: Sequence[RunDirectory]) -> tuple[list[Difference], list[RunDirectory]]:
     """The settings in which runs differ, in the order of the file; and the runs whose settings cannot be read."""
-    from stages.run_comparison import compare
-
-    unreadable = []
+    configurations, unreadable = [], []
     for run in runs:
         try:
-            settings(run)
+            configurations.append(flat(settings(run)))
         except FileError:
             unreadable.append(run)
-    readable = [run for run in runs if run not in unreadable]
     found = []
-    for key, values in compare(readable)["differences"].items():
+    for key, values in run_comparison.differences(configurations).items():
         value_of = iter(values)
         found.append(Difference(key, tuple(UNKNOWN if run in unreadable else next(value_of) for run in runs)))
     return found, unreadable

@@ -374,6 +374,21 @@ def test_the_mouse_opens_views_reads_values_and_zooms(run):
     drive(run, body)
 
 
+def test_of_settings_that_cannot_be_read_nothing_is_claimed(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    other = make_run(tmp_path / "runs" / "other", lines_of(whole_run(6)))
+    (other.path / "config.toml").write_text("[run\n")
+
+    async def body(app, pilot):
+        await press(app, pilot, "c")
+        await until(pilot, lambda: "other  dead 6 of 6" in screen_text(app))
+        await press(app, pilot, "space")
+        await until(pilot, lambda: "cannot be read" in screen_text(app))
+        assert "no setting differs" not in screen_text(app)
+
+    drive(run, body, size=MEDIUM)
+
+
 def test_compare_overlays_chosen_runs_and_shows_what_was_set_otherwise(run, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     other = make_run(tmp_path / "runs" / "other", lines_of(whole_run(6)))

@@ -161,9 +161,9 @@ def test_the_page_fits_80_columns_and_ascii(run):
     assert max(map(len, page.splitlines())) <= 80
     plain = render_text(view, glyphs=ASCII)
     assert plain.isascii()
-    assert re.search(r"^  student +top1 90.00%$", plain, re.M)
+    assert re.search(r"^  student +top-1 90.00%$", plain, re.M)
     assert re.search(r"^  agreement with the teacher +80.00%$", plain, re.M)
-    assert re.search(r"\d\d:\d\d:\d\d  epoch 4    top1 90.0%, synthetic agreement 80.0%$", plain, re.M)
+    assert re.search(r"\d\d:\d\d:\d\d  epoch 4    top-1 90.0%, synthetic agreement 80.0%$", plain, re.M)
     for words in ("epoch 4 of 4", "4 of 4", "effective sample size", "27 (90.0%)", "1,000", "resident memory (RSS)"):
         assert words in plain
 
@@ -210,6 +210,7 @@ def test_other_runs_to_lay_over_this_one(run, tmp_path):
     other.events_file.unlink()
     other.events_file.mkdir()
     assert [candidate.status for candidate in candidates(run, root=tmp_path / "nowhere")] == ["unreadable"]
+    assert [each.key for each in differences([run, other])[0]] == ["run.seed"], "settings are read alone"
     other.events_file.rmdir()
     broken = make_run(tmp_path / "runs" / "c-run", lines_of(whole_run(6)))
     rows, unreadable = differences([run, broken, other])

@@ -29,7 +29,6 @@ from ssdkd_cli.dashboard.comparison import (
 )
 from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
 from ssdkd_cli.dashboard.widgets.panel import line
-from stages.errors import SsdkdError
 from stages.run_directory import RunDirectory
 
 
@@ -132,12 +131,9 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         self.run_worker(partial(self._diff, runs), thread=True, exclusive=True, group="diff", name="diff")
 
     def _diff(self, runs: list[RunDirectory]) -> None:
-        try:
-            rows, unreadable = differences(runs)
-            names = ", ".join(run.name for run in unreadable)
-            self.post_message(self.Compared(runs, rows, f"the settings of {names} cannot be read" if names else ""))
-        except SsdkdError as error:
-            self.post_message(self.Compared(runs, [], str(error)))
+        rows, unreadable = differences(runs)
+        names = ", ".join(run.name for run in unreadable)
+        self.post_message(self.Compared(runs, rows, f"the settings of {names} cannot be read" if names else ""))
 
     def on_compare_screen_compared(self, message: Compared) -> None:
         """Show the differences, a setting a block: its name, then a value for each run."""
@@ -151,7 +147,7 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         rows.append(Content(""))
         if message.problem:
             rows.append(line((message.problem, "$warning")))
-        if not message.rows:
+        elif not message.rows:
             rows.append(line(("no setting differs", "$faint")))
         for difference in message.rows:
             rows.append(line((difference.key, "$faint")))
