@@ -138,11 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [(label, RunDirectory(path)) for label, paths in labelled(options.runs).items() for path in paths]
         config = from_file(runs[0][1].config_file)
         device = torch.device("cpu")
-        model = load_teacher(config, device).model
-        teacher = NormalizedModel.on(device, model, config.task).eval().requires_grad_(False)
+        loaded = load_teacher(config, device)
+        teacher = NormalizedModel.on(device, loaded.model, config.task).eval().requires_grad_(False)
         buffers = [(label, read_buffer(run.buffer_file)) for label, run in runs]
-        if len({buffer.meta.teacher_sha256 for _label, buffer in buffers}) > 1:
-            raise ConfigError("these buffers are of different teachers", hint="compare the runs of one teacher")
+        if {buffer.meta.teacher_sha256 for _label, buffer in buffers} != {loaded.sha256}:
+            raise ConfigError(
+                f"not all of these buffers are of the teacher {loaded.path}",
+                hint="compare the runs of one teacher, whose file is the one that they had",
+            )
         one, other = halves(config, data=options.data, root=options.root)
         real = look(teacher, one, num_classes=config.task.num_classes)
         print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")

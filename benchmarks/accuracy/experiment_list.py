@@ -33,15 +33,36 @@ from pathlib import Path
 from typing import Any
 
 from product import HarnessError, flat
+from pydantic import TypeAdapter, ValidationError
 
 HERE = Path(__file__).resolve().parent
 OVERLAYS = HERE / "overlays"
 MACHINE_FILE = HERE / "machine.toml"
 """Where the machine file is looked for; git ignores it."""
 
-_LIST_KEYS = {"title": str, "note": str, "presets": list, "overlays": list, "seeds": list, "baseline": str}
-_EXPERIMENT_KEYS = {"title": str, "presets": list, "seeds": list, "baseline": str, "set": dict, "paper": (int, float)}
-_MACHINE_KEYS = {"note": str, "set": dict, "data": dict, "teachers": dict}
+_TEXTS, _WHOLE_NUMBERS = list[str], list[int]
+_LIST_KEYS = {
+    "title": str,
+    "note": str,
+    "presets": _TEXTS,
+    "overlays": _TEXTS,
+    "seeds": _WHOLE_NUMBERS,
+    "baseline": str,
+}
+_EXPERIMENT_KEYS = {
+    "title": str,
+    "presets": _TEXTS,
+    "seeds": _WHOLE_NUMBERS,
+    "baseline": str,
+    "set": dict[str, Any],
+    "paper": float,
+}
+_MACHINE_KEYS = {
+    "note": str,
+    "set": dict[str, Any],
+    "data": dict[str, dict[str, Any]],
+    "teachers": dict[str, str],
+}
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,7 @@ def read_machine(path: Path | None) -> Machine:
         raise HarnessError(f"{path}: {'; '.join(problems)}")
     folder = path.absolute().parent  # where its relative paths start
     data = {
-        name: values | ({"root": _place(folder, values["root"])} if "root" in values else {})
+        name: values | ({"root": _place(folder, str(values["root"]))} if "root" in values else {})
         for name, values in table.get("data", {}).items()
     }
     return Machine(
@@ -192,9 +213,17 @@ def _misfits(table: Any, known: Mapping[str, Any], where: str) -> list[str]:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             problems.append(f"unknown key `{dotted}`" + (f", did you mean `{near[0]}`?" if near else ""))
-        elif not isinstance(value, known[key]) or isinstance(value, bool):
+        elif not _fits(value, known[key]):
             problems.append(f"`{dotted}` is {value!r}, which does not fit")
     return problems
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _faults(experiment: Experiment, names: Mapping[str, Any]) -> list[str]:
@@ -203,7 +232,7 @@ def _faults(experiment: Experiment, names: Mapping[str, Any]) -> list[str]:
         problems.append(f"`{name}` has no presets, and neither has the list")
     if experiment.baseline is not None and experiment.baseline not in names:
         problems.append(f"the baseline of `{name}`, `{experiment.baseline}`, is no experiment of the list")
-    whole = [seed for seed in experiment.seeds if isinstance(seed, int) and seed >= 0]
+    whole = [seed for seed in experiment.seeds if seed >= 0]
     if not whole or len(set(whole)) < len(experiment.seeds):
         problems.append(f"the seeds of `{name}` are {list(experiment.seeds)}: different whole numbers are wanted")
     return problems

@@ -144,6 +144,8 @@ def test_experiments_take_from_the_list_what_they_do_not_have(tmp_path: Path) ->
         ("preset = ['digits']\n[experiments.a]", "unknown key `preset`, did you mean `presets`?"),
         ("presets = ['digits']\n[experiments.a]\nseed = [1]", "unknown key `experiments.a.seed`"),
         ("presets = 'digits'\n[experiments.a]", "`presets` is 'digits'"),
+        ("presets = [1]\n[experiments.a]", "`presets` is [1], which does not fit"),
+        ("presets = ['digits']\nseeds = [true]\n[experiments.a]", "`seeds` is [True], which does not fit"),
         ("presets = ['digits']\n[experiments]\na = 1", "`experiments.a` must be a table"),
         ("[experiments.a]", "`a` has no presets"),
         ("presets = ['digits']\nbaseline = 'b'\n[experiments.a]", "the baseline of `a`, `b`"),
@@ -186,6 +188,12 @@ def test_a_machine_file_says_where_things_lie(tmp_path: Path) -> None:
     assert machine.places(settings | {"teacher.weights": "mine.pt"}, []) == data
     assert machine.places(settings | {"teacher.model": "wrn40_2"}, [])[2] == f"teacher.weights={Path.home() / 'wrn.th'}"
     assert machine.places(settings | {"evaluation.data": "digits", "teacher.model": "resnet20"}, []) == []
+
+
+@pytest.mark.parametrize("text", ["data.cifar10 = 'images'", "teachers.a = 3", "note = 1", "set = 'x'"])
+def test_what_is_wrong_with_a_machine_file_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(product.HarnessError, match=r"`machine\.\w+` is .*, which does not fit"):
+        experiment_list.read_machine(write(tmp_path / "machine.toml", f"[machine]\n{text}"))
 
 
 def test_no_machine_file_is_fine_but_a_named_one_must_be_there(tmp_path: Path, monkeypatch) -> None:

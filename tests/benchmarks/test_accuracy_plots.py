@@ -16,7 +16,9 @@ from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import load
 from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished
+from stages.models.checkpoints import sha256_of
 from stages.run_directory import RunDirectory
+from stages.teachers.resolve import teacher_file
 
 balance, coverage, honesty = import_beside("accuracy", "balance", "coverage", "honesty")
 
@@ -29,6 +31,7 @@ def fill(
     teacher_prob: np.ndarray,
     priority: np.ndarray,
     num_classes: int,
+    teacher_sha256: str = "0" * 64,
 ) -> None:
     """Give the run a buffer of these images."""
     meta = BufferMeta(
@@ -40,7 +43,7 @@ def fill(
         capacity=1000,
         alpha=0.6,
         epsilon=1e-6,
-        teacher_sha256="0" * 64,
+        teacher_sha256=teacher_sha256,
     )
     write_buffer(
         run.buffer_file,
@@ -234,15 +237,20 @@ def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     run = RunDirectory.create(tmp_path / "a", "unused")
     run.config_file.write_text(load(["digits"]).to_toml())
     num = 200
-    fill(
-        run,
-        images=digits.images_NCHW[:num].numpy(),
-        teacher_class=digits.labels_N[:num].numpy(),
-        teacher_prob=np.full(num, 0.9),
-        priority=np.ones(num),
-        num_classes=10,
-    )
-    assert coverage.main([f"mine={run.path}", "--data", "digits", "--root", str(tmp_path)]) == 0
+    contents = {
+        "images": digits.images_NCHW[:num].numpy(),
+        "teacher_class": digits.labels_N[:num].numpy(),
+        "teacher_prob": np.full(num, 0.9),
+        "priority": np.ones(num),
+        "num_classes": 10,
+    }
+    arguments = [f"mine={run.path}", "--data", "digits", "--root", str(tmp_path)]
+    fill(run, **contents)
+    assert coverage.main(arguments) == 2
+    assert "not all of these buffers are of the teacher" in capsys.readouterr().err
+    run.buffer_file.unlink()
+    fill(run, **contents, teacher_sha256=sha256_of(teacher_file(load(["digits"]))))
+    assert coverage.main(arguments) == 0
     head, _rule, real, mine = capsys.readouterr().out.splitlines()
     assert head.startswith("| images | number |")
     assert real.startswith("| real ones |")
