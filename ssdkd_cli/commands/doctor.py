@@ -35,7 +35,7 @@ NEEDED_PACKAGES = (
 """By the names they are imported by."""
 
 MIN_FREE_DISK_MIB = 500
-"""A CIFAR run with its checkpoints and pictures stays below that."""
+"""A run of CIFAR networks with 5,000 images, its checkpoints and pictures, stays below that; not one of ResNet-18."""
 
 _DISTRIBUTIONS = {"PIL": "pillow", "tomli_w": "tomli-w"}
 
@@ -73,7 +73,9 @@ def examine(folder: Path = Path()) -> dict[str, Any]:
     disk = shutil.disk_usage(folder)
     free_mib = disk.free // 2**20
     if free_mib < MIN_FREE_DISK_MIB:
-        problems.append(f"only {free_mib} MiB of disk space are free here")
+        problems.append(
+            f"only {free_mib} MiB of disk space are free here: `ssdkd run --dry-run` tells what a run takes"
+        )
     is_writable = os.access(folder, os.W_OK | os.X_OK)
     if not is_writable:
         problems.append(f"{folder.resolve()} cannot be written: runs go to ./runs unless --out says otherwise")
