@@ -3,9 +3,8 @@
     student = load_student("runs/digits-20260101-120000")      # images in [0, 1] or uint8 -> logits
 
 A package that adds a part installs an entry point in one of these groups that names a `Spec`, whose `target` is called
-as below; the groups of the spec's `pattern` come as further keyword arguments, but of a stage, which has one name
-alone. Whoever is called refuses bad settings
-by ConfigError and files by FileError.
+as below; the groups of the spec's `pattern` come as further keyword arguments, but not to a stage, which has one name
+alone. Whoever is called refuses bad settings by ConfigError and files by FileError.
 
     ssdkd.stages       (config) -> Stage                            config: the table named after the stage
     ssdkd.methods      (config) -> InversionMethod                  config: the [inversion] table

@@ -87,15 +87,15 @@ class Losses(View):
     )
     _PER_PAGE = 4
 
+    def __init__(self, *, id: str, classes: str) -> None:
+        super().__init__(id=id, classes=classes)
+        self._extra_charts: dict[str, ChartPanel] = {}
+
     def compose(self) -> ComposeResult:
         """The terms that every run has; others join as they come."""
         for page, names in enumerate(self._PAGES):
             for name in names:
                 yield _on(page, self._chart(name, "losses-" + name.replace("/", "-").replace("_", "-")))
-
-    def on_mount(self) -> None:
-        """No terms but the usual ones so far."""
-        self._extra_charts: dict[str, ChartPanel] = {}
 
     @staticmethod
     def _chart(name: str, id: str | None = None) -> ChartPanel:
