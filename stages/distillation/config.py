@@ -103,8 +103,8 @@ class DistillationConfig(Table):
     Not stated in the paper: prioritised replay's, kept constant.
     """
 
-    epsilon: PositiveFloat = 1e-6
-    """Keeps every image drawable in Eq. 6. Not stated in the paper."""
+    epsilon: float = Field(default=1e-6, ge=1e-30)
+    """Keeps every image drawable in Eq. 6, in float32. Not stated in the paper."""
 
     delta_temperature: PositiveFloat = 1.0
     """Temperature of the KL in the priority delta (Eq. 4): 1, of the softmax outputs as they are."""
@@ -151,6 +151,18 @@ class DistillationConfig(Table):
                 "views",
                 message="the first cached view of an image is never mixed, and it is the only one",
                 hint='raise `distillation.views`, for example to 8, set it to 0, or set `distillation.mix` to "none"',
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixing_takes_two(self) -> Self:
+        if self.mix != "none" and self.views == 0 and self.batch_size == 1:
+            raise rule_error(
+                self,
+                "mix",
+                "batch_size",
+                message="an image is mixed with another of its batch, and it is the only one",
+                hint='raise `distillation.batch_size` or set `distillation.mix` to "none"',
             )
         return self
 

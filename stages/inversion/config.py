@@ -8,6 +8,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from stages.config_table import Table, rule_error
 
+_METHOD = "ssdkd"
+
 
 def _meta_rate(table: dict[str, Any]) -> float:
     """The meta-generator moves as far as its clone's steps together: by Adam that is Fast-Datafree's rule."""
@@ -21,7 +23,7 @@ class InversionConfig(Table):
     those of its public code for WRN40-2 teachers.
     """
 
-    method: str = "ssdkd"
+    method: str = _METHOD
     """How images are made: the name of a registered method."""
 
     options: dict[str, Any] = Field(default_factory=dict)
@@ -137,6 +139,18 @@ class InversionConfig(Table):
                 "lr_meta",
                 message=f"reptile moves the fraction lr_meta of the way to the clone; {self.lr_meta:g} is past it",
                 hint="leave `inversion.lr_meta` out, which is 1 then, or set it between 0 and 1",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_needs_a_loss(self) -> Self:
+        if self.method == _METHOD and self.bn_weight == self.task_weight == 0:
+            raise rule_error(
+                self,
+                "task_weight",
+                "bn_weight",
+                message="in warm-up nothing is left to minimise, and its images are noise",
+                hint="set one of them above 0; `inversion.adversarial_weight` works from the end of warm-up on",
             )
         return self
 

@@ -35,13 +35,14 @@ def build_model(name: str, *, task: TaskTable, where: str) -> nn.Module:
     return model
 
 
-def check_in_training(model: nn.Module, name: str, *, task: TaskTable, where: str) -> None:
+def check_in_training(model: nn.Module, name: str, *, task: TaskTable, where: str, batch_size: int) -> None:
     """Raise ConfigError where a network that is to learn does not give logits in training mode, too.
 
-    Of two images: batch-norm wants more than one. A copy is tried, and torch's random numbers stay what they were.
+    Of two images where there are so many in a batch: batch-norm wants more than one value of a channel. A copy is
+    tried, and torch's random numbers stay what they were.
     """
     with torch.random.fork_rng(devices=[]):
-        _check_output(model, name, task=task, where=where, is_training=True)
+        _check_output(model, name, task=task, where=where, num_images=min(2, batch_size), is_training=True)
 
 
 def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -112,9 +113,10 @@ def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None
     return next((layer for layer in reversed(layers) if layer.out_features == num_classes), None)
 
 
-def _check_output(model: nn.Module, name: str, *, task: TaskTable, where: str, is_training: bool = False) -> None:
+def _check_output(
+    model: nn.Module, name: str, *, task: TaskTable, where: str, num_images: int = 1, is_training: bool = False
+) -> None:
     label_shape = task_of(task).label_shape(task.image_shape)
-    num_images = 2 if is_training else 1
     wanted = [num_images, task.num_classes, *label_shape]
     images = torch.zeros(num_images, *task.image_shape)
     got = _shape_of_output(model, images, name, where=where, what="images", is_training=is_training)
@@ -124,7 +126,7 @@ def _check_output(model: nn.Module, name: str, *, task: TaskTable, where: str, i
     if got[:2] == wanted[:2]:
         flat = "let the network's forward end with `.flatten(1)`, after pooling"
         hint = f"a label of task.kind has the shape {list(label_shape)}" if label_shape else flat
-    asked = "two images in training mode" if is_training else "one image"
+    asked = ("one image" if num_images == 1 else "two images") + (" in training mode" if is_training else "")
     raise ConfigError(
         f"`{where}` = `{name}` must give logits of shape {wanted} for {asked}; got shape {got}", hint=hint
     )

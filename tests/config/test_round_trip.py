@@ -37,7 +37,7 @@ def test_it_is_complete(whole):
         ("teacher.weights", 'a "quoted" [\nlist, ü \\ \t \x7f'),
         ("evaluation.root", "C:\\data,\n [x]"),
         ("teacher.trained_on", ""),
-        ("distillation.epsilon", 1.23456789e-300),
+        ("distillation.lr_min", 1.23456789e-300),
         ("inversion.lr_generator", 0.1 + 0.2),
         ("run.seed", 2**63 - 1),
     ],

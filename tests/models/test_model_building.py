@@ -196,15 +196,24 @@ class Learning(nn.Module):
 )
 def test_a_student_that_gives_something_else_while_it_learns_is_refused(while_learning, message):
     with pytest.raises(ConfigError, match=r"`student\.model` = `theirs`.*" + message) as raised:
-        check_in_training(Learning(while_learning), "theirs", task=task(), where="student.model")
+        check_in_training(Learning(while_learning), "theirs", task=task(), where="student.model", batch_size=8)
     assert raised.value.hint
+
+
+def test_a_student_is_tried_with_as_many_images_as_it_learns_from():
+    def pooled(logits):
+        return nn.BatchNorm1d(10)(logits)
+
+    check_in_training(Learning(pooled), "theirs", task=task(), where="student.model", batch_size=2)
+    with pytest.raises(ConfigError, match="more than 1 value per channel"):
+        check_in_training(Learning(pooled), "theirs", task=task(), where="student.model", batch_size=1)
 
 
 def test_a_student_is_tried_without_a_trace():
     model = Learning(lambda logits: logits).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_in_training(model, "theirs", task=task(), where="student.model")
+    check_in_training(model, "theirs", task=task(), where="student.model", batch_size=8)
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.config import Config
+from stages.config import Config, with_values
 from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
@@ -102,3 +102,5 @@ def test_warns_where_there_are_no_statistics(
     if warns:
         assert "no batch-norm" in warnings[0]
         assert "inversion.bn_weight" in warnings[0]
+        with pytest.raises(ConfigError, match="nothing is left to minimise"):
+            load_teacher(with_values(config, {"inversion.task_weight": 0.0}), CPU)
