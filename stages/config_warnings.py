@@ -64,14 +64,13 @@ _IDLE = (
         "inversion.difficulty is false",
     ),
     _Idle(
-        (
-            "inversion.targets",
-            "inversion.diversity",
-            "inversion.difficulty",
-            "inversion.gamma",
-            "inversion.gamma_start",
-        ),
+        ("inversion.diversity", "inversion.difficulty", "inversion.gamma", "inversion.gamma_start"),
         lambda config: config.inversion.task_weight == 0,
+        "inversion.task_weight is 0",
+    ),
+    _Idle(
+        ("inversion.targets",),
+        lambda config: config.inversion.task_weight == 0 and config.inversion.class_latents == 0,
         "inversion.task_weight is 0",
     ),
     _Idle(
@@ -103,6 +102,10 @@ _IDLE = (
 )
 
 
+_OF_THE_BUFFER = ("distillation.alpha", "distillation.epsilon", "distillation.delta_temperature")
+"""Priorities are given at insertion already, and the buffer's file keeps what they mean."""
+
+
 def warnings_of(config: Config) -> tuple[str, ...]:
     """A sentence for each setting without effect; a default, even written out in a file, stays untold."""
     warnings: dict[str, str] = {}
@@ -114,7 +117,7 @@ def warnings_of(config: Config) -> tuple[str, ...]:
                 warnings[key] = _told(config, key, idle.reason)
     for key in _keys_of_stages_left_out(config):
         warnings.setdefault(key, _told(config, key, f"`{key.partition('.')[0]}` is not in run.stages"))
-    return (*warnings.values(), *_surplus(config))
+    return (*warnings.values(), *_surplus(config), *_parted_pairs(config))
 
 
 def _keys_of_stages_left_out(config: Config) -> list[str]:
@@ -126,16 +129,24 @@ def _keys_of_stages_left_out(config: Config) -> list[str]:
     return [
         key
         for key, place in config.settings.places.items()
-        if place.startswith("--") and "." in key and key.partition(".")[0] in left_out
+        if place.startswith("--") and "." in key and key.partition(".")[0] in left_out and key not in _OF_THE_BUFFER
     ]
 
 
 def _surplus(config: Config) -> list[str]:
-    capacity, batch_size = config.buffer.capacity, config.inversion.batch_size
-    if capacity >= batch_size or "inversion" not in config.run.stages:
+    capacity, num_images = config.buffer.capacity, config.inversion.calls * config.inversion.batch_size
+    if capacity >= num_images or "inversion" not in config.run.stages:
         return []
-    lost = batch_size - capacity
-    return [f"`buffer.capacity` is {capacity}: {lost} of each call's {batch_size} images are dropped at once"]
+    lost = num_images - capacity
+    return [f"`buffer.capacity` is {capacity}: {lost} of each epoch's {num_images} images are dropped unused"]
+
+
+def _parted_pairs(config: Config) -> list[str]:
+    table = config.distillation
+    if config.buffer.eviction == "oldest" or table.views == 0 or table.mix == "none":
+        return []
+    reason = "images that stay lose those they are mixed with, so of cached views fewer and fewer are mixed"
+    return [f"`buffer.eviction` is {shown(config.buffer.eviction)}: {reason} (`distillation.views` = 0 mixes anew)"]
 
 
 def _is_deliberate(config: Config, key: str) -> bool:

@@ -25,6 +25,8 @@ class Schedule:
     warmup_calls: int
     overlaps: bool
     """Whether images are made while the student learns."""
+    num_holdout: int
+    """Synthetic images on which teacher and student are compared: the student never learns from them."""
 
     @property
     def distillation_epochs(self) -> int:
@@ -40,8 +42,9 @@ class Schedule:
         return epoch <= self.warmup_epochs
 
     def is_adversarial(self, epoch: int) -> bool:
-        """Whether inversion pits the student against the teacher: from the last warm-up epoch on, never in `invert`."""
-        return self.command != "invert" and epoch >= self.warmup_epochs
+        """Whether inversion pits the student against the teacher: from the last warm-up epoch on, where one learns."""
+        is_learning = self.command != "invert" and not {"inversion", "evaluation"}.issuperset(self.stages)
+        return is_learning and epoch >= self.warmup_epochs
 
     def num_calls(self, epoch: int) -> int:
         """Synthesis calls of `epoch`."""
@@ -78,6 +81,7 @@ class Schedule:
             calls=inversion.calls,
             warmup_calls=inversion.warmup_calls,
             overlaps=inversion.overlap and {"inversion", "distillation"} <= set(stages),
+            num_holdout=config.evaluation.num_holdout if command != "invert" and "evaluation" in stages else 0,
         )
 
     def check(self, *, has_buffer: bool) -> None:
@@ -92,8 +96,8 @@ class Schedule:
         self.check_warmup()
 
     def check_warmup(self) -> None:
-        """Raise ConfigError where a run that inverts and distils has no warm-up."""
-        if {"inversion", "distillation"} <= set(self.stages) and self.warmup_epochs == 0:
+        """Raise ConfigError where a run that inverts has no warm-up."""
+        if "inversion" in self.stages and self.warmup_epochs == 0:
             raise ConfigError(
                 "`run.warmup_epochs` is 0: the hold-out is made at the end of warm-up, and the buffer looked at",
                 hint="set it to 1 or more; the default is 20",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stages.errors import ConfigError
 from stages.schedule import Schedule
 
 CHAIN = ("inversion", "distillation", "evaluation")
@@ -13,6 +14,29 @@ def test_run_chains_the_stages_of_the_preset(make_small_config) -> None:
     assert (schedule.epochs, schedule.warmup_epochs, schedule.distillation_epochs) == (220, 20, 200)
     assert [epoch for epoch in (1, 19, 20, 21, 220) if schedule.is_warmup(epoch)] == [1, 19, 20]
     assert [epoch for epoch in (1, 19, 20, 21, 220) if schedule.is_adversarial(epoch)] == [20, 21, 220]
+
+
+@pytest.mark.parametrize("stages", [("inversion",), ("inversion", "evaluation")])
+def test_nobody_is_fought_where_nobody_learns(make_small_config, stages) -> None:
+    schedule = Schedule.of("run", make_small_config(run={"stages": stages}))
+    assert not any(schedule.is_adversarial(epoch) for epoch in range(1, 8))
+    with_another = Schedule.of("run", make_small_config(run={"stages": (*stages, "theirs")}))
+    assert with_another.is_adversarial(7)
+
+
+@pytest.mark.parametrize("stages", [CHAIN, ("inversion",)])
+def test_who_inverts_needs_a_warm_up(make_small_config, stages) -> None:
+    with pytest.raises(ConfigError, match=r"`run\.warmup_epochs` is 0"):
+        Schedule.of("run", make_small_config(run={"stages": stages, "warmup_epochs": 0})).check(has_buffer=False)
+    Schedule.of("distill", make_small_config(run={"stages": CHAIN, "warmup_epochs": 0})).check(has_buffer=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "stages", "num"),
+    [("run", CHAIN, 9), ("run", CHAIN[:2], 0), ("distill", CHAIN, 9), ("distill", CHAIN[:2], 0), ("invert", CHAIN, 0)],
+)
+def test_images_are_set_aside_where_something_is_measured_on_them(make_small_config, command, stages, num) -> None:
+    assert Schedule.of(command, make_small_config(run={"stages": stages})).num_holdout == num
 
 
 def test_run_keeps_the_presets_own_order(make_small_config) -> None:

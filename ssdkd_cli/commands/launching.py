@@ -186,8 +186,8 @@ def _settings(request: Request) -> _Settings:
         name = str(buffer_run.manifest().get("preset", buffer_run.name))
     overrides = tuple(request.overrides or ())
     named = keys_of(overrides)
-    if request.command == "distill" and "run.epochs" in named and "run.warmup_epochs" not in named:
-        overrides += ("run.warmup_epochs=0",)  # the epochs that were asked for are the student's
+    if request.command != "run" and "run.epochs" in named and "run.warmup_epochs" not in named:
+        overrides += ("run.warmup_epochs=0",)  # the epochs that were asked for are all the student's, or all without
     config = load(presets, overrides)
     if not request.preset and buffer_run is not None:  # what suited that run's student and machine may not suit these
         automatic = [key for key in buffer_run.manifest().get("automatic", []) if key not in named]

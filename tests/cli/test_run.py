@@ -265,12 +265,27 @@ def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
     # The file, with a preset.
     from_file = call("distill", "--buffer", "inverted/buffer.safetensors", *tiny, "--out", "file", "--json")
     assert from_file.code == 0, from_file.err
+    assert document(from_file)["epochs"] == 2, "three less the warm-up that was named, too"
 
     # Nothing: the newest run in ./runs, which is the first distillation.
     newest = call("distill", "--dry-run", "--json")
     assert newest.code == 0, newest.err
     assert "the newest run" in newest.err
     assert document(newest)["images_set_aside"] == 16
+
+
+def test_as_many_epochs_of_inversion_as_asked_for(call, place):
+    """Fewer than the preset's warm-up, which is the student's business."""
+    planned = document(call("invert", "--set", "run.epochs=10", "--dry-run", "--json"))
+    assert planned["epochs"] == 10
+
+
+def test_where_nothing_is_measured_nothing_is_set_aside(call, tiny, place):
+    assert call("invert", *tiny, "--out", "inverted").code == 0
+    unmeasured = ["--set", "run.epochs=1", "--set", 'run.stages=["inversion", "distillation"]']
+    distilled = call("distill", "--buffer", "inverted", *unmeasured, "--out", "distilled")
+    assert "0 images made, 64 in the buffer\n" in distilled.out
+    assert not Path("distilled/holdout.safetensors").exists()
 
 
 def test_the_images_that_distill_sets_aside_are_told(call, tiny, place):

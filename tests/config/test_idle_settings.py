@@ -49,6 +49,9 @@ def test_a_setting_without_effect_is_told(whole, overrides, key):
         ["inversion.reset_epoch=30"],
         ["evaluation.data=digits", "evaluation.root=/data"],
         ['run.stages=["inversion"]', "inversion.steps=3"],
+        ['run.stages=["inversion"]', "distillation.alpha=0.3"],
+        ['run.stages=["inversion"]', "distillation.delta_temperature=2"],
+        ["inversion.task_weight=0", "inversion.class_latents=1", "inversion.targets=balanced"],
     ],
 )
 def test_a_setting_with_effect_is_not_told(whole, overrides):
@@ -66,7 +69,19 @@ def test_a_resolved_preset_warns_of_nothing(whole, write):
     assert load([write("again.toml", config.to_toml())]).warnings == ()
 
 
-def test_a_buffer_smaller_than_a_call_is_told(whole):
+def test_a_buffer_smaller_than_what_an_epoch_makes_is_told(whole):
     (warning,) = load([whole], ["buffer.capacity=200"]).warnings
-    assert "56 of each call's 256 images" in warning
+    assert "56 of each epoch's 256 images" in warning
     assert load([whole], ["buffer.capacity=256"]).warnings == ()
+    (warning,) = load([whole], ["buffer.capacity=256", "inversion.calls=2"]).warnings
+    assert "256 of each epoch's 512 images" in warning
+    assert load([whole], ["buffer.capacity=256", "inversion.warmup_calls=2"]).warnings == ()
+
+
+def test_pairs_that_part_are_told(whole):
+    parting = ["buffer.eviction=lowest_priority", "distillation.views=8", "distillation.mix=cutmix"]
+    (warning,) = load([whole], parting).warnings
+    assert warning.startswith('`buffer.eviction` is "lowest_priority": ')
+    assert "fewer and fewer are mixed" in warning
+    for others in (parting[:2], [*parting, "distillation.views=0"], parting[1:]):
+        assert load([whole], others).warnings == ()

@@ -430,7 +430,7 @@ def test_a_buffers_class_names_stay_where_the_data_has_none(make_config, undistu
     stored = read_buffer(undisturbed / "buffer.safetensors")
     names = tuple(f"class {index}" for index in range(stored.meta.num_classes))
     named = replace(stored, meta=replace(stored.meta, class_names=names))
-    monkeypatch.setattr("stages.planning.stored_buffer.read", lambda *_: named)
+    monkeypatch.setattr("stages.planning.stored_buffer.read", lambda *_, **__: named)
     nameless = SimpleNamespace(class_names=None, name="nameless")
     monkeypatch.setattr("stages.planning.plan._evaluation_data", lambda *_: (nameless, ()))
     launch = Launch(command="distill", preset_name="tiny", buffer=undisturbed / "buffer.safetensors")

@@ -70,6 +70,12 @@ def test_a_plan_checks_what_it_can_before(make_config, told, tmp_path: Path) -> 
     distill = Launch(command="distill", preset_name="small", train_teacher=True, buffer=buffer)
     with pytest.raises(FileError, match=r"buffer\.safetensors"):
         plan(make_config(*settings), distill, training_progress=progress_into(told))
+    with pytest.raises(ConfigError, match=r"`distillation\.lr_min` is 0\.5"):
+        plan(
+            make_config(*settings, "distillation.lr=auto", "distillation.lr_min=0.5"),
+            launch,
+            training_progress=progress_into(told),
+        )
     assert told == []
 
 
