@@ -129,3 +129,17 @@ def test_parameters_without_gradients_stay() -> None:
     optimizer.step()
     assert torch.equal(other.detach(), drawn(2, 3))
     assert not torch.equal(one.detach(), drawn(2, 3))
+
+
+def test_each_of_several_matrices_gets_its_own_step() -> None:
+    """Of equal shapes some, and in an order that is not that of their shapes."""
+    shapes = [(3, 4), (2, 5), (3, 4), (2, 5)]
+    together = [nn.Parameter(drawn(*shape, seed=seed)) for seed, shape in enumerate(shapes)]
+    alone = [nn.Parameter(parameter.detach().clone()) for parameter in together]
+    for seed, parameters in enumerate(zip(together, alone, strict=True)):
+        for parameter in parameters:
+            parameter.grad = drawn(*parameter.shape, seed=10 + seed)
+    muon(together).step()
+    for parameter, expected in zip(together, alone, strict=True):
+        muon([expected]).step()
+        torch.testing.assert_close(parameter, expected)

@@ -10,6 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import presets
+from stages.config import load
+from stages.models.build import build_model
+
 SMALL = ["--set", "teacher.model=wrn10_1", "--set", "run.device=cpu", "--set", "run.threads=1"]
 
 
@@ -126,3 +130,17 @@ def test_a_teacher_is_checked_by_as_many_threads_as_asked_for(call, monkeypatch)
     monkeypatch.setattr(torch, "set_num_threads", asked_for.append)
     assert call("teacher", "check", "--preset", "digits", "--set", "run.threads=1", "--device", "cpu").code == 0
     assert asked_for == [1]
+
+
+def test_a_teacher_no_better_than_chance_is_doubted(call, tmp_path):
+    torch.manual_seed(0)
+    model = build_model("wrn16_2", task=load(["digits"]).task, where="teacher.model")
+    save_file(model.state_dict(), tmp_path / "untrained.safetensors")
+    untrained = ["--set", f"teacher.weights={tmp_path}/untrained.safetensors", "--preset", "digits"]
+    checked = call("teacher", "check", *untrained, "--json")
+    assert checked.code == 0, checked.err
+    assert any("better than chance" in warning for warning in json.loads(checked.out)["warnings"])
+    student = str(presets.teachers_folder() / "wrn16_2-digits.safetensors")
+    evaluated = call("evaluate", student, *untrained, "--set", "student.model=wrn16_2", "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert "better than chance" in evaluated.err

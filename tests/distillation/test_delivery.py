@@ -130,6 +130,19 @@ def test_a_restored_stage_delivers_the_same(make_run, fill, options: dict[str, A
     assert_same(weights_of(again.finished_student.model), weights_of(first.finished_student.model))
 
 
+@pytest.mark.parametrize("options", OPTIONS[1:])
+def test_the_delivered_student_has_statistics_taken_anew(make_run, fill, options: dict[str, Any]) -> None:
+    run = make_run(epoch=FIRST, distillation=options)
+    fill(run, 20)
+    stage = set_up(run)
+    stage.run_epoch(run)
+    expected = copy.deepcopy(run.student)
+    if "ema_decay" in options:
+        expected.model.load_state_dict(stage.state_dict()["delivery"]["average"])
+    recalibrate(run, expected, num_batches=2)
+    assert_same(weights_of(run.finished_student.model), weights_of(expected.model))
+
+
 def test_it_is_made_once_for_evaluation_and_files(make_run, fill) -> None:
     run = make_run(epoch=FIRST, distillation={"recalibration_batches": 1})
     fill(run, 20)

@@ -16,6 +16,7 @@ from stages.data.augment import apply, draw_augmentation
 from stages.distillation.losses import standardized_loss
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
+from stages.muon import MATRIX_RATE, newton_schulz
 from stages.run import Run, StopRequested
 
 WARMUP, NUM_EPOCHS, STEPS = 3, 7, 3
@@ -46,13 +47,17 @@ class Step(NamedTuple):
 
 
 class PlainDistillation:
-    """Lines 16-23 of Algorithm 1: priorities as a list, SGD by its formula."""
+    """Lines 16-23 of Algorithm 1: priorities as a list, SGD and Muon by their formulas."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.student = copy.deepcopy(run.student.model).train()
         self.priorities = run.buffer.column("priority").double().tolist()
         self.velocity = [torch.zeros_like(parameter) for parameter in self.student.parameters()]
+        self.is_matrix = [
+            run.config.distillation.optimizer == "muon" and "conv" in name
+            for name, _ in self.student.named_parameters()
+        ]
 
     def epoch(self) -> list[Step]:
         return [self.step(step) for step in range(STEPS)]
@@ -105,9 +110,15 @@ class PlainDistillation:
         gradients = torch.autograd.grad(loss, list(self.student.parameters()))
         with torch.no_grad():
             for index, (parameter, gradient) in enumerate(zip(self.student.parameters(), gradients, strict=True)):
-                decayed = gradient + config.weight_decay * parameter
-                self.velocity[index] = config.momentum * self.velocity[index] + decayed
-                parameter -= lr * self.velocity[index]
+                decay = config.weight_decay * parameter
+                if self.is_matrix[index]:
+                    self.velocity[index] = config.momentum * self.velocity[index] + gradient
+                    ahead = (gradient + config.momentum * self.velocity[index]).flatten(1)
+                    step_OI = newton_schulz(ahead.unsqueeze(0), torch.float32).view(parameter.shape)
+                    parameter -= lr * (MATRIX_RATE * step_OI + decay)
+                else:
+                    self.velocity[index] = config.momentum * self.velocity[index] + gradient + decay
+                    parameter -= lr * self.velocity[index]
         agreement = (teacher_BK.argmax(dim=1) == student_BK.argmax(dim=1)).float().mean()
         return Step(loss.item(), lr, agreement.item(), 16 - len(new))
 
@@ -131,6 +142,7 @@ CASES = {
     "delta at 4": {"delta_temperature": 4.0, "temperature": 1.0},
     "plain SGD": {"momentum": 0.0, "weight_decay": 0.0, "lr_min": 0.0},
     "decay": {"weight_decay": 0.1},
+    "muon": {"optimizer": "muon", "momentum": 0.8, "weight_decay": 0.1},
 }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stages.data.augment import apply, draw_augmentation
 from stages.errors import ConfigError, DivergedError
+from stages.events import InversionStep
 from stages.inversion.generator_inversion import GeneratorInversion
 from stages.models.build import build_generator
 from stages.run import Run, derived_seed
@@ -344,6 +345,15 @@ def test_equal_runs_invert_equal_images(make_run) -> None:
     assert torch.equal(inverted(1, 2), inverted(1, 2))
     assert not torch.equal(inverted(1, 2), inverted(2, 2))
     assert not torch.equal(inverted(1, 2), inverted(1, 3))
+
+
+def test_steps_are_counted_over_the_calls_of_an_epoch(make_run) -> None:
+    run = make_run(epoch=WARMUP, inversion=RATES | {"calls": 4, "warmup_calls": 2})
+    method = set_up(run)
+    for run.call in range(2):
+        method.invert(run)
+    told = [(event.step, event.num_steps) for event in run.events if isinstance(event, InversionStep)]
+    assert told == [(step, 6) for step in range(6)]
 
 
 def test_bf16_is_for_the_networks_only(make_run, monkeypatch: pytest.MonkeyPatch) -> None:

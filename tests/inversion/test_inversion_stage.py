@@ -102,6 +102,17 @@ def test_teacher_and_student_judge_what_is_stored(make_run, delta_temperature: f
     assert torch.equal(run.student.model.bn1.running_mean, statistics)
 
 
+def test_stored_images_are_judged_in_the_runs_precision(make_run) -> None:
+    run = make_run()
+    run.precision = "bf16"
+    seen = set()
+    for network in (run.teacher, run.student):
+        network.model.bn1.register_forward_hook(lambda _layer, _inputs, output: seen.add(output.dtype))
+    insert(run, noise(run, "epoch", 3), batch_size=8)
+    assert seen == {torch.bfloat16}
+    assert run.buffer.column("priority").dtype == torch.float32
+
+
 def test_judging_leaves_the_student_as_it_was(make_run) -> None:
     run = make_run()
     for is_training in (True, False):

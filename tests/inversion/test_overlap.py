@@ -41,6 +41,7 @@ class Meeting:
             self.is_waiting.set()
             assert self.student_must_learn.wait(PATIENCE_S)
         bias = run.student.model.linear.bias[0].item()
+        assert run.student.model.bn1.running_mean[0].item() == bias, "statistics are brought up to date as weights are"
         self.seen.append((run.epoch, run.call, bias, threading.current_thread().name))
         if self.error is not None and run.epoch == 5:
             raise self.error
@@ -68,6 +69,7 @@ def make_stage(make_run, add_method):
 
     def make(*, inversion: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Inversion, Meeting]:
         run = make_run(inversion={"method": "meeting", "overlap": True} | (inversion or {}), **settings)
+        run.student.model.bn1.running_mean[0] = run.student.model.linear.bias[0].item()
         stage = Inversion(run.config.inversion)
         stage.setup(run)
         stages.append(stage)
@@ -86,6 +88,7 @@ def learn(run: Run) -> None:
     """What distillation would do to the student of this epoch."""
     with torch.no_grad():
         run.student.model.linear.bias[0] = run.epoch
+        run.student.model.bn1.running_mean[0] = run.epoch
 
 
 def run_epochs(run: Run, stage: Inversion) -> None:

@@ -460,3 +460,15 @@ def test_the_buffer_has_room_for_all_that_will_come(make_config, capacity: int, 
     """Else it grows by copying, into several times the memory that was foretold."""
     planned = plan(make_config(f"buffer.capacity={capacity}"), Launch(command="run", preset_name="tiny"))
     assert planned.footprint.num_buffered == build_run(planned).buffer.num_slots == num
+
+
+def test_each_seed_has_a_student_of_its_own(make_config) -> None:
+    def first_weights(seed: int) -> dict[str, torch.Tensor]:
+        launch = Launch(command="run", preset_name="tiny")
+        return plan(make_config(f"run.seed={seed}"), launch).student.state_dict()
+
+    one, again, other = first_weights(0), first_weights(0), first_weights(1)
+    assert all(torch.equal(value, again[name]) for name, value in one.items())
+    drawn = [name for name, value in one.items() if value.is_floating_point() and value.unique().numel() > 1]
+    assert drawn
+    assert not any(torch.equal(one[name], other[name]) for name in drawn)

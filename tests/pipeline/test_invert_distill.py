@@ -17,6 +17,7 @@ from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, DivergedError, FileError
 from stages.models.checkpoints import sha256_of
 from stages.models.normalized import NormalizedModel
+from stages.planning.beginning import build_run
 from stages.run import Run
 from stages.scoring import Scores, score
 from stages.trainer import Launch, Outcome, plan
@@ -52,6 +53,13 @@ def test_invert_makes_as_many_calls_as_fill_the_buffer(inverted: Path) -> None:
     assert (summary["student"], summary["agreement"]) == (None, None)
     assert summary["teacher"]["num_samples"] == 364
     assert {event["stage"] for event in events(inverted, "stage_started")} == {"inversion", "evaluation"}
+
+
+def test_priorities_of_the_same_teacher_are_taken_as_they_are(make_config, inverted: Path) -> None:
+    path = inverted / "buffer.safetensors"
+    settings = ["evaluation.num_holdout=0", "run.seed=5"]  # another student, whose priorities would be others
+    planned = plan(make_config(*settings), Launch(command="distill", preset_name="tiny", buffer=path))
+    assert build_run(planned).buffer.column("priority").tolist() == read_buffer(path).priority.tolist()
 
 
 @pytest.mark.parametrize(("capacity", "epochs", "calls"), [(1000, 4, 4), (16, 4, 1), (17, 4, 2)])

@@ -1,5 +1,6 @@
 """Training a teacher on the shipped digits, in seconds."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from stages.config import Config, with_values
+from stages.data.augment import Augmentation, apply
 from stages.data.dataset import LabelledImages, load_data
 from stages.errors import DivergedError, FileError, MachineError
 from stages.teachers import train as train_module
@@ -113,6 +115,34 @@ def test_a_measurement_that_fails_leaves_the_trained_teacher(
     with pytest.raises(MachineError, match="2 GiB"):
         train(make_config(), tmp_path / "t.safetensors", epochs=1, test_split="test")
     load_teacher(make_config(f"teacher.weights={tmp_path / 't.safetensors'}"), CPU)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_it_learns_from_crops_and_flips_by_the_usual_settings(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    draws: list[Augmentation] = []
+    settings: list[dict[str, Any]] = []
+
+    def apply_and_note(images_BCHW: torch.Tensor, draw: Augmentation) -> torch.Tensor:
+        draws.append(draw)
+        return apply(images_BCHW, draw)
+
+    class NotingSGD(torch.optim.SGD):
+        def __init__(self, parameters: Any, **options: Any) -> None:
+            settings.append(options)
+            super().__init__(parameters, **options)
+
+    monkeypatch.setattr(train_module, "apply", apply_and_note)
+    monkeypatch.setattr(torch.optim, "SGD", NotingSGD)
+    train(make_config(f"task.horizontal_flip={json.dumps(flip)}"), tmp_path / "t.safetensors", epochs=2)
+    assert len(draws) == 2 * (1433 // 128)
+    shifts = torch.cat([draw.shift_y_B for draw in draws])
+    assert shifts.unique().tolist() == [-1, 0, 1], "crop_padding is 1"
+    assert torch.cat([draw.shift_x_B for draw in draws]).unique().tolist() == [-1, 0, 1]
+    flips = torch.cat([draw.flip_B for draw in draws]).float().mean().item()
+    assert 0.4 < flips < 0.6 if flip else flips == 0
+    assert settings == [{"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}]
 
 
 def test_data_that_does_not_fit(make_config: MakeConfig, tmp_path: Path) -> None:
