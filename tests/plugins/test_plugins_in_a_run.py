@@ -18,8 +18,13 @@ averaging = stranger.specs:AVERAGING
 noise = stranger.specs:NOISE
 [ssdkd.models]
 linear = stranger.specs:LINEAR
+dense = stranger.specs:DENSE
 [ssdkd.datasets]
 stripes = stranger.specs:STRIPES
+[ssdkd.tasks]
+pixels = stranger.specs:PIXELS
+[ssdkd.generators]
+corner = stranger.specs:CORNER
 """
 
 # Light, as the specs of a plugin should be: no torch.
@@ -46,6 +51,9 @@ NOISE = Spec(
 )
 LINEAR = Spec("linear", "stranger.parts:linear", "one layer", pattern=r"linear(?P<width>[0-9]+)", example="linear8")
 STRIPES = Spec("stripes", "stranger.parts:load_stripes", "horizontal and vertical stripes")
+DENSE = Spec("dense", "stranger.parts:dense", "a class for each pixel", pattern=r"dense(?P<width>[0-9]+)")
+PIXELS = Spec("pixels", "stranger.parts:Pixels", "a label for each pixel", pattern=r"pixels(?P<ignored>[0-9]+)")
+CORNER = Spec("corner", "stranger.parts:Corner", "images with a black corner")
 """
 
 PARTS = """
@@ -115,6 +123,53 @@ class Noise:
 def linear(*, width, num_classes, in_channels, image_size):
     pixels = in_channels * image_size[0] * image_size[1]
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.BatchNorm1d(width), nn.Linear(width, num_classes))
+
+
+def dense(*, width, num_classes, in_channels, image_size):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.Tanh(), nn.Conv2d(width, num_classes, 1)
+    )
+
+
+class Corner(nn.Module):
+    def __init__(self, *, latent_dim, image_shape):
+        super().__init__()
+        self.image_shape = image_shape
+        self.linear = nn.Linear(latent_dim, image_shape[0] * image_shape[1] * image_shape[2])
+        self.norm = nn.BatchNorm1d(self.linear.out_features)
+
+    def forward(self, latents):
+        images = self.norm(self.linear(latents)).sigmoid().view(-1, *self.image_shape)
+        mask = torch.ones_like(images)
+        mask[:, :, 0, 0] = 0
+        return images * mask
+
+
+class Pixels:
+    headline = "pixel_accuracy"
+
+    def __init__(self, num_classes, *, ignored):
+        assert ignored == 255
+        self.num_classes = num_classes
+
+    def label_shape(self, image_shape):
+        return tuple(image_shape[1:])
+
+    def predict(self, logits):
+        probability, classes = logits.float().softmax(dim=1).max(dim=1)
+        return classes, probability
+
+    def per_sample(self, values):
+        return values.flatten(1).mean(dim=1)
+
+    def draw_targets(self, policy, num, *, class_counts_K, image_shape, rng):
+        return None
+
+    def new_metrics(self):
+        raise AssertionError("there is no real data")
+
+    def image_classes(self, classes):
+        return classes.flatten(1).mode(dim=1).values
 
 
 def load_stripes(root, split, *, image_shape, resize, download):
@@ -248,6 +303,47 @@ def test_a_run_of_a_strangers_parts(site: Path, tmp_path: Path) -> None:
     again = [json.loads(line) for line in (tmp_path / "stopped/events.jsonl").read_text().splitlines()]
     assert [event for event in again if event["kind"] == "averaged"][-1]["distance"] == averaged[-1][1]
     assert "contrast = 0.9" in (tmp_path / "undisturbed/config.toml").read_text()
+
+
+DENSE_SCRIPT = """
+import torch
+from pathlib import Path
+from stages.config import load
+from stages.models.build import build_model
+from stages.models.checkpoints import save_weights
+from stages.trainer import Launch, execute, plan
+config = load(
+    ["preset.toml"],
+    ["task.kind=pixels255", "teacher.model=dense5", "student.model=dense4", "evaluation.data=none"]
+    + ["inversion.method=ssdkd", "inversion.generator=corner", "inversion.steps=2", "inversion.latent_dim=4"],
+)
+torch.manual_seed(0)
+save_weights(build_model("dense5", task=config.task, where="teacher.model"), Path("teacher.safetensors"))
+planned = plan(config, Launch(command="run", preset_name="preset", out=Path("run")))
+print(execute(planned).summary["agreement"])
+"""
+
+
+def test_a_run_of_a_strangers_task_and_generator(site: Path, tmp_path: Path) -> None:
+    """A class for each pixel: one priority an image, the mean over its pixels."""
+    (tmp_path / "preset.toml").write_text(PRESET.replace("[inversion.options]\ncontrast = 0.9\n", ""))
+    done = subprocess.run(
+        [sys.executable, "-c", DENSE_SCRIPT],
+        cwd=tmp_path,
+        env=environment(site),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout) <= 1
+    rows = load_file(tmp_path / "run/buffer.safetensors")
+    images = rows["images"]
+    assert images[:, :, 0, 0].unique().tolist() == [0]
+    assert images[:, :, 1:, 1:].float().std() > 10
+    assert rows["teacher_class"].shape == rows["teacher_prob"].shape == (32, 6, 6)
+    assert rows["priority"].shape == (32,)
 
 
 BROKEN = {
