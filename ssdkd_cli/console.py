@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
 from ssdkd_cli.charts import harmless
@@ -125,12 +126,23 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     stdout().print(table)
 
 
-def _console(stream: IO[str]) -> Console:
+@cache
+def _console_class() -> type[Console]:
     from rich.console import Console
 
+    class RaisingConsole(Console):
+        """Rich ends the process where nobody reads any more. Whether a run goes on is not for a console to say."""
+
+        def on_broken_pipe(self) -> None:
+            raise
+
+    return RaisingConsole
+
+
+def _console(stream: IO[str]) -> Console:
     # Rich would believe FORCE_COLOR and the like, and send control codes into files.
     is_seen = is_terminal(stream)
-    return Console(
+    return _console_class()(
         file=stream,
         width=None if is_seen else WIDTH_OFF_TERMINAL,
         force_terminal=is_seen,

@@ -156,8 +156,8 @@ def _is_the_users(error: PermissionError) -> bool:
 
 
 def _unheard() -> AbstractContextManager[None]:
-    """Within this context nobody need read stderr any more: the exit code tells. Rich ends a process for that."""
-    return suppress(OSError, SystemExit)
+    """Within this context nobody need read stderr any more: the exit code tells."""
+    return suppress(OSError)
 
 
 def _report_unexpected(error: Exception) -> None:

@@ -11,33 +11,40 @@ alone. Whoever is called refuses bad settings by ConfigError and files by FileEr
     ssdkd.generators   (latent_dim=, image_shape=) -> nn.Module     latents [B, Z] -> images [B, C, H, W] in [0, 1];
                                                                     every parameter takes part in every pass
     ssdkd.models       (num_classes=, in_channels=, image_size=) -> nn.Module       normalised images -> logits [B, K]
+                       or [B, K, H, W] where the task has a label for each pixel
     ssdkd.datasets     (root, split, *, image_shape=, resize=, download=) -> LabelledImages        uint8, int64 labels;
+                       root is a Path or None, split "train", "test" or another part's name (`UNSPLIT` is all there is);
                        FileError where it is not there: a run then goes without, with a warning
-    ssdkd.tasks        (num_classes) -> Task
+    ssdkd.tasks        (num_classes) -> Task                        serves every policy of `inversion.targets`
 
 The `schema` of a spec is the pydantic model of a table: of a stage the one named after it, of a method
 `[inversion.options]`, which reaches it as the dict `config.options`; other parts read none. A method emits an
-`InversionStep` for steps that `run.should_log` asks for, and adds the images of each step to `run.num_trained`.
+`InversionStep` for steps that `run.should_log` asks for, and adds the images of each step to `run.num_trained`. A stage
+that trains the student emits a `DistillationStep`, any part a `Warning`; an event of your own is a frozen dataclass, a
+subclass of `Event` with a `kind`. `run.stages` run in every epoch, in warm-up too (`run.in_warmup`); `ssdkd invert`
+leaves out "distillation" and `ssdkd distill` "inversion", by these names.
 
     # my_package/spec.py: free of torch, and so of this module
     from stages.registry import Spec
     SPEC = Spec("my-method", "my_package.method:MyMethod", "what it does, in a line")
 
-`Spec`, `Table` and the errors can also be had from `stages.registry`, `stages.config_table` and `stages.errors`, which
-import no torch.
+`Spec`, `Table` with its `rule_error`, the errors and `load` (presets and overrides -> `Config`, whose table `task`
+`build_model` takes) can also be had from `stages.registry`, `stages.config_table`, `stages.errors` and `stages.config`,
+which import no torch.
 """
 
-from stages.config_table import Table
+from stages.config import Config, load
+from stages.config_table import Table, rule_error
 from stages.data.augment import Augmentation, apply, draw_augmentation
-from stages.data.dataset import LabelledImages
+from stages.data.dataset import UNSPLIT, LabelledImages
 from stages.divergence import agreement, kl_divergence
 from stages.errors import ConfigError, DivergedError, FileError, MachineError, SsdkdError, StorageError
-from stages.events import Event, InversionStep
+from stages.events import DistillationStep, Event, InversionStep, Warning
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.objectives import adversarial_loss, modulation, task_loss
-from stages.models.build import build_model
+from stages.models.build import build_generator, build_model
 from stages.models.checkpoints import load_weights
 from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.normalized import NormalizedModel, evaluating
@@ -48,9 +55,12 @@ from stages.student import load_student
 from stages.tasks.task import Metrics, Task
 
 __all__ = [
+    "UNSPLIT",
     "Augmentation",
     "BatchNormMatching",
+    "Config",
     "ConfigError",
+    "DistillationStep",
     "DivergedError",
     "Event",
     "FileError",
@@ -69,16 +79,20 @@ __all__ = [
     "StorageError",
     "Table",
     "Task",
+    "Warning",
     "adversarial_loss",
     "agreement",
     "apply",
+    "build_generator",
     "build_model",
     "draw_augmentation",
     "evaluating",
     "frozen_batch_norm",
     "kl_divergence",
+    "load",
     "load_student",
     "load_weights",
     "modulation",
+    "rule_error",
     "task_loss",
 ]

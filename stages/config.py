@@ -349,8 +349,16 @@ def _followers(settings: Settings) -> list[str]:
 
 def _schemas() -> dict[str, type[BaseModel]]:
     """The schema of every table that any preset may have."""
-    brought = {spec.name: spec.schema or Table for spec in registry.all_specs("stages")}
-    return _OWN_TABLES | {name: schema for name, schema in brought.items() if name not in _OWN_TABLES}
+    brought = {}
+    for spec in registry.all_specs("stages"):
+        if spec.name not in _OWN_TABLES:
+            brought[spec.name] = spec.schema or Table
+        elif not spec.is_ours:
+            raise ConfigError(
+                f"the plugin `{spec.target}` of ssdkd.stages is called `{spec.name}`, as a table of ssdkd's own is",
+                hint="uninstall it, or rename it",
+            )
+    return _OWN_TABLES | brought
 
 
 def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
@@ -387,8 +395,9 @@ def _two_standardized_logits(settings: Settings, task: Any, distillation: Any) -
 
 def _table_as_toml(name: str, table: BaseModel) -> str:
     values = table.model_dump(mode="json", exclude_none=True)
-    if name == "inversion" and not values["options"]:
-        del values["options"]
+    if name == "inversion":
+        options = {key: value for key, value in values.pop("options").items() if value is not None}
+        values |= {"options": options} if options else {}
     header, _, rest = _arrays_on_one_line(tomli_w.dumps({name: values})).partition("\n")
     unset = [f"# {key} is not set" for key, value in table if value is None]
     return "\n".join([header, *unset, rest])
@@ -436,4 +445,4 @@ def _method_options(settings: Settings) -> tuple[dict[str, Any], list[Problem]]:
     except ConfigError:
         return {}, []  # told with the other unregistered names
     options, problems = validate_table(key, values, {key: schema}, settings)
-    return {} if options is None else options.model_dump(mode="json", exclude_none=True), problems
+    return {} if options is None else options.model_dump(mode="json"), problems

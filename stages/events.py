@@ -227,7 +227,7 @@ def to_line(event: Event, *, seq: int, epoch: int, time_s: float) -> str:
     """The event as one line of JSON, with its newline."""
     envelope = {"schema": SCHEMA_VERSION, "kind": event.kind, "seq": seq, "time_s": time_s, "epoch": epoch}
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-    return json.dumps(finite(envelope | fields), allow_nan=False, separators=(",", ":")) + "\n"
+    return json.dumps(finite(envelope | fields | envelope), allow_nan=False, separators=(",", ":")) + "\n"
 
 
 Listener = Callable[[Event, int], None]

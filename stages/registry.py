@@ -110,12 +110,15 @@ def all_specs(group: str) -> tuple[Spec, ...]:
 def find(group: str, name: str, *, where: str) -> Found:
     """The spec that serves `name`; `where` is the preset key the name was read from.
 
-    Raises ConfigError with the nearest match where there is none.
+    Raises ConfigError with the nearest match where there is none, and where there are two.
     """
-    for spec in all_specs(group):
-        arguments = spec.match(name)
-        if arguments is not None:
-            return Found(spec, arguments)
+    matches = [(spec, spec.match(name)) for spec in all_specs(group)]
+    found = [Found(spec, arguments) for spec, arguments in matches if arguments is not None]
+    if len(found) > 1:
+        served_by = " and ".join(f"`{each.spec.target}`" for each in found)
+        raise ConfigError(f"`{name}` in `{where}` is served by {served_by}", hint="uninstall one, or rename it")
+    if found:
+        return found[0]
     shown = [spec.example or spec.name for spec in all_specs(group)]
     near = get_close_matches(name, shown, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"

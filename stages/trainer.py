@@ -64,18 +64,19 @@ def execute(
     """
     launch = planned.launch
     ready = _set_up(planned)
-    directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
-    try:
-        with directory.lock():
-            control = ControlReader(directory.control_file)
-            with _before_the_first_step():
-                write_atomically(directory.config_file, planned.config.to_toml().encode())
-                write_atomically(directory.manifest_file, manifest_of(planned))
-            return _train(ready, directory, control, listeners, on_signal=on_signal)
-    except (Exception, KeyboardInterrupt):
-        if ready.run.epoch == 0:  # what is there of the run holds nothing
-            shutil.rmtree(directory.path, ignore_errors=True)
-        raise
+    with ready.closing:
+        directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
+        try:
+            with directory.lock():
+                control = ControlReader(directory.control_file)
+                with _before_the_first_step():
+                    write_atomically(directory.config_file, planned.config.to_toml().encode())
+                    write_atomically(directory.manifest_file, manifest_of(planned))
+                return _train(ready, directory, control, listeners, on_signal=on_signal)
+        except (Exception, KeyboardInterrupt):
+            if ready.run.epoch == 0:  # what is there of the run holds nothing
+                shutil.rmtree(directory.path, ignore_errors=True)
+            raise
 
 
 def resume(
@@ -93,7 +94,7 @@ def resume(
     summary = directory.summary()
     if directory.status() == "done" and summary is not None:
         if has_all_results(directory):
-            return Outcome(summary, path)
+            return Outcome(summary | {"run": str(path)}, path)  # it may have been moved
         if directory.latest_checkpoint() is None:
             raise FileError(
                 f"{path} is done and has lost files, and there is no checkpoint to write them from",
@@ -122,7 +123,8 @@ def resume(
             names = started.get("class_names")
             planned = replace(planned, class_names=None if names is None else tuple(names))
         ready = _set_up(planned)
-        return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
+        with ready.closing:
+            return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
 
 
 def _for_this_machine(config: Config, manifest: dict[str, Any], device: str) -> Config:
@@ -161,6 +163,8 @@ class _Ready:
     stages: dict[str, AnyStage]
     said: Sequence[Event]
     """What the stages emitted while they were set up."""
+    closing: ExitStack
+    """Closes the stages."""
 
 
 @out_of_memory_is_told()
@@ -170,7 +174,9 @@ def _set_up(planned: Plan) -> _Ready:
     run = build_run(planned)
     said: list[Event] = []
     run.emit = said.append
-    return _Ready(planned, run, set_up_stages(run), said)
+    with ExitStack() as closing:
+        stages = set_up_stages(run, closing)
+        return _Ready(planned, run, stages, said, closing.pop_all())
 
 
 def _train(
@@ -195,9 +201,7 @@ def _train(
         state = None  # a second buffer: the run goes on without it
         safe_point = SafePoint(recorder, control, save=pipeline.save, on_signal=on_signal)
         run.emit, run.safe_point, run.charged_to = recorder.emit, safe_point, recorder.accounts.stage
-        with safe_point.listening_to_signals(), ExitStack() as closing:
-            for stage in ready.stages.values():
-                closing.callback(stage.close)
+        with safe_point.listening_to_signals():
             with _before_the_first_step():
                 if log.next_seq == 0:
                     run.emit(_started_event(run, directory, ready.planned))
@@ -206,7 +210,7 @@ def _train(
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
             has_lost_files = pipeline.epochs_done == run.schedule.epochs and not has_all_results(directory)
-            status, error = _attempt(pipeline, closing, saves_first=has_lost_files)
+            status, error = _attempt(pipeline, ready.closing, saves_first=has_lost_files)
             return _finish(directory, pipeline, safe_point, status, error)
 
 

@@ -47,6 +47,17 @@ def test_a_line_has_its_envelope_and_its_fields() -> None:
     }
 
 
+def test_a_field_of_the_envelopes_name_gives_way_to_it() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Theirs(Event):
+        kind = "theirs"
+        epoch: float
+        mood: str
+
+    line = json.loads(to_line(Theirs(epoch=1.5, mood="good"), seq=4, epoch=2, time_s=1.5))
+    assert line == {"schema": 1, "kind": "theirs", "seq": 4, "time_s": 1.5, "epoch": 2, "mood": "good"}
+
+
 def test_a_line_break_stays_within_its_line() -> None:
     line = to_line(Warning(message="one\ntwo\u2028three"), seq=0, epoch=0, time_s=0)
     assert len(line.splitlines()) == 1

@@ -251,12 +251,12 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
         checked = plan(config, replace(launch, is_dry_run=True))
         for warning in checked.warnings:
             diagnostics.warn(warning)
-        descriptions.append(checked.describe())
+        descriptions.append(checked.describe() | {"warnings": list(checked.warnings)})
     if request.json:
         console.print_json(descriptions[0] if request.seeds is None else {"runs": descriptions})
     else:
         for description in descriptions:
-            summary.print_plan(description)
+            summary.print_plan({key: value for key, value in description.items() if key != "warnings"})
     return ExitCode.DONE
 
 

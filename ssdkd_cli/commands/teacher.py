@@ -170,4 +170,5 @@ def _document(report: TeacherReport, config: Config) -> dict[str, Any]:
         "data": None if report.images is None else config.evaluation.data,
         "split": None if report.images is None else report.images.split,
         "teacher": report.metrics,
+        "missing": report.missing,
     }

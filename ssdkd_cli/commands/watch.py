@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated
 
@@ -54,7 +55,7 @@ def watch(
         from ssdkd_cli.dashboard.feed import RunFeed
         from ssdkd_cli.dashboard.snapshot import document, render_text
 
-        view = RunFeed(found).poll()
+        view = RunFeed(found).poll(budget_s=math.inf)  # a long history is read to its end
         if json:
             console.print_json(document(view))
         else:

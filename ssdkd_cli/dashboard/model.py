@@ -19,7 +19,6 @@ from ssdkd_cli.dashboard.accounted_pace import AccountedPace
 from ssdkd_cli.dashboard.fields import histogram, items, mapping, number, numbers, text, whole
 from ssdkd_cli.dashboard.series import Series
 from ssdkd_cli.dashboard.view import (
-    MAIN_METRICS,
     BufferView,
     Curve,
     DeviceView,
@@ -30,6 +29,7 @@ from ssdkd_cli.dashboard.view import (
     SamplesView,
     SampleTile,
     StageProgress,
+    main_metric,
 )
 from ssdkd_cli.summary import metric_title
 from stages.events import SCHEMA_VERSION
@@ -248,9 +248,8 @@ class RunModel:
                 if name != "num_samples":
                     self._tell(f"real/{role}.{name}", epoch, event, name, values)
         self._tell("synthetic/agreement", epoch, event, "agreement", mapping(event, "synthetic"))
-        said = [
-            f"{metric_title(name)} {value:.1%}" for name, value in metrics["student"].items() if name in MAIN_METRICS
-        ]
+        quoted = main_metric(metrics["student"])
+        said = [] if quoted is None else [f"{metric_title(quoted)} {metrics['student'][quoted]:.1%}"]
         if self._state.evaluation.agreement is not None:
             said.append(f"synthetic agreement {self._state.evaluation.agreement:.1%}")
         self._say(event, "info", ", ".join(said) or "evaluation: nothing to measure on")

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 
 from ssdkd_cli.dashboard.empty_texts import no_agreement, no_real_results, no_step
-from ssdkd_cli.dashboard.view import MAIN_METRICS, RunView, title_of
+from ssdkd_cli.dashboard.view import RunView, main_metric, title_of
 from ssdkd_cli.dashboard.widgets.buffer_panels import (
     BufferSummary,
     ClassBalance,
@@ -164,7 +164,7 @@ class Accuracy(View):
         yield SyntheticAgreement("agreement on synthetic images", id="accuracy-synthetic")
         yield ChartPanel(
             "real data in %",
-            [Trace(f"real/{role}.{metric}", role) for metric in MAIN_METRICS for role in ("student", "teacher")],
+            self._traces("top1"),
             factor=100.0,
             unit=" %",
             is_log_allowed=False,
@@ -180,6 +180,17 @@ class Accuracy(View):
             empty_text=no_agreement,
             id="accuracy-synthetic-chart",
         )
+
+    @staticmethod
+    def _traces(metric: str) -> tuple[Trace, ...]:
+        return tuple(Trace(f"real/{role}.{metric}", role) for role in ("student", "teacher"))
+
+    def show(self, view: RunView) -> None:
+        """Hand on a run's state; the chart of real data shows what the run's task quotes."""
+        metric = None if view.evaluation is None else main_metric(view.evaluation.student)
+        if metric is not None:
+            self.query_one("#accuracy-real-chart", ChartPanel).traces = self._traces(metric)
+        super().show(view)
 
 
 class Device(View):

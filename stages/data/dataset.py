@@ -15,6 +15,7 @@ from torch import Tensor
 from stages.errors import ConfigError, FileError
 from stages.paths import typed_path
 from stages.registry import find
+from stages.tasks.task import task_of
 
 if TYPE_CHECKING:
     from stages.config import Config, TaskTable
@@ -30,7 +31,7 @@ class LabelledImages:
     """uint8 [N, C, H, W]."""
 
     labels_N: Tensor
-    """int64 [N], from 0 to K - 1."""
+    """int64 [N, ...], from 0 to K - 1; of tasks with a label for each pixel -1 where there is none."""
 
     class_names: tuple[str, ...] | None
     """In the order of the labels, where the data set knows them."""
@@ -93,7 +94,7 @@ def load_data(
             hint="`stages.api` says what a plugin's data set gives",
         )
     _check_shape(data, image_shape)
-    _check_classes(data, task.num_classes, root)
+    _check_labels(data, task, root)
     return data
 
 
@@ -107,7 +108,8 @@ def _check_shape(data: LabelledImages, image_shape: tuple[int, int, int]) -> Non
         )
 
 
-def _check_classes(data: LabelledImages, num_classes: int, root: Path | None) -> None:
+def _check_labels(data: LabelledImages, task: TaskTable, root: Path | None) -> None:
+    num_classes = task.num_classes
     where = f"`{data.name}`" if root is None else f"`{data.name}` in {root}"
     if len(data) == 0:
         raise FileError(f"{where} has no images in its split `{data.split}`", hint="choose `evaluation.split`")
@@ -119,8 +121,14 @@ def _check_classes(data: LabelledImages, num_classes: int, root: Path | None) ->
                 f"{where} has {classes} classes ({shown}), but `task.num_classes` is {num_classes}",
                 hint="the data must have the teacher's classes, all of them, in the teacher's order",
             )
+    shape, wanted = tuple(data.labels_N.shape[1:]), task_of(task).label_shape(task.image_shape)
+    if shape != wanted:
+        raise FileError(
+            f"a label of {where} has the shape {list(shape)}, but one of task.kind = {task.kind} has {list(wanted)}",
+            hint="choose another `evaluation.data`, or `none`",
+        )
     lowest, highest = int(data.labels_N.min()), int(data.labels_N.max())
-    if lowest < 0 or highest >= num_classes:
+    if lowest < (-1 if shape else 0) or highest >= num_classes:
         raise FileError(
             f"{where} has labels from {lowest} to {highest}, but `task.num_classes` is {num_classes}",
             hint="the data must have the teacher's classes, in the teacher's order",

@@ -14,22 +14,37 @@ from torch import Tensor
 
 from stages.data.dataset import LabelledImages
 from stages.divergence import agreement
+from stages.errors import ConfigError
 from stages.evaluation.calibration import CalibrationError
 from stages.models.normalized import NormalizedModel, evaluating
-from stages.tasks.task import Task
+from stages.tasks.task import Metrics, Task
 
 
 @torch.no_grad()
 def measure(
     model: NormalizedModel, data: LabelledImages, task: Task, *, batch_size: int, device: torch.device
 ) -> dict[str, Any]:
-    """The task's metrics of a network on labelled images: for classification top1, top5, loss, num_samples."""
+    """The task's metrics of a network on labelled images: for classification top1, top5, loss, num_samples.
+
+    Raises ConfigError where a task of others' gives no numbers.
+    """
     metrics = task.new_metrics()
     batches = zip(torch.split(data.images_NCHW, batch_size), torch.split(data.labels_N, batch_size), strict=True)
     with evaluating(model):
         for images_BCHW, labels_B in batches:
             metrics.update(model(images_BCHW.to(device)), labels_B.to(device))
-    return metrics.result()
+    return _results(metrics, task)
+
+
+def _results(metrics: Metrics, task: Task) -> dict[str, Any]:
+    """The metrics, the one that sums up the others first. Raises ConfigError where a task gives something else."""
+    found = metrics.result()
+    if task.headline not in found or not all(isinstance(value, int | float) for value in found.values()):
+        raise ConfigError(
+            f"the task's metrics are {found}: they must be numbers, and `{task.headline}` one of them",
+            hint="`stages.api` says what a plugin's task gives",
+        )
+    return {task.headline: found[task.headline]} | found
 
 
 DOUBT_HINT = (
@@ -97,7 +112,7 @@ def measure_with_teacher(
             of_teacher.update(teacher_logits_BK, labels_B)
             of_student.update(student_logits_BK, labels_B)
             comparing.update(teacher_logits_BK, student_logits_BK)
-    return of_teacher.result(), of_student.result(), comparing.result()
+    return _results(of_teacher, task), _results(of_student, task), comparing.result()
 
 
 class _Comparing:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 class Inverted(NamedTuple):
-    """Images made from the teacher [B, C, H, W] in [0, 1] and the classes they were aimed at [B, ...] int64."""
+    """Images made from the teacher, floating point [B, C, H, W] in [0, 1], and the classes they were aimed at, int64
+    [B, ...] with the shape of the task's labels, -1 where at none."""
 
     images_BCHW: Tensor
     target_B: Tensor
@@ -23,7 +24,8 @@ class InversionMethod(Protocol):
     A method draws randomness only through `run.rng("inversion", ...)` and owns whatever it carries from call to call.
     With `inversion.overlap` it is at work beside distillation, in a thread of its own: its run then has copies of
     teacher and student, of the buffer it may look at classes and counts, never at priorities, and it must not use
-    `run.seed_layers`: torch's global stream is the student's then.
+    `run.seed_layers`: torch's global stream is the student's then. One that has a method `close` is closed once,
+    however the run ended.
     """
 
     def setup(self, run: Run) -> None:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -134,7 +134,11 @@ class Overlap:
         """Continue from `state_dict()`."""
         device = self._main.device
         self._made = [Inverted(*(tensor.to(device) for tensor in inverted)) for inverted in state["made"]]
-        self._said.extend(InversionStep(**values) for values in state["said"])
+        known = {field.name for field in fields(InversionStep)}  # a method's own terms may be in it
+        self._said.extend(
+            InversionStep(**{name: value for name, value in values.items() if name in known})
+            for values in state["said"]
+        )
         self.run.num_trained = state["num_trained"]
         if self._made:
             self._leave_cores()

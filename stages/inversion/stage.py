@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.errors import DivergedError
+from stages.errors import ConfigError, DivergedError
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.overlap import Overlap
@@ -31,6 +31,7 @@ class Inversion(Stage[InversionConfig]):
         self._overlap = Overlap(run) if run.schedule.overlaps else None
         self._method.setup(run if self._overlap is None else self._overlap.run)
         self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)
+        self._has_targets = torch.ones((), dtype=torch.bool, device=run.device)
         self._must_vary = False
         self._call = 0
         run.checks.append(lambda: self._check(run))
@@ -40,7 +41,9 @@ class Inversion(Stage[InversionConfig]):
         num_calls = run.schedule.num_calls(run.epoch)
         while self._call < num_calls:
             run.call = self._call
-            self._is_finite &= insert(run, self._invert(run), batch_size=self.config.batch_size)
+            inverted = self._invert(run)
+            self._is_finite &= insert(run, inverted, batch_size=self.config.batch_size)
+            self._has_targets &= (inverted.target_B >= -1).all() & (inverted.target_B < run.task.num_classes).all()
             run.call, self._call = 0, self._call + 1
             if self._call < num_calls:
                 run.safe_point()
@@ -73,11 +76,19 @@ class Inversion(Stage[InversionConfig]):
         return self._overlap.now(lambda own: self._method.invert_holdout(own, num_images))
 
     def _check(self, run: Run) -> None:
-        """Raise DivergedError where the student is lost, or where warm-up made images of one class only."""
+        """Raise DivergedError where the student is lost, or where warm-up made images of one class only.
+
+        And ConfigError where the method aims at classes that there are not.
+        """
         if not self._is_finite:
             raise DivergedError(
                 f"the KL divergence of teacher and student is not finite on the images of epoch {run.epoch}",
                 hint="lower distillation.lr, or use run.precision=fp32",
+            )
+        if not self._has_targets:
+            raise ConfigError(
+                f"`inversion.method` = `{self.config.method}` aims at classes beyond 0 to {run.task.num_classes - 1}",
+                hint="`stages.api.Inverted` says what a method gives; -1 is no class",
             )
         if self._must_vary:
             self._must_vary = False
@@ -94,9 +105,12 @@ class Inversion(Stage[InversionConfig]):
             )
 
     def close(self) -> None:
-        """End the thread that makes images."""
+        """End the thread that makes images, and let the method go."""
         if self._overlap is not None:
             self._overlap.close()
+        close = getattr(self._method, "close", None)
+        if close is not None:
+            close()
 
     def state_dict(self) -> dict[str, Any]:
         """The method's state, how many calls of this epoch are done, and images made ahead."""
@@ -118,6 +132,21 @@ def quantized(images_BCHW: Tensor) -> Tensor:
     return (images_BCHW.clamp(0, 1) * 255).round().to(torch.uint8, memory_format=torch.contiguous_format)
 
 
+def _check_shapes(run: Run, inverted: Inverted) -> None:
+    """Raise ConfigError where a method of others' gives something else than `Inverted` says."""
+    images_BCHW, target_B = inverted
+    image_shape = tuple(run.config.task.image_shape)
+    label_shape = run.task.label_shape(image_shape)
+    is_right = images_BCHW.shape[1:] == image_shape and images_BCHW.is_floating_point()
+    if not is_right or target_B.shape != (len(images_BCHW), *label_shape) or target_B.dtype != torch.int64:
+        raise ConfigError(
+            f"`inversion.method` = `{run.config.inversion.method}` gives images {list(images_BCHW.shape)} of"
+            f" {images_BCHW.dtype} with targets {list(target_B.shape)} of {target_B.dtype}; the task has images"
+            f" {list(image_shape)} and targets {list(label_shape)} of torch.int64",
+            hint="`stages.api.Inverted` says what a method gives",
+        )
+
+
 def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
     """Lines 12-15: quantise, let teacher and student judge what will be stored, give delta_0, insert, evict.
 
@@ -126,6 +155,7 @@ def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
     Not stated in the paper: here the student judges the images themselves, in eval mode; later priorities are of the
     views that it is trained on, in train mode.
     """
+    _check_shapes(run, inverted)
     images_BCHW = quantized(inverted.images_BCHW)
     scores = score(run, images_BCHW, batch_size=batch_size)
     finite_B = scores.divergence_N.isfinite()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 from stages.buffer.replay_buffer import ReplayBuffer
@@ -15,14 +16,15 @@ from stages.run import Run
 from stages.stage import Stage
 
 
-def set_up_stages(run: Run) -> dict[str, Stage[Any]]:
-    """The stages of a run by name, in its order, ready for the first epoch."""
+def set_up_stages(run: Run, closing: ExitStack) -> dict[str, Stage[Any]]:
+    """The stages of a run by name, in its order, ready for the first epoch; `closing` will close them."""
     stages: dict[str, Stage[Any]] = {
         name: find("stages", name, where="run.stages").spec.load()(run.config.stage_table(name))
         for name in run.schedule.stages
     }
     for stage in stages.values():
         stage.setup(run)
+        closing.callback(stage.close)
     return stages
 
 

@@ -145,7 +145,7 @@ def plan(
     warnings += resolution.warnings_of(wanted, config, device, schedule, is_resumption=is_resumption)
     if launch.train_teacher and data is not None and data.split in (UNSPLIT, TRAINING_SPLIT) and must_train(config):
         warnings += ("student and teacher will be measured on the images that the teacher is trained on",)
-    num_holdout = schedule.num_holdout
+    task, num_holdout = task_of(config.task), schedule.num_holdout
     stored = None if launch.buffer is None else stored_buffer.read(config, launch.buffer, num_holdout=num_holdout)
 
     torch.manual_seed(derived_seed(config.run.seed, "student"))
@@ -153,7 +153,7 @@ def plan(
     if "distillation" in schedule.stages:
         batch_size = config.distillation.batch_size
         check_in_training(student, config.student.model, task=config.task, where="student.model", batch_size=batch_size)
-    task, num_stored = task_of(config.task), 0 if stored is None else len(stored)
+    num_stored = 0 if stored is None else len(stored)
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
     if not is_resumption:
         check_disk(footprint.disk_bytes, launch.out)

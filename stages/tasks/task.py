@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from stages.errors import ConfigError
 from stages.registry import find
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ class Task(Protocol):
         image_shape: Sequence[int],
         rng: torch.Generator,
     ) -> Tensor | None:
-        """Classes that the inverted samples shall have, [num, ...] int64; None: the teacher's own prediction."""
+        """Classes that the inverted samples shall have, [num, ...] int64; None: the teacher's own prediction.
+
+        `policy` is "uniform", "balanced", "inverse_frequency" (what they mean: `inversion.targets`), or "teacher".
+        """
 
     def new_metrics(self) -> Metrics:
         """An empty accumulator."""
@@ -62,7 +66,16 @@ class Task(Protocol):
 
 
 def task_of(table: TaskTable) -> Task:
-    """The task that `[task]` describes. Raises ConfigError where none has the name of its kind."""
+    """The task that `[task]` describes.
+
+    Raises ConfigError where none has the name of its kind, and where its labels are neither of images nor of pixels.
+    """
     found = find("tasks", table.kind, where="task.kind")
     task: Task = found.spec.load()(table.num_classes, **found.arguments)
+    height_width = tuple(table.image_shape[1:])
+    if task.label_shape(table.image_shape) not in ((), height_width):
+        raise ConfigError(
+            f"`task.kind` = `{table.kind}` has labels of shape {list(task.label_shape(table.image_shape))}",
+            hint=f"an image has one label, [], or one for each of its pixels, {list(height_width)}",
+        )
     return task

@@ -26,7 +26,7 @@ from stages.config import Config
 from stages.data.augment import apply, draw_augmentation
 from stages.data.dataset import LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
-from stages.errors import DivergedError, MachineError
+from stages.errors import ConfigError, DivergedError, MachineError
 from stages.evaluation.measure import measure
 from stages.heap import keep_heap_warm
 from stages.models.build import build_model
@@ -75,14 +75,20 @@ def train_teacher(
     """Train `teacher.model` from scratch on a split of `evaluation.data` and write its weights to `out` (safetensors).
 
     The last epoch is what is written; `test_split`, where given and not the same images, is looked at once, after
-    training. Equal seeds give equal files on a CPU. Raises FileError for data that is missing or does not fit the
-    task, DivergedError where the loss is no longer finite, MachineError where there is no place for it; nothing is
-    written then. What goes wrong while the trained teacher is measured leaves its file there.
+    training. Equal seeds give equal files on a CPU. Raises ConfigError for tasks with more than one label an image,
+    FileError for data that is missing or does not fit the task, DivergedError where the loss is no longer finite,
+    MachineError where there is no place for it; nothing is written then. What goes wrong while the trained teacher is
+    measured leaves its file there.
     """
     start_s = time.perf_counter()
     keep_heap_warm()
     torch.set_num_threads(resolve_threads(config.run.threads))
 
+    if task_of(config.task).label_shape(config.task.image_shape):
+        raise ConfigError(
+            f"teachers of task.kind = {config.task.kind} cannot be trained: crops and flips move the images alone",
+            hint="bring a teacher with --set teacher.weights=FILE",
+        )
     train_data = real_images(config, split=split)
     # Before training, so that a mistake shows at once.
     test_data = None if test_split is None else real_images(config, split=test_split)

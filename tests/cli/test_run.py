@@ -130,6 +130,9 @@ def test_a_signal_saves_everything_and_the_resumed_run_is_the_undisturbed_one(ss
     again = call("run", "--resume", "stopped", "--json")  # finished: its summary at once
     assert again.code == 0
     assert document(again) == document(resumed)
+    Path("stopped").rename("archived")
+    moved = call("run", "--resume", "archived", "--json")
+    assert document(moved) == document(resumed) | {"run": "archived"}
 
 
 def test_seeds_run_one_after_another_and_give_mean_and_spread(call, tiny, place):

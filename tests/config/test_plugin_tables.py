@@ -5,6 +5,7 @@ from pydantic import BaseModel, PositiveInt, model_validator
 
 from stages.config import load
 from stages.config_table import Table
+from stages.errors import ConfigError
 from stages.registry import Spec
 
 
@@ -75,6 +76,20 @@ class TestStage:
             load([whole], ['run.stages=["inversion"]']).stage_table("annealing")
 
 
+def test_a_name_that_two_parts_serve_is_refused(whole, install, problem_of):
+    load([whole], ["student.model=resnet18"])
+    install("models", Spec("resnet18", "theirs:resnet18", "with another stem"))
+    problem = problem_of("student.model=resnet18")
+    assert problem.message.startswith("`resnet18` in `student.model` is served by ")
+    assert "`theirs:resnet18`" in problem.message
+
+
+def test_a_stage_cannot_have_the_name_of_a_table_of_ours(whole, install):
+    install("stages", Spec("buffer", "theirs:Buffer", "a stage"))
+    with pytest.raises(ConfigError, match="called `buffer`, as a table of ssdkd's own is"):
+        load([whole])
+
+
 def test_a_stage_without_a_schema_has_an_empty_table(whole, install, problem_of):
     install("stages", Spec("plain", "plain:Plain", "a stage"))
     assert load([whole], ['run.stages=["plain"]']).stage_table("plain") == Table()
@@ -97,7 +112,7 @@ def test_options_of_a_method(whole, write, install, problem_of):
     install("methods", Spec("cmi", "cmi:Contrastive", "a method", schema=_Annealing))
     method = "inversion.method=cmi"
     config = load([whole], [method, "inversion.options.every=3"])
-    assert config.inversion.options == {"every": 3, "schedule": {"rate": 0.5}}
+    assert config.inversion.options == {"every": 3, "note": None, "schedule": {"rate": 0.5}}
     assert load([write("again.toml", config.to_toml())]) == config
     assert problem_of(method).message == "`inversion.options.every` is not set"
     wrong = problem_of(method, "inversion.options.every=0")

@@ -74,6 +74,15 @@ def test_once_json_is_one_document_with_the_status(call, run):
     assert document["problems"] == []
 
 
+def test_a_long_history_is_read_to_its_end(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssdkd_cli.dashboard.preview.MIN_BYTES", 1000)
+    monkeypatch.setattr("ssdkd_cli.dashboard.feed._CHUNK_BYTES", 1000)
+    told = whole_run(40)
+    long = make_run(tmp_path / "runs" / "long", lines_of(told))
+    document = json.loads(call("watch", str(long.path), "--json").out)
+    assert (document["num_events"], document["history_read"]) == (len(told), 1.0)
+
+
 @pytest.mark.parametrize("options", [["--json"], ["--once", "--json"], ["--json", "--read-only"]])
 def test_json_alone_is_a_snapshot_too(call, run, options):
     assert json.loads(call("watch", str(run.path), *options).out)["status"] == "dead"

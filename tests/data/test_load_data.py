@@ -1,20 +1,21 @@
 """Data sets by name, held against the task."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
+from stages.config import TaskTable
 from stages.data import dataset
 from stages.data.dataset import LabelledImages, load_data
 from stages.errors import ConfigError, FileError
-from stages.registry import Found, Spec
 
 
-def task(num_classes: int = 10, image_shape: tuple[int, int, int] = (1, 8, 8)) -> Any:
-    return SimpleNamespace(num_classes=num_classes, image_shape=image_shape)
+def task(num_classes: int = 10, image_shape: tuple[int, int, int] = (1, 8, 8)) -> TaskTable:
+    values = (0.5,) * image_shape[0]
+    return TaskTable(num_classes=num_classes, image_shape=image_shape, mean=values, std=values)
 
 
 def test_digits_by_name() -> None:
@@ -57,8 +58,8 @@ def use_data(
         "theirs",
         "test",
     )
-    monkeypatch.setattr(dataset, "find", lambda *_, **__: Found(Spec("theirs", "a:b", ""), {}))
-    monkeypatch.setattr(Spec, "load", lambda _: lambda *_, **__: made)
+    found = SimpleNamespace(spec=SimpleNamespace(load=lambda: lambda *_, **__: made), arguments={})
+    monkeypatch.setattr(dataset, "find", lambda *_, **__: found)
 
 
 def test_data_without_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,4 +89,28 @@ def test_images_of_another_type_than_bytes(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_image_without_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
     use_data(monkeypatch, [0, 3], num_images=3)
     with pytest.raises(ConfigError, match="`theirs` gives 3 images with 2 labels"):
+        load_data("theirs", root=None, split="test", task=task())
+
+
+class Pixels:
+    """A task with a label for each pixel."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def label_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(image_shape[1:])
+
+
+def test_labels_of_pixels_may_be_missing_and_have_the_shape_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.full((3, 8, 8), -1)
+    made = LabelledImages(images, labels, None, "theirs", "test")
+    found = SimpleNamespace(spec=SimpleNamespace(load=lambda: lambda *_, **__: made), arguments={})
+    monkeypatch.setattr(dataset, "find", lambda *_, **__: found)
+    with pytest.raises(FileError, match=r"a label of `theirs` has the shape \[8, 8\], .* has \[\]"):
+        load_data("theirs", root=None, split="test", task=task())
+    monkeypatch.setattr(dataset, "task_of", lambda table: Pixels(table.num_classes))
+    assert len(load_data("theirs", root=None, split="test", task=task())) == 3
+    labels[0, 0, 0] = -2
+    with pytest.raises(FileError, match="labels from -2 to -1"):
         load_data("theirs", root=None, split="test", task=task())

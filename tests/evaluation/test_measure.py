@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.data.dataset import LabelledImages
+from stages.errors import ConfigError
 from stages.evaluation.measure import TeacherComparison, compare_with_teacher, doubt, measure, measure_with_teacher
 from stages.evaluation.stage import EvaluationStage
 from stages.events import Evaluation, Warning
@@ -243,3 +244,19 @@ def test_the_best_student_is_kept_only_where_asked(make_run, select_best: bool) 
         return
     assert (run.best_student.score, run.best_student.epoch) == (scores[1], 6)
     assert torch.equal(run.best_student.weights["linear.bias"], bias)  # a copy: the student went on
+
+
+@pytest.mark.parametrize("found", [{"loss": 0.5}, {"loss": 0.5, "top1": [0.5]}])
+def test_what_a_task_gives_is_looked_at(make_run, monkeypatch, found: dict[str, Any]) -> None:
+    run = make_run()
+    monkeypatch.setattr("stages.tasks.classification.ClassificationMetrics.result", lambda _: found)
+    with pytest.raises(ConfigError, match="`top1` one of them"):
+        measured(run)
+
+
+def test_the_headline_comes_first(make_run, monkeypatch) -> None:
+    run = make_run()
+    monkeypatch.setattr(
+        "stages.tasks.classification.ClassificationMetrics.result", lambda _: {"loss": 0.5, "top1": 0.25}
+    )
+    assert list(measured(run).items()) == [("top1", 0.25), ("loss", 0.5)]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.errors import DivergedError
+from stages.errors import ConfigError, DivergedError
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
 from stages.inversion.stage import Inversion, insert, quantized
@@ -286,3 +286,43 @@ def test_the_whole_stage_with_its_own_method(make_run) -> None:
     assert [event.loss_adversarial > 0 for event in run.events[::3]] == [False, False, True, True]
     images: Tensor = run.buffer.column("images")
     assert len({tuple(image.flatten().tolist()) for image in images}) == 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images, targets: (images, targets[:-1]),
+        lambda images, targets: (images, targets.float()),
+        lambda images, targets: (images[:, :, :-1], targets),
+        lambda images, targets: ((images * 255).to(torch.uint8), targets),
+    ],
+)
+def test_a_method_that_gives_something_else_is_told(make_run, change) -> None:
+    run = make_run()
+    with pytest.raises(ConfigError, match="gives images"):
+        insert(run, Inverted(*change(*noise(run, "epoch", 5))), batch_size=8)
+    assert run.buffer.size == 0
+
+
+@pytest.mark.parametrize(("target", "is_right"), [(-1, True), (4, True), (5, False), (-2, False)])
+def test_targets_are_classes(make_stage, monkeypatch, target: int, is_right: bool) -> None:
+    run, stage = make_stage(epoch=2)
+    invert = stage._method.invert
+
+    def invert_oddly(run: Run) -> Inverted:
+        images_BCHW, target_B = invert(run)
+        target_B[0] = target
+        return Inverted(images_BCHW, target_B)
+
+    monkeypatch.setattr(stage._method, "invert", invert_oddly)
+    stage.run_epoch(run)
+    with nullcontext() if is_right else pytest.raises(ConfigError, match="aims at classes beyond 0 to 4"):
+        run.check()
+
+
+def test_the_method_is_closed_with_its_stage(make_stage) -> None:
+    _, stage = make_stage()
+    closed = []
+    stage._method.close = lambda: closed.append(True)
+    stage.close()
+    assert closed == [True]

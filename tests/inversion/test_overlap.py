@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from time import sleep
 from typing import Any
 
@@ -21,6 +22,13 @@ from stages.run import Run
 WARMUP = 3
 LAST = 7
 PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleStep(InversionStep):
+    """With a term of the method's own."""
+
+    loss_style: float = 0.5
 
 
 class Meeting:
@@ -45,7 +53,7 @@ class Meeting:
         self.seen.append((run.epoch, run.call, bias, threading.current_thread().name))
         if self.error is not None and run.epoch == 5:
             raise self.error
-        run.emit(InversionStep(step=0, num_steps=1, loss=float(run.epoch), loss_bn=0, loss_task=0, loss_adversarial=0))
+        run.emit(StyleStep(step=0, num_steps=1, loss=float(run.epoch), loss_bn=0, loss_task=0, loss_adversarial=0))
         run.num_trained += 1
         num = self.config.batch_size
         images_BCHW = torch.rand(num, *run.config.task.image_shape, generator=run.rng("inversion", "images"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from run_outputs import At, ask, assert_same_outcome, events, lines, warnings
 from tiny_runs import NETWORKS
 
+from ssdkd_cli import progress
 from stages import api
 from stages import events as events_module
 from stages.errors import ConfigError, DivergedError, MachineError, StorageError
@@ -216,6 +218,22 @@ def test_a_listener_that_is_gone_does_not_end_the_run(start, undisturbed: Path, 
 
     assert start(listeners=[show]).summary["status"] == "done"
     assert calls == ["run_started"]
+    assert_same_outcome(out, undisturbed)
+
+
+def test_a_reader_that_is_gone_does_not_end_the_run(start, undisturbed: Path, out: Path, monkeypatch) -> None:
+    """As with `ssdkd run --no-tui 2>&1 | head -1`, down to the console that writes to the pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8", buffering=1) as pipe:
+        monkeypatch.setattr("sys.stderr", pipe)
+        monkeypatch.setattr("ssdkd_cli.progress.MIN_SECONDS_BETWEEN_LINES", 0.0)
+        with progress.shown(as_lines=True) as listener:
+            assert start(listeners=[listener]).summary["status"] == "done"
+        monkeypatch.undo()
+        with suppress(BrokenPipeError):
+            pipe.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), pipe.fileno())
     assert_same_outcome(out, undisturbed)
 
 

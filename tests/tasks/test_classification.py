@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from stages.errors import ConfigError
 from stages.registry import find
 from stages.tasks.classification import Classification
+from stages.tasks.task import task_of
 
 NUM_CLASSES = 7
 
@@ -143,3 +146,11 @@ def test_top5_of_five_classes_or_fewer_is_one(num_classes: int) -> None:
 
 def test_metrics_of_nothing() -> None:
     assert Classification(3).new_metrics().result() == {"top1": 0, "top5": 0, "loss": 0, "num_samples": 0}
+
+
+def test_labels_are_of_images_or_of_pixels(make_small_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = make_small_config().task
+    for shape, is_right in (((), True), ((8, 6), True), ((2, 8, 6), False), ((4, 3), False)):
+        monkeypatch.setattr(Classification, "label_shape", lambda _, __, shape=shape: shape)
+        with nullcontext() if is_right else pytest.raises(ConfigError, match="has labels of shape"):
+            task_of(table)

@@ -11,7 +11,7 @@ import torch
 from stages.config import Config, with_values
 from stages.data.augment import Augmentation, apply
 from stages.data.dataset import LabelledImages, load_data
-from stages.errors import DivergedError, FileError, MachineError
+from stages.errors import ConfigError, DivergedError, FileError, MachineError
 from stages.teachers import train as train_module
 from stages.teachers.load import load_teacher
 from stages.teachers.train import learning_rate_factor, train_teacher
@@ -143,6 +143,14 @@ def test_it_learns_from_crops_and_flips_by_the_usual_settings(
     flips = torch.cat([draw.flip_B for draw in draws]).float().mean().item()
     assert 0.4 < flips < 0.6 if flip else flips == 0
     assert settings == [{"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}]
+
+
+def test_teachers_of_pixels_are_not_trained(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.tasks.classification.Classification.label_shape", lambda _, shape: tuple(shape[1:]))
+    with pytest.raises(ConfigError, match="cannot be trained"):
+        train(make_config(), tmp_path / "t.safetensors")
 
 
 def test_data_that_does_not_fit(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.empty_texts import no_agreement, no_evaluation, no_real_results
-from ssdkd_cli.dashboard.view import MAIN_METRICS, EvaluationView, RunView
+from ssdkd_cli.dashboard.view import EvaluationView, RunView, main_metric
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.summary import metric_title
 
@@ -17,11 +17,6 @@ _COUNTS = ("num_samples",)
 _HEADLINE_ROWS = 5
 """Two titles and three values."""
 _MEASURES_NOT_SHARES = ("loss",)
-
-
-def main_metric(metrics: Mapping[str, float]) -> str | None:
-    """The metric that people quote, of those that are there."""
-    return next((name for name in MAIN_METRICS if name in metrics), next(iter(metrics), None))
 
 
 class _EvaluationPanel(Panel):
