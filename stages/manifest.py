@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
 import sys
+import tomllib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,14 @@ import torch
 
 from stages.models.checkpoints import sha256_of
 from stages.planning.plan import Plan
+from stages.run_overview import flat
+
+_MAY_CHANGE = (
+    *("teacher.", "student.model", "evaluation.data", "evaluation.root", "evaluation.split", "evaluation.resize"),
+    *("evaluation.download", "evaluation.batch_size", "run.device", "run.threads", "run.acceleration"),
+    *("run.eval_every", "run.checkpoint_every", "run.log_every"),
+)
+"""Where things lie (the teacher has a checksum of its own), what is measured, and how the machine does it."""
 
 _PACKAGES = ("ssdkd", "torch", "torchvision", "numpy", "safetensors")
 
@@ -32,7 +43,8 @@ def manifest_of(planned: Plan) -> bytes:
         "teacher_sha256": planned.teacher.sha256,
         "buffer": None if launch.buffer is None else str(launch.buffer.resolve()),
         "buffer_sha256": None if launch.buffer is None else sha256_of(launch.buffer),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "settings_sha256": settings_sha256(tomllib.loads(config.to_toml())),
+        "versions": versions(),
         "git_revision": _git_revision(),
         "machine": {
             "platform": platform.platform(),
@@ -41,6 +53,17 @@ def manifest_of(planned: Plan) -> bytes:
         },
     }
     return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def settings_sha256(settings: Mapping[str, Any]) -> str:
+    """Of a run's settings as its `config.toml` has them, those left out that may change while it goes on."""
+    kept = {key: value for key, value in flat(settings).items() if not key.startswith(_MAY_CHANGE)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and the packages that a run's numbers depend on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -388,12 +388,17 @@ class RunDirectory:
 
     def prune_checkpoints(self) -> None:
         """Delete all checkpoints but the last two, and what a killed process left half-written."""
+        for path in self.checkpoints()[:-_NUM_CHECKPOINTS]:
+            path.unlink(missing_ok=True)
+        self.remove_half_written()
+
+    def remove_half_written(self) -> None:
+        """Delete what a killed process was writing. For the one process that has the run's lock."""
         rewritten = (self.buffer_file, self.student_file, self.best_student_file, self.holdout_file)
         half_written = [path for file in rewritten for path in self.path.glob(f".{file.name}.*.tmp")]
         half_written += [path for folder in (self.checkpoints_dir, self.samples_dir) for path in folder.glob(".*.tmp")]
-        for path in [*self.checkpoints()[:-_NUM_CHECKPOINTS], *half_written]:
-            with suppress(FileNotFoundError):
-                path.unlink()
+        for path in half_written:
+            path.unlink(missing_ok=True)
 
 
 def _json_object(path: Path) -> dict[str, Any]:

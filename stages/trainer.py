@@ -17,17 +17,16 @@ from typing import IO, Any
 
 import torch
 
-from stages import events
+from stages import events, resumption
 from stages.atomic_file import write_atomically
 from stages.checkpoint import load_checkpoint
-from stages.config import Config, from_file, with_values
+from stages.config import from_file
 from stages.control import ControlReader
-from stages.device import num_usable_cpus, out_of_memory_is_told
+from stages.device import out_of_memory_is_told
 from stages.errors import DivergedError, FileError, MachineError, SsdkdError, StorageError
 from stages.events import Event, EventLog, Listener
 from stages.lazy_compiler import keep_compiler_unloaded
 from stages.manifest import manifest_of
-from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
 from stages.pipeline import AnyStage, Pipeline
 from stages.planning.beginning import build_run, set_up_stages
@@ -64,14 +63,18 @@ def execute(
     """
     launch = planned.launch
     ready = _set_up(planned)
+    settings, manifest = (
+        planned.config.to_toml(),
+        manifest_of(planned),
+    )  # now: it takes seconds, in which nothing is there
     with ready.closing:
         directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
         try:
             with directory.lock():
                 control = ControlReader(directory.control_file)
                 with _before_the_first_step():
-                    write_atomically(directory.config_file, planned.config.to_toml().encode())
-                    write_atomically(directory.manifest_file, manifest_of(planned))
+                    write_atomically(directory.config_file, settings.encode())
+                    write_atomically(directory.manifest_file, manifest)
                 return _train(ready, directory, control, listeners, on_signal=on_signal)
         except (Exception, KeyboardInterrupt):
             if ready.run.epoch == 0:  # what is there of the run holds nothing
@@ -102,22 +105,21 @@ def resume(
             )
     with directory.lock():
         control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too
+        directory.remove_half_written()  # a process that was killed may have left as much as is needed now
         checkpoint = directory.latest_checkpoint()
         manifest = directory.manifest()
-        if "command" not in manifest:
-            raise FileError(
-                f"{directory.manifest_file} is missing or damaged",
-                hint="it says what the run was made with; `ssdkd runs verify` looks at all files of the run",
-            )
+        resumption.refuse_incomplete(directory, manifest, checkpoint)
+        resumption.refuse_missing_teacher(directory, config)
         launch = Launch(
             command=manifest["command"],
             preset_name=str(manifest.get("preset", directory.name)),
-            buffer=_first_buffer(manifest) if checkpoint is None else None,  # a checkpoint has the buffer in it
+            buffer=None if checkpoint is not None else resumption.first_buffer(manifest),  # a checkpoint has it
             device=device,
         )
-        planned = plan(_for_this_machine(config, manifest, device), launch, is_resumption=True)
+        planned = plan(resumption.for_this_machine(config, manifest, device), launch, is_resumption=True)
+        planned = replace(planned, warnings=(*planned.warnings, *resumption.warnings_of_versions(manifest)))
         check_disk(planned.footprint.saving_bytes, path)
-        _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
+        resumption.refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
         started = directory.first_event()
         if started is not None:  # even where the data that knew them has come or gone since
             names = started.get("class_names")
@@ -125,33 +127,6 @@ def resume(
         ready = _set_up(planned)
         with ready.closing:
             return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
-
-
-def _for_this_machine(config: Config, manifest: dict[str, Any], device: str) -> Config:
-    """The settings with "auto" where it was that and the device is of another kind, or there are fewer CPUs."""
-    is_same_kind = device == "auto" or device.partition(":")[0] == config.run.device.partition(":")[0]
-    has_fewer_cpus = config.run.threads != "auto" and config.run.threads > num_usable_cpus()
-    has_other = {"run.acceleration": not is_same_kind, "run.threads": has_fewer_cpus}
-    automatic = [key for key in manifest.get("automatic", []) if has_other.get(key)]
-    return with_values(config, dict.fromkeys(automatic, "auto"))
-
-
-def _first_buffer(manifest: dict[str, Any]) -> Path | None:
-    """The buffer file that a run of `distill` began with."""
-    if manifest.get("buffer") is None:
-        return None
-    path = Path(manifest["buffer"])
-    if path.is_file():
-        _refuse_other_file(path, sha256_of(path), manifest.get("buffer_sha256"))
-    return path
-
-
-def _refuse_other_file(path: Path, sha256: str, expected_sha256: str | None) -> None:
-    if expected_sha256 not in (None, sha256):
-        raise FileError(
-            f"{path} is not the file that this run began with",
-            hint="put the old file back; manifest.json has its sha256",
-        )
 
 
 @dataclass(frozen=True)
@@ -203,9 +178,11 @@ def _train(
         run.emit, run.safe_point, run.charged_to = recorder.emit, safe_point, recorder.accounts.stage
         with safe_point.listening_to_signals():
             with _before_the_first_step():
-                if log.next_seq == 0:
+                if not log.has_begun:  # of a run that has lost its events the checkpoint's are still superseded
+                    next_seq, log.next_seq = log.next_seq, 0
                     run.emit(_started_event(run, directory, ready.planned))
-                else:
+                    log.next_seq = max(next_seq, 1)
+                if log.has_begun or checkpoint is not None:
                     run.emit(_resumed_event(run, directory, checkpoint, seq))
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
@@ -229,7 +206,8 @@ def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path) -> None:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(
             f"{checkpoint} does not fit the settings of its run: {error}",
-            hint="was config.toml changed? `ssdkd run --preset RUN/config.toml` starts a new run with new settings",
+            hint="was config.toml changed, or another ssdkd installed?"
+            " `ssdkd run --preset RUN/config.toml` starts a new run with new settings",
         ) from error
 
 
@@ -302,14 +280,15 @@ def _event_log(directory: RunDirectory, checkpoint_seq: int | None) -> Iterator[
     last = directory.last_event()
     seen = [-1 if last is None else int(last["seq"]), -1 if checkpoint_seq is None else checkpoint_seq]
     with file:
-        yield EventLog(file, next_seq=max(seen) + 1)
+        yield EventLog(file, next_seq=max(seen) + 1, has_begun=last is not None)
 
 
 def _open_for_appending(directory: RunDirectory) -> IO[bytes]:
     """The file of events, unbuffered. A torn last line is closed, or dropped where it is all there is."""
-    if directory.last_event() is None:
-        return directory.events_file.open("wb", buffering=0)
     file = directory.events_file.open("a+b", buffering=0)
+    if directory.last_event() is None:
+        file.truncate(0)
+        return file
     file.seek(-1, os.SEEK_END)
     if file.read(1) != b"\n":
         file.write(b"\n")

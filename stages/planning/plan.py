@@ -154,6 +154,8 @@ def plan(
         batch_size = config.distillation.batch_size
         check_in_training(student, config.student.model, task=config.task, where="student.model", batch_size=batch_size)
     num_stored = 0 if stored is None else len(stored)
+    if is_resumption and "inversion" not in schedule.stages:  # its buffer is in the checkpoint, as large as it may be
+        num_stored = max(num_stored, config.buffer.capacity)
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
     if not is_resumption:
         check_disk(footprint.disk_bytes, launch.out)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 import torch
 
 from stages.config import Config
@@ -51,14 +54,15 @@ def ensure_teacher(config: Config, device: torch.device, progress: Progress) -> 
     """
     if not must_train(config):
         return
-    train_teacher(
-        config,
-        out=cached_teacher_file(config),
-        device=device,
-        seed=config.run.seed,
-        split=TRAINING_SPLIT,
-        progress=progress,
-    )
+    path = cached_teacher_file(config)
+    own = path.with_suffix(f".{os.getpid()}{path.suffix}")
+    try:
+        train_teacher(config, out=own, device=device, seed=config.run.seed, split=TRAINING_SPLIT, progress=progress)
+        with suppress(FileExistsError):  # another process was faster, and a run may have begun with its teacher
+            os.link(own, path)
+    finally:
+        with suppress(OSError):  # where no file could be made there is none
+            own.unlink()
 
 
 def teacher_to_train(config: Config, device: torch.device) -> LoadedTeacher:

@@ -108,6 +108,14 @@ def test_not_enough_disk_to_go_on(start, go_on, out: Path, monkeypatch: pytest.M
     assert go_on().summary["status"] == "done"
 
 
+def test_the_disk_is_looked_at_for_a_buffer_that_is_in_the_checkpoint(make_config) -> None:
+    settings = ("buffer.capacity=5000", "distillation.views=8")
+    launch = Launch(command="distill", preset_name="tiny")
+    footprint = plan(make_config(*settings), launch, is_resumption=True).footprint
+    assert footprint.num_buffered == 5000
+    assert footprint.saving_bytes > 5000 * (64 + 8 * 5)
+
+
 def test_the_disk_is_looked_at_before_a_teacher_is_trained(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.planning.footprint.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
     monkeypatch.setattr("stages.planning.plan.ensure_teacher", None)

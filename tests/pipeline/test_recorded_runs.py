@@ -9,7 +9,7 @@ import torch
 from operation_tape import OperationTape
 from run_outputs import At, ask, assert_same_outcome, events, warnings
 
-from stages import optimizers, trainer
+from stages import optimizers, resumption
 from stages.device import num_usable_cpus
 from stages.run_directory import RunDirectory
 
@@ -141,17 +141,17 @@ def test_on_another_kind_of_device_a_resumed_run_is_accelerated_anew(
     make_config, began_on: str, device: str, automatic: list[str], expected: str
 ) -> None:
     config = make_config(f"run.device={began_on}", GRAPHS)
-    resumed = trainer._for_this_machine(config, {"automatic": automatic}, device)
+    resumed = resumption.for_this_machine(config, {"automatic": automatic}, device)
     assert resumed.run.acceleration == expected
 
 
 def test_on_fewer_cpus_a_resumed_run_takes_what_there_are(make_config) -> None:
     most = num_usable_cpus()
     config = make_config(f"run.threads={most + 1}")
-    assert trainer._for_this_machine(config, {"automatic": ["run.threads"]}, "auto").run.threads == "auto"
-    assert trainer._for_this_machine(config, {"automatic": []}, "auto").run.threads == most + 1
+    assert resumption.for_this_machine(config, {"automatic": ["run.threads"]}, "auto").run.threads == "auto"
+    assert resumption.for_this_machine(config, {"automatic": []}, "auto").run.threads == most + 1
     fitting = make_config(f"run.threads={most}")
-    assert trainer._for_this_machine(fitting, {"automatic": ["run.threads"]}, "auto").run.threads == most
+    assert resumption.for_this_machine(fitting, {"automatic": ["run.threads"]}, "auto").run.threads == most
 
 
 def test_that_acceleration_was_automatic_is_written_down(start, out: Path) -> None:

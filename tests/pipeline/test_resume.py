@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import json
+import os
+import shutil
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -406,11 +410,99 @@ def test_without_its_damaged_checkpoint_a_run_goes_on_from_the_one_before(stoppe
 
 
 def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None:
-    config = stopped / "config.toml"
+    config, manifest = stopped / "config.toml", stopped / "manifest.json"
+    for old, new in (
+        ("latent_dim = 8", "latent_dim = 9"),
+        ("capacity = 40", "capacity = 80"),
+        ("lr = 0.2", "lr = 0.1"),
+    ):
+        text = config.read_text()
+        assert old in text
+        config.write_text(text.replace(old, new))
+        with pytest.raises(FileError, match=r"config\.toml was changed since the run began"):
+            resume(stopped, device="auto")
+        config.write_text(text)
+    # Of a run that began with an ssdkd that did not keep the checksum.
+    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if "settings" not in k}))
     config.write_text(config.read_text().replace("latent_dim = 8", "latent_dim = 9"))
     with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
         resume(stopped, device="auto")
     assert "config.toml" in (refusal.value.hint or "")
+
+
+def test_what_does_not_change_the_run_may_be_changed(stopped: Path, undisturbed: Path) -> None:
+    config = stopped / "config.toml"
+    text = config.read_text()
+    assert "log_every = 1" in text
+    config.write_text(text.replace("log_every = 1", "log_every = 7").replace("threads = 1", 'threads = "auto"'))
+    assert resume(stopped, device="auto").summary["status"] == "done"
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(stopped: Path) -> None:
+    student = (stopped / "student.safetensors").read_bytes()
+    for path in (stopped / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(FileError, match=r"checkpoints of .* are gone") as refusal:
+        resume(stopped, device="auto")
+    assert "--preset" in (refusal.value.hint or "")
+    assert (stopped / "student.safetensors").read_bytes() == student
+
+
+def test_a_teacher_that_was_moved_is_named_in_the_settings(stopped: Path, teacher_file: Path, tmp_path: Path) -> None:
+    config = stopped / "config.toml"
+    config.write_text(config.read_text().replace(str(teacher_file), str(tmp_path / "gone.safetensors")))
+    with pytest.raises(FileError, match=r"gone\.safetensors does not exist") as refusal:
+        resume(stopped, device="auto")
+    assert f"{config}, `teacher.weights`" in (refusal.value.hint or "")
+    shutil.copy(teacher_file, tmp_path / "gone.safetensors")
+    assert resume(stopped, device="auto").summary["status"] == "done"
+
+
+def test_what_a_killed_process_was_writing_makes_room_first(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = stopped / "checkpoints/.epoch-000004.safetensors.7.tmp"
+    torn.write_bytes(b"half of it")
+
+    def look(_folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=2**20 if torn.exists() else 2**40)
+
+    monkeypatch.setattr("stages.planning.footprint.shutil.disk_usage", look)
+    assert resume(stopped, device="auto").summary["status"] == "done"
+
+
+def test_other_versions_are_told(stopped: Path) -> None:
+    manifest = stopped / "manifest.json"
+    document = json.loads(manifest.read_text())
+    now = document["versions"]["torch"]
+    document["versions"]["torch"] = "1.0"
+    manifest.write_text(json.dumps(document))
+    resume(stopped, device="auto")
+    assert any(f"torch 1.0 -> {now}" in event["message"] for event in warnings(stopped))
+
+
+def test_events_that_are_lost_begin_anew_with_the_runs_beginning(stopped: Path, undisturbed: Path) -> None:
+    (stopped / "events.jsonl").unlink()
+    assert resume(stopped, device="auto").summary["status"] == "done"
+    assert tensor_files(stopped) == tensor_files(undisturbed)
+    assert [event["kind"] for event in lines(stopped)][:2] == ["run_started", "run_resumed"]
+    assert all(check.is_sound for check in verify(RunDirectory(stopped)))
+
+
+def test_an_event_that_did_not_fit_leaves_no_hole(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes a part of a line and refuses the rest; the next line begins where that one did."""
+    write, is_full = os.write, [False]
+
+    def write_some(descriptor: int, data: bytes) -> int:
+        if not is_full[0] and b'"kind":"samples"' in data[:60]:
+            is_full[0] = True
+            return write(descriptor, data[:10])
+        if is_full[0] and not data.startswith(b"{"):
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr("stages.events.os.write", write_some)
+    assert start().summary["status"] == "failed"
+    assert is_full[0]
+    assert RunDirectory(out).status() == "failed"
 
 
 def test_a_resumed_run_tells_the_metric_that_people_quote_first(start, go_on, out: Path) -> None:

@@ -52,6 +52,23 @@ def test_a_missing_teacher_is_trained_once_and_then_found(make_config, told) -> 
     assert teacher_file(config).read_bytes() == content
 
 
+def test_of_two_that_train_it_at_once_the_first_is_kept(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may have begun with it; the second takes it, too."""
+    config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
+    path = obtain.cached_teacher_file(config)
+    real_train = obtain.train_teacher
+
+    def train_slowly(config, **options):
+        trained = real_train(config, **options)
+        path.write_bytes(b"the other's")
+        return trained
+
+    monkeypatch.setattr(obtain, "train_teacher", train_slowly)
+    ensure_teacher(config, CPU, lambda *_: None)
+    assert path.read_bytes() == b"the other's"
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_plan_trains_it_if_asked_to(make_config, told) -> None:
     config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
     launch = Launch(command="run", preset_name="small", train_teacher=True)

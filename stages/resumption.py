@@ -1,0 +1,86 @@
+"""Whether a run can be gone on with, and with which settings on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stages.config import Config, with_values
+from stages.device import num_usable_cpus
+from stages.errors import FileError
+from stages.events import CheckpointSaved
+from stages.manifest import settings_sha256, versions
+from stages.models.checkpoints import sha256_of
+from stages.paths import in_shell, typed_path
+from stages.run_directory import RunDirectory
+from stages.run_overview import settings
+from stages.teachers.resolve import AUTO, missing_weights
+
+
+def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpoint: Path | None) -> None:
+    """Raise FileError where going on would not be going on with this run."""
+    path = in_shell(directory.path)
+    anew = f"`ssdkd run --preset {in_shell(directory.config_file)}` starts a new run with these settings"
+    if "command" not in manifest:
+        raise FileError(
+            f"{directory.manifest_file} is missing or damaged",
+            hint="it says what the run was made with; `ssdkd runs verify` looks at all files of the run",
+        )
+    if manifest.get("settings_sha256") not in (None, settings_sha256(settings(directory))):
+        raise FileError(
+            f"{directory.config_file} was changed since the run began",
+            hint=f"take the change back, only paths, [evaluation] and what a machine does may differ; {anew}",
+        )
+    if checkpoint is None and directory.last_event(CheckpointSaved.kind) is not None:
+        raise FileError(
+            f"the checkpoints of {directory.path} are gone: it would begin anew and write over what it has reached",
+            hint=f"put one back into {path}/{directory.checkpoints_dir.name}, or {anew}",
+        )
+
+
+def refuse_missing_teacher(directory: RunDirectory, config: Config) -> None:
+    """Raise FileError where the teacher is not where it was, and say how to name its place."""
+    weights = config.teacher.weights
+    problem = None if weights == AUTO else missing_weights(typed_path(weights))
+    if problem is not None:
+        raise FileError(
+            problem.message,
+            hint=f"write where it is now into {directory.config_file}, `teacher.weights`: its sha256 is checked",
+        )
+
+
+def warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """What has been installed since the run began: it then goes on, but not to the bit."""
+    before, now = manifest.get("versions"), versions()
+    if not isinstance(before, dict):
+        return ()
+    changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name) not in (None, now[name])]
+    return (f"this run began with other versions, and goes on with today's: {', '.join(changed)}",) if changed else ()
+
+
+def for_this_machine(config: Config, manifest: dict[str, Any], device: str) -> Config:
+    """The settings with "auto" where it was that and the device is of another kind, or there are fewer CPUs."""
+    is_same_kind = device == "auto" or device.partition(":")[0] == config.run.device.partition(":")[0]
+    has_fewer_cpus = config.run.threads != "auto" and config.run.threads > num_usable_cpus()
+    has_other = {"run.acceleration": not is_same_kind, "run.threads": has_fewer_cpus}
+    automatic = [key for key in manifest.get("automatic", []) if has_other.get(key)]
+    return with_values(config, dict.fromkeys(automatic, "auto"))
+
+
+def first_buffer(manifest: dict[str, Any]) -> Path | None:
+    """The buffer file that a run of `distill` began with."""
+    if manifest.get("buffer") is None:
+        return None
+    path = Path(manifest["buffer"])
+    if path.is_file():
+        refuse_other_file(path, sha256_of(path), manifest.get("buffer_sha256"))
+    return path
+
+
+def refuse_other_file(path: Path, sha256: str, expected_sha256: str | None) -> None:
+    """Raise FileError where a file has another checksum than when the run began."""
+    if expected_sha256 not in (None, sha256):
+        raise FileError(
+            f"{path} is not the file that this run began with",
+            hint="put the old file back; manifest.json has its sha256",
+        )
