@@ -43,6 +43,10 @@ def profile(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         stages.planning.plan.keep_heap_warm = lambda: False
     workload = build_workload(arguments.preset, arguments.set, device=arguments.device, folder=folder)
     run = workload.run
+    if run.schedule.overlaps:
+        raise SystemExit(
+            "error: with inversion.overlap two threads work at once, and neither can be told from the other"
+        )
     ceilings = measure_ceilings(run.device)
     num_filled = min(arguments.fill, run.config.buffer.capacity)
     run.epoch = 1

@@ -18,6 +18,7 @@ Legend: B batch, C channels, H W pixels, K classes, Z latent.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ class PngPool(Dataset[Tensor]):
     """A folder of pictures, each a file; `transform` is applied to the opened picture."""
 
     def __init__(self, folder: Path, transform: Any) -> None:
-        self._paths = sorted(folder.rglob("*.png"))
+        self._paths = [entry.path for entry in os.scandir(folder) if entry.name.endswith(".png")]
         self._transform = transform
 
     def __len__(self) -> int:
@@ -124,10 +125,25 @@ def write_pngs(folder: Path, images_BCHW: Tensor, call: int) -> None:
 
 
 def differences(config: Config) -> list[str]:
-    """Settings by which a call of synthesis would be other work than the plain loop's."""
-    inversion = config.inversion
-    known = {"inversion.calls": (inversion.calls, 1), "inversion.meta_update": (inversion.meta_update, "fomaml")}
-    return [f"{key} is {value}" for key, (value, own) in known.items() if value != own]
+    """Settings by which an epoch would be other work than the plain loop's."""
+    inversion, distillation = config.inversion, config.distillation
+    known = {
+        "inversion.calls": (inversion.calls, 1),
+        "inversion.meta_update": (inversion.meta_update, "fomaml"),
+        "inversion.generator": (inversion.generator, "dcgan"),
+        "inversion.class_latents": (inversion.class_latents, 0),
+        "inversion.overlap": (inversion.overlap, False),
+        "distillation.optimizer": (distillation.optimizer, "sgd"),
+        "distillation.mix": (distillation.mix, "none"),
+        "distillation.loss": (distillation.loss, "kl"),
+        "distillation.late_loss": (distillation.late_loss, "kl"),
+        "distillation.weight_loss": (distillation.weight_loss, False),
+        "distillation.ema_decay": (distillation.ema_decay, 0),
+        "distillation.recalibration_batches": (distillation.recalibration_batches, 0),
+    }
+    others = [f"{key} is {value}" for key, (value, own) in known.items() if value != own]
+    weights = ("bn_weight", "task_weight", "adversarial_weight")
+    return others + [f"inversion.{name} is 0" for name in weights if getattr(inversion, name) == 0]
 
 
 class Reference:
@@ -172,13 +188,15 @@ class Reference:
             ]
         )
         self._pool = pool
+        self.num_distilled = 0
+        """Images that `distil` has gone through last: the loader's last batch of all files is a shorter one."""
         self._num_workers = num_workers
         self._num_calls = 0
         self._batches: Iterator[Tensor] = iter(())
 
     def epoch(self, clock: Clock, *, kd_steps: int) -> EpochTimes:
         """One synthesis call and `kd_steps` updates of the student."""
-        inversion, distillation = self.config.inversion, self.config.distillation
+        inversion = self.config.inversion
         began_s = clock()
         self.synthesize()
         synthesized_s = clock()
@@ -188,7 +206,7 @@ class Reference:
             epoch=self._num_calls,
             seconds=ended_s - began_s,
             stages={"inversion": synthesized_s - began_s, "distillation": ended_s - synthesized_s},
-            num_images=inversion.steps * inversion.batch_size + kd_steps * distillation.batch_size,
+            num_images=inversion.steps * inversion.batch_size + self.num_distilled,
         )
 
     def synthesize(self) -> Tensor:
@@ -289,6 +307,7 @@ class Reference:
                 divergence += _kl_divergence(student_logits_BK, teacher_logits_BK, 1.0, reduction="sum").item()
                 num_seen += len(images_BCHW)
             total += loss.item()
+        self.num_distilled = num_seen
         return total / max(num_steps, 1)
 
 

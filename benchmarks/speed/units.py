@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ def units_of(workload: Workload, *, kd_steps: int) -> Iterator[Unit]:
     if "distillation" in workload.stages:
         # The same networks and buffer, and an epoch of only a few steps.
         shorter = replace(run, config=with_values(config, {"distillation.steps": kd_steps}))
-        stage = set_up_stages(shorter)["distillation"]
+        stage = set_up_stages(shorter, ExitStack())["distillation"]
         call = _in_epoch(shorter, workload.first_epoch, lambda: stage.run_epoch(shorter))
         yield Unit("distillation step", kd_steps, run.precision, call)
     yield Unit(f"evaluation of {NUM_EVALUATED:,}", 1, "fp32", _evaluation(run))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def build_workload(presets: Sequence[str], overrides: Sequence[str], *, device: 
     name = "+".join(presets) or "digits"
     planned = plan(config, Launch(command="run", preset_name=name, out=folder / "run", device=device))
     run = build_run(planned)
-    return Workload(planned, run, set_up_stages(run), teacher)
+    return Workload(planned, run, set_up_stages(run, ExitStack()), teacher)
 
 
 def with_teacher(presets: Sequence[str], overrides: Sequence[str], folder: Path) -> tuple[Config, str]:

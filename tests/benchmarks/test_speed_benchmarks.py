@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark_modules import import_beside
+from benchmark_modules import BENCHMARKS, import_beside
 from torch import nn
 
 from stages.config import load
@@ -208,6 +208,17 @@ def test_both_sides_of_a_pair_do_the_same_work(pair: str, is_shipped: bool) -> N
     num_distilled = [c.num_distillation_steps * c.distillation.batch_size for c in (plain, ours)]
     assert num_inverted[0] == num_inverted[1]
     assert num_distilled[0] == num_distilled[1]
+
+
+@pytest.mark.parametrize("preset", ["cifar10-resnet20", "cifar100-wrn-plus"])
+def test_other_work_than_the_plain_loops_is_refused(preset: str) -> None:
+    assert not reference.differences(load([preset, str(BENCHMARKS / "speed" / "plain.toml")]))
+    told = " ".join(reference.differences(load([preset])))
+    assert "distillation.optimizer is muon" in told
+    assert "distillation.mix is cutmix" in told
+    assert reference.differences(load(["cifar10-wrn"], ["inversion.adversarial_weight=0"])) == [
+        "inversion.adversarial_weight is 0"
+    ]
 
 
 def test_what_is_shipped_is_the_preset_itself() -> None:
