@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -224,3 +225,24 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
             hint=f"`ssdkd runs show {in_shell(run.path)}` tells where it stands",
         )
     diagnostics.note(f"{run.path}: {answer.message or action}")
+    if action == "stop":
+        _wait_for_the_end(run, timeout_s)
+
+
+def _wait_for_the_end(run: RunDirectory, timeout_s: float) -> None:
+    """Return once a run that agreed to stop has saved everything. Raises StorageError where it has not."""
+    from stages.run_directory import LIVE_STATUSES
+
+    deadline_s = time.monotonic() + timeout_s
+    while (status := run.status()) in LIVE_STATUSES and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    if status in LIVE_STATUSES:
+        raise StorageError(
+            f"{run.path} has not ended within {timeout_s:g} s",
+            hint=f"it is saving, and ends when it has; `ssdkd runs show {in_shell(run.path)}` tells",
+        )
+    if status not in ("stopped", "done"):
+        raise StorageError(
+            f"{run.path} has not been saved as asked: it is {status}",
+            hint=f"`ssdkd runs show {in_shell(run.path)}` tells why",
+        )

@@ -340,8 +340,11 @@ def test_verify_finds_settings_of_no_run(call, real_run):
 
 
 @contextmanager
-def trainer(run: RunDirectory, *, accepts: bool = True) -> Iterator[list[str]]:
-    """Somebody who holds the run's lock and answers requests; yields the actions asked for so far."""
+def trainer(run: RunDirectory, *, accepts: bool = True, ends: str | None = "stopped") -> Iterator[list[str]]:
+    """Somebody who holds the run's lock and answers requests; yields the actions asked for so far.
+
+    `ends` is how the run ends where it is asked to stop; None: it does not.
+    """
     asked: list[str] = []
     is_over = threading.Event()
     with run.lock():
@@ -356,6 +359,8 @@ def trainer(run: RunDirectory, *, accepts: bool = True) -> Iterator[list[str]]:
                         run,
                         ControlAcknowledged(id=request.id, action=request.action, accepted=accepts, message=message),
                     )
+                    if request.action == "stop" and accepts and ends is not None:
+                        append(run, finished(0.9, ends))
 
         thread = threading.Thread(target=answer)
         thread.start()
@@ -392,6 +397,18 @@ def test_request_is_refused(call, place):
     assert result.code == 2
     assert "refused to checkpoint: not now" in result.err
     assert "hint: `ssdkd runs show runs/digits-1`" in result.err
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"), [("failed", "it is failed"), ("diverged", "it is diverged"), (None, "has not ended within 0.3 s")]
+)
+def test_a_stop_is_over_when_everything_is_saved(call, place, ends: str | None, told: str) -> None:
+    run = make_run("digits-1", StageStarted(stage="inversion"))
+    with trainer(run, ends=ends):
+        result = call("runs", "stop", "digits-1", "--yes", "--timeout", "0.3" if ends is None else "30")
+    assert (result.code, result.out) == (1, "")
+    assert told in result.err
+    assert "hint: " in result.err
 
 
 def test_request_without_an_answer(call, place):
