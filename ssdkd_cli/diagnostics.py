@@ -124,11 +124,11 @@ def _call(command: Callable[[], object]) -> int:
         result = command()
         return result if isinstance(result, int) else ExitCode.DONE
     except SsdkdError as error:
-        with _unheard():
+        with unheard():
             report(error)
         return exit_code_of(error)
     except UsageError as error:
-        with _unheard():
+        with unheard():
             _report_usage(error)
         return ExitCode.USAGE
     except (KeyboardInterrupt, typer.Abort):
@@ -150,12 +150,12 @@ def _is_the_users(error: PermissionError) -> bool:
     if foreign_place(error) is not None:
         return False
     hint = "you may not read it, write it, or enter a folder above it"
-    with _unheard():
+    with unheard():
         report(FileError(f"no access to {error.filename or 'a file'}: {error.strerror}", hint=hint))
     return True
 
 
-def _unheard() -> AbstractContextManager[None]:
+def unheard() -> AbstractContextManager[None]:
     """Within this context nobody need read stderr any more: the exit code tells."""
     return suppress(OSError)
 

@@ -100,8 +100,7 @@ def _set_aside(run_directory: Path) -> str:
 
     if RunDirectory(run_directory).manifest().get("command") != "distill":
         return ""
-    settings = _settings_of(run_directory)
-    num_holdout = settings.get("evaluation.num_holdout", 0) if "evaluation" in settings.get("run.stages", ()) else 0
+    num_holdout = _settings_of(run_directory).get("evaluation.num_holdout", 0)
     return f", {num_holdout:,} set aside to measure agreement" if num_holdout else ""
 
 

@@ -50,8 +50,8 @@ class RunTable(Table):
     """All epochs, warm-up included."""
 
     warmup_epochs: NonNegativeInt = 20
-    """Epochs that only fill the buffer; the adversarial term is off until the last of them. At least one where images
-    are made and learnt from; `distill` has none."""
+    """Epochs that only fill the buffer; the adversarial term is off until the last of them. At least one where
+    `ssdkd run` makes images; `distill` has none, and in `invert` all are."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every random draw."""
@@ -389,18 +389,25 @@ def _two_standardized_logits(settings: Settings, task: Any, distillation: Any) -
             " `task.num_classes` is 2: of two logits nothing is left but which is larger",
             f"--set distillation.{key}=kl",
         )
-        for key in keys
+        for key in keys[:1]  # the later one is the earlier unless somebody says otherwise
     ]
 
 
 def _table_as_toml(name: str, table: BaseModel) -> str:
     values = table.model_dump(mode="json", exclude_none=True)
     if name == "inversion":
-        options = {key: value for key, value in values.pop("options").items() if value is not None}
+        options = _without_nones(values.pop("options"))
         values |= {"options": options} if options else {}
     header, _, rest = _arrays_on_one_line(tomli_w.dumps({name: values})).partition("\n")
     unset = [f"# {key} is not set" for key, value in table if value is None]
     return "\n".join([header, *unset, rest])
+
+
+def _without_nones(value: Any) -> Any:
+    """TOML has no word for what is not set."""
+    if isinstance(value, Mapping):
+        return {key: _without_nones(item) for key, item in value.items() if item is not None}
+    return [_without_nones(item) for item in value] if isinstance(value, list) else value
 
 
 def _arrays_on_one_line(toml: str) -> str:

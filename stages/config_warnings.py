@@ -102,8 +102,12 @@ _IDLE = (
 )
 
 
-_OF_THE_BUFFER = ("distillation.alpha", "distillation.epsilon", "distillation.delta_temperature")
-"""Priorities are given at insertion already, and the buffer's file keeps what they mean."""
+_BEYOND_THEIR_STAGE = (
+    *("distillation.alpha", "distillation.epsilon", "distillation.delta_temperature"),
+    "evaluation.num_holdout",
+)
+"""Priorities are given at insertion already, and the buffer's file keeps what they mean; images are set aside whether
+something is measured on them or not."""
 
 
 def warnings_of(config: Config) -> tuple[str, ...]:
@@ -129,7 +133,10 @@ def _keys_of_stages_left_out(config: Config) -> list[str]:
     return [
         key
         for key, place in config.settings.places.items()
-        if place.startswith("--") and "." in key and key.partition(".")[0] in left_out and key not in _OF_THE_BUFFER
+        if place.startswith("--")
+        and "." in key
+        and key.partition(".")[0] in left_out
+        and key not in _BEYOND_THEIR_STAGE
     ]
 
 
@@ -143,7 +150,8 @@ def _surplus(config: Config) -> list[str]:
 
 def _parted_pairs(config: Config) -> list[str]:
     table = config.distillation
-    if config.buffer.eviction == "oldest" or table.views == 0 or table.mix == "none":
+    is_chained = {"inversion", "distillation"} <= set(config.run.stages)
+    if not is_chained or config.buffer.eviction == "oldest" or table.views == 0 or table.mix == "none":
         return []
     reason = "images that stay lose those they are mixed with, so of cached views fewer and fewer are mixed"
     return [f"`buffer.eviction` is {shown(config.buffer.eviction)}: {reason} (`distillation.views` = 0 mixes anew)"]

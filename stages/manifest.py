@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ def manifest_of(planned: Plan) -> bytes:
         "teacher_sha256": planned.teacher.sha256,
         "buffer": None if launch.buffer is None else str(launch.buffer.resolve()),
         "buffer_sha256": None if launch.buffer is None else sha256_of(launch.buffer),
-        "settings_sha256": settings_sha256(tomllib.loads(config.to_toml())),
+        "settings_sha256": settings_sha256(tomllib.loads(config.to_toml()), _MAY_CHANGE),
+        "settings_left_out": list(_MAY_CHANGE),
         "versions": versions(),
         "git_revision": _git_revision(),
         "machine": {
@@ -55,9 +56,9 @@ def manifest_of(planned: Plan) -> bytes:
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def settings_sha256(settings: Mapping[str, Any]) -> str:
-    """Of a run's settings as its `config.toml` has them, those left out that may change while it goes on."""
-    kept = {key: value for key, value in flat(settings).items() if not key.startswith(_MAY_CHANGE)}
+def settings_sha256(settings: Mapping[str, Any], left_out: Sequence[str]) -> str:
+    """Of a run's settings as its `config.toml` has them, without the keys that begin so and may change on the way."""
+    kept = {key: value for key, value in flat(settings).items() if not key.startswith(tuple(left_out))}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -50,10 +50,10 @@ class Recorder:
         self.accounts.continue_from(seconds)
         self._meter = _Meter(self.run, self.accounts)
 
-    def emit(self, event: Event) -> None:
-        """Append an event to the run's log. Raises StorageError (disk full)."""
+    def emit(self, event: Event, *, epoch: int | None = None) -> None:
+        """Append an event of the present epoch, or of another, to the run's log. Raises StorageError (disk full)."""
         try:
-            self._log.emit(event, epoch=self.run.epoch)
+            self._log.emit(event, epoch=self.run.epoch if epoch is None else epoch)
         except OSError as error:
             raise StorageError(
                 f"cannot write {self.directory.events_file}: {error.strerror or error}",

@@ -8,10 +8,12 @@ from typing import Any
 from stages.config import Config, with_values
 from stages.device import num_usable_cpus
 from stages.errors import FileError
-from stages.events import CheckpointSaved
+from stages.events import BufferState, CheckpointSaved
 from stages.manifest import settings_sha256, versions
 from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell, typed_path
+from stages.planning.footprint import footprint_of
+from stages.planning.plan import Plan
 from stages.run_directory import RunDirectory
 from stages.run_overview import settings
 from stages.teachers.resolve import AUTO, missing_weights
@@ -26,10 +28,11 @@ def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpo
             f"{directory.manifest_file} is missing or damaged",
             hint="it says what the run was made with; `ssdkd runs verify` looks at all files of the run",
         )
-    if manifest.get("settings_sha256") not in (None, settings_sha256(settings(directory))):
+    left_out = [str(key) for key in manifest.get("settings_left_out", [])]
+    if manifest.get("settings_sha256") not in (None, settings_sha256(settings(directory), left_out)):
         raise FileError(
             f"{directory.config_file} was changed since the run began",
-            hint=f"take the change back, only paths, [evaluation] and what a machine does may differ; {anew}",
+            hint=f"take the change back, but for {', '.join(left_out)}; {anew}",
         )
     if checkpoint is None and directory.last_event(CheckpointSaved.kind) is not None:
         raise FileError(
@@ -47,6 +50,16 @@ def refuse_missing_teacher(directory: RunDirectory, config: Config) -> None:
             problem.message,
             hint=f"write where it is now into {directory.config_file}, `teacher.weights`: its sha256 is checked",
         )
+
+
+def saving_bytes(directory: RunDirectory, planned: Plan) -> int:
+    """What the next save takes beside the files that are there; the buffer of `distill` is in the checkpoint."""
+    size = (directory.last_event(BufferState.kind) or {}).get("size")
+    num_stored = size if isinstance(size, int) else 0
+    footprint = footprint_of(
+        planned.config, planned.schedule, task=planned.task, student=planned.student, num_stored=num_stored
+    )
+    return max(planned.footprint.saving_bytes, footprint.saving_bytes)
 
 
 def warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:

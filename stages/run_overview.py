@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +13,9 @@ from stages.errors import FileError
 from stages.events import Device, Evaluation, RunFinished, Warning
 from stages.paths import in_shell
 from stages.run_directory import RunDirectory
+
+_MOST = 1e100
+"""No quantity of a run is larger, and what is would overflow when it is told."""
 
 _RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_synthesized", "buffer_size", "device")
 
@@ -92,8 +94,11 @@ def _sound(found: Mapping[str, Any]) -> dict[str, Any]:
     """The results, of which what is not of its kind counts as not there: whoever wrote it, no run is hidden by it."""
     results = {key: found.get(key) for key in _RESULT_KEYS}
     for key in ("teacher", "student", "seconds"):
-        table = {name: value for name, value in _mapping(results[key]).items() if value is None or _is_number(value)}
-        results[key] = table or None
+        table = _mapping(results[key])
+        kept = {
+            name: value for name, value in table.items() if _is_number(value) or (value is None and key != "seconds")
+        }
+        results[key] = kept or None
     for key in ("agreement", "ece", "images_synthesized", "buffer_size"):
         results[key] = _number(results[key])
     return results
@@ -104,7 +109,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST  # NaN is not
 
 
 def _number(value: Any) -> Any:
@@ -171,4 +176,4 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def metrics(document: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an overview by dotted key, `student.top1` for example; None and NaN left out."""
     results = {key: document.get(key) for key in _RESULT_KEYS}
-    return {key: value for key, value in flat(results).items() if _is_number(value) and math.isfinite(value)}
+    return {key: value for key, value in flat(results).items() if _is_number(value)}

@@ -26,7 +26,7 @@ class Schedule:
     overlaps: bool
     """Whether images are made while the student learns."""
     num_holdout: int
-    """Synthetic images on which teacher and student are compared: the student never learns from them."""
+    """Synthetic images on which teacher and student are compared: set aside, whether that is done or not."""
 
     @property
     def distillation_epochs(self) -> int:
@@ -81,7 +81,7 @@ class Schedule:
             calls=inversion.calls,
             warmup_calls=inversion.warmup_calls,
             overlaps=inversion.overlap and {"inversion", "distillation"} <= set(stages),
-            num_holdout=config.evaluation.num_holdout if command != "invert" and "evaluation" in stages else 0,
+            num_holdout=0 if command == "invert" else config.evaluation.num_holdout,
         )
 
     def check(self, *, has_buffer: bool) -> None:
@@ -99,6 +99,6 @@ class Schedule:
         """Raise ConfigError where a run that inverts has no warm-up."""
         if "inversion" in self.stages and self.warmup_epochs == 0:
             raise ConfigError(
-                "`run.warmup_epochs` is 0: the hold-out is made at the end of warm-up, and the buffer looked at",
+                "`run.warmup_epochs` is 0: at the end of warm-up the hold-out is made and the buffer looked at",
                 hint="set it to 1 or more; the default is 20",
             )

@@ -63,11 +63,8 @@ def execute(
     """
     launch = planned.launch
     ready = _set_up(planned)
-    settings, manifest = (
-        planned.config.to_toml(),
-        manifest_of(planned),
-    )  # now: it takes seconds, in which nothing is there
     with ready.closing:
+        settings, manifest = planned.config.to_toml(), manifest_of(planned)  # while nothing is there: it takes seconds
         directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
         try:
             with directory.lock():
@@ -118,7 +115,7 @@ def resume(
         )
         planned = plan(resumption.for_this_machine(config, manifest, device), launch, is_resumption=True)
         planned = replace(planned, warnings=(*planned.warnings, *resumption.warnings_of_versions(manifest)))
-        check_disk(planned.footprint.saving_bytes, path)
+        check_disk(resumption.saving_bytes(directory, planned), path)
         resumption.refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
         started = directory.first_event()
         if started is not None:  # even where the data that knew them has come or gone since
@@ -180,7 +177,7 @@ def _train(
             with _before_the_first_step():
                 if not log.has_begun:  # of a run that has lost its events the checkpoint's are still superseded
                     next_seq, log.next_seq = log.next_seq, 0
-                    run.emit(_started_event(run, directory, ready.planned))
+                    recorder.emit(_started_event(run, directory, ready.planned), epoch=0)
                     log.next_seq = max(next_seq, 1)
                 if log.has_begun or checkpoint is not None:
                     run.emit(_resumed_event(run, directory, checkpoint, seq))

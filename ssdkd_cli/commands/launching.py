@@ -187,7 +187,11 @@ def _settings(request: Request) -> _Settings:
     overrides = tuple(request.overrides or ())
     named = keys_of(overrides)
     if request.command != "run" and "run.epochs" in named and "run.warmup_epochs" not in named:
-        overrides += ("run.warmup_epochs=0",)  # the epochs that were asked for are all the student's, or all without
+        without = (*overrides, "run.warmup_epochs=0")
+        if request.command == "distill":
+            overrides = without  # the epochs that were asked for are the student's
+        elif load(presets, without).run.epochs <= load(presets).run.warmup_epochs:
+            overrides = without  # no student learns after them
     config = load(presets, overrides)
     if not request.preset and buffer_run is not None:  # what suited that run's student and machine may not suit these
         automatic = [key for key in buffer_run.manifest().get("automatic", []) if key not in named]
@@ -318,12 +322,14 @@ def _report(outcome: Outcome, request: Request) -> int:
     if outcome.error is not None and not isinstance(outcome.error, SsdkdError):
         raise outcome.error
     if outcome.error is not None:
-        diagnostics.report(outcome.error)
+        with diagnostics.unheard():
+            diagnostics.report(outcome.error)
         # Done, but the last words could not be written: that is a failure too.
         return code or diagnostics.exit_code_of(outcome.error)
     if code == ExitCode.STOPPED:
-        diagnostics.note(f"stopped after {summary.num_epochs(outcome.summary['epochs'])}; everything is saved")
-        diagnostics.print_hint(f"go on with `ssdkd {request.command} --resume {in_shell(outcome.run_directory)}`")
+        with diagnostics.unheard():
+            diagnostics.note(f"stopped after {summary.num_epochs(outcome.summary['epochs'])}; everything is saved")
+            diagnostics.print_hint(f"go on with `ssdkd {request.command} --resume {in_shell(outcome.run_directory)}`")
     return code
 
 
@@ -351,7 +357,8 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
             break
         summaries.append(outcome.summary)
         if not request.json:
-            summary.print_summary(outcome.summary, outcome.run_directory)
+            with diagnostics.unheard():  # a reader who has gone ends no seed
+                summary.print_summary(outcome.summary, outcome.run_directory)
         try:
             codes.append(_report(outcome, request))
         except Exception as error:

@@ -192,7 +192,8 @@ def stop(
 ) -> None:
     """Let a run save everything and end. Asks first.
 
-    Off a terminal it does not ask. The run goes on with `ssdkd run --resume RUN`.
+    Off a terminal it does not ask. Returns when everything is saved, for which it waits as long again as for the
+    answer. The run goes on with `ssdkd run --resume RUN`.
 
     \b
     Example:

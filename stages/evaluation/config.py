@@ -35,7 +35,8 @@ class EvaluationConfig(Table):
     """Images per forward pass; has no influence on the result beyond rounding."""
 
     num_holdout: NonNegativeInt = 256
-    """Synthetic images kept out of the buffer, on which student and teacher are compared (agreement)."""
+    """Synthetic images kept out of the buffer, on which student and teacher are compared (agreement); `distill` sets so
+    many of its buffer's aside. It does so whether `evaluation` is in `run.stages` or not: that changes no student."""
 
     select_best: bool = False
     """Whether the student of the epoch that does best on the labelled data is kept too, and labelled as so selected."""

@@ -13,10 +13,11 @@ from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
-from stages.errors import FileError, MachineError
+from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
-from stages.models.build import build_model, check_in_training
+from stages.inversion.config import InversionConfig
+from stages.models.build import bn_layers, build_model, check_in_training
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer
 from stages.planning.footprint import Footprint, check_disk, footprint_of
@@ -154,15 +155,15 @@ def plan(
         batch_size = config.distillation.batch_size
         check_in_training(student, config.student.model, task=config.task, where="student.model", batch_size=batch_size)
     num_stored = 0 if stored is None else len(stored)
-    if is_resumption and "inversion" not in schedule.stages:  # its buffer is in the checkpoint, as large as it may be
-        num_stored = max(num_stored, config.buffer.capacity)
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
     if not is_resumption:
         check_disk(footprint.disk_bytes, launch.out)
     if launch.train_teacher and must_train(config):  # what does not go together is refused before hours of training
         untrained = build_model(config.teacher.model, task=config.task, where="teacher.model")
+        _refuse_lossless(config, schedule, untrained)
         _with_first_weights(config, schedule, student, untrained)
     teacher = _teacher(config, launch, device, is_inverted="inversion" in schedule.stages, progress=training_progress)
+    _refuse_lossless(config, schedule, teacher.model)
     automatic = resolution.automatic_keys(wanted)
     student, inherited, suitable = _with_first_weights(config, schedule, student, teacher.model)
     if suitable:
@@ -193,6 +194,17 @@ def plan(
         class_names=names,
         warnings=(*config.warnings, *teacher.warnings, *warnings),
     )
+
+
+def _refuse_lossless(config: Config, schedule: Schedule, teacher: nn.Module) -> None:
+    """Raise ConfigError where L_BN has no layers to go by and nothing else is there to minimise in warm-up."""
+    is_ours = "inversion" in schedule.stages and config.inversion.method == InversionConfig().method
+    if is_ours and config.inversion.task_weight == 0 and not bn_layers(teacher):
+        raise ConfigError(
+            f"the teacher `{config.teacher.model}` has no batch-norm statistics and `inversion.task_weight` is 0:"
+            " in warm-up nothing is left to minimise",
+            hint="set inversion.task_weight above 0; its default is 0.4",
+        )
 
 
 def _with_first_weights(

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from stages.config import Config
-from stages.errors import ConfigError, FileError
-from stages.inversion.config import InversionConfig
+from stages.errors import FileError
 from stages.models.build import bn_layers, build_model
 from stages.models.checkpoints import load_weights, sha256_of
 from stages.teachers.resolve import teacher_file
@@ -59,12 +58,6 @@ def _check_answer(model: nn.Module, image_shape: tuple[int, int, int], path: Pat
 def _warnings_of_inversion(model: nn.Module, config: Config) -> tuple[str, ...]:
     if bn_layers(model):
         return ()
-    if config.inversion.method == InversionConfig().method and config.inversion.task_weight == 0:
-        raise ConfigError(
-            f"the teacher `{config.teacher.model}` has no batch-norm statistics and `inversion.task_weight` is 0:"
-            " in warm-up nothing is left to minimise",
-            hint="set inversion.task_weight above 0; its default is 0.4",
-        )
     lost = (
         f"the teacher `{config.teacher.model}` has no batch-norm statistics: the BN term (Eq. 1,"
         " `inversion.bn_weight`) has nothing to match, so nothing draws the synthetic images towards the data the"

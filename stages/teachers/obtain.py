@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -58,11 +59,21 @@ def ensure_teacher(config: Config, device: torch.device, progress: Progress) -> 
     own = path.with_suffix(f".{os.getpid()}{path.suffix}")
     try:
         train_teacher(config, out=own, device=device, seed=config.run.seed, split=TRAINING_SPLIT, progress=progress)
-        with suppress(FileExistsError):  # another process was faster, and a run may have begun with its teacher
-            os.link(own, path)
+        _publish(own, path)
     finally:
         with suppress(OSError):  # where no file could be made there is none
             own.unlink()
+
+
+def _publish(own: Path, path: Path) -> None:
+    """Give a file its name, unless another process was faster: a run may have begun with its teacher."""
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        return
+    except OSError:  # this file system has no second names
+        if not path.exists():
+            own.replace(path)
 
 
 def teacher_to_train(config: Config, device: torch.device) -> LoadedTeacher:

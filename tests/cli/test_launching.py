@@ -17,7 +17,7 @@ REFUSED = {
     "unknown key": (["--set", "distilation.steps=3"], 2, "distillation.steps"),
     "value out of range": (["--set", "run.epochs=0"], 2, "run.epochs"),
     "warm-up without end": (["--set", "run.epochs=2", "--set", "run.warmup_epochs=2"], 2, "warmup_epochs"),
-    "no warm-up": (["--set", "run.warmup_epochs=0"], 2, "the hold-out is made at the end of warm-up"),
+    "no warm-up": (["--set", "run.warmup_epochs=0"], 2, "at the end of warm-up the hold-out is made"),
     "no key=value": (["--set", "run.epochs"], 2, "key=value"),
     "no Unicode": (["--set", "evaluation.root=/tmp/\udce4", "--out", "new"], 2, "UTF-8"),
     "data without its folder": (["--set", "evaluation.data=imagefolder"], 3, "evaluation.root"),
@@ -220,6 +220,22 @@ def test_the_exit_code_of_several_seeds_is_the_worst(call, monkeypatch, endings,
     assert len(json.loads(result.out)["runs"]) == num_runs
     assert [config.run.seed for config, _ in trainer.launches] == list(range(len(endings)))
     assert [launch.seed_in_name for _, launch in trainer.launches] == list(range(len(endings)))
+
+
+def test_a_reader_that_has_gone_ends_no_seed_and_changes_no_code(call, monkeypatch):
+    trainer = FakeTrainer(monkeypatch, ("done", None), ("diverged", DivergedError("lost")), ("done", None))
+
+    def refuse(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("ssdkd_cli.summary.print_summary", refuse)
+    monkeypatch.setattr("ssdkd_cli.diagnostics.report", refuse)
+    assert call("run", "--seeds", "0,1,2").code == 5
+    assert len(trainer.launches) == 3
+    stopping = FakeTrainer(monkeypatch, ("stopped", None))
+    monkeypatch.setattr("ssdkd_cli.diagnostics.note", refuse)
+    assert call("run", "--json").code == 75
+    assert len(stopping.launches) == 1
 
 
 def test_several_seeds_refused_at_once_print_nothing(call, monkeypatch):

@@ -11,6 +11,7 @@ from stages.registry import Spec
 
 class _Schedule(Table):
     rate: float = 0.5
+    floor: float | None = None
 
 
 class _Annealing(Table):
@@ -112,7 +113,7 @@ def test_options_of_a_method(whole, write, install, problem_of):
     install("methods", Spec("cmi", "cmi:Contrastive", "a method", schema=_Annealing))
     method = "inversion.method=cmi"
     config = load([whole], [method, "inversion.options.every=3"])
-    assert config.inversion.options == {"every": 3, "note": None, "schedule": {"rate": 0.5}}
+    assert config.inversion.options == {"every": 3, "note": None, "schedule": {"rate": 0.5, "floor": None}}
     assert load([write("again.toml", config.to_toml())]) == config
     assert problem_of(method).message == "`inversion.options.every` is not set"
     wrong = problem_of(method, "inversion.options.every=0")

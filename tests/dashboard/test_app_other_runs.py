@@ -71,15 +71,16 @@ def test_another_run_is_read_from_its_newest_line_and_its_first_page(first, tmp_
         losses = app.run_screen.query_one("#losses", Losses)
         await press(app, pilot, "2")
         await until(pilot, lambda: losses.num_pages == 3)
-        await press(app, pilot, "7", "up", "up")
+        await press(app, pilot, "n", "n", "enter", "7", "up", "up", "2", "n", "n", "enter")
         app.run_screen.query_one("#samples-grid", SampleGrid).page = 5
         app.open_run(other)
         await until(pilot, lambda: app.run_view is not None and app.run_view.path == other.path)
         await settle(app, pilot)
-        assert "said in 60" in screen_text(app)
-        assert app.run_screen.query_one("#samples-grid", SampleGrid).page == 0
-        await press(app, pilot, "2")
         assert losses.num_pages == 2, "the term that only the first has is gone"
+        assert "page 1 of 2" in screen_text(app)
+        assert "no step yet" in screen_text(app) or "before the first step" in screen_text(app), "the charts are there"
+        assert "said in 60" in await press(app, pilot, "7")
+        assert app.run_screen.query_one("#samples-grid", SampleGrid).page == 0
 
     append(first, lines)
     drive(first, body)

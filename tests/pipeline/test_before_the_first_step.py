@@ -15,6 +15,7 @@ import torch
 from run_outputs import At, ask, events, last_state, warnings
 from tiny_runs import NETWORKS
 
+from stages import resumption
 from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, FileError, MachineError
@@ -108,12 +109,19 @@ def test_not_enough_disk_to_go_on(start, go_on, out: Path, monkeypatch: pytest.M
     assert go_on().summary["status"] == "done"
 
 
-def test_the_disk_is_looked_at_for_a_buffer_that_is_in_the_checkpoint(make_config) -> None:
-    settings = ("buffer.capacity=5000", "distillation.views=8")
-    launch = Launch(command="distill", preset_name="tiny")
-    footprint = plan(make_config(*settings), launch, is_resumption=True).footprint
-    assert footprint.num_buffered == 5000
-    assert footprint.saving_bytes > 5000 * (64 + 8 * 5)
+def test_the_disk_is_looked_at_for_a_buffer_that_is_in_the_checkpoint(
+    start, go_on, out: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of `distill`, which makes no images: as many as there are, whatever its capacity may be."""
+    asked_for: list[int] = []
+    look = resumption.saving_bytes
+    monkeypatch.setattr(resumption, "saving_bytes", lambda *given: asked_for.append(look(*given)) or asked_for[-1])
+    buffer = undisturbed / "buffer.safetensors"
+    stop = At("checkpoint_saved", lambda: ask(out, "stop"), epoch=2)
+    start("buffer.capacity=1000000", command="distill", buffer=buffer, listeners=[stop])
+    assert go_on().summary["status"] == "done"
+    with_buffer = footprint.OTHER_FILES_BYTES + 2 * 32 * 64  # 40 images less the 8 set aside, in both files
+    assert with_buffer < asked_for[0] < with_buffer + 2**20
 
 
 def test_the_disk_is_looked_at_before_a_teacher_is_trained(make_config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def test_a_run_that_cannot_be_read_is_listed_by_its_name(tmp_path: Path) -> None
     [
         ({"student": [1], "seconds": 3.0}, {"student": None, "seconds": None}),
         ({"student": {"top1": "x", "top5": None, "loss": 1.5}}, {"student": {"top5": None, "loss": 1.5}}),
+        ({"seconds": {"total": None, "inversion": 10**400, "evaluation": 2.0}}, {"seconds": {"evaluation": 2.0}}),
         ({"agreement": {}, "ece": True, "buffer_size": "9"}, {"agreement": None, "ece": None, "buffer_size": None}),
     ],
 )

@@ -13,6 +13,7 @@ from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.teachers.load import load_teacher
+from stages.trainer import Launch, plan
 
 MakeConfig = Callable[..., Config]
 
@@ -102,5 +103,7 @@ def test_warns_where_there_are_no_statistics(
     if warns:
         assert "no batch-norm" in warnings[0]
         assert "inversion.bn_weight" in warnings[0]
+        without_task = with_values(config, {"inversion.task_weight": 0.0, "evaluation.data": "none"})
+        assert load_teacher(without_task, CPU).warnings == warnings, "to be measured it needs no loss"
         with pytest.raises(ConfigError, match="nothing is left to minimise"):
-            load_teacher(with_values(config, {"inversion.task_weight": 0.0}), CPU)
+            plan(without_task, Launch(command="run", preset_name="small"))

@@ -69,6 +69,16 @@ def test_of_two_that_train_it_at_once_the_first_is_kept(make_config, monkeypatch
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_system_without_second_names_keeps_the_teacher(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
+    monkeypatch.setattr("stages.teachers.obtain.os.link", refuse)
+    ensure_teacher(config, CPU, lambda *_: None)
+    assert list(teacher_file(config).parent.iterdir()) == [teacher_file(config)]
+
+
 def test_a_plan_trains_it_if_asked_to(make_config, told) -> None:
     config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
     launch = Launch(command="run", preset_name="small", train_teacher=True)

@@ -107,6 +107,8 @@ class RunScreen(Screen[None]):
         """Another run is shown from now on: what was chosen of this one's epochs and classes means nothing there."""
         self.settings = self.settings.reset()
         self.class_filter = None
+        self._shrink()
+        self.page = 0
         for view in self.query(View):
             view.forget_run()
 
