@@ -200,7 +200,8 @@ def _report_usage(error: Any) -> None:
     else:
         message = error.format_message().rstrip(".")
         message = message[:1].lower() + message[1:]
-        report(ConfigError(message, hint=f"`{path} --help` shows what it takes"))
+        shown = "`--help` after the command" if context is None else f"`{path} --help`"
+        report(ConfigError(message, hint=f"{shown} shows what it takes"))
 
 
 def _nearest(name: str, known: Sequence[str], help_command: str) -> str:

@@ -34,21 +34,30 @@ Presets = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any preset key, e.g. run.epochs=40 [TOML]; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any preset key, e.g. run.epochs=40 [TOML]; `ssdkd presets show NAME` lists them; repeatable.",
+    ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        parser=typed_path, metavar="DIR", help="New or empty run directory (otherwise runs/PRESET-TIME) [path]."
+        parser=typed_path,
+        metavar="DIR",
+        help="New or empty run directory (otherwise runs/PRESET-TIME); with --seeds the folder of theirs [path].",
     ),
 ]
 Resume = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Go on with this run, with the settings it was started with [path]."),
+    typer.Option(metavar="RUN", help="Go on with this run, by path or name in ./runs, with its own settings."),
 ]
 Buffer = Annotated[
     str | None,
-    typer.Option(metavar="FILE|RUN", help="The buffer to distil from [path]; default: the newest run's."),
+    typer.Option(
+        metavar="FILE|RUN",
+        help="The buffer to distil from [path]; default: the newest run's. Of a run it brings the settings, too.",
+    ),
 ]
 Device = Annotated[
     str | None,

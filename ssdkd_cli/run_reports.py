@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
 from ssdkd_cli.progress import duration
 from ssdkd_cli.summary import ECE_EXPLAINED, best_in_words, format_metric, metric_title, print_metrics
+from stages.paths import in_shell
 
 if TYPE_CHECKING:
     from stages.run_verification import Check
@@ -61,6 +63,8 @@ def print_details(document: Mapping[str, Any]) -> None:
     console.say(f"{document['run']}: {document['status']}", style="bold")
     if document["message"] and document["message"] != document["status"]:
         console.say(f"  {document['message']}")
+    if document["status"] in ("stopped", "dead"):
+        console.say(f"  go on with `ssdkd run --resume {in_shell(Path(document['run']))}`")
     _print_pairs(
         {
             "command": document["command"],
@@ -160,10 +164,22 @@ def _print_pairs(pairs: Mapping[str, Any]) -> None:
 
 
 def _print_columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    """A column for each run; in blocks, where the terminal has no room for all of them side by side."""
     from rich.table import Column
 
-    columns = [Column("", no_wrap=True), *(Column(head, justify="right", overflow="fold") for head in heads)]
-    console.print_table(columns, [("  " + name, *cells) for name, cells in rows.items()])
+    room = console.stdout().width - max((len(name) for name in rows), default=0) - 2
+    widths = [max(map(len, column)) + 1 for column in zip(heads, *rows.values(), strict=True)]
+    start = 0
+    while start < len(heads):
+        stop = start + 1  # one is shown in any case, folded if need be
+        while stop < len(heads) and sum(widths[start : stop + 1]) <= room:
+            stop += 1
+        if start > 0:
+            console.say()
+        columns = [Column("", no_wrap=True)]
+        columns += [Column(head, justify="right", overflow="fold") for head in heads[start:stop]]
+        console.print_table(columns, [("  " + name, *cells[start:stop]) for name, cells in rows.items()])
+        start = stop
 
 
 def _letter(index: int) -> str:

@@ -21,8 +21,8 @@ _TITLES = {
     "ece": "ECE",
 }
 ECE_EXPLAINED = (
-    "ECE, expected calibration error: how far the student's confidence is from how often it agrees with the teacher,"
-    " on held-out synthetic images"
+    "ECE, expected calibration error: how far the student's confidence is from how\n"
+    "  often it agrees with the teacher on held-out synthetic images; 0 % is best"
 )
 
 

@@ -30,9 +30,11 @@ class Accounts:
             self._seconds[name] = self._seconds.get(name, 0.0) + value
 
     def seconds(self) -> dict[str, float]:
-        """The accounts up to now: of each stage, and "total"."""
+        """The accounts up to now: of each stage, and at the end "total", of which they are parts."""
         self._settle()
-        return dict(self._seconds)
+        return {name: value for name, value in self._seconds.items() if name != _TOTAL} | {
+            _TOTAL: self._seconds[_TOTAL]
+        }
 
     def training_seconds(self) -> float:
         """Seconds in which images go through training steps."""

@@ -51,7 +51,7 @@ def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
     group = group_of(text, root)
     if group is not None:
         raise FileError(
-            f"{text} is not a run directory but a folder of {len(group)}",
+            f"{text} is not a run directory but a folder of {len(group)} runs",
             hint=f"name one of them, for example `{in_shell(group[0].path)}`",
         )
     if typed.is_dir():
@@ -63,6 +63,10 @@ def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
         raise FileError(f"{text} is a file, not a run directory", hint="`ssdkd runs ls` lists the runs")
     near = get_close_matches(typed.name, [run.name for run in list_runs(root)], n=1)
     hint = f"did you mean `{near[0]}`?" if near else "`ssdkd runs ls` lists the runs"
+    if typed.suffix and not near:  # it may have been meant as a file
+        raise FileError(
+            f"there is neither a run nor a file `{text}`", hint=f"relative paths start at {Path.cwd()}; {hint}"
+        )
     raise FileError(f"there is no run `{text}`", hint=hint)
 
 

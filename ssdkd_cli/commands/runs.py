@@ -44,15 +44,20 @@ def list_all(
 ) -> None:
     """List runs, newest first: status, epoch, results, time.
 
-    Runs in a folder of their own, as --seeds with --out makes them, come after the others.
+    Runs in a folder of their own, as --seeds with --out makes them, come after the others. A run is starting, running,
+    paused, stopped, done, failed (an error ended it), diverged, dead (its process is gone without a word), or
+    unreadable; stopped and dead ones go on with `ssdkd run --resume RUN`.
 
     \b
     Example:
       ssdkd runs ls
     """
+    from stages.run_directory import RUNS_ROOT
     from stages.run_lookup import list_groups, list_runs
     from stages.run_overview import listed
 
+    if root != RUNS_ROOT and not root.is_dir():
+        raise FileError(f"there is no folder {root}", hint="name the folder that holds the runs")
     documents = [listed(run) for run in list_runs(root)]
     # By the names that other commands know them by.
     grouped = [(run, run.path.relative_to(root).as_posix()) for run in list_groups(root)]

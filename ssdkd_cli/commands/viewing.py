@@ -46,7 +46,8 @@ def serve_to_browsers(run: RunDirectory, text: str | None, *, is_read_only: bool
         from textual_serve.server import Server
     except ImportError as error:
         raise MachineError(
-            "`--serve` needs textual-serve, which is not installed", hint="`pip install textual-serve` adds it"
+            "`--serve` needs textual-serve, which is not installed",
+            hint="in a clone `uv sync --extra serve` adds it, elsewhere `pip install textual-serve`",
         ) from error
     options = ["--read-only"] if is_read_only else []
     typed = [] if text is None else [text]

@@ -85,7 +85,7 @@ def _parts(view: RunView, glyphs: Glyphs) -> Iterator[list[str]]:
     yield [f"! {problem}" for problem in view.problems]
     if view.progress is not None:
         yield ["", *_progress(view.progress, glyphs)]
-    for title, prefix in (("inversion", "inversion/"), ("distillation", "distillation/")):
+    for title, prefix in (("inversion (terms before their weights)", "inversion/"), ("distillation", "distillation/")):
         curves = view.curves_of(prefix)
         if curves:
             yield ["", title, *(_curve(curve, glyphs) for curve in curves)]
@@ -181,13 +181,14 @@ def _buffer(buffer: BufferView, glyphs: Glyphs) -> list[str]:
 
 
 def _device(device: DeviceView, glyphs: Glyphs) -> list[str]:
-    lines = [f"{device.device} time {duration(device.total_s)}, {device.hours:.2f} {device.hours_label}"]
+    hours = f", {device.hours:.2f} {device.hours_label}" if device.is_gpu else ""
+    lines = [f"time on {device.device} {duration(device.total_s)}{hours}"]
     for stage, share in device.shares.items():
         seconds = device.seconds.get(stage, share * device.total_s)
         filled = bar(share, 1.0, width=_BAR_WIDTH, glyphs=glyphs)
         lines.append(f"{_label('  ' + stage)}{filled:<{_BAR_WIDTH}} {share:>6.1%}  {duration(seconds)}")
     if device.images_per_s is not None:
-        lines.append(f"  {'images per second':<34} {device.images_per_s:,.0f}")
+        lines.append(f"  {'images trained on per second':<34} {device.images_per_s:,.0f}")
     if device.utilisation is not None:
         lines.append(f"  {device.utilisation_label:<34} {device.utilisation:.0%}")
     if device.mem_mib is not None:

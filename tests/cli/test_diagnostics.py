@@ -108,7 +108,7 @@ def test_an_exception_of_somebody_elses_code_is_not(capfd):
         (["qqqqq"], "no such command `qqqqq`", "`ssdkd --help` lists them"),
         (["run", "--sed", "1"], "no such option `--sed`", "did you mean `--seeds`?"),
         (["run", "--no-tiu"], "no such option `--no-tiu`", "did you mean `--no-tui`?"),
-        (["run", "--preset"], "option '--preset' requires an argument", "--help` shows what it takes"),
+        (["run", "--preset"], "option '--preset' requires an argument", "`--help` after the command shows"),
         (["evaluate"], "missing argument 'RUN|WEIGHTS'", "`ssdkd evaluate --help` shows what it takes"),
         (["run", "digits"], "unexpected extra argument", "`ssdkd run --help` shows what it takes"),
     ],

@@ -109,6 +109,18 @@ def test_ls_where_there_is_none(call, place):
     assert json.loads(call("runs", "ls", "--json").out) == []
 
 
+def test_ls_of_a_folder_that_is_not_there(call, place):
+    result = call("runs", "ls", "--root", "nowhere")
+    assert (result.code, result.out) == (3, "")
+    assert "there is no folder nowhere" in result.err
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [("stopped", True), ("done", False), ("diverged", False)])
+def test_show_says_how_to_go_on(call, place, status: str, goes_on: bool) -> None:
+    make_run("a run", StageStarted(stage="inversion"), finished(0.5, status))
+    assert ("go on with `ssdkd run --resume 'runs/a run'`" in call("runs", "show", "a run").out) is goes_on
+
+
 def test_ls_of_another_folder(call, place):
     make_run("digits-1").path.parent.rename("elsewhere")
     assert call("runs", "ls", "--root", "elsewhere").out.startswith("digits-1\t")
@@ -256,6 +268,26 @@ def test_compare_needs_two_runs(call, place, names):
     result = call("runs", "compare", *names)
     assert (result.code, result.out) == (2, "")
     assert "two runs or more" in result.err
+
+
+def test_more_columns_than_fit_go_below_one_another(place, monkeypatch, capsys):
+    for index in range(8):
+        make_run(f"a-{index}", StageStarted(stage="inversion"), finished(index / 10), seed=index)
+    monkeypatch.setattr("ssdkd_cli.console.is_terminal", lambda _: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    from ssdkd_cli.main import main
+
+    assert main(["runs", "compare", *(f"a-{index}" for index in range(8))]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split()[2:] for line in out.splitlines() if line.startswith("  student top-1") and "±" not in line]
+    assert len(rows) > 1
+    assert [cell for row in rows for cell in row] == CELLS, "none is cut or folded"
+    assert max(map(len, out.splitlines())) <= 80
+
+
+CELLS = [f"{index}0.00%" if index else "0.00%" for index in range(8)]
 
 
 def test_columns_of_many_runs_have_names_of_their_own():

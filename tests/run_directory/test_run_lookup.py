@@ -59,7 +59,8 @@ def test_of_a_folder_the_run_at_work_is_watched_or_else_the_newest(tmp_path: Pat
     ("text", "message", "hint"),
     [
         ("digits-2", "there is no run `digits-2`", "did you mean `digits-1`"),
-        ("{root}", "is not a run directory but a folder of 1", "/digits-1`"),
+        ("{root}", "is not a run directory but a folder of 1 runs", "/digits-1`"),
+        ("weights.pth", "there is neither a run nor a file `weights.pth`", "relative paths start at"),
         ("{root}/empty", "is not a run directory: it has neither", "runs ls"),
         ("{root}/digits-1/config.toml", "is a file", "runs ls"),
     ],
