@@ -168,7 +168,7 @@ def _print_columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> N
     from rich.table import Column
 
     room = console.stdout().width - max((len(name) for name in rows), default=0) - 2
-    widths = [max(map(len, column)) + 1 for column in zip(heads, *rows.values(), strict=True)]
+    widths = [max(map(len, column)) + 2 for column in zip(heads, *rows.values(), strict=True)]
     start = 0
     while start < len(heads):
         stop = start + 1  # one is shown in any case, folded if need be

@@ -32,9 +32,8 @@ class Accounts:
     def seconds(self) -> dict[str, float]:
         """The accounts up to now: of each stage, and at the end "total", of which they are parts."""
         self._settle()
-        return {name: value for name, value in self._seconds.items() if name != _TOTAL} | {
-            _TOTAL: self._seconds[_TOTAL]
-        }
+        stages = {name: value for name, value in self._seconds.items() if name != _TOTAL}
+        return stages | {_TOTAL: self._seconds[_TOTAL]}
 
     def training_seconds(self) -> float:
         """Seconds in which images go through training steps."""

@@ -98,6 +98,8 @@ def _sound(found: Mapping[str, Any]) -> dict[str, Any]:
         kept = {
             name: value for name, value in table.items() if _is_number(value) or (value is None and key != "seconds")
         }
+        if "total" in kept:  # below what it is the total of
+            kept["total"] = kept.pop("total")
         results[key] = kept or None
     for key in ("agreement", "ece", "images_synthesized", "buffer_size"):
         results[key] = _number(results[key])
