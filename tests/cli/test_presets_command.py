@@ -138,7 +138,7 @@ def test_check_refuses_what_a_run_would_refuse(call, place):
     (place / "mine.toml").write_text('extends = "digits"\n[run]\nwarmup_epochs = 0\n', encoding="utf-8")
     result = call("presets", "check", "mine.toml")
     assert (result.code, result.out) == (2, "")
-    assert "the hold-out is made at the end of warm-up" in result.err
+    assert "at the end of warm-up the hold-out is made" in result.err
 
 
 def test_check_warns_of_settings_without_effect(call, place):

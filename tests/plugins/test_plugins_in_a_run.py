@@ -258,6 +258,21 @@ def environment(site: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
 
 
+def said_by(script: str, site: Path, folder: Path) -> str:
+    """What a script prints that is run in a folder, with the stranger's package installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=environment(site),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A folder on the path in which a stranger's package is installed."""
@@ -275,17 +290,7 @@ def site(tmp_path: Path) -> Path:
 
 def test_a_run_of_a_strangers_parts(site: Path, tmp_path: Path) -> None:
     (tmp_path / "preset.toml").write_text(PRESET)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=tmp_path,
-        env=environment(site),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    undisturbed, stopped, resumed = json.loads(done.stdout)
+    undisturbed, stopped, resumed = json.loads(said_by(SCRIPT, site, tmp_path))
     assert [summary["status"] for summary in (undisturbed, stopped, resumed)] == ["done", "stopped", "done"]
     assert stopped["epochs"] == 1
     assert undisturbed["student"]["num_samples"] == 10
@@ -327,17 +332,7 @@ print(execute(planned).summary["agreement"])
 def test_a_run_of_a_strangers_task_and_generator(site: Path, tmp_path: Path) -> None:
     """A class for each pixel: one priority an image, the mean over its pixels."""
     (tmp_path / "preset.toml").write_text(PRESET.replace("[inversion.options]\ncontrast = 0.9\n", ""))
-    done = subprocess.run(
-        [sys.executable, "-c", DENSE_SCRIPT],
-        cwd=tmp_path,
-        env=environment(site),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert 0 < float(done.stdout) <= 1
+    assert 0 < float(said_by(DENSE_SCRIPT, site, tmp_path)) <= 1
     rows = load_file(tmp_path / "run/buffer.safetensors")
     images = rows["images"]
     assert images[:, :, 0, 0].unique().tolist() == [0]
