@@ -25,8 +25,6 @@ class Schedule:
     warmup_calls: int
     overlaps: bool
     """Whether images are made while the student learns."""
-    num_holdout: int
-    """Synthetic images on which teacher and student are compared: set aside, whether that is done or not."""
 
     @property
     def distillation_epochs(self) -> int:
@@ -81,7 +79,6 @@ class Schedule:
             calls=inversion.calls,
             warmup_calls=inversion.warmup_calls,
             overlaps=inversion.overlap and {"inversion", "distillation"} <= set(stages),
-            num_holdout=0 if command == "invert" else config.evaluation.num_holdout,
         )
 
     def check(self, *, has_buffer: bool) -> None:

@@ -31,14 +31,6 @@ def test_who_inverts_needs_a_warm_up(make_small_config, stages) -> None:
     Schedule.of("distill", make_small_config(run={"stages": CHAIN, "warmup_epochs": 0})).check(has_buffer=True)
 
 
-@pytest.mark.parametrize(
-    ("command", "stages", "num"),
-    [("run", CHAIN, 9), ("run", CHAIN[:2], 9), ("distill", CHAIN, 9), ("distill", CHAIN[:2], 9), ("invert", CHAIN, 0)],
-)
-def test_images_are_set_aside_measured_or_not(make_small_config, command, stages, num) -> None:
-    assert Schedule.of(command, make_small_config(run={"stages": stages})).num_holdout == num
-
-
 def test_run_keeps_the_presets_own_order(make_small_config) -> None:
     schedule = Schedule.of("run", make_small_config(run={"stages": ("evaluation", "inversion")}))
     assert schedule.stages == ("evaluation", "inversion")

@@ -50,8 +50,9 @@ class Inversion(Stage[InversionConfig]):
         self._call = 0
         if run.epoch == run.schedule.warmup_epochs:
             self._must_vary = True
-            if run.schedule.num_holdout > 0:
-                run.holdout_NCHW = self._make_holdout(run, run.schedule.num_holdout)
+            num_holdout = run.config.evaluation.num_holdout
+            if run.schedule.command == "run" and num_holdout > 0:
+                run.holdout_NCHW = self._make_holdout(run, num_holdout)
         if self._overlap is not None and not run.in_warmup and not run.is_last_epoch:
             self._overlap.begin(self._method.invert)
 

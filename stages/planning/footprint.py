@@ -67,7 +67,7 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     num_labels = math.prod(task.label_shape(config.task.image_shape))
     row_bytes = num_buffered * (image_bytes + _IMAGE_FACT_BYTES + _LABEL_FACT_BYTES * num_labels)
     buffer_bytes = row_bytes + num_buffered * view_bytes
-    holdout_bytes = schedule.num_holdout * image_bytes
+    holdout_bytes = config.evaluation.num_holdout * image_bytes
     student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())
     generator_bytes = _generator_bytes(config) if "inversion" in schedule.stages else 0
     # The buffer, the student with its momenta and its average, the best one, the generator with both of Adam's.

@@ -115,7 +115,7 @@ class Plan:
             "acceleration": resolve_acceleration(config.run.acceleration, self.device),
             "threads": config.run.threads,
             "evaluation_data": None if self.evaluation_data is None else self.evaluation_data.name,
-            "images_set_aside": None if self.stored is None else self.schedule.num_holdout,
+            "images_set_aside": None if self.stored is None else config.evaluation.num_holdout,
             "buffer_mib": self.footprint.buffer_mib,
             "disk_mib": self.footprint.disk_mib,
             "run_directory": str(self.launch.out) if self.launch.out else f"runs/{self.launch.run_name}-<time>",
@@ -146,8 +146,8 @@ def plan(
     warnings += resolution.warnings_of(wanted, config, device, schedule, is_resumption=is_resumption)
     if launch.train_teacher and data is not None and data.split in (UNSPLIT, TRAINING_SPLIT) and must_train(config):
         warnings += ("student and teacher will be measured on the images that the teacher is trained on",)
-    task, num_holdout = task_of(config.task), schedule.num_holdout
-    stored = None if launch.buffer is None else stored_buffer.read(config, launch.buffer, num_holdout=num_holdout)
+    task = task_of(config.task)
+    stored = None if launch.buffer is None else stored_buffer.read(config, launch.buffer)
 
     torch.manual_seed(derived_seed(config.run.seed, "student"))
     student = build_model(config.student.model, task=config.task, where="student.model")
@@ -165,15 +165,11 @@ def plan(
     teacher = _teacher(config, launch, device, is_inverted="inversion" in schedule.stages, progress=training_progress)
     _refuse_lossless(config, schedule, teacher.model)
     automatic = resolution.automatic_keys(wanted)
-    student, inherited, suitable = _with_first_weights(config, schedule, student, teacher.model)
-    if suitable:
-        config = with_values(config, suitable, place="auto")
-        automatic += suitable
+    config, student, inherited, suitable = _with_first_weights(config, schedule, student, teacher.model)
+    automatic += suitable
     warnings += first_weights.warnings_of(config, inherited)
     if stored is not None and launch.buffer is not None:
-        warnings += stored_buffer.warnings_of(
-            stored, config, path=launch.buffer, teacher_sha256=teacher.sha256, num_holdout=num_holdout
-        )
+        warnings += stored_buffer.warnings_of(stored, config, path=launch.buffer, teacher_sha256=teacher.sha256)
 
     names = None if data is None else data.class_names
     if names is None and stored is not None:
@@ -209,15 +205,15 @@ def _refuse_lossless(config: Config, schedule: Schedule, teacher: nn.Module) -> 
 
 def _with_first_weights(
     config: Config, schedule: Schedule, student: nn.Module, teacher: nn.Module
-) -> tuple[nn.Module, Inheritance, dict[str, Any]]:
-    """The student as it starts, what of it is the teacher's, and the values that suit that in place of "auto".
+) -> tuple[Config, nn.Module, Inheritance, dict[str, Any]]:
+    """The settings with the values that suit the student's first weights in place of "auto", the student as it starts,
+    what of it is the teacher's, and these values.
 
-    Raises ConfigError where these do not go with the others.
+    Raises ConfigError where they do not go with the others.
     """
     student, inherited = first_weights.with_first_weights(config, student, teacher)
     suitable = first_weights.suitable_values(config, inherited) if "distillation" in schedule.stages else {}
-    with_values(config, suitable, place="auto")
-    return student, inherited, suitable
+    return with_values(config, suitable, place="auto"), student, inherited, suitable
 
 
 def _teacher(

@@ -15,7 +15,7 @@ from stages.run import Run, derived_seed
 from stages.scoring import score
 
 
-def read(config: Config, path: Path, *, num_holdout: int) -> BufferContents:
+def read(config: Config, path: Path) -> BufferContents:
     """The rows of the file, known to fit the task and to leave some to learn from.
 
     Raises FileError where they do not fit, ConfigError where the hold-out would take them all.
@@ -31,6 +31,7 @@ def read(config: Config, path: Path, *, num_holdout: int) -> BufferContents:
         )
     if len(rows) == 0:
         raise FileError(f"{path} holds no images", hint="`ssdkd invert` fills a buffer")
+    num_holdout = config.evaluation.num_holdout
     if num_holdout >= len(rows):
         raise ConfigError(
             f"{path} has {len(rows)} images, evaluation.num_holdout would set {num_holdout} of them aside",
@@ -39,16 +40,14 @@ def read(config: Config, path: Path, *, num_holdout: int) -> BufferContents:
     return rows
 
 
-def warnings_of(
-    rows: BufferContents, config: Config, *, path: Path, teacher_sha256: str, num_holdout: int
-) -> tuple[str, ...]:
+def warnings_of(rows: BufferContents, config: Config, *, path: Path, teacher_sha256: str) -> tuple[str, ...]:
     """Where the run will not use the rows as they are."""
     warnings = []
     if rows.meta.teacher_sha256 != teacher_sha256:
         warnings.append(
             f"{path} was made from another teacher: classes, probabilities and priorities are computed anew"
         )
-    num_left, capacity = len(rows) - num_holdout, config.buffer.capacity
+    num_left, capacity = len(rows) - config.evaluation.num_holdout, config.buffer.capacity
     if num_left > capacity:
         warnings.append(f"of {num_left} images in {path} the newest {capacity} are used (buffer.capacity)")
     return tuple(warnings)
@@ -61,7 +60,7 @@ def fill(run: Run, rows: BufferContents, *, teacher_sha256: str) -> None:
     """
     rng = torch.Generator().manual_seed(derived_seed(run.config.run.seed, "holdout"))
     is_held_out = np.zeros(len(rows), dtype=bool)
-    is_held_out[torch.randperm(len(rows), generator=rng)[: run.schedule.num_holdout].numpy()] = True
+    is_held_out[torch.randperm(len(rows), generator=rng)[: run.config.evaluation.num_holdout].numpy()] = True
     if is_held_out.any():
         run.holdout_NCHW = torch.from_numpy(rows.images[is_held_out]).to(run.device)
     insert_stored_rows(run.buffer, rows, np.flatnonzero(~is_held_out))

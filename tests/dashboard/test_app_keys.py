@@ -374,16 +374,25 @@ def test_the_mouse_opens_views_reads_values_and_zooms(run):
     drive(run, body)
 
 
+def make_other(path, settings):
+    """A run of six epochs with these settings, to be compared with."""
+    make_run(path, lines_of(whole_run(6)))
+    (path / "config.toml").write_text(settings)
+
+
+async def choose_the_other(app, pilot, *, until_said):
+    await press(app, pilot, "c")
+    await until(pilot, lambda: "other  dead 6 of 6" in screen_text(app))
+    await press(app, pilot, "space")
+    await until(pilot, lambda: until_said in screen_text(app))
+
+
 def test_of_settings_that_cannot_be_read_nothing_is_claimed(run, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    other = make_run(tmp_path / "runs" / "other", lines_of(whole_run(6)))
-    (other.path / "config.toml").write_text("[run\n")
+    make_other(tmp_path / "runs" / "other", "[run\n")
 
     async def body(app, pilot):
-        await press(app, pilot, "c")
-        await until(pilot, lambda: "other  dead 6 of 6" in screen_text(app))
-        await press(app, pilot, "space")
-        await until(pilot, lambda: "cannot be read" in screen_text(app))
+        await choose_the_other(app, pilot, until_said="cannot be read")
         assert "no setting differs" not in screen_text(app)
 
     drive(run, body, size=MEDIUM)
@@ -391,14 +400,10 @@ def test_of_settings_that_cannot_be_read_nothing_is_claimed(run, monkeypatch, tm
 
 def test_compare_overlays_chosen_runs_and_shows_what_was_set_otherwise(run, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    other = make_run(tmp_path / "runs" / "other", lines_of(whole_run(6)))
-    (other.path / "config.toml").write_text("[run]\nseed = 0\n[distillation]\nlr = 0.1\n")
+    make_other(tmp_path / "runs" / "other", "[run]\nseed = 0\n[distillation]\nlr = 0.1\n")
 
     async def body(app, pilot):
-        await press(app, pilot, "c")
-        await until(pilot, lambda: "other  dead 6 of 6" in screen_text(app))
-        await press(app, pilot, "space")
-        await until(pilot, lambda: "distillation.lr" in screen_text(app))
+        await choose_the_other(app, pilot, until_said="distillation.lr")
         seen = threading.Event()
         app.screen.post_message(CompareScreen.Compared([run], [], "outdated"))
         app.screen.call_later(seen.set)

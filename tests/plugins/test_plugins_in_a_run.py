@@ -258,11 +258,12 @@ def environment(site: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
 
 
-def said_by(script: str, site: Path, folder: Path) -> str:
+def said_by(script: str, site: Path, folder: Path, *arguments: str, told: str = "") -> str:
     """What a script prints that is run in a folder, with the stranger's package installed."""
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-B", "-c", script, *arguments],
         cwd=folder,
+        input=told,
         env=environment(site),
         capture_output=True,
         text=True,
@@ -394,17 +395,7 @@ print(json.dumps(texts))
 
 def test_broken_plugins_are_named(site: Path, tmp_path: Path) -> None:
     (site / "stranger" / "leaving.py").write_text("raise SystemExit(3)")
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", BROKEN_SCRIPT, str(site)],
-        input=json.dumps(BROKEN),
-        env=environment(site),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    texts = json.loads(done.stdout)
+    texts = json.loads(said_by(BROKEN_SCRIPT, site, tmp_path, str(site), told=json.dumps(BROKEN)))
     assert texts.keys() == BROKEN.keys()
     for name, (_, _, message) in BROKEN.items():
         assert message in texts[name][0], name
