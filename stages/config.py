@@ -112,18 +112,6 @@ class RunTable(Table):
             raise rule_error(self, "stages", message="each stage may be named once", hint="remove the repeated name")
         return self
 
-    @model_validator(mode="after")
-    def _the_student_is_measured_as_it_is_written(self) -> Self:
-        places = {name: place for place, name in enumerate(self.stages)}
-        if places.get("evaluation", len(places)) < places.get("distillation", -1):
-            raise rule_error(
-                self,
-                "stages",
-                message="what is measured before it learns is the student of an epoch before",
-                hint='name "evaluation" after "distillation"',
-            )
-        return self
-
 
 def _eighth_of_height(table: dict[str, Any]) -> int:
     return int(table["image_shape"][1]) // 8
@@ -366,8 +354,6 @@ def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
     stages = _as_texts(settings.value("run.stages"))
     tables, table_problems = validate(settings, _schemas(), [*_OWN_TABLES, *stages])
     found = [*problems, *table_problems, *_unregistered_names(settings)]
-    if not table_problems:
-        found += _two_standardized_logits(settings, tables["task"], tables["distillation"])
     options, option_problems = _method_options(settings)
     found += option_problems
     if found:
@@ -376,21 +362,6 @@ def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
     own["inversion"] = own["inversion"].model_copy(update={"options": options})
     config = Config(**own, plugin_tables=tables, settings=settings)
     return replace(config, warnings=warnings_of(config))
-
-
-def _two_standardized_logits(settings: Settings, task: Any, distillation: Any) -> list[Problem]:
-    """Two logits are 1 and -1 once they are standardised, whatever the student says: there is nothing to learn then."""
-    if task.num_classes > 2:
-        return []
-    keys = [key for key in ("loss", "late_loss") if getattr(distillation, key) == "standardized"]
-    return [
-        Problem(
-            f'`distillation.{key}` is "standardized" in {settings.place_of(f"distillation.{key}")}, and'
-            " `task.num_classes` is 2: of two logits nothing is left but which is larger",
-            f"--set distillation.{key}=kl",
-        )
-        for key in keys[:1]  # the later one is the earlier unless somebody says otherwise
-    ]
 
 
 def _table_as_toml(name: str, table: BaseModel) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stages.config import DEFAULT_PRESET, Config, load
 from stages.errors import ConfigError, FileError, Problem
+from stages.launch_checks import refuse_futile
 from stages.models import FILE
 from stages.models.model_file import problem_of
 from stages.paths import typed_path
@@ -30,7 +31,8 @@ def check(preset: str, base: Path | None = None) -> Config:
         raise config_error([*error.problems, *files]) from error
     if files:
         raise config_error(files)
-    Schedule.of("run", config).check_warmup()
+    is_learning = "distillation" in config.run.stages
+    refuse_futile(config, Schedule.of("run" if is_learning else "invert", config), has_buffer=is_learning)
     # What has no effect depends on the preset beneath an overlay, which is another in earnest.
     return config if settings.is_whole else replace(config, warnings=())
 

@@ -131,6 +131,15 @@ def parse_override(text: str, schemas: Schemas, *, place: str) -> tuple[str, Any
     )
 
 
+def contradiction(settings: Settings, values: Mapping[str, Any], message: str, hint: str) -> Problem:
+    """What is wrong with values together that are fine alone: each is told by its dotted key, with its place."""
+    told = []
+    for key, value in values.items():
+        place = _in(settings.place_of(key)) if key in settings.places else " (the default)"
+        told.append(f"`{key}` is {shown(value)}{place}")
+    return Problem(f"{' and '.join(told)}: {message}", hint)
+
+
 def shown(value: Any) -> str:
     """A value as a preset would have it, shortened."""
     text = json.dumps(value, default=str, ensure_ascii=False)
@@ -256,14 +265,10 @@ def _is_short_tuple(detail: ErrorDetails) -> bool:
 
 
 def _rule_problem(table: str, detail: ErrorDetails, settings: Settings) -> Problem:
-    """A contradiction between keys of a table: each with its value and place."""
+    """A contradiction between keys of a table."""
     context = detail["ctx"]
-    told = []
-    for name, value in context["values"].items():
-        key = f"{table}.{name}"
-        place = _in(settings.place_of(key)) if key in settings.places else " (the default)"
-        told.append(f"`{key}` is {shown(value)}{place}")
-    return Problem(f"{' and '.join(told)}: {context['message']}", context["hint"])
+    values = {f"{table}.{name}": value for name, value in context["values"].items()}
+    return contradiction(settings, values, context["message"], context["hint"])
 
 
 def _reason(detail: ErrorDetails) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.config import Config
-from stages.errors import ConfigError
 
 Command = Literal["run", "invert", "distill"]
 
@@ -80,22 +79,3 @@ class Schedule:
             warmup_calls=inversion.warmup_calls,
             overlaps=inversion.overlap and {"inversion", "distillation"} <= set(stages),
         )
-
-    def check(self, *, has_buffer: bool) -> None:
-        """Raise ConfigError where nothing would come of the stages: no one fills the buffer first, or no one learns."""
-        idle = {"evaluation"} if has_buffer else {"evaluation", "distillation"}
-        if set(self.stages) <= idle:
-            raise ConfigError(
-                f"nothing to do for `ssdkd {self.command}`: of `run.stages` it has {list(self.stages)}"
-                + ("" if has_buffer else ", and nothing that fills the buffer"),
-                hint='`run.stages` is ["inversion", "distillation", "evaluation"] unless a preset changes it',
-            )
-        self.check_warmup()
-
-    def check_warmup(self) -> None:
-        """Raise ConfigError where a run that inverts has no warm-up."""
-        if "inversion" in self.stages and self.warmup_epochs == 0:
-            raise ConfigError(
-                "`run.warmup_epochs` is 0: at the end of warm-up the hold-out is made and the buffer looked at",
-                hint="set it to 1 or more; the default is 20",
-            )

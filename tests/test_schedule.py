@@ -2,7 +2,6 @@
 
 import pytest
 
-from stages.errors import ConfigError
 from stages.schedule import Schedule
 
 CHAIN = ("inversion", "distillation", "evaluation")
@@ -22,13 +21,6 @@ def test_nobody_is_fought_where_nobody_learns(make_small_config, stages) -> None
     assert not any(schedule.is_adversarial(epoch) for epoch in range(1, 8))
     with_another = Schedule.of("run", make_small_config(run={"stages": (*stages, "theirs")}))
     assert with_another.is_adversarial(7)
-
-
-@pytest.mark.parametrize("stages", [CHAIN, ("inversion",)])
-def test_who_inverts_needs_a_warm_up(make_small_config, stages) -> None:
-    with pytest.raises(ConfigError, match=r"`run\.warmup_epochs` is 0"):
-        Schedule.of("run", make_small_config(run={"stages": stages, "warmup_epochs": 0})).check(has_buffer=False)
-    Schedule.of("distill", make_small_config(run={"stages": CHAIN, "warmup_epochs": 0})).check(has_buffer=True)
 
 
 def test_run_keeps_the_presets_own_order(make_small_config) -> None:

@@ -172,6 +172,7 @@ class _Settings:
 def _settings(request: Request) -> _Settings:
     """Check what can be checked before torch is imported. Raises ConfigError, FileError."""
     from stages.config import DEFAULT_PRESET, load, with_values
+    from stages.launch_checks import refuse_futile
     from stages.run_directory import RunDirectory
     from stages.schedule import Schedule
 
@@ -198,7 +199,7 @@ def _settings(request: Request) -> _Settings:
         config = with_values(config, dict.fromkeys(automatic, "auto"), place=str(buffer_run.manifest_file))
     if request.device is not None:
         config = with_values(config, {"run.device": request.device}, place="--device")
-    Schedule.of(request.command, config).check(has_buffer=buffer is not None)
+    refuse_futile(config, Schedule.of(request.command, config), has_buffer=buffer is not None)
     if request.out is not None:
         RunDirectory.refuse_used(request.out)
     return _Settings(config, name, seeds, buffer, buffer_run)

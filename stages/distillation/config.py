@@ -157,7 +157,7 @@ class DistillationConfig(Table):
 
     @model_validator(mode="after")
     def _mixing_takes_two(self) -> Self:
-        if self.mix != "none" and self.views == 0 and self.batch_size == 1:
+        if self.mix != "none" and self.batch_size == 1:
             raise rule_error(
                 self,
                 "mix",

@@ -143,18 +143,6 @@ class InversionConfig(Table):
         return self
 
     @model_validator(mode="after")
-    def _warmup_needs_a_loss(self) -> Self:
-        if self.method == _METHOD and self.bn_weight == self.task_weight == 0:
-            raise rule_error(
-                self,
-                "task_weight",
-                "bn_weight",
-                message="in warm-up nothing is left to minimise, and its images are noise",
-                hint="set one of them above 0; `inversion.adversarial_weight` works from the end of warm-up on",
-            )
-        return self
-
-    @model_validator(mode="after")
     def _class_latents_need_a_class(self) -> Self:
         if self.class_latents > 0 and self.targets == "teacher":
             raise rule_error(

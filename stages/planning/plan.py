@@ -13,10 +13,10 @@ from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
-from stages.errors import ConfigError, FileError, MachineError
+from stages.errors import FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
-from stages.inversion.config import InversionConfig
+from stages.launch_checks import refuse_futile, refuse_lossless
 from stages.models.build import bn_layers, build_model, check_in_training
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer
@@ -136,7 +136,7 @@ def plan(
     prepare_device(device)
     wanted, config = config, resolution.resolved(config, device, schedule)
     if not is_resumption:
-        schedule.check(has_buffer=launch.buffer is not None)
+        refuse_futile(config, schedule, has_buffer=launch.buffer is not None)
         if launch.out is not None:
             RunDirectory.refuse_used(launch.out)
         else:
@@ -144,7 +144,8 @@ def plan(
     torch.set_num_threads(int(config.run.threads))
     data, warnings = _evaluation_data(config, launch, schedule)
     warnings += resolution.warnings_of(wanted, config, device, schedule, is_resumption=is_resumption)
-    if launch.train_teacher and data is not None and data.split in (UNSPLIT, TRAINING_SPLIT) and must_train(config):
+    trains_teacher = launch.train_teacher and must_train(config)
+    if trains_teacher and data is not None and data.split in (UNSPLIT, TRAINING_SPLIT):
         warnings += ("student and teacher will be measured on the images that the teacher is trained on",)
     task = task_of(config.task)
     stored = None if launch.buffer is None else stored_buffer.read(config, launch.buffer)
@@ -158,14 +159,17 @@ def plan(
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
     if not is_resumption:
         check_disk(footprint.disk_bytes, launch.out)
-    if launch.train_teacher and must_train(config):  # what does not go together is refused before hours of training
+    if trains_teacher:  # what does not go together is refused before hours of training
         untrained = build_model(config.teacher.model, task=config.task, where="teacher.model")
-        _refuse_lossless(config, schedule, untrained)
-        _with_first_weights(config, schedule, student, untrained)
-    teacher = _teacher(config, launch, device, is_inverted="inversion" in schedule.stages, progress=training_progress)
-    _refuse_lossless(config, schedule, teacher.model)
+        _fitted_to_teacher(config, schedule, student, untrained)
+        if not launch.is_dry_run:
+            ensure_teacher(config, device, training_progress)
+    if trains_teacher and launch.is_dry_run:
+        teacher = teacher_to_train(config, device)
+    else:
+        teacher = load_teacher(config, device, is_inverted="inversion" in schedule.stages)
     automatic = resolution.automatic_keys(wanted)
-    config, student, inherited, suitable = _with_first_weights(config, schedule, student, teacher.model)
+    config, student, inherited, suitable = _fitted_to_teacher(config, schedule, student, teacher.model)
     automatic += suitable
     warnings += first_weights.warnings_of(config, inherited)
     if stored is not None and launch.buffer is not None:
@@ -192,39 +196,18 @@ def plan(
     )
 
 
-def _refuse_lossless(config: Config, schedule: Schedule, teacher: nn.Module) -> None:
-    """Raise ConfigError where L_BN has no layers to go by and nothing else is there to minimise in warm-up."""
-    is_ours = "inversion" in schedule.stages and config.inversion.method == InversionConfig().method
-    if is_ours and config.inversion.task_weight == 0 and not bn_layers(teacher):
-        raise ConfigError(
-            f"the teacher `{config.teacher.model}` has no batch-norm statistics and `inversion.task_weight` is 0:"
-            " in warm-up nothing is left to minimise",
-            hint="set inversion.task_weight above 0; its default is 0.4",
-        )
-
-
-def _with_first_weights(
+def _fitted_to_teacher(
     config: Config, schedule: Schedule, student: nn.Module, teacher: nn.Module
 ) -> tuple[Config, nn.Module, Inheritance, dict[str, Any]]:
     """The settings with the values that suit the student's first weights in place of "auto", the student as it starts,
     what of it is the teacher's, and these values.
 
-    Raises ConfigError where they do not go with the others.
+    Raises ConfigError where they do not go with the others, or nothing of the loss is left with this teacher.
     """
+    refuse_lossless(config, schedule, num_batch_norms=len(bn_layers(teacher)))
     student, inherited = first_weights.with_first_weights(config, student, teacher)
     suitable = first_weights.suitable_values(config, inherited) if "distillation" in schedule.stages else {}
     return with_values(config, suitable, place="auto"), student, inherited, suitable
-
-
-def _teacher(
-    config: Config, launch: Launch, device: torch.device, *, is_inverted: bool, progress: Progress
-) -> LoadedTeacher:
-    """The preset's teacher, trained first where it is missing and that is wanted."""
-    if launch.train_teacher:
-        if launch.is_dry_run and must_train(config):
-            return teacher_to_train(config, device)
-        ensure_teacher(config, device, progress)
-    return load_teacher(config, device, is_inverted=is_inverted)
 
 
 def _evaluation_data(
