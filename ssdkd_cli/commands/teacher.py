@@ -95,6 +95,8 @@ def train(
         "seconds": trained.seconds,
         "teacher": trained.metrics,
     }
+    if trained.path != file:
+        diagnostics.note(f"{file} is there by now, made by another process, and stays: this teacher lies beside it")
     if json:
         console.print_json(document)
         return

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from pathlib import Path
-
 import torch
 
 from stages.config import Config
@@ -56,24 +52,11 @@ def ensure_teacher(config: Config, device: torch.device, progress: Progress) -> 
     if not must_train(config):
         return
     path = cached_teacher_file(config)
-    own = path.with_suffix(f".{os.getpid()}{path.suffix}")
-    try:
-        train_teacher(config, out=own, device=device, seed=config.run.seed, split=TRAINING_SPLIT, progress=progress)
-        _publish(own, path)
-    finally:
-        with suppress(OSError):  # where no file could be made there is none
-            own.unlink()
-
-
-def _publish(own: Path, path: Path) -> None:
-    """Give a file its name, unless another process was faster: a run may have begun with its teacher."""
-    try:
-        os.link(own, path)
-    except FileExistsError:
-        return
-    except OSError:  # this file system has no second names
-        if not path.exists():
-            own.replace(path)
+    trained = train_teacher(
+        config, out=path, device=device, seed=config.run.seed, split=TRAINING_SPLIT, progress=progress
+    )
+    if trained.path != path:  # another process was faster, and its teacher is as good
+        trained.path.unlink()
 
 
 def teacher_to_train(config: Config, device: torch.device) -> LoadedTeacher:

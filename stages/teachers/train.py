@@ -10,6 +10,7 @@ Legend: N images, B batch, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.config import Config
@@ -74,11 +75,11 @@ def train_teacher(
 ) -> TrainedTeacher:
     """Train `teacher.model` from scratch on a split of `evaluation.data` and write its weights to `out` (safetensors).
 
-    The last epoch is what is written; `test_split`, where given and not the same images, is looked at once, after
-    training. Equal seeds give equal files on a CPU. Raises ConfigError for tasks with more than one label an image,
-    FileError for data that is missing or does not fit the task, DivergedError where the loss is no longer finite,
-    MachineError where there is no place for it; nothing is written then. What goes wrong while the trained teacher is
-    measured leaves its file there.
+    The last epoch is what is written, beside `out` where another process has written that by now; `test_split`, where
+    given and not the same images, is looked at once, after training. Equal seeds give equal files on a CPU. Raises
+    ConfigError for tasks with more than one label an image, FileError for data that is missing or does not fit the
+    task, DivergedError where the loss is no longer finite, MachineError where there is no place for it; nothing is
+    written then. What goes wrong while the trained teacher is measured leaves its file there.
     """
     start_s = time.perf_counter()
     keep_heap_warm()
@@ -113,12 +114,24 @@ def train_teacher(
         precision = resolve_precision(config.run.precision, device)
         fitting = _Fitting(model, train_data, config=config, device=device, precision=precision, seed=seed)
         fitting.fit(epochs, progress)
-    save_weights(network, out)  # first: hours of training are not lost to a measurement that fails
+    path = _save_new(network, out)  # first: hours of training are not lost to a measurement that fails
     metrics = None
     if test_data is not None:
         batch_size = config.evaluation.batch_size
         metrics = measure(model, test_data, task_of(config.task), batch_size=batch_size, device=device)
-    return TrainedTeacher(out, metrics, time.perf_counter() - start_s)
+    return TrainedTeacher(path, metrics, time.perf_counter() - start_s)
+
+
+def _save_new(network: nn.Module, out: Path) -> Path:
+    """Where the weights are: `out`, or beside it if such a file is there by now, for a run may have begun with it."""
+    own = out.with_name(f"{out.stem}.{os.getpid()}{out.suffix}")
+    save_weights(network, own)
+    try:
+        os.link(own, out)
+    except OSError:  # the name is taken, if by a link to nothing, or this file system has no second names
+        return own if out.is_file() else own.replace(out)
+    own.unlink()
+    return out
 
 
 class _Fitting:

@@ -52,19 +52,11 @@ def test_a_missing_teacher_is_trained_once_and_then_found(make_config, told) -> 
     assert teacher_file(config).read_bytes() == content
 
 
-def test_of_two_that_train_it_at_once_the_first_is_kept(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_train_it_at_once_the_first_is_kept(make_config) -> None:
     """A run may have begun with it; the second takes it, too."""
     config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
     path = obtain.cached_teacher_file(config)
-    real_train = obtain.train_teacher
-
-    def train_slowly(config, **options):
-        trained = real_train(config, **options)
-        path.write_bytes(b"the other's")
-        return trained
-
-    monkeypatch.setattr(obtain, "train_teacher", train_slowly)
-    ensure_teacher(config, CPU, lambda *_: None)
+    ensure_teacher(config, CPU, lambda *_: path.write_bytes(b"the other's"))
     assert path.read_bytes() == b"the other's"
     assert list(path.parent.iterdir()) == [path]
 
@@ -74,9 +66,19 @@ def test_a_file_system_without_second_names_keeps_the_teacher(make_config, monke
         raise PermissionError(1, "Operation not permitted")
 
     config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
-    monkeypatch.setattr("stages.teachers.obtain.os.link", refuse)
+    monkeypatch.setattr("stages.teachers.train.os.link", refuse)
     ensure_teacher(config, CPU, lambda *_: None)
     assert list(teacher_file(config).parent.iterdir()) == [teacher_file(config)]
+
+
+def test_a_link_to_a_teacher_that_is_gone_is_replaced(make_config, tmp_path: Path) -> None:
+    config = make_config("teacher.trained_on=digits", "evaluation.data=digits", "run.threads=1")
+    path = obtain.cached_teacher_file(config)
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "cleaned_away.safetensors")
+    ensure_teacher(config, CPU, lambda *_: None)
+    assert teacher_file(config).stat().st_size > 0
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_plan_trains_it_if_asked_to(make_config, told) -> None:

@@ -105,6 +105,14 @@ def test_divergence_is_told_and_nothing_written(
     assert not (tmp_path / "t.safetensors").exists()
 
 
+def test_a_file_that_another_process_has_written_meanwhile_stays(make_config: MakeConfig, tmp_path: Path) -> None:
+    out = tmp_path / "t.safetensors"
+    trained = train(make_config(), out, epochs=1, progress=lambda *_: out.write_bytes(b"the other's"))
+    assert out.read_bytes() == b"the other's"
+    assert trained.path.parent == tmp_path
+    load_teacher(make_config(f"teacher.weights={trained.path}"), CPU)
+
+
 def test_a_measurement_that_fails_leaves_the_trained_teacher(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
