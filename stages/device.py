@@ -62,6 +62,12 @@ def resolve_threads(threads: int | str) -> int:
     return min(num_usable_cpus(), int(wanted)) if wanted.isdigit() and int(wanted) > 0 else num_usable_cpus()
 
 
+def threads_to_measure(threads: int | str) -> int:
+    """CPU threads for what a run has made: as many as it had, but no more than there are CPUs on this machine."""
+    most = resolve_threads("auto")
+    return most if threads == "auto" else min(most, int(threads))
+
+
 def resolve_device(name: str) -> torch.device:
     """The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for. Raises MachineError where there is none."""
     if name == "auto":

@@ -249,15 +249,12 @@ class EventLog:
         file: IO[Any],
         *,
         next_seq: int = 0,
-        has_begun: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`file` is open for appending; its own buffer is passed by, so nothing is left to write when it closes."""
         self._descriptor = file.fileno()
         self._clock = clock
         self.next_seq = next_seq
-        self.has_begun = has_begun
-        """Whether there were events in the file before."""
         self.listeners: list[Listener] = []
 
     def emit(self, event: Event, *, epoch: int) -> None:

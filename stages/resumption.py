@@ -11,23 +11,25 @@ from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved
 from stages.manifest import settings_sha256, versions
 from stages.models.checkpoints import sha256_of
-from stages.paths import in_shell, typed_path
+from stages.paths import in_shell
 from stages.planning.footprint import footprint_of
 from stages.planning.plan import Plan
 from stages.run_directory import RunDirectory
 from stages.run_overview import settings
-from stages.teachers.resolve import AUTO, missing_weights
+from stages.teachers.resolve import teacher_file
 
 
 def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpoint: Path | None) -> None:
     """Raise FileError where going on would not be going on with this run."""
     path = in_shell(directory.path)
-    anew = f"`ssdkd run --preset {in_shell(directory.config_file)}` starts a new run with these settings"
     if "command" not in manifest:
         raise FileError(
             f"{directory.manifest_file} is missing or damaged",
             hint="it says what the run was made with; `ssdkd runs verify` looks at all files of the run",
         )
+    buffer = "" if manifest.get("buffer") is None else f" --buffer {in_shell(manifest['buffer'])}"
+    command = f"ssdkd {manifest['command']} --preset {in_shell(directory.config_file)}{buffer}"
+    anew = f"`{command}` starts a new run with these settings"
     left_out = [str(key) for key in manifest.get("settings_left_out", [])]
     if manifest.get("settings_sha256") not in (None, settings_sha256(settings(directory), left_out)):
         raise FileError(
@@ -41,15 +43,16 @@ def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpo
         )
 
 
-def refuse_missing_teacher(directory: RunDirectory, config: Config) -> None:
+def refuse_missing_teacher(directory: RunDirectory, config: Config, manifest: dict[str, Any]) -> None:
     """Raise FileError where the teacher is not where it was, and say how to name its place."""
-    weights = config.teacher.weights
-    problem = None if weights == AUTO else missing_weights(typed_path(weights))
-    if problem is not None:
+    try:
+        teacher_file(config)
+    except FileError as error:
         raise FileError(
-            problem.message,
-            hint=f"write where it is now into {directory.config_file}, `teacher.weights`: its sha256 is checked",
-        )
+            error.message,
+            hint=f"put it back, or write where it is now into {directory.config_file}, `teacher.weights`: its sha256"
+            f" is checked; the run began with {manifest.get('teacher_file', config.teacher.weights)}",
+        ) from error
 
 
 def saving_bytes(directory: RunDirectory, planned: Plan) -> int:

@@ -106,7 +106,7 @@ def resume(
         checkpoint = directory.latest_checkpoint()
         manifest = directory.manifest()
         resumption.refuse_incomplete(directory, manifest, checkpoint)
-        resumption.refuse_missing_teacher(directory, config)
+        resumption.refuse_missing_teacher(directory, config, manifest)
         launch = Launch(
             command=manifest["command"],
             preset_name=str(manifest.get("preset", directory.name)),
@@ -175,11 +175,12 @@ def _train(
         run.emit, run.safe_point, run.charged_to = recorder.emit, safe_point, recorder.accounts.stage
         with safe_point.listening_to_signals():
             with _before_the_first_step():
-                if not log.has_begun:  # of a run that has lost its events the checkpoint's are still superseded
-                    next_seq, log.next_seq = log.next_seq, 0
+                has_begun = log.next_seq > 0
+                if not has_begun:
                     recorder.emit(_started_event(run, directory, ready.planned), epoch=0)
-                    log.next_seq = max(next_seq, 1)
-                if log.has_begun or checkpoint is not None:
+                    if seq is not None:  # of a run that has lost its events the checkpoint's are still superseded
+                        log.next_seq = seq + 1
+                if has_begun or checkpoint is not None:
                     run.emit(_resumed_event(run, directory, checkpoint, seq))
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
@@ -266,7 +267,10 @@ def _finish(
 
 @contextmanager
 def _event_log(directory: RunDirectory, checkpoint_seq: int | None) -> Iterator[EventLog]:
-    """The run's event log, open for appending; seq goes on where both the log and the checkpoint have been."""
+    """The run's event log, open for appending; seq goes on where both the log and the checkpoint have been.
+
+    Of a log without an event it is 0.
+    """
     try:
         file = _open_for_appending(directory)
     except OSError as error:
@@ -275,9 +279,8 @@ def _event_log(directory: RunDirectory, checkpoint_seq: int | None) -> Iterator[
             hint="check the folder's permissions",
         ) from error
     last = directory.last_event()
-    seen = [-1 if last is None else int(last["seq"]), -1 if checkpoint_seq is None else checkpoint_seq]
     with file:
-        yield EventLog(file, next_seq=max(seen) + 1, has_begun=last is not None)
+        yield EventLog(file, next_seq=0 if last is None else max(int(last["seq"]), checkpoint_seq or 0) + 1)
 
 
 def _open_for_appending(directory: RunDirectory) -> IO[bytes]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.config import Config, from_file
 from stages.data.dataset import LabelledImages, real_images
-from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device, resolve_threads
+from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device, threads_to_measure
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
@@ -48,12 +48,6 @@ def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
     return _evaluate(path, config, device)
 
 
-def _num_threads(config: Config) -> int:
-    """As many as the run had, but no more than there are CPUs: this may be another machine."""
-    most = resolve_threads("auto")
-    return most if config.run.threads == "auto" else min(most, config.run.threads)
-
-
 @out_of_memory_is_told(MEASURING_HINT)
 def _evaluate(
     weights: Path,
@@ -66,7 +60,7 @@ def _evaluate(
     keep_heap_warm()
     device = resolve_device(device_name)
     prepare_device(device)
-    torch.set_num_threads(_num_threads(config))
+    torch.set_num_threads(threads_to_measure(config.run.threads))
     task = task_of(config.task)
     student = student_from(weights, config, device)
     teacher = _teacher_if_at_hand(config, device, teacher_sha256)

@@ -11,8 +11,8 @@ from torch import nn
 
 from stages.config import Config
 from stages.data.dataset import LabelledImages, real_images
-from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_threads
-from stages.errors import FileError
+from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, threads_to_measure
+from stages.errors import FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import doubt, measure
 from stages.models.build import bn_layers
@@ -53,13 +53,13 @@ def report_teacher(config: Config, device: torch.device, *, must_measure: bool =
 
     Raises FileError where its file is missing or does not fit, and where `must_measure` and the data is missing.
     """
-    torch.set_num_threads(resolve_threads(config.run.threads))
+    torch.set_num_threads(threads_to_measure(config.run.threads))
     prepare_device(device)
     teacher = load_teacher(config, device)
     images = missing = metrics = None
     try:
         images = None if config.evaluation.data == NO_DATA else real_images(config)
-    except FileError as error:
+    except (FileError, MachineError) as error:
         if must_measure:
             raise
         missing = error.message

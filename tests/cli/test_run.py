@@ -284,6 +284,12 @@ def test_as_many_epochs_of_inversion_as_asked_for(call, place, asked_for: int, e
     assert planned["epochs"] == epochs
 
 
+def test_a_preset_that_set_completes_inverts_as_many_epochs(call, place):
+    Path("mine.toml").write_text('extends = "digits"\n[task]\nimage_shape = [1, 8, 8]\nmean = [0.5, 0.5]\n')
+    mine = ("invert", "--preset", "mine.toml", "--set", "task.mean=[0.5]", "--dry-run", "--json")
+    assert document(call(*mine, "--set", "run.epochs=3"))["epochs"] == 3
+
+
 def test_the_settings_of_a_student_stay_where_only_images_are_made(call, tiny, place):
     assert call("invert", *tiny, "--set", "run.epochs=3", "--out", "inverted").code == 0
     assert tomllib.loads(Path("inverted/config.toml").read_text())["run"]["warmup_epochs"] == 1

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import presets
 from stages.config import load
+from stages.errors import MachineError
 from stages.models.build import build_model
 
 SMALL = ["--set", "teacher.model=wrn10_1", "--set", "run.device=cpu", "--set", "run.threads=1"]
@@ -95,12 +96,22 @@ def test_check_counts_the_layers_that_inversion_can_use(call, tmp_path):
     assert json.loads(result.out)["batch_norm_layers"] == 1
 
 
-def test_check_without_the_data_at_hand(call):
+def test_check_without_the_data_at_hand(call, monkeypatch):
     away = ["--set", "evaluation.data=imagefolder", "--set", "evaluation.root=nowhere"]
     result = call("teacher", "check", *away, "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)["teacher"] is None
     assert "accuracy is not measured" in result.err
+
+    def too_many(_config: object) -> None:
+        raise MachineError("they do not fit into memory")
+
+    monkeypatch.setattr("stages.teachers.report.real_images", too_many)
+    large = call("teacher", "check", "--preset", "digits")
+    assert large.code == 0, large.err
+    assert "accuracy is not measured: they do not fit into memory" in large.err
+    monkeypatch.undo()
+
     named = call("teacher", "check", "--data", "imagefolder", "--root", "nowhere")
     assert (named.code, named.out) == (3, "")
     assert "nowhere" in named.err

@@ -20,7 +20,7 @@ from stages.models.normalized import NormalizedModel
 from stages.planning.beginning import build_run
 from stages.run import Run
 from stages.scoring import Scores, score
-from stages.trainer import Launch, Outcome, plan
+from stages.trainer import Launch, Outcome, plan, resume
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +187,18 @@ def test_more_images_than_the_buffer_may_hold(distill, out: Path, inverted: Path
 def test_distill_can_go_on_from_a_run(start, distill, out: Path, undisturbed: Path) -> None:
     assert distill(buffer=undisturbed / "buffer.safetensors").summary["status"] == "done"
     assert set(tensor_files(out)) == set(tensor_files(undisturbed))
+
+
+def test_what_begins_anew_after_a_refused_resume_starts_from_the_same_buffer(
+    distill, out: Path, inverted: Path
+) -> None:
+    distill(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=2)])
+    config = out / "config.toml"
+    config.write_text(config.read_text().replace("alpha = 0.6", "alpha = 0.5"))
+    with pytest.raises(FileError, match="was changed since the run began") as refusal:
+        resume(out, device="auto")
+    anew = f"`ssdkd distill --preset {config} --buffer {inverted / 'buffer.safetensors'}` starts a new run"
+    assert anew in (refusal.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -445,7 +445,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(stopped: Path) -> 
         path.unlink()
     with pytest.raises(FileError, match=r"checkpoints of .* are gone") as refusal:
         resume(stopped, device="auto")
-    assert "--preset" in (refusal.value.hint or "")
+    assert f"`ssdkd run --preset {stopped / 'config.toml'}` starts a new run" in (refusal.value.hint or "")
     assert (stopped / "student.safetensors").read_bytes() == student
 
 
@@ -455,8 +455,19 @@ def test_a_teacher_that_was_moved_is_named_in_the_settings(stopped: Path, teache
     with pytest.raises(FileError, match=r"gone\.safetensors does not exist") as refusal:
         resume(stopped, device="auto")
     assert f"{config}, `teacher.weights`" in (refusal.value.hint or "")
+    assert str(teacher_file) in (refusal.value.hint or "")
     shutil.copy(teacher_file, tmp_path / "gone.safetensors")
     assert resume(stopped, device="auto").summary["status"] == "done"
+
+
+def test_a_teacher_that_the_cache_has_lost_is_named_in_the_settings(stopped: Path, teacher_file: Path) -> None:
+    config = stopped / "config.toml"
+    text = config.read_text()
+    config.write_text(text.replace(f'weights = "{teacher_file}"', 'weights = "auto"'))
+    with pytest.raises(FileError) as refusal:
+        resume(stopped, device="auto")
+    assert f"{config}, `teacher.weights`" in (refusal.value.hint or "")
+    assert str(teacher_file) in (refusal.value.hint or "")
 
 
 def test_what_a_killed_process_was_writing_makes_room_first(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
