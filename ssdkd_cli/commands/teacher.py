@@ -155,9 +155,16 @@ def check(
             ("parameters", f"{report.num_parameters:,}"),
             ("layers", layers),
             ("batch-norm layers", f"{report.num_batch_norms} with running statistics"),
+            *((f"{name} of its images", _with_place(config, f"task.{name}")) for name in ("mean", "std")),
         ],
     )
     summary.print_metrics({"teacher": report.metrics})
+
+
+def _with_place(config: Config, key: str) -> str:
+    """A value, and who says so: a teacher of another normalisation sees other images than it has learnt."""
+    value, place = config.settings.value(key), config.settings.place_of(key)
+    return f"{', '.join(map(str, value))} ({place})"
 
 
 def _document(report: TeacherReport, config: Config) -> dict[str, Any]:
@@ -168,6 +175,8 @@ def _document(report: TeacherReport, config: Config) -> dict[str, Any]:
         "parameters": report.num_parameters,
         "layers": report.layers,
         "batch_norm_layers": report.num_batch_norms,
+        "mean": config.task.mean,
+        "std": config.task.std,
         "warnings": [*report.teacher.warnings, *([] if report.doubt is None else [report.doubt])],
         "data": None if report.images is None else config.evaluation.data,
         "split": None if report.images is None else report.images.split,

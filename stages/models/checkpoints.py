@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -29,6 +30,9 @@ CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "
 # What wrappers put in front of every name: DataParallel, torch.compile.
 WRAPPER_PREFIX = re.compile(r"^(?:module|_orig_mod)\.")
 
+# What a block of weiaicunzai's ResNets has, by its place in a row with its ReLUs.
+RESIDUAL_FUNCTION = ((0, "conv1"), (1, "bn1"), (3, "conv2"), (4, "bn2"), (6, "conv3"), (7, "bn3"))
+
 # Names that mean the same part in different public code, as (pattern, common name). Both the file's and the
 # network's names are translated, so each rule works in both directions and one table serves every network.
 SAME_PART = tuple(
@@ -36,6 +40,10 @@ SAME_PART = tuple(
     for pattern, common in (
         (r"^(?:(?:module|_orig_mod|model|net|network|backbone)\.)+", ""),
         (r"^(?:block|layer)(\d+)\.layer\.", r"stage\1."),  # WRN: `block1.layer.0`, `layer1.layer.0`
+        *((rf"^conv{number + 1}_x\.", f"layer{number}.") for number in range(1, 5)),  # weiaicunzai's ResNets
+        *((rf"\.residual_function\.{place}\.", f".{part}.") for place, part in RESIDUAL_FUNCTION),
+        (r"^conv1\.0\.", "conv1."),
+        (r"^conv1\.1\.", "bn1."),
         (r"\.(?:downsample|shortcut)\.", ".shortcut."),  # ResNet
         (r"\.(norm|conv)\.([12])\.", r".\1\2."),  # torchvision's DenseNets, as published
         (r"^(?:fc|linear|classifier)\.(weight|bias)$", r"head.\1"),
@@ -48,6 +56,14 @@ FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights", "fetch the file with `git lfs pull`"),
     (b"\x89HDF", "an HDF5 file (Keras?)", "convert it to a PyTorch state_dict first"),
     (b"\x1f\x8b", "gzip-compressed", "unpack it first: `gunzip FILE`"),
+)
+
+# What training scripts keep beside the weights, and no code is run for: their settings, and numbers of numpy's.
+PLAIN_DATA: tuple[Any, ...] = (
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 )
 
 SAFETENSORS_LENGTH_BYTES = 8  # its JSON header comes after its length
@@ -171,7 +187,7 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
         with (
             path.open("rb") as file,  # not the path, whose suffix torch would go by
             warnings.catch_warnings(action="ignore"),  # about old formats; what matters comes as an error
-            torch.serialization.safe_globals([argparse.Namespace]),  # a training script's settings: no code
+            torch.serialization.safe_globals([*PLAIN_DATA]),
         ):
             stored = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -257,7 +273,8 @@ def _misfit(
     if is_last_layer and len(got) > 0 and got[1:] == want[1:]:
         return ConfigError(
             f"`{path}` has {got[0]} classes, the preset says {want[0]}",
-            hint=f"--set task.num_classes={got[0]}, or name another file",
+            hint=f"name a preset for {got[0]} classes or another file, or --set task.num_classes={got[0]} and, where"
+            " it learned other data, task.mean, task.std and evaluation.data",
         )
     if misfits == names[:1] and len(got) == 4 and (got[0], got[2:]) == (want[0], want[2:]):
         return ConfigError(

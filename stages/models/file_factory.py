@@ -1,4 +1,4 @@
-"""Models from a Python file of the user's: `path/to/file.py:factory`, called with num_classes.
+"""Models from a Python file of the user's: `path/to/file.py:factory`, called with num_classes if it takes that.
 
 The file runs as any import does: it is the user's own code, named by the user. It may import what lies beside
 it. What it prints goes to stderr, because stdout carries data only.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +25,7 @@ from stages.paths import in_shell, typed_path
 def model_from_file(
     *, path: str, factory: str, num_classes: int, in_channels: int, image_size: tuple[int, int]
 ) -> nn.Module:
-    """Call `factory(num_classes=...)` of the file at `path`.
+    """Call `factory(num_classes=...)` of the file at `path`, or `factory()` if that is all it takes.
 
     Raises FileError where the file is missing, fails, or gives no nn.Module; ConfigError where it has no such
     function.
@@ -38,19 +39,29 @@ def model_from_file(
             functions = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
             problem = no_such_function(path, factory, functions)
             raise ConfigError(problem.message, hint=problem.hint)
+        arguments = {"num_classes": num_classes} if _takes(function, "num_classes") else {}
         try:
-            model = function(num_classes=num_classes)
+            model = function(**arguments)
         except (Exception, SystemExit) as error:  # the user's code can raise anything
+            call = ", ".join(f"{name}={value}" for name, value in arguments.items())
             raise FileError(
-                f"`{factory}(num_classes={num_classes})` of `{path}` failed: {_describe(error, path)}",
-                hint="the function is called with num_classes only and returns the network",
+                f"`{factory}({call})` of `{path}` failed: {_describe(error, path)}",
+                hint="the function is called with num_classes only, or nothing, and returns the network",
             ) from error
     if not isinstance(model, nn.Module):
         raise FileError(
             f"`{factory}` of `{path}` returned a {type(model).__name__}, not a torch.nn.Module",
-            hint="the function is called with num_classes only and returns the network",
+            hint="the function is called with num_classes only, or nothing, and returns the network",
         )
     return model
+
+
+def _takes(function: Callable[..., object], name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of some that are written in C nobody knows
+        return True
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,12 +18,21 @@ class NormalizedModel(nn.Module):
     """A network that takes images in [0, 1]: the one place where images are normalised.
 
     Input [B, C, H, W] float in [0, 1] (or uint8, which is divided by 255), output the network's logits. Raises
-    TypeError for any other type, ValueError for another number of channels or axes.
+    TypeError for any other type, ValueError for another number of channels or axes. The network gets images, and has
+    its weights, in `memory_format`.
     """
 
-    def __init__(self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:
         super().__init__()
         self.model = model
+        self._memory_format = memory_format
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -30,8 +40,10 @@ class NormalizedModel(nn.Module):
 
     @classmethod
     def on(cls, device: torch.device, model: nn.Module, task: TaskTable) -> NormalizedModel:
-        """The network on the device, channels-last, behind the task's normalisation."""
-        return cls(model, mean=task.mean, std=task.std).to(device).to(memory_format=torch.channels_last)
+        """The network on the device, channels-last if it can be, behind the task's normalisation."""
+        memory_format = _memory_format_of(model, task.image_shape)
+        made = cls(model, mean=task.mean, std=task.std, memory_format=memory_format)
+        return made.to(device).to(memory_format=memory_format)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits of the images."""
@@ -43,8 +55,26 @@ class NormalizedModel(nn.Module):
         elif not images_BCHW.is_floating_point():
             raise TypeError(f"images must be floating point in [0, 1], or uint8, not {images_BCHW.dtype}")
         normalized_BCHW = (images_BCHW - self.mean) / self.std
-        logits: Tensor = self.model(normalized_BCHW.contiguous(memory_format=torch.channels_last))
+        normalized_BCHW = normalized_BCHW.contiguous(memory_format=self._memory_format)
+        if self._memory_format == torch.contiguous_format:  # one channel is in either; convolutions go by its strides
+            normalized_BCHW = normalized_BCHW.clone(memory_format=torch.contiguous_format)
+        logits: Tensor = self.model(normalized_BCHW)
         return logits
+
+
+@torch.no_grad()
+def _memory_format_of(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.memory_format:
+    """Channels-last, which convolutions are fastest in, unless the network needs its features the other way round.
+
+    Many end with `features.view(len(features), -1)`, which takes apart what lies channel by channel only.
+    """
+    with torch.random.fork_rng(devices=[]):
+        tried = copy.deepcopy(model).cpu().eval().to(memory_format=torch.channels_last)
+        try:
+            tried(torch.zeros(2, *image_shape).contiguous(memory_format=torch.channels_last))
+        except RuntimeError:
+            return torch.contiguous_format
+    return torch.channels_last
 
 
 @contextmanager

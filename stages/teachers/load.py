@@ -63,4 +63,6 @@ def _warnings_of_inversion(model: nn.Module, config: Config) -> tuple[str, ...]:
         " `inversion.bn_weight`) has nothing to match, so nothing draws the synthetic images towards the data the"
         " teacher saw, only its classes and the gap to the student shape them; expect a weaker student"
     )
+    if config.inversion.targets == "teacher":
+        lost += ", and set inversion.targets=balanced, or all images may become of one class"
     return (lost,)

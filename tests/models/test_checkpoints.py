@@ -6,6 +6,7 @@ import struct
 import zipfile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -103,6 +104,7 @@ LAYOUTS = {
     "nested": lambda weights: {"model": {"state_dict": weights}},
     "container beside a tensor": lambda weights: {"best_acc": torch.tensor(95.0), "model": weights},
     "settings": lambda weights: {"state_dict": weights, "args": argparse.Namespace(lr=0.1)},
+    "numbers of numpy's": lambda weights: {"net": weights, "acc": np.float64(95.5), "epoch": np.int64(3)},
     "DataParallel": lambda weights: {f"module.{name}": value for name, value in weights.items()},
     "compiled": lambda weights: {f"_orig_mod.{name}": value for name, value in weights.items()},
     "both": lambda weights: {"net": {f"module._orig_mod.{name}": value for name, value in weights.items()}},
@@ -129,6 +131,42 @@ def test_public_layouts_load_as_they_are(trained, tmp_path, layout, zipped):
     stored = LAYOUTS[layout](trained.state_dict())
     torch.save(stored, tmp_path / "teacher.pth", _use_new_zipfile_serialization=zipped)
     model = build()
+    load_weights(model, tmp_path / "teacher.pth")
+    assert same_outputs(model, trained)
+
+
+def test_numbers_of_an_older_numpy(trained, tmp_path):
+    stored = {"state_dict": trained.state_dict(), "acc": np.float32(95.5)}
+    torch.save(stored, tmp_path / "teacher.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "teacher.pth").read_bytes()
+    assert b"numpy._core.multiarray" in content
+    (tmp_path / "teacher.pth").write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    model = build()
+    load_weights(model, tmp_path / "teacher.pth")
+    assert same_outputs(model, trained)
+
+
+@pytest.mark.parametrize(("name", "part_of_place"), [("resnet18", (0, 1, 3, 4)), ("resnet34", (0, 1, 3, 4))])
+def test_names_of_a_public_cifar_100_zoo(randomised, tmp_path, name, part_of_place):
+    """weiaicunzai/pytorch-cifar100: stages from conv2_x on, blocks in a row with their ReLUs."""
+    trained = randomised(build(name))
+    parts = dict(zip(("conv1", "bn1", "conv2", "bn2"), part_of_place, strict=True))
+
+    def theirs(own):
+        if own.startswith(("conv1.", "bn1.")):
+            return own.replace("conv1.", "conv1.0.").replace("bn1.", "conv1.1.")
+        stage, *inner = own.split(".")
+        if not stage.startswith("layer"):
+            return own
+        block, part, *rest = inner
+        place = [f"residual_function.{parts[part]}"] if part in parts else [part]
+        return ".".join([f"conv{int(stage[-1]) + 1}_x", block, *place, *rest])
+
+    stored = {theirs(own): value for own, value in trained.state_dict().items()}
+    assert "conv3_x.0.residual_function.3.weight" in stored
+    assert "conv1.1.running_var" in stored
+    torch.save(stored, tmp_path / "teacher.pth")
+    model = build(name)
     load_weights(model, tmp_path / "teacher.pth")
     assert same_outputs(model, trained)
 

@@ -32,6 +32,13 @@ def test_the_function_is_called_with_num_classes(build):
     assert build(GOOD)(torch.rand(2, 3, 8, 8)).shape == (2, 5)
 
 
+def test_a_function_that_takes_nothing_is_called_with_nothing(build):
+    assert build(GOOD.replace("(num_classes)", "()").replace("num_classes", "5"))(torch.rand(2, 3, 8, 8)).shape == (
+        2,
+        5,
+    )
+
+
 def test_absolute_paths_and_folders(build, tmp_path):
     folder = tmp_path / "my models: v2"
     folder.mkdir()
@@ -145,7 +152,9 @@ def test_a_file_that_cannot_be_imported(build, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def small_network(): pass", r"`small_network\(num_classes=5\)` of `network\.py` failed: TypeError"),
+        ("def small_network(width): pass", r"`small_network\(\)` of `network\.py` failed: TypeError"),
+        ("def small_network(width, num_classes): pass", r"`small_network\(num_classes=5\)` of .* failed: TypeError"),
+        ("def small_network(): pass", "returned a NoneType"),
         ("def small_network(num_classes):\n    raise KeyError('x')", r"failed: KeyError: 'x' \(line 2\)"),
         ("def small_network(num_classes): exit()", "failed: SystemExit"),
         ("def small_network(num_classes): return None", "returned a NoneType, not a torch.nn.Module"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -39,3 +42,34 @@ def test_the_checks_compile_into_nothing(model: NormalizedModel, dtype: torch.dt
     images_BCHW = torch.ones(2, 3, 4, 4, dtype=dtype)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(images_BCHW), model(images_BCHW))
+
+
+class Viewing(nn.Module):
+    """Ends as many public networks do, with features that `view` can flatten channel by channel only."""
+
+    def __init__(self, *, flattens: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.linear = nn.Linear(5 * 2 * 2, 7)
+        self.flattens = flattens
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        features_BCHW = nn.functional.adaptive_avg_pool2d(self.conv(images_BCHW), 2)
+        rows_BF = features_BCHW.flatten(1) if self.flattens else features_BCHW.view(len(features_BCHW), -1)
+        logits_BK: torch.Tensor = self.linear(rows_BF)
+        return logits_BK
+
+
+def test_a_network_that_needs_its_features_channel_by_channel_gets_them_so() -> None:
+    task = SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), image_shape=(3, 8, 8))
+    images_BCHW = torch.rand(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    outputs = []
+    for flattens in (True, False):
+        torch.manual_seed(0)
+        model = NormalizedModel.on(torch.device("cpu"), Viewing(flattens=flattens), task)
+        assert model.training
+        assert model.model.conv.weight.is_contiguous(memory_format=torch.channels_last) == flattens
+        outputs.append(model(images_BCHW))
+        outputs[-1].sum().backward()
+        assert copy.deepcopy(model)(images_BCHW).shape == (4, 7)
+    torch.testing.assert_close(*outputs)

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 class SmallNetwork(nn.Module):
     """Two convolutions, with batch-norm or without, and a linear layer; for images of 1x8x8."""
 
-    def __init__(self, *, num_classes: int, width: int, dropout: float = 0.0, has_norms: bool = True) -> None:
+    def __init__(
+        self, *, num_classes: int, width: int, dropout: float = 0.0, has_norms: bool = True, views: bool = False
+    ) -> None:
         super().__init__()
+        self.views = views
         self.features = nn.Sequential(
             nn.Conv2d(1, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width) if has_norms else nn.Identity(),
@@ -23,7 +26,8 @@ class SmallNetwork(nn.Module):
         self.linear = nn.Linear(2 * width * 4 * 4, num_classes)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        features_BC = self.features(images_BCHW).flatten(1)
+        features_BCHW = self.features(images_BCHW)
+        features_BC = features_BCHW.view(len(images_BCHW), -1) if self.views else features_BCHW.flatten(1)
         logits_BK: Tensor = self.linear(self.dropout(features_BC))
         return logits_BK
 
@@ -41,6 +45,11 @@ def teacher(num_classes: int) -> nn.Module:
 
 def teacher_without_norms(num_classes: int) -> nn.Module:
     return SmallNetwork(num_classes=num_classes, width=6, has_norms=False)
+
+
+def viewing(num_classes: int) -> nn.Module:
+    """Flattens in a way that features with their channels last do not allow."""
+    return SmallNetwork(num_classes=num_classes, width=4, views=True)
 
 
 def student(num_classes: int) -> nn.Module:

@@ -309,3 +309,22 @@ def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_
     assert (outcome.summary["status"], outcome.error) == ("done", None)
     (warning,) = warnings(out)
     assert "no batch-norm statistics" in warning["message"]
+
+
+def test_networks_that_flatten_by_view_run(start, tmp_path: Path) -> None:
+    import small_networks
+
+    from stages.models.checkpoints import save_weights
+
+    torch.manual_seed(0)
+    weights = tmp_path / "viewing.safetensors"
+    save_weights(small_networks.viewing(num_classes=10), weights)
+    viewing = f"{NETWORKS}:viewing"
+    outcome = start(
+        f"teacher.model={viewing}",
+        f"teacher.weights={weights}",
+        f"student.model={viewing}",
+        "inversion.targets=balanced",
+        "distillation.ema_decay=0.9",
+    )
+    assert (outcome.summary["status"], outcome.error) == ("done", None)

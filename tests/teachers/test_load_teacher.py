@@ -103,6 +103,9 @@ def test_warns_where_there_are_no_statistics(
     if warns:
         assert "no batch-norm" in warnings[0]
         assert "inversion.bn_weight" in warnings[0]
+        assert "set inversion.targets=balanced" in warnings[0]
+        balanced = with_values(config, {"inversion.targets": "balanced"})
+        assert "inversion.targets" not in load_teacher(balanced, CPU).warnings[0]
         without_task = with_values(config, {"inversion.task_weight": 0.0, "evaluation.data": "none"})
         assert load_teacher(without_task, CPU).warnings == warnings, "to be measured it needs no loss"
         with pytest.raises(ConfigError, match="nothing is left to minimise"):
