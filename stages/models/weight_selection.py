@@ -1,9 +1,10 @@
 """A small network's first weights out of a large one: weight selection (Xu et al., ICLR 2024).
 
 Of networks of one family, layers that bear the same name are matched; where the large network has more layers or blocks
-of a kind in a row, some are taken, from the first to the last. Networks of two families share few names: there layers
-of one kind are matched by how deep they lie. Of wider tensors evenly spaced channels are taken, the same ones wherever
-two widths meet, so that what one layer writes the next one reads.
+of a kind in a row, some are taken, from the first to the last; where two files have made them, they are of one kind if
+they have the same layers in the same order. Networks of two families share few names: there layers of one kind are
+matched by how deep they lie. Of wider tensors evenly spaced channels are taken, the same ones wherever two widths meet,
+so that what one layer writes the next one reads.
 """
 
 from __future__ import annotations
@@ -23,29 +24,49 @@ MOST = 0.5
 """Share of a network's weights from which on they can be called another network's."""
 
 
+SHORTCUT = "shortcut"
+SAME_PART = {"downsample": SHORTCUT, "linear": "fc"}
+"""Parts that public code calls otherwise than ours does."""
+
+
 class Inheritance(NamedTuple):
     """Shares of a network's parameters: those that come from another network, and those that are whole layers of it, as
     they were and in their places."""
 
     share: float
     whole: float
+    only_in_one: str | None = None
+    """What some blocks have and their counterparts do not, where most would be whole and in place otherwise: their
+    function is lost with it, so nothing counts as whole."""
 
 
 NOTHING = Inheritance(0.0, 0.0)
 """What two networks without anything in common leave to each other."""
 
 
+class _Pair(NamedTuple):
+    """A layer or block, and its counterpart in another network."""
+
+    own: nn.Module
+    other: nn.Module
+    is_in_place: bool = True
+    """Whether it is of the same class, and so are those that it is a part of."""
+
+    only_in_one: frozenset[str] = frozenset()
+    """What either of two blocks has and the other has not."""
+
+
 class _Layer(NamedTuple):
     """A layer with tensors of its own, and how deep it lies among those of its kind, from 0 to 1."""
 
     depth: float
-    tensors: dict[str, Tensor]
+    layer: nn.Module
 
 
 @torch.no_grad()
 def select_weights(small: nn.Module, large: nn.Module) -> Inheritance:
     """Overwrite what of `small` has a counterpart in `large`: parameters and batch-norm statistics."""
-    by_name = _take(small, _counterparts_by_name(small, large))
+    by_name = _take(small, _counterparts_by_name(_Pair(small, large)))
     if by_name.share >= MOST:
         return by_name
     by_depth = _take(small, _counterparts_by_depth(small, large))
@@ -53,64 +74,92 @@ def select_weights(small: nn.Module, large: nn.Module) -> Inheritance:
     return Inheritance(max(by_name.share, by_depth.share), by_name.whole if by_depth.share == 0 else 0.0)
 
 
-def _take(small: nn.Module, counterparts: Iterable[tuple[Tensor, Tensor]]) -> Inheritance:
+def _take(small: nn.Module, pairs: Iterable[_Pair]) -> Inheritance:
     num_taken = num_whole = 0
-    for own, other in counterparts:
-        if _can_select(own, other):
-            own.copy_(_selected(other, own.shape))
-            num_values = own.numel() if isinstance(own, nn.Parameter) else 0
-            num_taken += num_values
-            num_whole += num_values if own.shape == other.shape else 0
+    only_in_one: set[str] = set()
+    for pair in pairs:
+        only_in_one |= pair.only_in_one
+        for own, other in _of_same_name(_tensors(pair.own), _tensors(pair.other)):
+            if _can_select(own, other):
+                own.copy_(_selected(other, own.shape))
+                num_values = own.numel() if isinstance(own, nn.Parameter) else 0
+                num_taken += num_values
+                num_whole += num_values if pair.is_in_place and own.shape == other.shape else 0
     num_own = max(1, sum(parameter.numel() for parameter in small.parameters()))
+    if only_in_one and num_whole / num_own >= MOST:
+        return Inheritance(num_taken / num_own, 0.0, min(only_in_one))
     return Inheritance(num_taken / num_own, num_whole / num_own)
 
 
-def _counterparts_by_name(small: nn.Module, large: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Tensors of the same name, module by module."""
-    yield from _of_same_name(_tensors(small), _tensors(large))
+def _counterparts_by_name(pair: _Pair) -> Iterator[_Pair]:
+    """Two modules and, in them, those of the same name or place."""
+    yield pair
+    small, large = pair.own, pair.other
     if isinstance(small, nn.Sequential | nn.ModuleList) and isinstance(large, nn.Sequential | nn.ModuleList):
-        for kind in {_kind(child) for child in small}:
-            yield from _spread([x for x in small if _kind(x) == kind], [x for x in large if _kind(x) == kind])
+        is_same_code = not {_class(child) for child in small}.isdisjoint(map(_class, large))
+        kind_of = _class if is_same_code else _structure
+        for kind in {kind_of(child) for child in small}:
+            few, many = ([child for child in row if kind_of(child) == kind] for row in (small, large))
+            yield from _spread(few, many, is_in_place=pair.is_in_place and is_same_code)
     else:
-        others = dict(large.named_children())
-        for name, child in small.named_children():
+        others = _children(large)
+        for name, child in _children(small).items():
             if name in others:
-                yield from _counterparts_by_name(child, others[name])
+                yield from _counterparts_by_name(_Pair(child, others[name], pair.is_in_place))
 
 
-def _kind(layer: nn.Module) -> tuple[str, str]:
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    return {SAME_PART.get(name, name): child for name, child in module.named_children()}
+
+
+def _class(layer: nn.Module) -> tuple[object, ...]:
     """What a layer's class is called: a file that is run twice makes its classes twice."""
     return type(layer).__module__, type(layer).__qualname__
 
 
-def _spread(few: list[nn.Module], many: list[nn.Module]) -> Iterator[tuple[Tensor, Tensor]]:
+def _structure(block: nn.Module) -> tuple[object, ...]:
+    """The layers of a block in their order, by name and class, without those of its shortcut, which not all need."""
+    children = _children(block)
+    return tuple((name, _class(child)) for name, child in children.items() if name != SHORTCUT and _tensors(child))
+
+
+def _spread(few: list[nn.Module], many: list[nn.Module], *, is_in_place: bool) -> Iterator[_Pair]:
     """Layers or blocks of one kind: the first with the first, the last with the last, others evenly between."""
     for index, child in enumerate(few):
         if many:
-            yield from _counterparts_by_name(child, many[round(index * (len(many) - 1) / max(1, len(few) - 1))])
+            other = many[round(index * (len(many) - 1) / max(1, len(few) - 1))]
+            is_row = isinstance(child, nn.Sequential | nn.ModuleList)  # whose length may differ
+            only_in_one = frozenset() if is_row else _part_names(child) ^ _part_names(other)
+            yield from _counterparts_by_name(_Pair(child, other, is_in_place, only_in_one))
 
 
-def _counterparts_by_depth(small: nn.Module, large: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each layer, the tensors of the layer that fits it and lies nearest to its depth; one may serve several."""
+def _part_names(block: nn.Module) -> frozenset[str]:
+    """The layers with tensors in a block, by their names in it."""
+    layers = (name for name, layer in block.named_modules() if _tensors(layer))
+    return frozenset(".".join(SAME_PART.get(part, part) for part in name.split(".")) for name in layers)
+
+
+def _counterparts_by_depth(small: nn.Module, large: nn.Module) -> Iterator[_Pair]:
+    """For each layer, the one that fits it and lies nearest to its depth; one may serve several."""
     theirs = _layers_by_kind(large)
     for kind, layers in _layers_by_kind(small).items():
         for own in layers:
-            fitting = [other for other in theirs.get(kind, []) if _fits(own.tensors, other.tensors)]
+            fitting = [other for other in theirs.get(kind, []) if _fits(_tensors(own.layer), _tensors(other.layer))]
             if fitting:
                 nearest = min(fitting, key=lambda other: abs(other.depth - own.depth))
-                yield from _of_same_name(own.tensors, nearest.tensors)
+                yield _Pair(own.layer, nearest.layer)
 
 
 def _layers_by_kind(network: nn.Module) -> dict[tuple[object, ...], list[_Layer]]:
     """Layers with tensors of their own: by class, kernel and whether channels are in groups, in the network's order."""
-    found: dict[tuple[object, ...], list[dict[str, Tensor]]] = defaultdict(list)
+    found: dict[tuple[object, ...], list[nn.Module]] = defaultdict(list)
     for layer in network.modules():
         tensors = _tensors(layer)
         if tensors:
             kernel = max((tensor.shape[NUM_CHANNEL_DIMENSIONS:] for tensor in tensors.values()), key=len)
-            found[(*_kind(layer), kernel, getattr(layer, "groups", 1) > 1)].append(tensors)
+            found[(*_class(layer), kernel, getattr(layer, "groups", 1) > 1)].append(layer)
     return {
-        kind: [_Layer(index / max(1, len(layers) - 1), tensors) for index, tensors in enumerate(layers)]
+        kind: [_Layer(index / max(1, len(layers) - 1), layer) for index, layer in enumerate(layers)]
         for kind, layers in found.items()
     }
 

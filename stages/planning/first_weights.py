@@ -44,7 +44,15 @@ def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
 
 def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
     """What whoever wanted the teacher's weights should know of them."""
-    if config.student.start != "teacher" or inherited.share >= MOST:
+    if config.student.start != "teacher":
+        return ()
+    if inherited.only_in_one is not None:
+        told = (
+            f"blocks of the student `{config.student.model}` and of the teacher differ in `{inherited.only_in_one}`, so"
+            " it begins further from it than one of the teacher's own kind would: of a `resnet56b` a `resnet20b`"
+        )
+        return (told,)
+    if inherited.share >= MOST:
         return ()
     share = f"{inherited.share:.1%}"
     return (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)

@@ -55,7 +55,7 @@ def test_a_network_of_the_same_architecture_becomes_the_teacher(name: str) -> No
 
 def test_of_a_longer_row_of_blocks_some_are_taken_from_the_first_to_the_last() -> None:
     teacher, student = network("resnet32", seed=0), network("resnet20", seed=1)
-    assert select_weights(student, teacher) == (1, 1)
+    assert select_weights(student, teacher)[:2] == (1, 1)
     theirs = teacher.state_dict()
     for name, value in student.state_dict().items():
         parts = name.split(".")
@@ -76,7 +76,7 @@ def test_the_first_block_serves_a_row_of_one() -> None:
 
 def test_every_second_channel_of_a_network_twice_as_wide() -> None:
     teacher, student = network("wrn16_2", seed=0), network("wrn16_1", seed=1)
-    assert select_weights(student, teacher) == (1, pytest.approx(432 / 180_000, rel=0.3))  # the stem alone is whole
+    assert select_weights(student, teacher)[:2] == (1, pytest.approx(432 / 180_000, rel=0.3))  # the stem alone is whole
     theirs = teacher.state_dict()
     num_narrower = 0
     for name, value in student.state_dict().items():
@@ -109,7 +109,7 @@ def test_layers_of_another_family_are_matched_by_their_depth() -> None:
     teacher, student = (
         network(name, seed=seed, task=LargerImages) for seed, name in enumerate((f"{file}:resnet20", "wrn16_1"))
     )
-    assert select_weights(student, teacher) == (1, 0)
+    assert select_weights(student, teacher)[:2] == (1, 0)
     stem, second = student.conv1, student.block1.layer[0].conv1
     assert torch.equal(stem.weight, teacher.conv1.weight[::4])
     assert torch.equal(second.weight, teacher.layer1[0].conv1.weight[:, ::4]), "it reads what the stem writes"
@@ -123,7 +123,7 @@ def test_layers_of_another_family_are_matched_by_their_depth() -> None:
 @pytest.mark.parametrize(("name", "other"), [("resnet18", "vgg11"), ("resnet20", "wrn40_2"), ("wrn16_1", "resnet18")])
 def test_pairs_of_two_families_share_nearly_all_layers(name: str, other: str) -> None:
     student = network(name, seed=1)
-    share, whole = select_weights(student, network(other, seed=0))
+    share, whole, _ = select_weights(student, network(other, seed=0))
     assert share > 0.95
     assert whole == 0, "where they lie now they compute something else"
     assert outputs(student).isfinite().all()
@@ -132,7 +132,7 @@ def test_pairs_of_two_families_share_nearly_all_layers(name: str, other: str) ->
 def test_what_has_no_counterpart_stays_as_it_was() -> None:
     teacher, student = network("resnet20", seed=0), network("vgg11", seed=1)
     before = copy.deepcopy(student.state_dict())
-    share, whole = select_weights(student, teacher)
+    share, whole, _ = select_weights(student, teacher)
     changed = [key for key, value in student.state_dict().items() if not torch.equal(value, before[key])]
     assert whole <= share < 0.1
     assert {key.rpartition(".")[0] for key in changed} == {"block0.0", "block0.1"}, "no other layer is as narrow"
@@ -176,5 +176,68 @@ def test_blocks_of_a_file_of_ones_own_are_of_one_kind_though_the_file_is_run_for
         encoding="utf-8",
     )
     teacher, student = network(f"{file}:large", seed=0), network(f"{file}:small", seed=1)
-    assert select_weights(student, teacher) == (1, 1)
+    assert select_weights(student, teacher)[:2] == (1, 1)
     assert torch.equal(student[0][1].conv.weight, teacher[0][4].conv.weight)
+
+
+THEIR_RESNET = """
+import torch.nn.functional as F
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, few, many, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(few, many, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(many)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(many, many, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(many)
+        self.downsample = None
+        if few != many:
+            self.downsample = nn.Sequential(nn.Conv2d(few, many, 1, stride, bias=False), nn.BatchNorm2d(many))
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        for stage, (few, many) in enumerate([(16, 16), (16, 32), (32, 64)], 1):
+            blocks = [Block(many if i else few, many, 1 if i or stage == 1 else 2) for i in range(5)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        return self.fc(x.mean((2, 3)))
+"""
+
+
+def test_blocks_that_another_file_made_are_matched_block_by_block(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.py"
+    file.write_text(THEIR_RESNET, encoding="utf-8")
+    ours, theirs = network("resnet32b", seed=0), network(f"{file}:Net", seed=1)
+    assert select_weights(theirs, ours).share == 1
+    torch.testing.assert_close(outputs(theirs), outputs(ours), rtol=0, atol=0)
+    student, expected = network("resnet20b", seed=2), network("resnet20b", seed=2)
+    share, whole, _ = select_weights(student, theirs)
+    assert (share, select_weights(expected, ours)[:2]) == (1, (1, 1))
+    assert whole < 0.1, "who knows what their blocks compute"
+    torch.testing.assert_close(student.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "other"), [("resnet20", "resnet32b"), ("resnet20b", "resnet32")])
+def test_blocks_that_lose_their_shortcut_are_not_whole(name: str, other: str) -> None:
+    student, teacher = network(name, seed=0), network(other, seed=1)
+    share, whole, only_in_one = select_weights(student, teacher)
+    assert share > 0.98
+    assert (whole, only_in_one) == (0, "shortcut.0")
+    assert torch.equal(student.layer3[2].conv2.weight, teacher.layer3[4].conv2.weight)
+
+
+def test_blocks_of_other_widths_may_differ_in_their_shortcuts() -> None:
+    """Of a stage that no longer widens; little of it is whole in any case."""
+    share, _, only_in_one = select_weights(network("wrn16_1", seed=0), network("wrn16_2", seed=1))
+    assert (share, only_in_one) == (1, None)

@@ -18,7 +18,9 @@ from tiny_runs import NETWORKS
 from stages import resumption
 from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
+from stages.config import with_values
 from stages.errors import ConfigError, FileError, MachineError
+from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.planning import beginning, footprint
 from stages.planning.beginning import build_run
@@ -305,6 +307,20 @@ def test_the_rate_follows_from_the_first_weights(
     planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
     assert planned.config.distillation.lr == pytest.approx(rate), "what the run's own config.toml says"
     assert planned.describe()["learning_rate"] == planned.config.distillation.lr
+
+
+@pytest.mark.parametrize(("student", "rate"), [("resnet8b", 0.03), ("resnet8", 0.1)])
+def test_a_student_that_loses_the_teachers_shortcuts_is_told_of(
+    make_config, tmp_path: Path, student: str, rate: float
+) -> None:
+    config = make_config("teacher.model=resnet14b", f"student.model={student}", "student.start=auto")
+    config = with_values(config, {"distillation.lr": "auto", "distillation.batch_size": 64})
+    weights = tmp_path / "resnet14b.safetensors"
+    save_weights(build_model("resnet14b", task=config.task, where="teacher.model"), weights)
+    config = with_values(config, {"teacher.weights": str(weights)})
+    planned = plan(config, Launch(command="run", preset_name="tiny"))
+    told = [warning for warning in planned.warnings if "differ in `shortcut.0`" in warning]
+    assert (len(told), planned.config.distillation.lr) == (rate == 0.1, pytest.approx(rate))
 
 
 def test_who_only_inverts_leaves_the_rate_open(make_config) -> None:
