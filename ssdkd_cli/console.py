@@ -7,13 +7,14 @@ and no line is wrapped or cut.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ssdkd_cli.charts import harmless
 
@@ -130,20 +131,50 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
 def _console_class() -> type[Console]:
     from rich.console import Console
 
-    class RaisingConsole(Console):
-        """Rich ends the process where nobody reads any more. Whether a run goes on is not for a console to say."""
+    class PatientConsole(Console):
+        """Rich ends the process where nobody reads any more. Here the rest goes nowhere, and the run goes on."""
 
         def on_broken_pipe(self) -> None:
-            raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
-    return RaisingConsole
+    return PatientConsole
+
+
+class _Stream:
+    """A stream of which a terminal that has gone is told as a reader who has."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _told_as_broken_pipe():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _told_as_broken_pipe():
+            self._stream.flush()
+
+
+@contextmanager
+def _told_as_broken_pipe() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise BrokenPipeError(errno.EPIPE, error.strerror) from error
 
 
 def _console(stream: IO[str]) -> Console:
     # Rich would believe FORCE_COLOR and the like, and send control codes into files.
     is_seen = is_terminal(stream)
     return _console_class()(
-        file=stream,
+        file=cast("IO[str]", _Stream(stream)),
         width=None if is_seen else WIDTH_OFF_TERMINAL,
         force_terminal=is_seen,
         force_interactive=None if is_seen else False,

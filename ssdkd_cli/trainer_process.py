@@ -32,6 +32,8 @@ class Trainer:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         """Start `ssdkd` with these arguments."""
+        self.log_start = 0
+        """Bytes of the run's log that an earlier trainer of the run has written."""
         self._pipe, ready = os.pipe()
         try:
             self.process = subprocess.Popen(
@@ -56,7 +58,11 @@ class Trainer:
             self.process.send_signal(signal.SIGINT)
             self.process.wait()
             raise
-        return RunDirectory(Path(json.loads(line)["run"])) if line else None
+        if not line:
+            return None
+        told = json.loads(line)
+        self.log_start = told["log_start"]
+        return RunDirectory(Path(told["run"]))
 
     def exit_code(self, timeout_s: float | None = None) -> int | None:
         """The trainer's exit code; None while it works (after waiting for `timeout_s`)."""
@@ -91,21 +97,23 @@ class Readiness:
         if self._descriptor is None:
             return
         path = self._resumed or self._out or RUNS_ROOT / str(getattr(event, "run", ""))
-        _write_to(RunDirectory(path).trainer_log_file)
+        told = {"run": str(path), "log_start": _write_to(RunDirectory(path).trainer_log_file)}
         with suppress(BrokenPipeError):  # the viewer has gone already
-            os.write(self._descriptor, json.dumps({"run": str(path)}).encode() + b"\n")
+            os.write(self._descriptor, json.dumps(told).encode() + b"\n")
         os.close(self._descriptor)
         self._descriptor = None
 
 
-def _write_to(path: Path) -> None:
-    """Let standard output and standard error of this process end up in a file."""
+def _write_to(path: Path) -> int:
+    """Let standard output and standard error of this process end up in a file, behind what it holds: so many bytes."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     except OSError:  # the run itself goes on without it
         descriptor = os.open(os.devnull, os.O_WRONLY)
+    num_bytes = os.fstat(descriptor).st_size
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
+    return num_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from contextlib import suppress
 from pathlib import Path
@@ -29,3 +30,13 @@ def typed_path(text: str | Path) -> Path:
 def in_shell(path: str | Path) -> str:
     """A path as it goes into a command that is to be pasted: quoted where a shell would take it apart."""
     return shlex.quote(str(path))
+
+
+def is_there(path: Path) -> bool:
+    """Whether one can see something there; False, too, where the file system does not answer or one may not look."""
+    return os.path.exists(path)  # noqa: PTH110 - of pathlib's, these raise
+
+
+def is_folder(path: Path) -> bool:
+    """Whether one can see a folder there; False, too, where the file system does not answer or one may not look."""
+    return os.path.isdir(path)  # noqa: PTH112

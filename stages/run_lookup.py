@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import FileError
-from stages.paths import in_shell, typed_path
+from stages.paths import in_shell, is_folder, typed_path
 from stages.run_directory import RUNS_ROOT, RunDirectory, is_run
 
 
@@ -23,7 +23,7 @@ def _folders(root: Path) -> list[Path]:
     """The folders in a folder; none where it cannot be looked into."""
     if not os.access(root, os.R_OK | os.X_OK) or not root.is_dir():
         return []
-    return sorted(path for path in root.iterdir() if path.is_dir())
+    return sorted(path for path in root.iterdir() if is_folder(path))
 
 
 def newest_run(root: Path = RUNS_ROOT) -> RunDirectory | None:

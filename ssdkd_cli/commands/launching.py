@@ -188,13 +188,7 @@ def _settings(request: Request) -> _Settings:
     overrides = tuple(request.overrides or ())
     named = keys_of(overrides)
     if request.command != "run" and "run.epochs" in named and "run.warmup_epochs" not in named:
-        without = (*overrides, "run.warmup_epochs=0")
-        if request.command == "distill":
-            overrides = without  # the epochs that were asked for are the student's
-        else:
-            others = [text for text in overrides if keys_of([text]) != {"run.epochs"}]
-            if load(presets, without).run.epochs <= load(presets, others).run.warmup_epochs:
-                overrides = without  # no student learns after them
+        overrides = (*overrides, "run.warmup_epochs=0")  # a student from a buffer learns in all that were asked for
     config = load(presets, overrides)
     if not request.preset and buffer_run is not None:  # what suited that run's student and machine may not suit these
         automatic = [key for key in buffer_run.manifest().get("automatic", []) if key not in named]

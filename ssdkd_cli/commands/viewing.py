@@ -82,7 +82,7 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     if code == ExitCode.STOPPED:
         diagnostics.print_hint(f"go on with `ssdkd {command} --resume {in_shell(run.path)}`")
     elif code != ExitCode.DONE:
-        _print_last_words(run)
+        _print_last_words(run, trainer.log_start)
     return code
 
 
@@ -143,11 +143,11 @@ def _say_how_to_come_back(run: RunDirectory) -> None:
     diagnostics.note(f"  ssdkd runs stop {path}   save everything and stop")
 
 
-def _print_last_words(run: RunDirectory) -> None:
-    """What the trainer said of the error that ended it: its log from the last `error:` on."""
+def _print_last_words(run: RunDirectory, start: int) -> None:
+    """What the trainer said of the error that ended it: its log from the last `error:` on, behind the bytes before."""
     try:
         with run.trainer_log_file.open("rb") as file:
-            file.seek(max(0, run.trainer_log_file.stat().st_size - _MAX_LOG_BYTES))
+            file.seek(max(start, run.trainer_log_file.stat().st_size - _MAX_LOG_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         lines = []

@@ -25,6 +25,7 @@ from ssdkd_cli.dashboard.tail import Bite, Tail
 from ssdkd_cli.dashboard.view import Progress, RunView
 from ssdkd_cli.progress import duration
 from stages.events import SCHEMA_VERSION
+from stages.paths import is_folder, is_there
 from stages.run_directory import FINAL_STATUSES, LIVE_STATUSES, RunDirectory
 
 SILENCE_S = 90.0
@@ -105,7 +106,7 @@ class RunFeed:
             return self._read(self._tail, self._model)
         if bite.error:
             self._error = self._what_vanished() if model.num_events else ""
-            if self.run.events_file.exists():
+            if is_there(self.run.events_file):
                 self._error = bite.error
         elif bite.lines or tail.offset < tail.size:
             self._error = ""
@@ -113,7 +114,7 @@ class RunFeed:
         return bite
 
     def _what_vanished(self) -> str:
-        if self.run.path.is_dir():
+        if is_folder(self.run.path):
             return f"{self.run.events_file} has vanished; what was read of it stays shown"
         return f"the directory {self.run.path} has vanished; what was read of it stays shown"
 
@@ -168,7 +169,7 @@ class RunFeed:
             summary=summary if isinstance(summary, dict) else None,
             message=message if isinstance(message, str) else "",
             num_events=model.num_events,
-            has_directory=self.run.path.is_dir(),
+            has_directory=is_folder(self.run.path),
             loaded=1.0 if self._is_loaded else min(0.999, self._tail.offset / max(1, self._tail.size)),
         )
 
@@ -191,7 +192,7 @@ class RunFeed:
 
     def _status_text(self, status: str, silent_s: float | None, compiling: str | None) -> str:
         if status == "dead":
-            return "dead: its process is gone" if self.run.path.is_dir() else "its directory has vanished"
+            return "dead: its process is gone" if is_folder(self.run.path) else "its directory has vanished"
         if status == "running" and compiling is not None:
             return f"running, compiling {compiling}"
         if status == "running" and silent_s is not None and silent_s >= SILENCE_S:

@@ -248,8 +248,11 @@ class RunModel:
                 if name != "num_samples":
                     self._tell(f"real/{role}.{name}", epoch, event, name, values)
         self._tell("synthetic/agreement", epoch, event, "agreement", mapping(event, "synthetic"))
-        quoted = main_metric(metrics["student"])
-        said = [] if quoted is None else [f"{metric_title(quoted)} {metrics['student'][quoted]:.1%}"]
+        said: list[str] = []
+        for role, whose in (("student", ""), ("teacher", "teacher ")):
+            quoted = main_metric(metrics[role])
+            if quoted is not None and not said:
+                said.append(f"{whose}{metric_title(quoted)} {metrics[role][quoted]:.1%}")
         if self._state.evaluation.agreement is not None:
             said.append(f"synthetic agreement {self._state.evaluation.agreement:.1%}")
         self._say(event, "info", ", ".join(said) or "evaluation: nothing to measure on")

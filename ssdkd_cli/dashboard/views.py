@@ -187,7 +187,8 @@ class Accuracy(View):
 
     def show(self, view: RunView) -> None:
         """Hand on a run's state; the chart of real data shows what the run's task quotes."""
-        metric = None if view.evaluation is None else main_metric(view.evaluation.student)
+        measured = view.evaluation
+        metric = None if measured is None else main_metric(measured.student or measured.teacher)
         if metric is not None:
             self.query_one("#accuracy-real-chart", ChartPanel).traces = self._traces(metric)
         super().show(view)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.live import Live
 
-from ssdkd_cli import console
+from ssdkd_cli import console, diagnostics, summary
+from ssdkd_cli.commands import launching
 
 
 class Terminal(io.StringIO):
@@ -93,3 +100,40 @@ def test_a_screen_is_a_terminal_that_is_not_dumb(monkeypatch, terminal_type, are
         monkeypatch.setenv("TERM", terminal_type)
     monkeypatch.setattr(console, "is_terminal", lambda _: are_terminals)
     assert console.has_screen() is has_screen
+
+
+def closed_pipe():
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def closed_terminal():
+    terminal, program = pty.openpty()
+    os.close(terminal)
+    return program
+
+
+@pytest.mark.parametrize("opened", [closed_pipe, closed_terminal])
+def test_where_nobody_reads_any_more_the_rest_goes_nowhere(monkeypatch, opened):
+    """A run goes on, and so do its bar and its exit code."""
+    with os.fdopen(opened(), "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        for _ in range(3):
+            console.stderr().print("a line")
+        with Live("a bar", console=console.stderr(), transient=True) as bar:
+            bar.update("further", refresh=True)
+        diagnostics.note("and so on")
+        stream.flush()
+        assert os.path.samestat(os.fstat(stream.fileno()), Path(os.devnull).stat())
+
+
+def test_a_reader_that_has_gone_changes_no_exit_code(monkeypatch, tmp_path):
+    """`ssdkd run --no-tui | tee log` and Ctrl-C, which ends tee, too."""
+    with os.fdopen(closed_pipe(), "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        outcome = SimpleNamespace(
+            summary={"status": "stopped", "epochs": 3, "run": "r", "seconds": {}}, error=None, run_directory=tmp_path
+        )
+        monkeypatch.setattr(summary, "print_summary", lambda *_: console.say("a summary"))
+        assert launching._finish(outcome, launching.Request(command="run")) == 75

@@ -290,9 +290,13 @@ def test_a_preset_that_set_completes_inverts_as_many_epochs(call, place):
     assert document(call(*mine, "--set", "run.epochs=3"))["epochs"] == 3
 
 
-def test_the_settings_of_a_student_stay_where_only_images_are_made(call, tiny, place):
-    assert call("invert", *tiny, "--set", "run.epochs=3", "--out", "inverted").code == 0
-    assert tomllib.loads(Path("inverted/config.toml").read_text())["run"]["warmup_epochs"] == 1
+def test_the_epochs_of_inversion_that_were_asked_for_are_the_students_later_on(call, tiny, place):
+    """All of them: how many of them the preset's warm-up would take is its own business."""
+    own_warmup = tiny.index("run.warmup_epochs=1")
+    options = [*tiny[: own_warmup - 1], *tiny[own_warmup + 1 :]]
+    assert call("invert", *options, "--set", "run.epochs=3", "--out", "inverted").code == 0
+    planned = document(call("distill", "--buffer", "inverted", "--dry-run", "--json"))
+    assert planned["epochs"] == 3
 
 
 def test_the_images_that_distill_sets_aside_are_told(call, tiny, place):

@@ -60,6 +60,7 @@ def test_where_only_the_teacher_was_measured_that_is_said(tmp_path):
     view = view_of(tmp_path, (told, 1), is_live=False)
     assert no_real_results(view) == "only the teacher was measured: no student learns here"
     assert no_agreement(view) == "agreement is not measured in this run"
+    assert [line.text for line in view.log][-1] == "teacher top-1 90.0%"
     assert "only the teacher was measured" in shown(RunDirectory(tmp_path / "run"), size=(132, 42))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -426,3 +429,22 @@ def test_nothing_that_a_file_may_hold_raises(tmp_path, seed):
         text = render_text(view, glyphs=BLOCKS)
         assert "\x1b" not in text
         json.dumps(finite(document(view)), allow_nan=False)
+
+
+def test_a_file_system_that_no_longer_answers_is_a_problem_to_be_told(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", lines_of(whole_run()))
+    feed = RunFeed(run)
+    feed.poll()
+    real = {name: getattr(os, name) for name in ("stat", "open")}
+
+    def unanswered(name, path, *arguments, **options):
+        if str(path).startswith(str(tmp_path)):
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return real[name](path, *arguments, **options)
+
+    for name in real:
+        monkeypatch.setattr(os, name, partial(unanswered, name))
+    monkeypatch.setattr("builtins.open", partial(unanswered, "open"))
+    view = feed.poll()
+    monkeypatch.undo()
+    assert (view.num_events, view.has_directory) == (len(lines_of(whole_run())), False)

@@ -18,6 +18,7 @@ from scripted_run import append, evaluation, lines_of, make_run, raw_line, sampl
 
 from ssdkd_cli import console, trainer_process
 from ssdkd_cli.charts import ASCII, BLOCKS
+from ssdkd_cli.commands import viewing
 from ssdkd_cli.commands.launching import Request, arguments_of
 from ssdkd_cli.dashboard.comparison import UNKNOWN, candidates, differences, lettered
 from ssdkd_cli.dashboard.feed import RunFeed
@@ -412,7 +413,25 @@ def test_a_trainer_says_where_its_run_is_and_leaves_the_terminal(trainer_running
     assert run.path == tmp_path
     assert trainer.exit_code() == 5
     assert capfd.readouterr().out == "before\n"
-    assert run.trainer_log_file.read_text() == "after True True\nand errors\n"
+    said = "after True True\nand errors\n"
+    assert (run.trainer_log_file.read_text(), trainer.log_start) == (said, 0)
+    again = trainer_running(CHILD, str(tmp_path))
+    again.wait_until_ready()
+    again.exit_code()
+    assert (run.trainer_log_file.read_text(), again.log_start) == (2 * said, len(said))
+
+
+def test_the_last_words_are_of_the_trainer_that_ended_now(tmp_path, capsys):
+    run = RunDirectory(tmp_path)
+    earlier = "error: no space left\n"
+    run.trainer_log_file.write_text(earlier + "epoch 3\n")
+    viewing._print_last_words(run, len(earlier))
+    assert "no space" not in capsys.readouterr().err
+    run.trainer_log_file.write_text(earlier + "epoch 3\nerror: lost\n  hint: other\n")
+    viewing._print_last_words(run, len(earlier))
+    told = capsys.readouterr().err
+    assert "error: lost\n  hint: other\n" in told
+    assert "no space" not in told
 
 
 def test_a_trainer_that_is_refused_gives_no_run(trainer_running):
