@@ -107,8 +107,6 @@ def _heading(view: RunView) -> list[str]:
             f"{header.command} {header.preset}: {header.teacher} -> {header.student}, {header.num_classes} classes, "
             f"{header.device} {header.precision}, seed {header.seed}"
         )
-    if view.loaded < 1.0:
-        lines.append("a long history: its curves are drawn from a part of it")
     return lines
 
 
