@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -152,22 +153,21 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with _told_as_broken_pipe():
+        with self._told_as_broken_pipe():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        with _told_as_broken_pipe():
+        with self._told_as_broken_pipe():
             self._stream.flush()
 
-
-@contextmanager
-def _told_as_broken_pipe() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        raise BrokenPipeError(errno.EPIPE, error.strerror) from error
+    @contextmanager
+    def _told_as_broken_pipe(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(self._stream.fileno()).st_mode):
+                raise  # of a disk it is a failure
+            raise BrokenPipeError(errno.EPIPE, error.strerror) from error
 
 
 def _console(stream: IO[str]) -> Console:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ssdkd_cli import console, diagnostics
@@ -253,6 +253,7 @@ def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) ->
         nonlocal last_line_s
         if clock() - last_line_s >= MIN_SECONDS_BETWEEN_LINES:
             last_line_s = clock()
-            diagnostics.note(f"teacher: epoch {epoch}/{epochs}, loss {loss:.3f}, accuracy {accuracy:.1%}")
+            with suppress(OSError):  # a full disk under stderr is no reason to lose a teacher
+                diagnostics.note(f"teacher: epoch {epoch}/{epochs}, loss {loss:.3f}, accuracy {accuracy:.1%}")
 
     yield write

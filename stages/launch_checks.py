@@ -28,6 +28,7 @@ def refuse_futile(config: Config, schedule: Schedule, *, has_buffer: bool) -> No
         *_without_warmup(schedule),
         *_without_loss(config, schedule),
         *_two_standardized_logits(config, schedule),
+        *_mixed_with_itself(config, schedule),
     ]
     if problems:
         raise config_error(problems)
@@ -101,4 +102,15 @@ def _two_standardized_logits(config: Config, schedule: Schedule) -> Iterator[Pro
             {f"distillation.{key}": values[key], "task.num_classes": config.task.num_classes},
             "of two standardised logits nothing is left but which is larger",
             f"--set distillation.{key}=kl",
+        )
+
+
+def _mixed_with_itself(config: Config, schedule: Schedule) -> Iterator[Problem]:
+    distillation = config.distillation
+    if "distillation" in schedule.stages and distillation.mix != "none" and distillation.batch_size == 1:
+        yield contradiction(
+            config.settings,
+            {"distillation.mix": distillation.mix, "distillation.batch_size": distillation.batch_size},
+            "an image is mixed with another of its batch, and it is the only one",
+            'raise `distillation.batch_size` or set `distillation.mix` to "none"',
         )

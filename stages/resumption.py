@@ -27,9 +27,7 @@ def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpo
             f"{directory.manifest_file} is missing or damaged",
             hint="it says what the run was made with; `ssdkd runs verify` looks at all files of the run",
         )
-    buffer = "" if manifest.get("buffer") is None else f" --buffer {in_shell(manifest['buffer'])}"
-    command = f"ssdkd {manifest['command']} --preset {in_shell(directory.config_file)}{buffer}"
-    anew = f"`{command}` starts a new run with these settings"
+    anew = how_to_begin_anew(directory, manifest)
     left_out = [str(key) for key in manifest.get("settings_left_out", [])]
     if manifest.get("settings_sha256") not in (None, settings_sha256(settings(directory), left_out)):
         raise FileError(
@@ -41,6 +39,13 @@ def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpo
             f"the checkpoints of {directory.path} are gone: it would begin anew and write over what it has reached",
             hint=f"put one back into {path}/{directory.checkpoints_dir.name}, or {anew}",
         )
+
+
+def how_to_begin_anew(directory: RunDirectory, manifest: dict[str, Any]) -> str:
+    """The command for a new run with the settings that are in this one's folder now."""
+    buffer = "" if manifest.get("buffer") is None else f" --buffer {in_shell(manifest['buffer'])}"
+    command = f"ssdkd {manifest['command']} --preset {in_shell(directory.config_file)}{buffer}"
+    return f"`{command}` starts a new run with these settings"
 
 
 def refuse_missing_teacher(directory: RunDirectory, config: Config, manifest: dict[str, Any]) -> None:

@@ -168,7 +168,7 @@ def _train(
         recorder = Recorder(run, directory, log, buffer_meta=ready.planned.buffer_meta())
         pipeline = Pipeline(run, ready.stages, recorder)
         if checkpoint is not None and state is not None and seq is not None:
-            _load(pipeline, state, checkpoint)
+            _load(pipeline, state, checkpoint, directory)
             recorder.continue_from(_seconds_until(directory, seq))
         state = None  # a second buffer: the run goes on without it
         safe_point = SafePoint(recorder, control, save=pipeline.save, on_signal=on_signal)
@@ -198,14 +198,14 @@ def _before_the_first_step() -> Iterator[None]:
         raise MachineError(error.message, hint="free some space, or check the folder's permissions") from error
 
 
-def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path) -> None:
+def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path, directory: RunDirectory) -> None:
     try:
         pipeline.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(
             f"{checkpoint} does not fit the settings of its run: {error}",
             hint="was config.toml changed, or another ssdkd installed?"
-            " `ssdkd run --preset RUN/config.toml` starts a new run with new settings",
+            f" {resumption.how_to_begin_anew(directory, directory.manifest())}",
         ) from error
 
 

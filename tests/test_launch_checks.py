@@ -12,7 +12,6 @@ from stages.launch_checks import refuse_futile, refuse_lossless
 from stages.schedule import Command, Schedule
 
 TWO = "task.num_classes=2"
-CHAIN = 'run.stages=["inversion", "distillation", "evaluation"]'
 
 
 def settings(*overrides: str) -> Config:
@@ -36,6 +35,12 @@ def problems_of(*overrides: str, command: Command = "run") -> tuple[Problem, ...
         (["inversion.task_weight=0", "inversion.bn_weight=0"], "inversion.task_weight", "nothing is left to minimise"),
         ([TWO, "distillation.loss=standardized"], "distillation.loss", "which is larger"),
         ([TWO, "distillation.late_loss=standardized"], "distillation.late_loss", "which is larger"),
+        (["distillation.mix=cutmix", "distillation.batch_size=1"], "distillation.mix", "the only one"),
+        (
+            ["distillation.mix=mixup", "distillation.batch_size=1", "distillation.views=8"],
+            "distillation.mix",
+            "only one",
+        ),
         (['run.stages=["inversion", "evaluation", "distillation"]'], "run.stages", "before it learns"),
         (["run.warmup_epochs=0"], "run.warmup_epochs", "the hold-out is made"),
         (["run.warmup_epochs=0", 'run.stages=["inversion"]'], "run.warmup_epochs", "the hold-out is made"),

@@ -156,18 +156,6 @@ class DistillationConfig(Table):
         return self
 
     @model_validator(mode="after")
-    def _mixing_takes_two(self) -> Self:
-        if self.mix != "none" and self.batch_size == 1:
-            raise rule_error(
-                self,
-                "mix",
-                "batch_size",
-                message="an image is mixed with another of its batch, and it is the only one",
-                hint='raise `distillation.batch_size` or set `distillation.mix` to "none"',
-            )
-        return self
-
-    @model_validator(mode="after")
     def _rate_must_not_rise(self) -> Self:
         if self.lr != "auto" and self.lr_min > self.lr:
             raise rule_error(

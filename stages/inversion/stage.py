@@ -102,8 +102,8 @@ class Inversion(Stage[InversionConfig]):
             raise DivergedError(
                 f"inversion collapsed: after warm-up all {run.buffer.size} images in the buffer are of class"
                 f" {int(counts_K.argmax())} to the teacher",
-                hint="set inversion.targets=balanced, lower inversion.lr_generator, raise inversion.task_weight,"
-                " or check task.mean and task.std",
+                hint=("" if self.config.targets == "balanced" else "set inversion.targets=balanced, ")
+                + "lower inversion.lr_generator, raise inversion.task_weight, or check task.mean and task.std",
             )
 
     def close(self) -> None:

@@ -157,7 +157,7 @@ def _shape_of_output(
     if not isinstance(output, Tensor):
         raise ConfigError(
             f"`{where}` = `{name}` must give a tensor{mode}; got a {type(output).__name__}",
-            hint="let the network's forward return its output alone; its weights still fit one around it that calls it"
-            " `net`",
+            hint="let its forward return its output alone; where the code is not yours, a network around it does that,"
+            " and takes the same file of weights if it calls it `net`",
         )
     return list(output.shape)

@@ -68,12 +68,15 @@ def _memory_format_of(model: nn.Module, image_shape: tuple[int, int, int]) -> to
 
     Many end with `features.view(len(features), -1)`, which takes apart what lies channel by channel only.
     """
+    images_BCHW = torch.zeros(2, *image_shape)
     with torch.random.fork_rng(devices=[]):
-        tried = copy.deepcopy(model).cpu().eval().to(memory_format=torch.channels_last)
-        try:
-            tried(torch.zeros(2, *image_shape).contiguous(memory_format=torch.channels_last))
-        except RuntimeError:
-            return torch.contiguous_format
+        for memory_format in (torch.channels_last, torch.contiguous_format):
+            try:
+                tried = copy.deepcopy(model).cpu().eval().to(memory_format=memory_format)
+                tried(images_BCHW.contiguous(memory_format=memory_format))
+            except Exception:  # foreign networks fail in their own ways; what fails in both is told where it is used
+                continue
+            return memory_format
     return torch.channels_last
 
 

@@ -2,9 +2,9 @@
 
 Of networks of one family, layers that bear the same name are matched; where the large network has more layers or blocks
 of a kind in a row, some are taken, from the first to the last; where two files have made them, they are of one kind if
-they have the same layers in the same order. Networks of two families share few names: there layers of one kind are
-matched by how deep they lie. Of wider tensors evenly spaced channels are taken, the same ones wherever two widths meet,
-so that what one layer writes the next one reads.
+they have the same layers in the same order, and both networks the same rows. Networks of two families share few names:
+there layers of one kind are matched by how deep they lie. Of wider tensors evenly spaced channels are taken, the same
+ones wherever two widths meet, so that what one layer writes the next one reads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST = 0.5
 
 
 SHORTCUT = "shortcut"
-SAME_PART = {"downsample": SHORTCUT, "linear": "fc"}
+SAME_PART = {"downsample": SHORTCUT, "convShortcut": SHORTCUT, "linear": "fc"}
 """Parts that public code calls otherwise than ours does."""
 
 
@@ -50,7 +50,7 @@ class _Pair(NamedTuple):
     own: nn.Module
     other: nn.Module
     is_in_place: bool = True
-    """Whether it is of the same class, and so are those that it is a part of."""
+    """False for a block of another class, and for what is in one: it may compute something else."""
 
     only_in_one: frozenset[str] = frozenset()
     """What either of two blocks has and the other has not."""
@@ -91,25 +91,36 @@ def _take(small: nn.Module, pairs: Iterable[_Pair]) -> Inheritance:
     return Inheritance(num_taken / num_own, num_whole / num_own)
 
 
-def _counterparts_by_name(pair: _Pair) -> Iterator[_Pair]:
+def _counterparts_by_name(pair: _Pair, *, have_same_rows: bool = False) -> Iterator[_Pair]:
     """Two modules and, in them, those of the same name or place."""
     yield pair
     small, large = pair.own, pair.other
-    if isinstance(small, nn.Sequential | nn.ModuleList) and isinstance(large, nn.Sequential | nn.ModuleList):
-        is_same_code = not {_class(child) for child in small}.isdisjoint(map(_class, large))
+    if _is_row(small) and _is_row(large):
+        is_same_code = not {_class(child) for child in small.children()}.isdisjoint(map(_class, large.children()))
+        if not is_same_code and not have_same_rows:
+            return  # of what lies behind a row of its own only another row of the other's could be the counterpart
         kind_of = _class if is_same_code else _structure
-        for kind in {kind_of(child) for child in small}:
-            few, many = ([child for child in row if kind_of(child) == kind] for row in (small, large))
+        for kind in {kind_of(child) for child in small.children()}:
+            few, many = ([child for child in row.children() if kind_of(child) == kind] for row in (small, large))
             yield from _spread(few, many, is_in_place=pair.is_in_place and is_same_code)
-    else:
-        others = _children(large)
-        for name, child in _children(small).items():
-            if name in others:
-                yield from _counterparts_by_name(_Pair(child, others[name], pair.is_in_place))
+        return
+    own, others = _children(small), _children(large)
+    have_same_rows = {name for name in own if _is_row(own[name])} == {name for name in others if _is_row(others[name])}
+    for name, child in own.items():
+        if name in others:
+            inner = _Pair(child, others[name], pair.is_in_place)
+            yield from _counterparts_by_name(inner, have_same_rows=have_same_rows)
+
+
+def _is_row(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential | nn.ModuleList)
 
 
 def _children(module: nn.Module) -> dict[str, nn.Module]:
-    return {SAME_PART.get(name, name): child for name, child in module.named_children()}
+    """By the names that ours would have, where these are free."""
+    children = dict(module.named_children())
+    common = {name: SAME_PART.get(name, name) for name in children}
+    return {name if common[name] in children else common[name]: child for name, child in children.items()}
 
 
 def _class(layer: nn.Module) -> tuple[object, ...]:
@@ -117,10 +128,16 @@ def _class(layer: nn.Module) -> tuple[object, ...]:
     return type(layer).__module__, type(layer).__qualname__
 
 
+def _layer_kind(layer: nn.Module) -> tuple[object, ...]:
+    """Of a layer with tensors: its class, its kernel and whether channels are in groups."""
+    kernel = max((tensor.shape[NUM_CHANNEL_DIMENSIONS:] for tensor in _tensors(layer).values()), key=len)
+    return *_class(layer), kernel, getattr(layer, "groups", 1) > 1
+
+
 def _structure(block: nn.Module) -> tuple[object, ...]:
-    """The layers of a block in their order, by name and class, without those of its shortcut, which not all need."""
-    children = _children(block)
-    return tuple((name, _class(child)) for name, child in children.items() if name != SHORTCUT and _tensors(child))
+    """The layers of a block by name and kind in their order, without those of its shortcut, which not all need."""
+    children = {name: child for name, child in _children(block).items() if name != SHORTCUT and _tensors(child)}
+    return tuple((name, *_layer_kind(child)) for name, child in children.items()) or _class(block)
 
 
 def _spread(few: list[nn.Module], many: list[nn.Module], *, is_in_place: bool) -> Iterator[_Pair]:
@@ -128,8 +145,8 @@ def _spread(few: list[nn.Module], many: list[nn.Module], *, is_in_place: bool) -
     for index, child in enumerate(few):
         if many:
             other = many[round(index * (len(many) - 1) / max(1, len(few) - 1))]
-            is_row = isinstance(child, nn.Sequential | nn.ModuleList)  # whose length may differ
-            only_in_one = frozenset() if is_row else _part_names(child) ^ _part_names(other)
+            # Rows may differ in their length.
+            only_in_one = frozenset() if _is_row(child) else _part_names(child) ^ _part_names(other)
             yield from _counterparts_by_name(_Pair(child, other, is_in_place, only_in_one))
 
 
@@ -151,13 +168,11 @@ def _counterparts_by_depth(small: nn.Module, large: nn.Module) -> Iterator[_Pair
 
 
 def _layers_by_kind(network: nn.Module) -> dict[tuple[object, ...], list[_Layer]]:
-    """Layers with tensors of their own: by class, kernel and whether channels are in groups, in the network's order."""
+    """Layers with tensors of their own, in the network's order."""
     found: dict[tuple[object, ...], list[nn.Module]] = defaultdict(list)
     for layer in network.modules():
-        tensors = _tensors(layer)
-        if tensors:
-            kernel = max((tensor.shape[NUM_CHANNEL_DIMENSIONS:] for tensor in tensors.values()), key=len)
-            found[(*_class(layer), kernel, getattr(layer, "groups", 1) > 1)].append(layer)
+        if _tensors(layer):
+            found[_layer_kind(layer)].append(layer)
     return {
         kind: [_Layer(index / max(1, len(layers) - 1), layer) for index, layer in enumerate(layers)]
         for kind, layers in found.items()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import pty
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.live import Live
 
-from ssdkd_cli import console, diagnostics, summary
+from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.commands import launching
 
 
@@ -102,35 +103,63 @@ def test_a_screen_is_a_terminal_that_is_not_dumb(monkeypatch, terminal_type, are
     assert console.has_screen() is has_screen
 
 
-def closed_pipe():
+def goes_nowhere(stream):
+    return os.path.samestat(os.fstat(stream.fileno()), Path(os.devnull).stat())
+
+
+def test_where_nobody_reads_any_more_the_rest_goes_nowhere(monkeypatch):
+    """A run goes on, and so does its exit code."""
     reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-
-def closed_terminal():
-    terminal, program = pty.openpty()
-    os.close(terminal)
-    return program
-
-
-@pytest.mark.parametrize("opened", [closed_pipe, closed_terminal])
-def test_where_nobody_reads_any_more_the_rest_goes_nowhere(monkeypatch, opened):
-    """A run goes on, and so do its bar and its exit code."""
-    with os.fdopen(opened(), "w", encoding="utf-8") as stream:
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
-        for _ in range(3):
-            console.stderr().print("a line")
-        with Live("a bar", console=console.stderr(), transient=True) as bar:
-            bar.update("further", refresh=True)
+        diagnostics.note("heard")
+        assert os.read(reading, 100) == b"heard\n"
+        os.close(reading)
+        for _ in range(2):
+            diagnostics.note("not heard")
+        assert goes_nowhere(stream)
+
+
+def test_a_terminal_that_goes_under_a_bar_does_not_end_what_the_bar_shows(monkeypatch):
+    terminal, program = pty.openpty()
+    with os.fdopen(program, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress.training_shown() as listener:
+            listener(1, 3, 0.5, 0.9)
+            assert os.read(terminal, 1)
+            os.close(terminal)
+            listener(2, 3, 0.4, 0.9)
         diagnostics.note("and so on")
-        stream.flush()
-        assert os.path.samestat(os.fstat(stream.fileno()), Path(os.devnull).stat())
+        assert goes_nowhere(stream)
+
+
+class FailingDisk(io.StringIO):
+    def __init__(self, file, number):
+        super().__init__()
+        self.fileno = file.fileno
+        self.number = number
+
+    def write(self, _text):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_failing_disk_is_no_reader_that_has_gone(monkeypatch, tmp_path, number):
+    with (tmp_path / "report").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", FailingDisk(file, number))
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            console.stdout().print("a line")
+        monkeypatch.setattr(sys, "stderr", FailingDisk(file, number))
+        times = iter([0.0, 1e9, 2e9, 3e9])
+        with progress.training_shown(clock=lambda: next(times)) as listener:
+            listener(1, 3, 0.5, 0.9)  # a teacher in training goes on
 
 
 def test_a_reader_that_has_gone_changes_no_exit_code(monkeypatch, tmp_path):
     """`ssdkd run --no-tui | tee log` and Ctrl-C, which ends tee, too."""
-    with os.fdopen(closed_pipe(), "w", encoding="utf-8") as stream:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         outcome = SimpleNamespace(
             summary={"status": "stopped", "epochs": 3, "run": "r", "seconds": {}}, error=None, run_directory=tmp_path

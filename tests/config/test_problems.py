@@ -156,14 +156,6 @@ def test_long_values_are_shortened(problem_of):
     assert "..." in message
 
 
-def test_an_image_alone_has_none_to_be_mixed_with(problem_of):
-    for views in (0, 8):
-        problem = problem_of("distillation.mix=cutmix", "distillation.batch_size=1", f"distillation.views={views}")
-        assert problem.message.startswith("`distillation.mix` is ")
-        assert "the only one" in problem.message
-        assert problem.hint
-
-
 def test_a_contradiction_is_told_beside_another_keys_mistake(problems_of):
     told = problems_of("distillation.alpha=2", "distillation.beta=2", "distillation.momentum=3")
     assert [problem.message.split("`")[1] for problem in told] == ["distillation.momentum", "distillation.beta"]

@@ -241,3 +241,75 @@ def test_blocks_of_other_widths_may_differ_in_their_shortcuts() -> None:
     """Of a stage that no longer widens; little of it is whole in any case."""
     share, _, only_in_one = select_weights(network("wrn16_1", seed=0), network("wrn16_2", seed=1))
     assert (share, only_in_one) == (1, None)
+
+
+THEIR_WRN = """
+import torch.nn.functional as F
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, few, many, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(few)
+        self.conv1 = nn.Conv2d(few, many, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(many)
+        self.conv2 = nn.Conv2d(many, many, 3, 1, 1, bias=False)
+        if few != many:
+            self.SHORTCUT = nn.Conv2d(few, many, 1, stride, bias=False)
+
+    def forward(self, x):
+        out = F.relu(self.bn1(x))
+        x = self.SHORTCUT(out) if hasattr(self, "SHORTCUT") else x
+        return x + self.conv2(F.relu(self.bn2(self.conv1(out))))
+
+class Stage(nn.Module):
+    def __init__(self, few, many, stride):
+        super().__init__()
+        self.layer = nn.Sequential(Block(few, many, stride), Block(many, many, 1))
+
+    def forward(self, x):
+        return self.layer(x)
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.block1, self.block2, self.block3 = Stage(16, 32, 1), Stage(32, 64, 2), Stage(64, 128, 2)
+        self.bn1, self.fc = nn.BatchNorm2d(128), nn.Linear(128, num_classes)
+
+    def forward(self, x):
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("shortcut", ["convShortcut", "shortcut"])
+def test_blocks_of_another_file_may_call_their_shortcut_otherwise(tmp_path: Path, shortcut: str) -> None:
+    file = tmp_path / f"their_{shortcut}.py"
+    file.write_text(THEIR_WRN.replace("SHORTCUT", shortcut), encoding="utf-8")
+    ours, theirs = network("wrn16_2", seed=0), network(f"{file}:Net", seed=1)
+    assert select_weights(theirs, ours).share == 1
+    torch.testing.assert_close(outputs(theirs), outputs(ours), rtol=0, atol=0)
+    student, expected = network("wrn16_1", seed=2), network("wrn16_1", seed=2)
+    assert select_weights(student, theirs).share == select_weights(expected, ours).share == 1
+    torch.testing.assert_close(student.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+def test_blocks_of_another_file_in_other_rows_are_matched_by_their_depth() -> None:
+    """Its last row would be the teacher's last but one, in front of a last layer that reads what comes after."""
+    student, teacher = network("resnet20", seed=0), network("resnet34", seed=1)
+    assert select_weights(student, teacher)[:2] == (1, 0)
+    last = teacher.layer4[2].conv2.weight[::8, ::8]
+    assert torch.equal(student.layer3[2].conv2.weight, last)
+
+
+def test_parts_of_two_names_that_mean_one_elsewhere_stay_two() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.linear = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    small, large = TwoHeads(), TwoHeads()
+    assert select_weights(small, large)[:2] == (1, 1)
+    assert torch.equal(small.fc.weight, large.fc.weight)
+    assert torch.equal(small.linear.weight, large.linear.weight)
