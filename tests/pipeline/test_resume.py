@@ -427,7 +427,7 @@ def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None
     config.write_text(config.read_text().replace("latent_dim = 8", "latent_dim = 9"))
     with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
         resume(stopped, device="auto")
-    assert "config.toml" in (refusal.value.hint or "")
+    assert f"`ssdkd run --preset {config}` starts a new run" in (refusal.value.hint or "")
 
 
 def test_what_does_not_change_the_run_may_be_changed(stopped: Path, undisturbed: Path) -> None:
