@@ -180,7 +180,6 @@ def test_values_that_are_refused_are_told(problem_of, override, told):
         ("run.stages=[]", "`run.stages` is [] in --set: it must have at least 1 value(s)"),
         ("run.stages=3", "`run.stages` is 3 in --set: it must be a list"),
         ('run.stages=["inversion", "inversion"]', "each stage may be named once"),
-        ('run.stages=["inversion", "evaluation", "distillation"]', "the student of an epoch before"),
         ("task.image_shape=[3, 16]", "`task.image_shape` is [3, 16] in --set: it must have 3 values"),
         ("task.image_shape=[3]", "`task.image_shape` is [3] in --set: it must have 3 values"),
         ("task.image_shape=[3, 16, 24, 1]", "it must have at most 3 value(s)"),
