@@ -354,7 +354,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
             break
         summaries.append(outcome.summary)
         if not request.json:
-            with diagnostics.unheard():  # a reader who has gone ends no seed
+            with diagnostics.unheard():  # a full disk under stdout ends no seed
                 summary.print_summary(outcome.summary, outcome.run_directory)
         try:
             codes.append(_report(outcome, request))

@@ -51,7 +51,7 @@ TORCHVISION = Spec(
 FILE = Spec(
     name="file",
     target="stages.models.file_factory:model_from_file",
-    summary="a function in a Python file of yours, called with num_classes",
+    summary="a function in a Python file of yours, called with num_classes if it takes that",
     # The function's name may be missing here, so that its absence gets a message of its own.
     pattern=r"(?P<path>.+\.py):?(?P<factory>(?<=:)[^\d\W]\w*|)",
     example="path/to/file.py:factory",
