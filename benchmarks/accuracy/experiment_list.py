@@ -10,7 +10,8 @@
     title = "uniform sampling, phi = 1"
     set.distillation.sampling = "uniform"
 
-An experiment may have presets, seeds and a baseline of its own, and `paper`, the paper's accuracy (a fraction).
+An experiment may have presets, seeds and a baseline of its own, and `paper`, the paper's accuracy (a fraction). With
+`command = "distill"` nothing is inverted: every run of the list distils from the buffer that --buffer names.
 Where data and teachers lie is no part of a list: that comes from the command line, or from a machine file, whose
 relative paths start at its folder:
 
@@ -30,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from product import HarnessError, flat
 from pydantic import TypeAdapter, ValidationError
@@ -44,6 +45,7 @@ _TEXTS, _WHOLE_NUMBERS = list[str], list[int]
 _LIST_KEYS = {
     "title": str,
     "note": str,
+    "command": Literal["run", "distill"],
     "presets": _TEXTS,
     "overlays": _TEXTS,
     "seeds": _WHOLE_NUMBERS,
@@ -67,7 +69,7 @@ _MACHINE_KEYS = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row: what is asked of `ssdkd run`, apart from seed and place."""
+    """One row: what is asked of `ssdkd run` or `ssdkd distill`, apart from seed and place."""
 
     name: str
     title: str
@@ -86,6 +88,8 @@ class ExperimentList:
     name: str
     title: str
     note: str
+    command: Literal["run", "distill"]
+    """What makes its runs; "distill" begins with a buffer that is there."""
     experiments: tuple[Experiment, ...]
 
 
@@ -153,6 +157,7 @@ def read_list(
         name="-".join([path.stem, *(Path(text).stem for text in laid_over)]),
         title=document.get("title", path.stem),
         note=document.get("note", ""),
+        command=document.get("command", "run"),
         experiments=tuple(experiments),
     )
 

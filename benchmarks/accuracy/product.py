@@ -88,7 +88,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Trainer:
-    """Runs one `ssdkd run` at a time, and passes a wish to stop on to it.
+    """Runs one command that trains at a time, and passes a wish to stop on to it.
 
     The first signal asks the run to save everything and stop, a second one ends it at once.
     """
@@ -103,7 +103,7 @@ class Trainer:
         with log.open("a+", encoding="utf-8", errors="replace") as err:
             began = err.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
-                [*SSDKD, "run", *arguments, "--json"],
+                [*SSDKD, *arguments, "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=err,

@@ -35,6 +35,7 @@ def results(experiments: ExperimentList, runs: Sequence[Run], machine: Machine) 
         "list": experiments.name,
         "title": experiments.title,
         "note": experiments.note,
+        "command": experiments.command,
         "date": date.today().isoformat(),
         "machine_note": machine.note,
         "machines": _distinct(run["machine"] for run in found),

@@ -33,10 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         experiments = read_list(_list_file(options.list), overlays=options.overlay, seeds=options.seeds)
         machine = read_machine(options.machine)
         _refuse_unknown(options.only, experiments)
+        _refuse_buffer(options.buffer, experiments)
         out = options.out or Path("runs") / "accuracy" / experiments.name
         table = options.table or out / "results.md"
         with nullcontext() if options.dry_run else locked(out):
-            runs = planned(experiments.experiments, out, machine, overrides=options.set, only=options.only)
+            runs = planned(
+                experiments.experiments,
+                out,
+                machine,
+                overrides=options.set,
+                only=options.only,
+                buffer=options.buffer,
+            )
             if options.dry_run:
                 return _describe(runs)
             require_real_images(runs)
@@ -70,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a preset key for every run; repeatable"
     )
+    parser.add_argument("--buffer", type=Path, metavar="FILE|RUN", help="what a list that inverts nothing distils from")
     parser.add_argument("--machine", type=Path, metavar="FILE", help="where data and teachers lie on this machine")
     parser.add_argument("--table", type=Path, metavar="FILE.md", help="where the table goes, beside it a .json")
     parser.add_argument("--dry-run", action="store_true", help="check every run, say what would be done, and stop")
@@ -90,6 +99,15 @@ def _refuse_unknown(names: Sequence[str] | None, experiments: ExperimentList) ->
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise HarnessError(f"no such experiment: {', '.join(unknown)}", hint=f"the list has {', '.join(known)}")
+
+
+def _refuse_buffer(buffer: Path | None, experiments: ExperimentList) -> None:
+    if experiments.command == "run" and buffer is not None:
+        raise HarnessError("the runs of this list make their own buffers", hint="leave --buffer out")
+    if experiments.command == "distill" and buffer is None:
+        raise HarnessError("this list distils from a buffer that is there", hint="say which: --buffer FILE|RUN")
+    if buffer is not None and not (buffer.is_file() or (buffer / "buffer.safetensors").is_file()):
+        raise HarnessError(f"no buffer at {buffer}", hint="give a buffer's file, or a run that has one")
 
 
 def _work(experiments: ExperimentList, runs: Sequence[Run], machine: Machine, table: Path) -> int:
@@ -132,7 +150,7 @@ def _describe(runs: Sequence[Run]) -> int:
         elif run.status != ABSENT:
             print(f"{run}: is {run.status} and would be resumed in {run.path}")
         else:
-            print(f"{run}:\n  ssdkd run {shlex.join([*run.options, '--out', str(run.path)])}")
+            print(f"{run}:\n  ssdkd {run.command} {shlex.join([*run.options, '--out', str(run.path)])}")
             if run.experiment.name not in checked:
                 checked_run = check(run)
                 verdict = "ok" if checked_run.problem is None else f"REFUSED: {checked_run.problem}"
@@ -166,7 +184,7 @@ def _way_on(run: Run) -> str:
     if run.status == "diverged":
         return ""
     if run.status == "failed":
-        return f"; `ssdkd run --resume {shlex.quote(str(run.path))}` tries again from its last checkpoint"
+        return f"; `ssdkd {run.command} --resume {shlex.quote(str(run.path))}` tries again from its last checkpoint"
     return "; the same command tries again"
 
 

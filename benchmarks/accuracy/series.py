@@ -7,6 +7,7 @@ OUT/harness.lock                 held by the one harness at work here
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +49,8 @@ class Run:
     """What they come to, by dotted key."""
     is_wanted: bool
     """Whether it is to be made, and not only told."""
+    buffer: Path | None = None
+    """Of `ssdkd distill`: the buffer's file, or the run that it is in."""
     status: str = ABSENT
     """`ABSENT`, `REFUSED`, `UNREADABLE`, or the run's own: done, stopped, failed, diverged, dead, running..."""
     message: str | None = None
@@ -55,9 +58,15 @@ class Run:
     """The run in the words of `ssdkd runs show --json`."""
 
     @property
+    def command(self) -> str:
+        """The command of `ssdkd` that makes it."""
+        return "run" if self.buffer is None else "distill"
+
+    @property
     def options(self) -> list[str]:
-        """`--preset` and `--set` options that ask for it."""
-        return preset_options(self.experiment.presets, self.overrides)
+        """`--preset`, `--set` and `--buffer` options that ask for it."""
+        buffer = [] if self.buffer is None else ["--buffer", str(self.buffer)]
+        return [*preset_options(self.experiment.presets, self.overrides), *buffer]
 
     @property
     def log(self) -> Path:
@@ -80,8 +89,11 @@ def planned(
     *,
     overrides: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    buffer: Path | None = None,
 ) -> list[Run]:
     """Every run of the experiments, with the state it is in; wanted are those of `only`, where that is given.
+
+    With a `buffer` each distils from it, and inverts nothing.
 
     Runs of other seeds that are there already are among them, to be told with the others. Raises HarnessError for
     settings that `ssdkd` refuses, and where a run that is there has other settings than those asked for.
@@ -106,6 +118,7 @@ def planned(
                 overrides=(*given, f"run.seed={seed}"),
                 settings={**settings, "run.seed": seed},
                 is_wanted=seed in experiment.seeds and (only is None or experiment.name in only),
+                buffer=buffer,
             )
             look_at(run)
             problems += [f"{run.path} {what}" for what in _objections(run)]
@@ -146,11 +159,20 @@ def _objections(run: Run) -> list[str]:
         return [f"cannot be read, remove it to start that run anew: {run.message}"]
     if run.status in _LIVE:
         return [f"is {run.status} in another process (`ssdkd runs stop {run.path}` stops it and saves everything)"]
+    if _other_buffer(run):
+        return ["was made from another buffer"]
     differences = differing_settings(run)
     if differences:
         told = ", ".join(f"{key} is {there!r}, not {asked!r}" for key, asked, there in differences)
         return [f"was made with other settings: {told}"]
     return []
+
+
+def _other_buffer(run: Run) -> bool:
+    """Whether the run that is there began with other images than those asked for."""
+    file = run.buffer if run.buffer is None or run.buffer.is_file() else run.buffer / "buffer.safetensors"
+    asked = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    return ((run.document or {}).get("manifest") or {}).get("buffer_sha256") != asked
 
 
 def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
@@ -211,7 +233,7 @@ def carry_out(
         began(run)
         is_new = run.status == ABSENT
         options = (*run.options, "--out", str(run.path)) if is_new else ("--resume", str(run.path))
-        answer = trainer.run(options, run.log)
+        answer = trainer.run((run.command, *options), run.log)
         look_at(run)
         if answer.code in EXIT_REFUSED:
             run.status, run.message = REFUSED, answer.complaint()
@@ -221,7 +243,7 @@ def carry_out(
 
 
 class Check(NamedTuple):
-    """What `ssdkd run --dry-run` says of a run that is to be started."""
+    """What `--dry-run` says of a run that is to be started."""
 
     problem: str | None
     """Why it would be refused."""
@@ -232,7 +254,7 @@ class Check(NamedTuple):
 
 def check(run: Run) -> Check:
     """Ask for a run without starting it."""
-    answer = ask("run", *run.options, "--dry-run", "--json")
+    answer = ask(run.command, *run.options, "--dry-run", "--json")
     if answer.document is None:
         return Check(answer.complaint(), "", has_real_images=False)
     warnings = " ".join(line for line in answer.err.splitlines() if line.startswith("warning:"))

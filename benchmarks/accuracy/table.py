@@ -38,7 +38,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         "How each row was asked for, beside where its data and its teacher's file lie:",
         "",
     ]
-    lines += [f"- {row['title']}: `{_command(row)}`" for row in rows]
+    lines += [f"- {row['title']}: `{_command(row, document['command'])}`" for row in rows]
     ended = [
         f"- {row['title']}, seed {run['seed']}: {run['status']}" + (f" ({run['message']})" if run["message"] else "")
         for row in rows
@@ -138,9 +138,10 @@ def _fraction(value: float | None, *, signed: bool = False) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
-def _command(row: Mapping[str, Any]) -> str:
-    presets = " ".join(f"--preset {preset}" for preset in row["presets"])
-    return " ".join([f"ssdkd run {presets}", *(f"--set {override}" for override in row["set"])])
+def _command(row: Mapping[str, Any], command: str) -> str:
+    presets = [f"--preset {preset}" for preset in row["presets"]]
+    buffer = ["--buffer BUFFER"] if command == "distill" else []
+    return " ".join([f"ssdkd {command}", *presets, *(f"--set {override}" for override in row["set"]), *buffer])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -144,6 +144,7 @@ def test_experiments_take_from_the_list_what_they_do_not_have(tmp_path: Path) ->
         ("preset = ['digits']\n[experiments.a]", "unknown key `preset`, did you mean `presets`?"),
         ("presets = ['digits']\n[experiments.a]\nseed = [1]", "unknown key `experiments.a.seed`"),
         ("presets = 'digits'\n[experiments.a]", "`presets` is 'digits'"),
+        ("command = 'evaluate'\n[experiments.a]", "`command` is 'evaluate', which does not fit"),
         ("presets = [1]\n[experiments.a]", "`presets` is [1], which does not fit"),
         ("presets = ['digits']\nseeds = [true]\n[experiments.a]", "`seeds` is [True], which does not fit"),
         ("presets = ['digits']\n[experiments]\na = 1", "`experiments.a` must be a table"),
@@ -252,7 +253,7 @@ def a_run(folder: Path, seed: int, top1: float, *, status: str = "done", rates: 
 
 
 def document_of(*runs: Any, experiments: tuple[Any, ...] = (EXPERIMENT,)) -> dict[str, Any]:
-    read = experiment_list.ExperimentList(name="mine", title="Mine", note="", experiments=experiments)
+    read = experiment_list.ExperimentList(name="mine", title="Mine", note="", command="run", experiments=experiments)
     document = results.results(read, runs, experiment_list.Machine(note="a quiet one"))
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     return document
@@ -549,6 +550,48 @@ def test_what_cannot_be_asked_for(place: Path, more: list[str], told: str) -> No
     assert told in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(place.glob("out/*/seed-*"))
+
+
+def test_a_list_that_inverts_nothing_distils_from_one_buffer(place: Path) -> None:
+    write(place / "list.toml", ONE)
+    assert harness().returncode == 0
+    made = place / "out/good/seed-0"
+    write(place / "list.toml", f'command = "distill"\n{LIST}')
+    students = ["--out", "students", "--set", "run.warmup_epochs=0", "--set", "run.epochs=2", "--only", "good"]
+    for more, told in {
+        (): "say which: --buffer FILE|RUN",
+        ("--buffer", "nowhere"): "no buffer at nowhere",
+    }.items():
+        refused = harness(*students, *more)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert told in refused.stderr
+    assert not (place / "students").exists()
+
+    described = harness(*students, "--buffer", str(made), "--dry-run")
+    assert described.returncode == 0, described.stderr
+    assert "ssdkd distill --preset digits" in described.stdout
+
+    result = harness(*students, "--buffer", str(made))
+    assert result.returncode == 0, result.stderr
+    student = place / "students/good/seed-0"
+    manifest = json.loads((student / "manifest.json").read_text())
+    assert manifest["buffer"] == str(made / "buffer.safetensors")
+    assert "--buffer BUFFER`" in (place / "students/results.md").read_text()
+    assert "starts" not in harness(*students, "--buffer", str(made / "buffer.safetensors")).stderr
+
+    # Of other images it would be another experiment.
+    write(place / "list.toml", LIST)
+    assert harness("--only", "good", "--out", "other", "--seeds", "1").returncode == 0
+    write(place / "list.toml", f'command = "distill"\n{LIST}')
+    other = harness(*students, "--buffer", str(place / "other/good/seed-1"))
+    assert other.returncode == 2
+    assert "good/seed-0 was made from another buffer" in other.stderr
+
+
+def test_a_list_that_makes_its_buffers_takes_none(place: Path) -> None:
+    result = harness("--buffer", str(place))
+    assert result.returncode == 2
+    assert "error: the runs of this list make their own buffers" in result.stderr
 
 
 def test_a_folder_that_is_no_run_is_not_overwritten(place: Path) -> None:
