@@ -14,6 +14,7 @@ from workload import Workload, set_up_stages
 
 from stages.config import with_values
 from stages.data.dataset import LabelledImages
+from stages.distillation.views import make_views
 from stages.evaluation.measure import measure
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.stage import insert
@@ -78,6 +79,10 @@ def units_of(workload: Workload, *, kd_steps: int) -> Iterator[Unit]:
         stage = set_up_stages(shorter, ExitStack())["distillation"]
         call = _in_epoch(shorter, workload.first_epoch, lambda: stage.run_epoch(shorter))
         yield Unit("distillation step", kd_steps, run.precision, call)
+        if config.distillation.views > 0 and "inversion" in workload.stages:
+            num_new = min(config.inversion.calls * config.inversion.batch_size, run.buffer.size)
+            call = _views_of_new(run, num_new)
+            yield Unit(f"a view of {num_new} new images", config.distillation.views, run.precision, call)
     yield Unit(f"evaluation of {NUM_EVALUATED:,}", 1, "fp32", _evaluation(run))
 
 
@@ -97,6 +102,17 @@ def _inversion_calls(run: Run, batch_size: int) -> tuple[Callable[[], object], C
     images_BCHW = torch.rand(batch_size, *run.config.task.image_shape, device=run.device)
     inverted = Inverted(images_BCHW, torch.zeros(batch_size, dtype=torch.int64, device=run.device))
     return lambda: method.invert(run), lambda: insert(run, inverted, batch_size=batch_size)
+
+
+def _views_of_new(run: Run, num_new: int) -> Callable[[], None]:
+    """What the teacher says of all views of the newest images, as it does once an epoch."""
+    views = make_views(run, run.config.distillation)
+
+    def call() -> None:
+        views.load_state_dict({"num_seen": run.buffer.num_inserted - num_new, "columns": {}})
+        views.begin_epoch(run)
+
+    return call
 
 
 def _evaluation(run: Run) -> Callable[[], object]:

@@ -16,8 +16,8 @@ from torch import nn
 from stages.config import load
 from stages.inversion.bn_statistics import BatchNormMatching
 
-compare, ceilings, observing, profile_stages, reference, units, workload = import_beside(
-    "speed", "compare", "ceilings", "observing", "profile_stages", "reference", "units", "workload"
+compare, ceilings, epochs, observing, profile_stages, reference, units, workload = import_beside(
+    "speed", "compare", "ceilings", "epochs", "observing", "profile_stages", "reference", "units", "workload"
 )
 
 B, IN, MIDDLE, H, W, K = 3, 2, 5, 6, 4, 7
@@ -140,6 +140,21 @@ def test_a_step_from_cached_views_costs_no_teacher(tmp_path: Path) -> None:
     with torch.no_grad():
         teachers_forward = observing.cost_of(lambda: model(torch.zeros(8, 1, 8, 8))).flop
     assert flop(0) - flop(3) == pytest.approx(teachers_forward, rel=0.01)
+
+
+def test_views_of_new_images_are_what_else_an_epoch_costs(tmp_path: Path) -> None:
+    settings = [*SMALL, "run.acceleration=eager", "distillation.views=3"]
+    built = workload.build_workload([], settings, device="cpu", folder=tmp_path)
+    built.run.epoch = 1
+    workload.fill_buffer(built.run, 20)
+    flop = {
+        unit.name: unit.num * units.measured(unit, built, repeats=1).document()["flop"]
+        for unit in units.units_of(built, kd_steps=3)
+    }
+    epochs.run_epochs(built, tmp_path, 1)  # the images that are there already are judged
+    epoch = observing.cost_of(lambda: epochs.run_epochs(built, tmp_path, 1)).flop
+    parts = ("inversion step, adversarial", "insertion of 8", "a view of 8 new images", "distillation step")
+    assert epoch == sum(flop[name] for name in parts)
 
 
 def test_a_teacher_that_is_not_there_is_replaced_by_a_sane_one(tmp_path: Path) -> None:
