@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, InputEvent
 from textual.filter import LineFilter, NoColor
 from textual.message import Message
 from textual.screen import Screen
@@ -126,6 +127,11 @@ class DashboardApp(App[None]):
         self.theme = DARK_NAME
         self.push_screen(RunScreen())
         self._read_run()
+
+    async def on_event(self, event: Event) -> None:
+        """Take an event in; keys and the mouse no longer once the user has left: they open screens that cannot be."""
+        if not (isinstance(event, InputEvent) and self._leaving.is_set()):
+            await super().on_event(event)
 
     def on_unmount(self) -> None:
         """Let worker threads end at once."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from app_pilot import TIMEOUT_S, drive, press, screen_text, until
 from scripted_run import append, lines_of, make_run, whole_run
+from textual.events import Key
 
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
 from stages import control, events
@@ -84,6 +85,18 @@ def test_q_leaves_from_what_lies_on_top_too(run, on_top):
         await press(app, pilot, on_top)
         assert app.screen is not app.run_screen
         await pilot.press("q")
+        await until(pilot, lambda: not app.is_running)
+
+    with trainer(run) as asked:
+        drive(run, body)
+    assert asked == []
+
+
+@pytest.mark.parametrize(("key", "character"), [("c", "c"), ("colon", ":")])
+def test_what_is_typed_after_q_is_not_heard(run, key, character):
+    async def body(app, pilot):
+        for event in (Key("q", "q"), Key(key, character)):  # the second before the first has been acted on
+            app.post_message(event)
         await until(pilot, lambda: not app.is_running)
 
     with trainer(run) as asked:
