@@ -87,11 +87,7 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     images = f"{summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer"
     console.say(f"{stages}; {images}{_set_aside(run_directory)}")
     console.say()
-    _print_files(
-        run_directory,
-        best_student=summary.get("best_student"),
-        evaluation_options=_evaluation_options(run_directory, summary),
-    )
+    _print_files(run_directory, summary)
 
 
 def _set_aside(run_directory: Path) -> str:
@@ -111,7 +107,7 @@ def _evaluation_options(run_directory: Path, summary: Mapping[str, Any]) -> str:
     settings = _settings_of(run_directory)
     if settings.get("evaluation.data") == NO_DATA:
         return " --data imagefolder --root FOLDER"
-    was_missing = summary["status"] == "done" and summary.get("student") is None
+    was_missing = summary.get("student") is None
     return " --root FOLDER" if was_missing and "evaluation" in settings.get("run.stages", ()) else ""
 
 
@@ -156,11 +152,11 @@ def format_metric(name: str, value: float | None) -> str:
     return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
 
 
-def _print_files(run_directory: Path, *, best_student: Mapping[str, Any] | None, evaluation_options: str) -> None:
-    """The files a user wants next, and the commands that go on from them."""
+def _print_files(run_directory: Path, summary: Mapping[str, Any]) -> None:
+    """The files a user wants next, and the commands that go on from them; a student that is not done is not one."""
     from stages.run_directory import RunDirectory
 
-    run = RunDirectory(run_directory)
+    run, best_student = RunDirectory(run_directory), summary.get("best_student")
     has_student, has_buffer = run.student_file.is_file(), run.buffer_file.is_file()
     if has_student:
         console.say(f"student  {run.student_file}")
@@ -168,14 +164,16 @@ def _print_files(run_directory: Path, *, best_student: Mapping[str, Any] | None,
         console.say(f"another  {run.best_student_file}: {best_in_words(best_student)}")
     if has_buffer:
         console.say(f"buffer   {run.buffer_file}")
-    if not has_student and not has_buffer:  # it ended before it wrote any
+    is_done = summary["status"] == "done"
+    if not has_buffer and not (has_student and is_done):  # nothing to go on from
         return
     console.say("next:")
     run_text = in_shell(run_directory)
     if has_buffer:
         console.say(f"  ssdkd inspect-buffer {run_text}")
     if has_student:
-        console.say(f"  ssdkd evaluate {run_text}{evaluation_options}")
+        if is_done:
+            console.say(f"  ssdkd evaluate {run_text}{_evaluation_options(run_directory, summary)}")
     elif has_buffer:
         console.say(f"  ssdkd distill --buffer {run_text}")
 

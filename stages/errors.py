@@ -39,6 +39,10 @@ class FileError(SsdkdError):
     """A file that is missing, unreadable, damaged, or does not fit what it is needed for."""
 
 
+class NotDownloadedError(FileError):
+    """A data set that could be downloaded is not there, or not whole."""
+
+
 class MachineError(SsdkdError):
     """The machine lacks something: a device, a library, disk space before the start."""
 

@@ -106,7 +106,7 @@ def grid_png(images_NCHW: npt.NDArray[np.uint8], tiles: Sequence[Tile], *, colum
         text_width = cell_width - _GAP_PX
         label = " ".join(tile.label.split())  # one line, whatever the name of a class holds
         draw.text((left, text_top), _fitted(label, font, text_width), font=font, fill=_INK)
-        numbers = f"p {tile.probability:.2f}   δ {_short(tile.priority)}"
+        numbers = f"p {tile.probability:.2f} δ {_short(tile.priority)}"
         draw.text((left, text_top + _LINE_PX), _fitted(numbers, font, text_width), font=font, fill=_FAINT)
     return _png(sheet)
 
@@ -148,8 +148,13 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 
 def _short(value: float) -> str:
-    """Three digits, in few characters whatever the size."""
-    return f"{value:#.3g}".rstrip(".") if value == 0 or 0.001 <= value < 1000 else f"{value:.0e}".replace("e-0", "e-")
+    """Two digits in at most six characters, whatever the size: 0.0083, 9.8e-4, 12, 1.2e3; 123 with all three."""
+    if value == 0 or 99.5 <= value < 999.5:
+        return f"{value:.0f}"
+    if 0.001 <= value < 99.5:
+        return f"{value:#.2g}".rstrip(".")
+    digits = 1 if 1e-9 < value < 1e9 else 0
+    return f"{value:.{digits}e}".replace("e-0", "e-").replace("e+", "e").replace("e0", "e")
 
 
 def as_colour(image_CHW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

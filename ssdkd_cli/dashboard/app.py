@@ -220,8 +220,7 @@ class DashboardApp(App[None]):
             text = f"{waited}: {why if run.is_alive() else 'its process is gone'}"
             self._post(worker, RequestAnswered(action, "error", text))
         elif answer.accepted:
-            said = answer.message or "done"
-            self._post(worker, RequestAnswered(action, "information", f"{action}: {said}"))
+            self._post(worker, RequestAnswered(action, "information", answer.message or f"{action}: done"))
         else:
             self._post(worker, RequestAnswered(action, "warning", f"{action} was refused: {answer.message}"))
 

@@ -20,6 +20,15 @@ def no_step(view: RunView, stage: str) -> str:
     return f"no {stage} step yet"
 
 
+def no_buffer(view: RunView) -> str:
+    """Why nothing is known of the images in the buffer."""
+    if view.buffer is not None:
+        return "the buffer is empty so far"
+    if view.header is None or view.progress is None:
+        return "nothing yet"
+    return "counted when the first epoch is over" if view.is_live else "the run ended before its first epoch was over"
+
+
 def no_evaluation(view: RunView) -> str:
     """Why nothing has been evaluated."""
     if view.header is not None and "evaluation" not in view.header.stages:

@@ -302,8 +302,10 @@ class RunModel:
         action, accepted, message = text(event, "action"), event.get("accepted") is True, text(event, "message")
         if accepted and action in ("pause", "resume"):
             self.is_paused = action == "pause"
-        outcome = message or ("done" if accepted else "refused")
-        self._say(event, "info" if accepted else "warning", f"{action}: {outcome}")
+        if not accepted:
+            self._say(event, "warning", f"{action}: {message or 'refused'}")
+        elif action != "checkpoint":  # which has an event of its own
+            self._say(event, "info", message or action)
 
     def _compilation_started(self, event: Event) -> None:
         self._state.compiling = text(event, "what") or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 import numpy.typing as npt
@@ -113,7 +114,9 @@ def _y_scale(plot: Plot) -> Scale | None:
 
 def _empty(text: str, width: int, height: int) -> list[list[Piece]]:
     rows: list[list[Piece]] = [[(" " * width, "")] for _ in range(height)]
-    rows[height // 2] = [(text[:width].center(width), "label")]
+    told = wrap(text, max(1, width))[:height]
+    above = (height - len(told)) // 2
+    rows[above : above + len(told)] = [[(row.center(width), "label")] for row in told]
     return rows
 
 

@@ -21,7 +21,7 @@ import platformdirs
 import torch
 
 from stages.data.dataset import LabelledImages
-from stages.errors import ConfigError, FileError, MachineError
+from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
 from stages.paths import typed_path
 
 DOWNLOAD_TIMEOUT_S = 30.0
@@ -62,8 +62,8 @@ def default_root() -> Path:
 def load_cifar(name: str, class_name: str, root: Path | None, split: str, *, download: bool) -> LabelledImages:
     """Read the data set of torchvision's class below `root` (default: the user's cache), downloading it if asked.
 
-    Raises FileError where the files are missing or damaged or the download fails, MachineError where the disk
-    is full, ConfigError for a split that does not exist.
+    Raises NotDownloadedError where the files are missing or damaged, FileError where they cannot be read or the
+    download fails, MachineError where the disk is full, ConfigError for a split that does not exist.
     """
     if split not in ("train", "test"):
         raise ConfigError(f"`{name}` has no split `{split}`", hint="its splits are train and test")
@@ -72,7 +72,7 @@ def load_cifar(name: str, class_name: str, root: Path | None, split: str, *, dow
     if download or (folder / _FOLDERS[class_name]).exists():
         data = _read_or_download(name, class_name, folder, split, download=download)
     if data is None:
-        raise FileError(
+        raise NotDownloadedError(
             f"{name} is not in {folder}, or its files are damaged",
             hint=f"set `evaluation.root` to the folder that holds `{_FOLDERS[class_name]}`, "
             "or `evaluation.download = true` to fetch it",

@@ -13,7 +13,7 @@ from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
-from stages.errors import FileError, MachineError
+from stages.errors import FileError, MachineError, NotDownloadedError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
 from stages.launch_checks import refuse_futile, refuse_lossless
@@ -215,9 +215,12 @@ def _evaluation_data(
 ) -> tuple[LabelledImages | None, tuple[str, ...]]:
     if "evaluation" not in schedule.stages or config.evaluation.data == NO_DATA:
         return None, ()
+    only_asks = launch.is_dry_run and config.evaluation.download
     try:
-        data = real_images(config)
+        data = real_images(with_values(config, {"evaluation.download": False}) if only_asks else config)
     except (FileError, MachineError) as error:
+        if only_asks and isinstance(error, NotDownloadedError):
+            return None, ("the real images are not here yet: the run would download them first",)
         if launch.evaluation_named:
             raise
         warning = f"the student will not be measured on real data: {error.message}"

@@ -99,6 +99,20 @@ def test_a_stopped_invert_run_is_told_without_student(capfd, place):
     assert "student.safetensors" not in text
 
 
+@pytest.mark.parametrize(("status", "is_to_be_evaluated"), [("done", True), ("stopped", False), ("diverged", False)])
+def test_only_a_student_that_is_done_is_to_be_evaluated(capfd, place, status, is_to_be_evaluated):
+    for name in ("buffer.safetensors", "student.safetensors"):
+        (place / name).write_bytes(b"")
+    document = {
+        **{"status": status, "epochs": 2, "device": "cpu", "images_synthesized": 512, "buffer_size": 512},
+        **{"seconds": {"total": 75.0}, "teacher": None, "student": None, "agreement": None},
+    }
+    summary.print_summary(document, place)
+    text = capfd.readouterr().out
+    assert "ssdkd inspect-buffer" in text
+    assert ("ssdkd evaluate" in text) == is_to_be_evaluated
+
+
 def test_a_run_without_files_leads_nowhere(capfd, place):
     document = {
         **{"status": "diverged", "epochs": 1, "device": "cpu", "images_synthesized": 128, "buffer_size": 96},

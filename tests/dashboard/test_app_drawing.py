@@ -229,6 +229,14 @@ def test_an_empty_chart_says_so():
     assert "nothing yet" in "".join(rows_of(Plot([a_line([0.0, -1.0])], (0.0, 1.0), is_log=True), 30, 5))
 
 
+def test_what_an_empty_chart_says_is_wrapped_where_it_is_narrow():
+    plot = Plot([], (0.0, 1.0), empty_text="distillation begins after the warm-up")
+    rows = rows_of(plot, 20, 5)
+    assert [row.strip() for row in rows if row.strip()] == ["distillation begins", "after the warm-up"]
+    assert {len(row) for row in rows} == {20}
+    assert len(rows_of(plot, 3, 2)) == 2
+
+
 def test_ascii_charts_hold_nothing_else():
     plot = Plot(
         [a_line([1, 5, 2], has_markers=True)], (0.0, 2.0), marks=[Mark(1.0, "half")], cursor_x=0.5, is_ascii=True

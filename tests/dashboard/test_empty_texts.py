@@ -6,7 +6,14 @@ import pytest
 from app_pilot import shown
 from scripted_run import buffer_state, device, evaluation, lines_of, make_run, run_started
 
-from ssdkd_cli.dashboard.empty_texts import NO_REAL_DATA, no_agreement, no_evaluation, no_real_results, no_step
+from ssdkd_cli.dashboard.empty_texts import (
+    NO_REAL_DATA,
+    no_agreement,
+    no_buffer,
+    no_evaluation,
+    no_real_results,
+    no_step,
+)
 from ssdkd_cli.dashboard.feed import RunFeed
 from stages import events
 from stages.run_directory import RunDirectory
@@ -48,6 +55,16 @@ def test_a_stage_that_a_finished_run_never_had(tmp_path):
 def test_before_the_first_evaluation(tmp_path, is_live, said):
     view = view_of(tmp_path, (device(1.0), 1), is_live=is_live)
     assert no_real_results(view).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("is_live", "said"),
+    [(True, "counted when the first epoch is over"), (False, "the run ended before its first epoch was over")],
+)
+def test_a_buffer_that_nobody_has_counted_is_not_called_empty(tmp_path, is_live, said):
+    view = view_of(tmp_path / "first", (events.StageStarted(stage="inversion"), 1), is_live=is_live)
+    assert no_buffer(view) == said
+    assert no_buffer(view_of(tmp_path / "second", (buffer_state(), 1))) == "the buffer is empty so far"
 
 
 def test_a_run_without_real_data_is_not_told_to_wait_for_any(tmp_path):

@@ -341,13 +341,13 @@ def test_a_request_and_its_answer_are_seen(tmp_path):
     with run.lock():
         feed = RunFeed(run)
         feed.poll()
-        request_id = send_request(run, "checkpoint")
+        request_id = send_request(run, "pause")
         line = raw_line(
-            kind="control_acknowledged", seq=1, id=request_id, action="checkpoint", accepted=True, message="saved"
+            kind="control_acknowledged", seq=1, id=request_id, action="pause", accepted=True, message="paused"
         )
         append(run, [line])
         said = feed.poll().log[-1]
-    assert (said.kind, said.level, said.text) == ("control_acknowledged", "info", "checkpoint: saved")
+    assert (said.kind, said.level, said.text) == ("control_acknowledged", "info", "paused")
 
 
 # -- long files --------------------------------------------------------------------------------------------------

@@ -114,6 +114,16 @@ def test_captions_differ_with_what_they_say() -> None:
     assert len(pictures) == 6
 
 
+@pytest.mark.parametrize("priority", [0.0, 1e-12, 9.79e-4, 0.00392, 0.0832, 0.5, 99.6, 999.7, 1e12])
+def test_numbers_of_a_priority_are_never_cut(priority: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda _self, _place, text, **_how: drawn.append(text))
+    grid_png(np.zeros((1, 1, 32, 32), np.uint8), [Tile(label="cat", probability=1.0, priority=priority)], columns=1)
+    _, numbers = drawn
+    assert numbers.startswith("p 1.00 δ ")
+    assert float(numbers.rpartition(" ")[2]) == pytest.approx(priority, rel=0.06)
+
+
 def test_long_caption_stays_below_its_image() -> None:
     images = np.full((2, 3, 32, 32), 7, np.uint8)
     long = pixels_of(grid_png(images, [Tile("W" * 200, 1.0, 123456.0), Tile("", 1.0, 0.0)]))

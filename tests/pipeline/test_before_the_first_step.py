@@ -207,6 +207,22 @@ def test_a_disk_full_of_a_download_is_the_users_only_if_asked_for(make_config, m
         assert "no space left" in plan(make_config(), launch).warnings[-1]
 
 
+def test_a_dry_run_downloads_nothing(make_config, monkeypatch, tmp_path: Path) -> None:
+    def download(*_arguments: object) -> None:
+        raise AssertionError("it went to the network")
+
+    monkeypatch.setattr("stages.data.cifar._download", download)
+    root = tmp_path / "data"
+    config = make_config("evaluation.data=cifar10", f"evaluation.root={root}", "evaluation.download=true")
+    launch = Launch(command="run", preset_name="tiny", evaluation_named=True, is_dry_run=True)
+    planned = plan(config, launch)
+    assert planned.evaluation_data is None
+    assert planned.warnings[-1] == "the real images are not here yet: the run would download them first"
+    assert not root.exists()
+    with pytest.raises(AssertionError, match="network"):
+        plan(config, replace(launch, is_dry_run=False))
+
+
 def test_evaluation_that_is_not_in_the_run_needs_no_data(start) -> None:
     overrides = ("evaluation.data=imagefolder", "evaluation.root=nowhere", 'run.stages=["inversion", "distillation"]')
     assert start(*overrides, evaluation_named=True).summary["status"] == "done"

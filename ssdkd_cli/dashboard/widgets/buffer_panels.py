@@ -10,11 +10,11 @@ from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.bars import axis_labels, bar_width, grouped, upright_bars
+from ssdkd_cli.dashboard.empty_texts import no_buffer
 from ssdkd_cli.dashboard.view import BufferView, Histogram, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from stages.buffer.statistics import class_entropy
 
-EMPTY_TEXT = "the buffer is empty so far"
 _MIN_CLASS_COLUMN = 18
 _MAX_CLASS_COLUMN = 44
 
@@ -23,12 +23,12 @@ class BufferSummary(Panel):
     """The buffer in one line: size, age, evenness of its classes."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.buffer,)
+        return (view.buffer, no_buffer(view))
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:  # noqa: ARG002
         buffer = view.buffer
         if buffer is None:
-            return [line((f" {EMPTY_TEXT}", "$faint"))]
+            return [line((f" {no_buffer(view)}", "$faint"))]
         return [line(*(part for part in summary_parts(buffer, self.glyphs.bullet)))]
 
 
@@ -56,7 +56,7 @@ class ClassBalance(Panel):
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
         names = view.header.class_names if view.header is not None else None
-        return (view.buffer.class_counts if view.buffer is not None else None, names)
+        return (view.buffer.class_counts if view.buffer is not None else None, names, no_buffer(view))
 
     def _update_frame(self, view: RunView) -> None:
         counts = view.buffer.class_counts if view.buffer is not None else ()
@@ -65,7 +65,7 @@ class ClassBalance(Panel):
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         counts = view.buffer.class_counts if view.buffer is not None else ()
         if not counts or sum(counts) == 0:
-            return centred(EMPTY_TEXT, width, height)
+            return centred(no_buffer(view), width, height)
         columns = -(-len(counts) // height)
         column_width = width // columns
         if column_width >= _MIN_CLASS_COLUMN:
@@ -105,7 +105,7 @@ class DifficultyHistogram(Panel):
     """How many images are how hard for the teacher: 1 - p in ten bins."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.buffer.difficulty if view.buffer is not None else None,)
+        return (view.buffer.difficulty if view.buffer is not None else None, no_buffer(view))
 
     def _update_frame(self, view: RunView) -> None:
         histogram = view.buffer.difficulty if view.buffer is not None else None
@@ -118,7 +118,7 @@ class DifficultyHistogram(Panel):
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         histogram = view.buffer.difficulty if view.buffer is not None else None
         if histogram is None or not any(histogram.counts):
-            return centred(EMPTY_TEXT, width, height)
+            return centred(no_buffer(view), width, height)
         return histogram_lines(histogram, width, height, self, style="$line-2", every=2)
 
 
@@ -132,7 +132,9 @@ class PriorityHistogram(Panel):
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
         buffer = view.buffer
-        return (buffer.priority, buffer.effective_sample_size, buffer.size) if buffer is not None else (None,)
+        if buffer is None:
+            return (no_buffer(view),)
+        return (buffer.priority, buffer.effective_sample_size, buffer.size)
 
     def _update_frame(self, view: RunView) -> None:
         self.border_subtitle = effective_size_words(view.buffer)
@@ -140,7 +142,7 @@ class PriorityHistogram(Panel):
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         histogram = view.buffer.priority if view.buffer is not None else None
         if histogram is None or not any(histogram.counts):
-            return centred(EMPTY_TEXT, width, height)
+            return centred(no_buffer(view), width, height)
         return histogram_lines(histogram, width, height, self, style="$line-3", every=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
 
 from textual.content import Content
@@ -89,15 +90,9 @@ def spread(left: Parts, right: Parts, width: int) -> Content:
 
 def centred(text: str, width: int, height: int, style: str = "$faint") -> list[Content]:
     """A text in the middle of an empty panel, wrapped."""
-    words, rows = text.split(), [""]
-    for word in words:
-        if rows[-1] and len(rows[-1]) + 1 + len(word) > width:
-            rows.append(word)
-        else:
-            rows[-1] = f"{rows[-1]} {word}".strip()
-    rows = rows[:height]
+    rows = wrap(text, max(1, width))[:height]
     above = (height - len(rows)) // 2
-    return [Content("")] * above + [line((row[:width].center(width), style)) for row in rows]
+    return [Content("")] * above + [line((row.center(width), style)) for row in rows]
 
 
 def _same(shown: tuple[Any, ...], facts: tuple[Any, ...]) -> bool:
