@@ -85,7 +85,7 @@ class Pipeline:
             "stages_done": self._stages_done,
             "num_synthesized": run.num_synthesized,
             "num_trained": run.num_trained,
-            "results": vars(run.results),
+            "results": run.results.state_dict(),
             "best_student": None if best is None else vars(best),
             "student": run.student.model.state_dict(),
             "buffer": run.buffer.state_dict(),

@@ -33,6 +33,10 @@ class Results:
     agreement: float | None = None
     ece: float | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything; metrics as pairs, for a checkpoint sorts its keys and people read them in the task's order."""
+        return {name: list(value.items()) if isinstance(value, dict) else value for name, value in vars(self).items()}
+
 
 @dataclass
 class BestStudent:
@@ -156,11 +160,10 @@ class Run:
 
     def load_results(self, results: dict[str, Any], best_student: dict[str, Any] | None) -> None:
         """Continue with what evaluations before a checkpoint found."""
-        for role in ("teacher", "student"):  # a checkpoint sorts its keys, and people quote the first metric
-            if results[role] is not None:
-                headline = self.task.headline
-                results = results | {role: {headline: results[role][headline]} | results[role]}
-        self.results = Results(**results)
+        metrics = {role: dict(results[role]) for role in ("teacher", "student") if results[role] is not None}
+        headline = self.task.headline  # first, also where an older version sorted them
+        metrics = {role: {headline: found[headline]} | found for role, found in metrics.items()}
+        self.results = Results(**results | metrics)
         self.best_student = None if best_student is None else BestStudent(**best_student)
 
     def should_log(self, step: int, num_steps: int) -> bool:

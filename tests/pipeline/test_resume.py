@@ -206,13 +206,14 @@ def test_killed_while_the_last_files_are_written(
 
 def test_a_resumed_run_remembers_its_results_and_its_best_student(start, go_on, out: Path) -> None:
     overrides = ("evaluation.select_best=true", "run.eval_every=1")
-    start(*overrides, out=out.with_name("undisturbed"))
+    undisturbed = start(*overrides, out=out.with_name("undisturbed")).summary
     start(*overrides, listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=4, stage="distillation")])
     summary = go_on().summary
     name = "student-best.safetensors"
     assert (out / name).read_bytes() == (out.with_name("undisturbed") / name).read_bytes()
     assert (summary["images_synthesized"], summary["buffer_size"]) == (64, 40)
-    assert summary["teacher"] is not None
+    for role in ("teacher", "student"):
+        assert list(summary[role].items()) == list(undisturbed[role].items())  # in the same order, too
 
 
 def test_a_resumed_run_lets_go_of_what_it_loaded(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
