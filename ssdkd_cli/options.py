@@ -71,7 +71,7 @@ Tui = Annotated[
     bool | None,
     typer.Option(
         "--tui/--no-tui",
-        help="The live dashboard (the default on a terminal), or progress on stderr.",
+        help="The live dashboard (the default on a terminal, but for --seeds), or progress on stderr.",
         show_default=False,
     ),
 ]

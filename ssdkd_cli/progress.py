@@ -232,8 +232,28 @@ TrainingListener = Callable[[int, int, float, float], None]
 def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) -> Iterator[TrainingListener]:
     """The same for the training of a teacher: one bar, or a line at the end of an epoch now and then.
 
-    Where it is not certain that one is trained, there is no bar before an epoch is over.
+    Where it is not certain that one is trained, there is no bar before an epoch is over. One that is interrupted says
+    so, for unlike a run it leaves nothing.
     """
+    is_training = is_certain
+    try:
+        with _training_drawn(clock, is_certain=is_certain) as draw:
+
+            def tell(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
+                nonlocal is_training
+                is_training = True
+                draw(epoch, epochs, loss, accuracy)
+
+            yield tell
+    except KeyboardInterrupt:
+        if is_training:
+            with diagnostics.unheard():
+                diagnostics.note("interrupted: nothing of the teacher is kept")
+        raise
+
+
+@contextmanager
+def _training_drawn(clock: Clock, *, is_certain: bool) -> Iterator[TrainingListener]:
     terminal = console.stderr()
     if terminal.is_interactive:
         from rich.progress import Progress

@@ -40,7 +40,7 @@ class Answer(NamedTuple):
     def complaint(self) -> str:
         """What it said was wrong, in one line."""
         lines = [line.strip() for line in self.err.splitlines() if line.startswith(("error:", "hint:", "  "))]
-        return " ".join(lines or self.err.split()[-30:]).removeprefix("error: ")
+        return ("; ".join(lines) or " ".join(self.err.split()[-30:])).removeprefix("error: ")
 
 
 def ask(*arguments: str) -> Answer:

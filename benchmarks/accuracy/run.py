@@ -154,9 +154,11 @@ def _describe(runs: Sequence[Run]) -> int:
             if run.experiment.name not in checked:
                 checked_run = check(run)
                 verdict = "ok" if checked_run.problem is None else f"REFUSED: {checked_run.problem}"
-                print(f"  {verdict} {checked_run.warnings}".rstrip())
+                print("  " + "; ".join(filter(None, [verdict, checked_run.warnings])))
                 is_fine &= checked_run.problem is None
                 checked.add(run.experiment.name)
+            else:
+                print("  as with its first seed")
     return 0 if is_fine else 2
 
 

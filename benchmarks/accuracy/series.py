@@ -257,7 +257,7 @@ def check(run: Run) -> Check:
     answer = ask(run.command, *run.options, "--dry-run", "--json")
     if answer.document is None:
         return Check(answer.complaint(), "", has_real_images=False)
-    warnings = " ".join(line for line in answer.err.splitlines() if line.startswith("warning:"))
+    warnings = "; ".join(line for line in answer.err.splitlines() if line.startswith("warning:"))
     return Check(None, warnings, has_real_images=answer.document["evaluation_data"] is not None)
 
 

@@ -70,7 +70,7 @@ def inspect_buffer(
     if json:
         console.print_json({key: value for key, value in report.items() if key != "age"})
     else:
-        _print_report(report, contents)
+        _print_report(report, contents, is_in_run=run is not None)
     if problems:
         raise FileError(
             f"{path} can be read, but no run wrote it like this: {'; '.join(problems)}",
@@ -146,13 +146,19 @@ def _write_picture(path: Path, png: bytes) -> None:
     diagnostics.note(f"wrote {path}")
 
 
-def _print_report(report: Mapping[str, Any], contents: BufferContents) -> None:
+def _print_report(report: Mapping[str, Any], contents: BufferContents, *, is_in_run: bool) -> None:
     from rich.text import Text
 
     out = console.stdout()
     width = min(out.width, charts.REPORT_WIDTH)
     glyphs = charts.glyphs_for(out.encoding)
-    for line in _report_lines(report, contents, width=width, glyphs=glyphs):
+    lines = [
+        *_report_lines(report, contents, width=width, glyphs=glyphs),
+        "",
+        _Heading("Integrity"),
+        *_integrity_lines(report["verified"], is_in_run=is_in_run),
+    ]
+    for line in lines:
         style = "bold" if isinstance(line, _Heading) else ""
         out.print(Text(charts.printable(line, out.encoding), style=style), soft_wrap=True)
 
@@ -182,9 +188,6 @@ def _report_lines(
         yield from _class_lines(report, contents, width=width, glyphs=glyphs)
         yield from _difficulty_lines(report["difficulty"], width=width, glyphs=glyphs)
         yield from _priority_lines(report["priority"], num_samples=len(contents), width=width, glyphs=glyphs)
-    yield ""
-    yield _Heading("Integrity")
-    yield from _integrity_lines(report["verified"])
 
 
 def _class_lines(
@@ -237,14 +240,15 @@ def _priority_lines(
         yield "  " + row
 
 
-def _integrity_lines(is_verified: bool | None) -> Iterator[str]:
+def _integrity_lines(is_verified: bool | None, *, is_in_run: bool) -> Iterator[str]:
     from stages.buffer.file import SCHEMA_VERSION
 
+    deeper = "digest, order, plausible values" + (", the run's teacher" if is_in_run else "")
     yield f"  schema {SCHEMA_VERSION}; names, types, shapes and value ranges of all tensors are right"
     if is_verified is None:
-        yield "  --verify also checks digest, order, plausibility, and whose teacher it was"
+        yield f"  --verify also checks {deeper}"
     elif is_verified:
-        yield "  verified: order, plausibility, and (in a run) the teacher are right"
+        yield f"  verified: {deeper}"
     else:
         yield "  NOT verified, see the error below"
 

@@ -181,7 +181,7 @@ def _settings(request: Request) -> _Settings:
     presets = tuple(request.preset or ())
     if presets or buffer_run is None:
         presets = presets or (DEFAULT_PRESET,)
-        name = "-".join(Path(preset).stem for preset in presets)
+        name = "-".join(map(_name_of, presets))
     else:  # the settings that made the buffer
         presets = (str(buffer_run.config_file),)
         name = str(buffer_run.manifest().get("preset", buffer_run.name))
@@ -199,6 +199,16 @@ def _settings(request: Request) -> _Settings:
     if request.out is not None:
         RunDirectory.refuse_used(request.out)
     return _Settings(config, name, seeds, buffer, buffer_run)
+
+
+def _name_of(preset: str) -> str:
+    """What a preset is called; the settings that a run left are called what the run's were."""
+    from stages.run_directory import RunDirectory
+
+    file = Path(preset)
+    run = RunDirectory(file.parent)
+    named = run.manifest().get("preset") if file.name == run.config_file.name else None
+    return file.stem if named is None else str(named)
 
 
 def _prepare(request: Request) -> list[tuple[Config, Launch]]:

@@ -22,7 +22,7 @@ def run(
 
     Images are inverted from the teacher into a buffer and distilled from there, epoch by epoch. Without --preset it
     does so for the built-in handwritten digits, in a minute on a CPU. On a terminal it opens the dashboard, where q
-    leaves and x stops the run; with --no-tui Ctrl-C stops it. Either saves everything, and --resume goes on.
+    leaves and x stops the run; with --no-tui or --seeds Ctrl-C stops it. Either saves everything, and --resume goes on.
 
     \b
     Example:

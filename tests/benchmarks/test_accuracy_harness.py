@@ -521,7 +521,7 @@ def test_what_ssdkd_refuses_is_told_and_the_list_goes_on(place: Path) -> None:
     described = harness("--dry-run")
     assert described.returncode == 2, described.stderr
     assert "refused, seed 0:\n  ssdkd run --preset digits" in described.stdout
-    assert "REFUSED: the teacher's file nowhere.pt does not exist" in described.stdout
+    assert "REFUSED: the teacher's file nowhere.pt does not exist (`teacher.weights`); hint: name" in described.stdout
     assert described.stdout.count("REFUSED: ") == 1
     assert not (place / "out").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -205,7 +206,9 @@ def test_grid_of_an_empty_buffer(call, place):
 
 def test_verify_says_yes(call, run):
     assert json.loads(call("inspect-buffer", "--json", "--verify").out)["verified"] is True
-    assert "verified:" in call("inspect-buffer", "--verify").out
+    assert "verified: digest, order, plausible values, the run's teacher\n" in call("inspect-buffer", "--verify").out
+    alone = call("inspect-buffer", str(shutil.copy(run.buffer_file, "alone.safetensors")), "--verify")
+    assert "verified: digest, order, plausible values\n" in alone.out
 
 
 def test_verify_notices_another_teacher(call, run):

@@ -271,6 +271,21 @@ def test_a_teachers_training_is_told_now_and_then(capfd):
     ]
 
 
+@pytest.mark.parametrize(
+    ("is_certain", "num_epochs", "is_told"), [(True, 0, True), (False, 1, True), (False, 0, False)]
+)
+def test_an_interrupted_training_says_that_nothing_is_kept(capfd, is_certain, num_epochs, is_told):
+    def train():
+        with progress.training_shown(is_certain=is_certain) as listener:
+            for epoch in range(num_epochs):
+                listener(epoch + 1, 200, 1.5, 0.5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert ("interrupted: nothing of the teacher is kept" in capfd.readouterr().err) == is_told
+
+
 @pytest.mark.parametrize("is_certain", [True, False])
 def test_no_teacher_is_said_to_be_trained_before_one_is(monkeypatch, is_certain):
     terminal = Terminal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -246,6 +247,14 @@ def test_a_buffer_from_another_machine_is_distilled_as_suits_this_one(call, tiny
     assert document(call("distill", "--buffer", "first", "--dry-run", "--json"))["threads"] == here
     named = call("distill", "--buffer", "first", "--set", f"run.threads={here + 1}", "--dry-run", "--json")
     assert document(named)["threads"] == here + 1
+
+
+def test_settings_that_a_run_left_keep_their_presets_name(call, tiny):
+    call("run", *tiny, "--out", "first")
+    again = document(call("run", "--preset", "first/config.toml", "--dry-run", "--json"))
+    assert again["preset"] == json.loads(Path("first/manifest.json").read_text())["preset"]
+    elsewhere = shutil.copy("first/config.toml", "mine.toml")
+    assert document(call("run", "--preset", elsewhere, "--dry-run", "--json"))["preset"] == "mine"
 
 
 def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
