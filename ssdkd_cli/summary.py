@@ -153,7 +153,7 @@ def format_metric(name: str, value: float | None) -> str:
 
 
 def _print_files(run_directory: Path, summary: Mapping[str, Any]) -> None:
-    """The files a user wants next, and the commands that go on from them; a student that is not done is not one."""
+    """The files a user wants next, and the commands that go on from them; a student is evaluated once it is done."""
     from stages.run_directory import RunDirectory
 
     run, best_student = RunDirectory(run_directory), summary.get("best_student")
