@@ -23,7 +23,7 @@ from pathlib import Path
 from experiment_list import HERE, ExperimentList, Machine, read_list, read_machine
 from product import HarnessError, Trainer
 from results import results
-from series import ABSENT, Run, carry_out, check, locked, planned, require_real_images
+from series import ABSENT, Run, buffer_file, carry_out, check, locked, planned, require_real_images
 from table import markdown
 
 
@@ -106,7 +106,7 @@ def _refuse_buffer(buffer: Path | None, experiments: ExperimentList) -> None:
         raise HarnessError("the runs of this list make their own buffers", hint="leave --buffer out")
     if experiments.command == "distill" and buffer is None:
         raise HarnessError("this list distils from a buffer that is there", hint="say which: --buffer FILE|RUN")
-    if buffer is not None and not (buffer.is_file() or (buffer / "buffer.safetensors").is_file()):
+    if buffer is not None and not buffer_file(buffer).is_file():
         raise HarnessError(f"no buffer at {buffer}", hint="give a buffer's file, or a run that has one")
 
 

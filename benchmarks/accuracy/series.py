@@ -168,10 +168,17 @@ def _objections(run: Run) -> list[str]:
     return []
 
 
+def buffer_file(place: Path) -> Path:
+    """Where a buffer is of which its file or its run was named."""
+    return place / "buffer.safetensors" if place.is_dir() else place
+
+
 def _other_buffer(run: Run) -> bool:
     """Whether the run that is there began with other images than those asked for."""
-    file = run.buffer if run.buffer is None or run.buffer.is_file() else run.buffer / "buffer.safetensors"
-    asked = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    asked = None
+    if run.buffer is not None:
+        with buffer_file(run.buffer).open("rb") as file:
+            asked = hashlib.file_digest(file, "sha256").hexdigest()
     return ((run.document or {}).get("manifest") or {}).get("buffer_sha256") != asked
 
 

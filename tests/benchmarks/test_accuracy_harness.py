@@ -552,6 +552,7 @@ def test_what_cannot_be_asked_for(place: Path, more: list[str], told: str) -> No
     assert not list(place.glob("out/*/seed-*"))
 
 
+@pytest.mark.slow
 def test_a_list_that_inverts_nothing_distils_from_one_buffer(place: Path) -> None:
     write(place / "list.toml", ONE)
     assert harness().returncode == 0
