@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,11 @@ Fill = Callable[..., None]
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """Whoever started the tests in the background may ignore it, and what they start would inherit that."""
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A process for each core: more threads than one would only wait for each other, in what the tests start, too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 5
