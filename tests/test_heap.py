@@ -23,6 +23,32 @@ def test_a_libc_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heap.keep_heap_warm() is False
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc gives memory back and can be told not to")
+def test_freed_memory_is_kept() -> None:
+    """A second buffer of the same size costs no page fault where the first one's memory is kept, else all of them."""
+    code = (
+        "import ctypes, resource, sys; from stages.heap import keep_heap_warm\n"
+        "is_kept = keep_heap_warm() if sys.argv[1] == 'kept' else None\n"
+        "libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p; libc.free.argtypes = [ctypes.c_void_p]\n"
+        "def fill():\n"
+        "    memory = libc.malloc(ctypes.c_size_t(2**26)); ctypes.memset(memory, 1, 2**26); libc.free(memory)\n"
+        "fill(); before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt; fill()\n"
+        "print(is_kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+
+    def faults(how: str) -> tuple[str, int]:
+        command = [sys.executable, "-c", code, how]
+        is_kept, num_faults = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        return is_kept, int(num_faults)
+
+    _, as_usual = faults("given back")
+    is_kept, kept = faults("kept")
+    if is_kept == "False":
+        pytest.skip("another C library")
+    assert kept < 100
+    assert as_usual > 1000 or as_usual > 10 * kept, "pages may be huge"
+
+
 def test_the_heap_is_set_up_before_torch_is_imported() -> None:
     code = (
         "import sys; from stages import heap\n"

@@ -145,7 +145,7 @@ def test_a_reader_who_has_seen_enough_hears_nothing():
     program = [sys.executable, "-m", "ssdkd_cli", "presets", "show", "digits"]
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     os.close(writing)
     assert done.stderr == ""
     assert done.returncode == 1

@@ -39,6 +39,7 @@ def test_help_lists_the_commands_in_the_order_of_the_contract(call):
 @pytest.mark.parametrize("group", ["", "runs", "presets", "teacher", "plugins"])
 def test_no_command_in_a_list_has_its_description_cut(call, group):
     lines = call(*group.split(), "--help").out.partition("Commands:")[2].splitlines()
+    assert lines
     assert [line for line in lines if line.endswith("...")] == []
 
 

@@ -32,5 +32,5 @@ def test_checking_a_preset_imports_nothing_heavy(checks):
 
 
 def test_checking_a_preset_takes_a_moment(checks):
-    # CPU time of the whole process, the best of three: a busy machine is no reason to fail.
-    assert min(check["cpu_s"] for check in checks) < 0.5
+    # CPU time of the whole process, the best of three: about .3 s, .45 s beside another process, far less than torch.
+    assert min(check["cpu_s"] for check in checks) < 1

@@ -134,17 +134,22 @@ def test_an_open_dialog_is_not_pulled_away(first, second):
 
 
 def test_a_run_that_is_resumed_does_not_follow_itself(first, monkeypatch):
+    looked = []
+
+    def resumed_right_after_it_was_found_dead(folder: Path) -> RunDirectory:
+        looked.append(folder)
+        return RunDirectory(folder / first.name)
+
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
-        lock.release.set()
-        await until(pilot, lambda: app.run_view.status == "dead")
         opened = app.run_directory
-        with first.lock():
-            await until(pilot, lambda: app.run_view.status == "running")
-            await pilot.pause(0.3)
+        lock.release.set()
+        await until(pilot, lambda: len(looked) > 2)
+        await settle(app, pilot)
         assert app.run_directory is opened
 
     monkeypatch.chdir(first.path.parent)
+    monkeypatch.setattr("ssdkd_cli.dashboard.app.run_at_work", resumed_right_after_it_was_found_dead)
     with _Held(first) as lock:
         drive(first, body, folder=Path())
 
@@ -156,7 +161,7 @@ def test_a_run_that_was_over_when_it_was_opened_stays(first, second, has_folder)
     async def body(app, pilot):
         app.notify = lambda text, **_: said.append(text)
         with second.lock():
-            await pilot.pause(0.5)
+            await (until(pilot, lambda: said) if has_folder else pilot.pause(0.5))
         assert app.run_view.path == first.path
         assert said == ([f"{second.name} is at work: c lists it"] if has_folder else [])
 

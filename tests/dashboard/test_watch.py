@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pytest
 from scripted_run import append, evaluation, lines_of, make_run, raw_line, samples, whole_run
@@ -421,6 +421,13 @@ def test_a_trainer_says_where_its_run_is_and_leaves_the_terminal(trainer_running
     assert (run.trainer_log_file.read_text(), again.log_start) == (2 * said, len(said))
 
 
+def test_a_trainer_works_on_where_nobody_waits_for_its_run(trainer_running, tmp_path):
+    trainer = trainer_running(CHILD, str(tmp_path))
+    os.close(trainer._pipe)  # the terminal was closed meanwhile
+    assert trainer.exit_code() == 5
+    assert RunDirectory(tmp_path).trainer_log_file.read_text().startswith("after ")
+
+
 def test_the_last_words_are_of_the_trainer_that_ended_now(tmp_path, capsys):
     run = RunDirectory(tmp_path)
     earlier = "error: no space left\n"
@@ -463,17 +470,25 @@ def test_a_trainer_at_work_has_no_exit_code(trainer_running):
     os.close(trainer._pipe)
 
 
-def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running, tmp_path):
+def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running, tmp_path, monkeypatch):
     we_are_ready = tmp_path / "ready"
     trainer = trainer_running(
         "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n"
         f"while not os.path.exists({str(we_are_ready)!r}): time.sleep(0.01)\n"
         "os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
     )
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come at once
+
+    def opened_while_waiting(descriptor: int, mode: str) -> IO[bytes]:
         we_are_ready.touch()
-        trainer.wait_until_ready()
-    assert trainer.process.returncode == 130
+        return open(descriptor, mode)
+
+    monkeypatch.setattr(trainer_process.os, "fdopen", opened_while_waiting)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.wait_until_ready()
+        assert trainer.process.returncode == 130
+    finally:
+        trainer.process.kill()
 
 
 def test_without_a_viewer_nobody_is_told(monkeypatch):

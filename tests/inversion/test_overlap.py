@@ -84,12 +84,10 @@ def make_stage(make_run, add_method):
         return run, stage, stage._method
 
     stages: list[Inversion] = []
-    num_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield make
     for stage in stages:
         stage.close()
-    torch.set_num_threads(num_threads)
 
 
 def learn(run: Run) -> None:
@@ -324,7 +322,6 @@ def test_stages_side_by_side_leave_the_run_as_one_after_the_other_do(
     make_run, is_alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are at the same networks and at the same buffer, and none disturbs the other."""
-    num_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     runs = []
     for alone in (True, is_alone):
@@ -336,8 +333,8 @@ def test_stages_side_by_side_leave_the_run_as_one_after_the_other_do(
         for run.epoch in range(1, LAST + 1):
             for stage in stages:
                 stage.run_epoch(run)
+        stages[0].close()
         runs.append(run)
-    torch.set_num_threads(num_threads)
     one, other = runs
     assert torch.equal(one.buffer.column("images"), other.buffer.column("images"))
     assert torch.equal(one.buffer.column("priority"), other.buffer.column("priority"))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from run_outputs import At, ask, assert_same_outcome, events, tensor_files
 from second_device import CPU, SECOND, DeviceError
+from tiny_runs import PLUS
 
 from stages import optimizers
 from stages.config import Config, with_values
@@ -24,16 +25,6 @@ from stages.trainer import Outcome, resume
 
 NAME = "cuda:0"
 """What the device is called in settings, which know no other kind."""
-
-PLUS = (
-    "student.start=auto",
-    "inversion.meta_update=reptile",
-    "inversion.calls=2",
-    "distillation.lr=auto",
-    "distillation.optimizer=muon",
-    "distillation.late_loss=standardized",
-    "distillation.late_share=0.5",
-)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,11 @@ def test_a_run_is_paused_saved_and_resumed_from_outside(start, out: Path, undist
     trainer = threading.Thread(target=lambda: outcomes.append(start(listeners=[pause])))
     trainer.start()
     try:
+        deadline_s = time.monotonic() + PATIENCE_S
         while not run.events_file.exists():
             assert trainer.is_alive()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.001)
         paused = wait_for_acknowledgement(run, "first", PATIENCE_S)
         assert paused is not None
         assert (paused.accepted, paused.message) == (True, "paused")

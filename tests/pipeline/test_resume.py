@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files, warnings
-from tiny_runs import make_teacher_file
+from tiny_runs import PLUS, make_teacher_file
 
 from stages.accounts import Accounts
 from stages.checkpoint import load_checkpoint
@@ -61,6 +61,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(start, go_on, out: Pat
         (["distillation.views=2", "distillation.mix=cutmix"], 0),
         (["distillation.ema_decay=0.9", "distillation.optimizer=muon"], 0),
         (["inversion.calls=2"], 3),  # between the calls of each epoch
+        ([*PLUS, "distillation.views=3", "distillation.mix=cutmix", "distillation.recalibration_batches=2"], 3),
         (["inversion.overlap=true", "run.threads=2"], 0),
         (["inversion.overlap=true", "run.threads=1", "inversion.calls=2"], 3),
     ],

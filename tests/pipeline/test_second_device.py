@@ -21,7 +21,7 @@ def test_runs_on_a_second_device(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-q", "--basetemp", str(tmp_path / "runs"), str(RUNS)]
     ended = subprocess.run(
-        [*command, "-p", "no:cacheprovider", "-p", "no:xdist"],
+        [*command, "-p", "no:cacheprovider", "-n", "0"],
         env=environment | {"OMP_NUM_THREADS": "1"},
         cwd=RUNS.parents[2],
         capture_output=True,

@@ -58,6 +58,17 @@ data = "digits"
 num_holdout = 8
 """
 
+PLUS = (
+    "student.start=auto",
+    "inversion.meta_update=reptile",
+    "inversion.calls=2",
+    "distillation.lr=auto",
+    "distillation.optimizer=muon",
+    "distillation.late_loss=standardized",
+    "distillation.late_share=0.5",
+)
+"""What the `-plus` presets change, but for views and mixing."""
+
 
 def make_teacher_file(path: Path, *, seed: int) -> Path:
     """The weights of a teacher that nobody trained."""
