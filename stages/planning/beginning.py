@@ -52,5 +52,5 @@ def build_run(planned: Plan) -> Run:
         evaluation_data=planned.evaluation_data,
     )
     if planned.stored is not None:
-        stored_buffer.fill(run, planned.stored, teacher_sha256=planned.teacher.sha256)
+        stored_buffer.fill(run, planned.stored)
     return run

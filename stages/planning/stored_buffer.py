@@ -44,19 +44,18 @@ def warnings_of(rows: BufferContents, config: Config, *, path: Path, teacher_sha
     """Where the run will not use the rows as they are."""
     warnings = []
     if rows.meta.teacher_sha256 != teacher_sha256:
-        warnings.append(
-            f"{path} was made from another teacher: classes, probabilities and priorities are computed anew"
-        )
+        warnings.append(f"{path} was made from another teacher: what the new one says of its images is computed anew")
     num_left, capacity = len(rows) - config.evaluation.num_holdout, config.buffer.capacity
     if num_left > capacity:
         warnings.append(f"of {num_left} images in {path} the newest {capacity} are used (buffer.capacity)")
     return tuple(warnings)
 
 
-def fill(run: Run, rows: BufferContents, *, teacher_sha256: str) -> None:
-    """Set the hold-out aside, drawn at random, and put the rest into the buffer; score it if by another teacher.
+def fill(run: Run, rows: BufferContents) -> None:
+    """Set the hold-out aside, drawn at random, and put the rest into the buffer, scored by this run's networks.
 
-    Raises DivergedError where that teacher's answers cannot be used.
+    The file's priorities are of another student, which had learned some of its images and not others: delta_0 is of
+    the present one (Eq. 4). Raises DivergedError where the networks' answers cannot be used.
     """
     rng = torch.Generator().manual_seed(derived_seed(run.config.run.seed, "holdout"))
     is_held_out = np.zeros(len(rows), dtype=bool)
@@ -64,12 +63,10 @@ def fill(run: Run, rows: BufferContents, *, teacher_sha256: str) -> None:
     if is_held_out.any():
         run.holdout_NCHW = torch.from_numpy(rows.images[is_held_out]).to(run.device)
     insert_stored_rows(run.buffer, rows, np.flatnonzero(~is_held_out))
-    if rows.meta.teacher_sha256 == teacher_sha256:
-        return
     scores = score(run, run.buffer.column("images"), batch_size=run.config.evaluation.batch_size)
     if not scores.divergence_N.isfinite().all():
         raise DivergedError(
-            "the KL divergence of this teacher and the student is not finite on images of the buffer",
+            "the KL divergence of teacher and student is not finite on images of the buffer",
             hint="use run.precision=fp32; `ssdkd teacher check` looks at the teacher",
         )
     run.buffer.column("teacher_class").copy_(scores.teacher_class_N)

@@ -19,6 +19,7 @@ from stages.models.checkpoints import sha256_of
 from stages.models.normalized import NormalizedModel
 from stages.planning.beginning import build_run
 from stages.run import Run
+from stages.run_directory import RunDirectory
 from stages.scoring import Scores, score
 from stages.trainer import Launch, Outcome, plan, resume
 
@@ -55,11 +56,42 @@ def test_invert_makes_as_many_calls_as_fill_the_buffer(inverted: Path) -> None:
     assert {event["stage"] for event in events(inverted, "stage_started")} == {"inversion", "evaluation"}
 
 
-def test_priorities_of_the_same_teacher_are_taken_as_they_are(make_config, inverted: Path) -> None:
-    path = inverted / "buffer.safetensors"
-    settings = ["evaluation.num_holdout=0", "run.seed=5"]  # another student, whose priorities would be others
-    planned = plan(make_config(*settings), Launch(command="distill", preset_name="tiny", buffer=path))
-    assert build_run(planned).buffer.column("priority").tolist() == read_buffer(path).priority.tolist()
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("kind", ["inversion_step", "stage_finished"])
+def test_a_stopped_or_killed_inversion_goes_on_to_the_same_bytes(start, go_on, out: Path, kind: str, calls: int):
+    settings = (f"inversion.calls={calls}", "buffer.capacity=70", "run.epochs=5", "run.checkpoint_every=1")
+    start(*settings, command="invert", out=out.with_name("undisturbed"))
+    start(*settings, command="invert", listeners=[At(kind, lambda: ask(out, "stop"), epoch=2)])
+    assert RunDirectory(out).status() == "stopped"
+    with pytest.raises(KilledError):
+        go_on(At("stage_finished", kill, epoch=3))
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, out.with_name("undisturbed"))
+
+
+def test_a_lost_buffer_of_a_finished_inversion_is_written_again(start, go_on, out: Path, inverted: Path) -> None:
+    start(command="invert")
+    (out / "buffer.safetensors").unlink()
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, inverted)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+def test_priorities_are_of_the_student_that_is_to_learn(make_config, undisturbed: Path, temperature: float) -> None:
+    path = undisturbed / "buffer.safetensors"
+    settings = ["evaluation.num_holdout=0", "run.seed=5", f"distillation.delta_temperature={temperature}"]
+    run = build_run(plan(make_config(*settings), Launch(command="distill", preset_name="tiny", buffer=path)))
+    rows = read_buffer(path)
+    with torch.no_grad():
+        log_t, log_s = (
+            (network.eval()(torch.from_numpy(rows.images)) / temperature).log_softmax(dim=1)
+            for network in (run.teacher, run.student)
+        )
+    expected = (log_t.exp() * (log_t - log_s)).sum(dim=1)
+    priorities = run.buffer.column("priority")
+    assert torch.allclose(priorities, expected, rtol=1e-4, atol=1e-6)
+    assert not torch.isin(priorities, torch.from_numpy(rows.priority)).any(), "those are of a student that had learned"
+    assert run.buffer.column("teacher_class").tolist() == rows.teacher_class.tolist()
 
 
 @pytest.mark.parametrize(("capacity", "epochs", "calls"), [(1000, 4, 4), (16, 4, 1), (17, 4, 2)])
