@@ -1,6 +1,6 @@
 """Who may interrupt a run, and where: signals and requests are heard at safe points only.
 
-A first SIGINT, SIGTERM or SIGHUP asks the run to save and stop; a second one ends the process at once. A SIGHUP that
+A first SIGINT, SIGTERM or SIGHUP asks the run to save and stop; a second Ctrl-C ends it without saving. A SIGHUP that
 the process was told to ignore (`nohup`, or a trainer that outlives its terminal) stays ignored.
 """
 
@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import sleep
+from time import monotonic, sleep
 from types import FrameType
 
 from stages.control import ACTIONS, ControlReader, Request
@@ -21,6 +21,8 @@ from stages.run import StopRequested
 
 _PAUSE_POLL_S = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ECHO_S = 0.5
+"""So long after the first signal another is the same one: the terminal and a launcher such as `uv run` both send it."""
 
 
 class SafePoint:
@@ -39,7 +41,7 @@ class SafePoint:
         self._control = control
         self._save = save
         self._on_signal = on_signal
-        self._was_signalled = False
+        self._signalled_s: float | None = None
         self._is_stop_requested = False
         self._is_paused = False
 
@@ -58,7 +60,7 @@ class SafePoint:
 
     @property
     def _must_stop(self) -> bool:
-        return self._was_signalled or self._is_stop_requested
+        return self._signalled_s is not None or self._is_stop_requested
 
     def refuse_rest(self) -> None:
         """Answer what was asked after the last safe point: the run is over."""
@@ -103,11 +105,12 @@ class SafePoint:
         A signal that the process was told to ignore (`nohup`, a job in the background of a script) stays ignored.
         """
 
-        def ask_to_stop(_signal_number: int, _frame: FrameType | None) -> None:
-            if self._was_signalled:
+        def ask_to_stop(number: int, _frame: FrameType | None) -> None:
+            if self._signalled_s is None:
+                self._signalled_s = monotonic()
+                self._on_signal()
+            elif number == signal.SIGINT and monotonic() - self._signalled_s > _ECHO_S:
                 raise KeyboardInterrupt
-            self._was_signalled = True
-            self._on_signal()
 
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -49,8 +49,10 @@ def test_requests_are_answered_also_where_saving_ends_the_run():
     ]
 
 
-def test_the_first_signal_is_answered_at_once_and_once():
+def test_the_first_signal_is_answered_at_once_and_once(monkeypatch):
     told = []
+    now_s = [100.0]
+    monkeypatch.setattr("stages.safe_point.monotonic", lambda: now_s[0])
     safe_point = SafePoint(
         SimpleNamespace(accounts=Accounts()),
         SimpleNamespace(poll=list),
@@ -58,10 +60,17 @@ def test_the_first_signal_is_answered_at_once_and_once():
         on_signal=lambda: told.append("saving"),
     )
     with safe_point.listening_to_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
         assert told == ["saving"]
+        now_s[0] += 0.3
+        os.kill(os.getpid(), signal.SIGINT)  # the same key press, passed on by whoever started this process
+        now_s[0] += 5
+        os.kill(os.getpid(), signal.SIGTERM)  # nobody insists by these: shells and launchers send them twice
+        signal.raise_signal(signal.SIGHUP)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(StopRequested):
+            safe_point()
     assert told == ["saving"]
 
 

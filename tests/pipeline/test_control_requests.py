@@ -159,6 +159,7 @@ def test_a_signal_saves_and_stops(
 def test_a_second_signal_ends_at_once(start, go_on, out: Path, undisturbed: Path) -> None:
     def interrupt_twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.6)
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
