@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ssdkd_cli.dashboard.view import Curve
@@ -40,6 +41,7 @@ class Series:
         self._x, self._y, self._seq = array("d"), array("d"), array("q")
         self._gaps: list[_Gap] = []
         self._is_in_gap = False  # the newest value is not finite
+        self._newest: tuple[float, float, int] | None = None  # of the finite ones; its bucket may not have kept it
         self._curve: Curve | None = None
 
     def append(self, x: float, y: float, seq: int) -> None:
@@ -53,6 +55,7 @@ class Series:
             self._append_gap(x, seq)
             return
         self._is_in_gap = False
+        self._newest = (x, y, seq)
         if 0 < self._num_in_last < self._stride:
             self._num_in_last += 1
             self._join(x, y, seq)
@@ -102,6 +105,8 @@ class Series:
 
     def drop_after(self, seq: int) -> None:
         """Forget the values told after event `seq`: a resumption supersedes them."""
+        if self._newest is not None and self._newest[2] > seq:
+            self._curve = self._newest = None
         keep = len(self._seq)
         while keep > 0 and self._seq[keep - 1] > seq:
             keep -= 1
@@ -112,7 +117,7 @@ class Series:
 
     def _cut(self, keep: int) -> None:
         """Keep the first entries only; half a bucket becomes a whole one."""
-        self._curve = None
+        self._curve = self._newest = None
         del self._x[keep:], self._y[keep:], self._seq[keep:]
         if keep % 2:
             self._x.append(self._x[-1])
@@ -135,18 +140,26 @@ class Series:
             x, y = array("d"), array("d")
             gaps = iter([*self._gaps, None])
             gap = next(gaps)
-            for index, seq in enumerate(self._seq):
+            last_seq = None
+            for at, value, seq in self._points():
                 while gap is not None and gap.first_seq < seq:
                     _draw_gap(gap, x, y)
                     gap = next(gaps)
-                if index % 2 == 0 or seq != self._seq[index - 1]:
-                    x.append(self._x[index])
-                    y.append(self._y[index])
+                if seq != last_seq:
+                    x.append(at)
+                    y.append(value)
+                last_seq = seq
             while gap is not None:
                 _draw_gap(gap, x, y)
                 gap = next(gaps)
             self._curve = Curve(self.name, x, y)
         return self._curve
+
+    def _points(self) -> Iterator[tuple[float, float, int]]:
+        """x, value and seq of what was kept, and of the newest value."""
+        yield from zip(self._x, self._y, self._seq, strict=True)
+        if self._newest is not None:
+            yield self._newest
 
 
 def _draw_gap(gap: _Gap, x: array[float], y: array[float]) -> None:

@@ -53,7 +53,7 @@ def test_a_thinned_series_keeps_order_extremes_and_true_points(num_values):
     rng = random.Random(num_values)
     values = [rng.gauss(0, 1) for _ in range(num_values)]
     curve = told_to(Series("a", max_buckets=32), values).curve()
-    assert len(curve) <= 64
+    assert len(curve) <= 65, "two of each bucket, and the newest"
     assert all(left < right for left, right in pairwise(curve.x))
     assert all(values[int(x)] == y for x, y in points(curve))
     assert (min(curve.y), max(curve.y)) == (min(values), max(values))
@@ -61,7 +61,7 @@ def test_a_thinned_series_keeps_order_extremes_and_true_points(num_values):
 
 def test_a_thinned_series_has_the_lowest_and_highest_value_of_every_bucket():
     rng = random.Random(0)
-    values = [rng.random() for _ in range(1024)]
+    values = [*(rng.random() for _ in range(1023)), 2.0]  # the newest, which is there in any case, is the highest
     curve = told_to(Series("a", max_buckets=32), values).curve()
     for start in range(0, 1024, 32):
         part = [y for x, y in points(curve) if start <= x < start + 32]
@@ -98,6 +98,18 @@ def test_what_a_resumption_supersedes_is_dropped_from_a_thinned_series(num_kept)
     assert all(left < right for left, right in pairwise(curve.x))
     assert (float(num_kept), 2.0) in points(curve)
     assert len(before) <= 32
+
+
+@pytest.mark.parametrize("num_told", [33, 100, 501, 999])
+def test_the_newest_value_is_in_the_curve_of_a_thinned_series(num_told):
+    values = [float(index % 7) for index in range(num_told)]
+    series = told_to(Series("a", max_buckets=16), values)
+    for kept in (num_told, num_told - 1):  # and not once it is superseded
+        series.drop_after(kept - 1)
+        curve = series.curve()
+        assert kept < num_told or points(curve)[-1] == (float(kept - 1), values[kept - 1])
+        assert curve.x[-1] <= kept - 1
+        assert all(left < right for left, right in pairwise(curve.x))
 
 
 def test_what_is_told_again_supersedes_by_its_place():
