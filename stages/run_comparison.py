@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from stages.run_directory import RunDirectory
-from stages.run_overview import flat, metrics, overview, settings
+from stages.run_overview import conditions, metrics, overview
 
 _SEED = "run.seed"
 
@@ -17,13 +17,14 @@ def compare(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     """The document of `ssdkd runs compare`.
 
     `runs`: the overview of each. `metrics`: each result, with a value per run, None where a run has none.
-    `differences`: each setting in which they differ, with a value per run. `seed_groups`: mean and sample
-    standard deviation over runs that are done and differ in nothing but their seed; `left_out` are those that
-    would belong to them, but are not done. Raises FileError for a run without readable settings.
+    `differences`: each setting in which they differ, and teacher and buffer file by their checksums, with a value per
+    run. `seed_groups`: mean and sample standard deviation over runs that are done and differ in nothing but their seed;
+    `left_out` are those that would belong to them, but are not done. Raises FileError for a run without readable
+    settings.
     """
     documents = [overview(run) for run in runs]
     results = [metrics(document) for document in documents]
-    configurations = [flat(settings(run)) for run in runs]
+    configurations = [conditions(run) for run in runs]
     return {
         "runs": documents,
         "metrics": {name: [result.get(name) for result in results] for name in _ordered_union(results)},

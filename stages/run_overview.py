@@ -164,6 +164,16 @@ def settings(run: RunDirectory) -> dict[str, Any]:
         ) from error
 
 
+def conditions(run: RunDirectory) -> dict[str, Any]:
+    """What decides what a run comes to: its settings, flat, and which teacher and which buffer file it began with.
+
+    Raises FileError where its settings cannot be read.
+    """
+    manifest = run.manifest()
+    files = {name: manifest.get(f"{name}_sha256") for name in ("teacher", "buffer")}
+    return flat(settings(run)) | {name: f"sha256 {sha256[:12]}" for name, sha256 in files.items() if sha256}
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys: {"run": {"seed": 0}} gives {"run.seed": 0}."""
     leaves: dict[str, Any] = {}

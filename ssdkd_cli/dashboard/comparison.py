@@ -13,7 +13,7 @@ from stages import run_comparison
 from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.run_lookup import list_groups, list_runs
-from stages.run_overview import flat, listed, settings
+from stages.run_overview import conditions, listed
 
 LETTERS = "ABCDEF"
 """The run on the screen is A, those it is compared with follow: more lines in one chart nobody tells apart."""
@@ -92,7 +92,7 @@ def differences(runs: Sequence[RunDirectory]) -> tuple[list[Difference], list[Ru
     configurations, unreadable = [], []
     for run in runs:
         try:
-            configurations.append(flat(settings(run)))
+            configurations.append(conditions(run))
         except FileError:
             unreadable.append(run)
     found = []

@@ -74,3 +74,15 @@ def test_run_without_settings(tmp_path: Path) -> None:
     run.config_file.unlink()
     with pytest.raises(FileError, match="cannot read"):
         compare([run, seeded(tmp_path, 1, 0.5)])
+
+
+def test_runs_from_other_files_are_no_other_seeds(tmp_path: Path) -> None:
+    runs = [seeded(tmp_path, seed, 0.5, command="distill") for seed in range(3)]
+    for run, buffer in zip(runs, ("a" * 64, "b" * 64, "b" * 64), strict=True):
+        run.manifest_file.write_text(json.dumps({"teacher_sha256": "c" * 64, "buffer_sha256": buffer}))
+    document = compare(runs)
+    assert document["differences"] == {
+        "run.seed": [0, 1, 2],
+        "buffer": ["sha256 aaaaaaaaaaaa", "sha256 bbbbbbbbbbbb", "sha256 bbbbbbbbbbbb"],
+    }
+    assert [group["seeds"] for group in document["seed_groups"]] == [[1, 2]]
