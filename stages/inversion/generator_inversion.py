@@ -62,7 +62,7 @@ class GeneratorInversion:
                 run.teacher,
                 num_classes=run.task.num_classes,
                 latent_dim=self.config.latent_dim,
-                rng=torch.Generator(run.device).manual_seed(derived_seed(run.config.run.seed, "class anchors")),
+                rng=torch.Generator().manual_seed(derived_seed(run.config.run.seed, "class anchors")),
             )
 
     def invert(self, run: Run) -> Inverted:
@@ -83,6 +83,8 @@ class GeneratorInversion:
     def _call(self, run: Run, stream: str, synthesis: Synthesis, *, is_reported: bool) -> tuple[Inverted, StepOutcome]:
         """Lines 4-10: initialise g, draw z, and minimise Eq. 2 over both for T_g steps. And the last step's outcome."""
         config, num_images = self.config, synthesis.num_images
+        if not run.schedule.overlaps:  # else the student's layers draw from the same stream meanwhile
+            run.seed_layers("inversion", f"{stream} layers")
         latent_BZ = torch.randn(
             num_images, config.latent_dim, generator=run.rng("inversion", f"{stream} latent"), device=run.device
         )

@@ -18,10 +18,11 @@ from stages.models.build import classifying_layer
 
 @torch.no_grad()
 def class_anchors(teacher: nn.Module, *, num_classes: int, latent_dim: int, rng: torch.Generator) -> Tensor:
-    """A point for each class, float32 [K, Z] on the device of `rng`: random projections of the last layer's rows.
+    """A point for each class, float32 [K, Z] on the teacher's device: random projections of the last layer's rows.
 
     The rows less their mean are projected to Z dimensions by one Gaussian matrix and scaled so that the entries of all
-    points have variance 1, as the noise has. Raises ConfigError where the teacher has no linear layer with K outputs.
+    points have variance 1, as the noise has. `rng` is a CPU's, so that a run has the same points on every device.
+    Raises ConfigError where the teacher has no linear layer with K outputs.
     """
     layer = classifying_layer(teacher, num_classes=num_classes)
     if layer is None:
@@ -31,6 +32,6 @@ def class_anchors(teacher: nn.Module, *, num_classes: int, latent_dim: int, rng:
         )
     rows_KF = layer.weight.float()
     rows_KF = rows_KF - rows_KF.mean(dim=0)
-    projection_FZ = torch.randn(rows_KF.shape[1], latent_dim, generator=rng, device=rng.device)
-    anchors_KZ = rows_KF @ projection_FZ
+    projection_FZ = torch.randn(rows_KF.shape[1], latent_dim, generator=rng)
+    anchors_KZ = rows_KF @ projection_FZ.to(rows_KF.device)
     return anchors_KZ / anchors_KZ.square().mean().sqrt()

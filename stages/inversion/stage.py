@@ -67,7 +67,10 @@ class Inversion(Stage[InversionConfig]):
         made = []
         for run.call in range(num_calls):
             num = (num_images + run.call) // num_calls
-            made.append(quantized(self._invert_holdout(run, num).images_BCHW))
+            inverted = self._invert_holdout(run, num)
+            _check_shapes(run, inverted, num_images=num)
+            self._is_finite &= inverted.images_BCHW.isfinite().all()
+            made.append(quantized(inverted.images_BCHW))
         run.call = 0
         return torch.cat(made)
 
@@ -83,7 +86,7 @@ class Inversion(Stage[InversionConfig]):
         """
         if not self._is_finite:
             raise DivergedError(
-                f"the KL divergence of teacher and student is not finite on the images of epoch {run.epoch}",
+                f"the images of epoch {run.epoch}, or teacher's and student's divergence on them, are not finite",
                 hint="lower distillation.lr, or use run.precision=fp32",
             )
         if not self._has_targets:
@@ -134,9 +137,15 @@ def quantized(images_BCHW: Tensor) -> Tensor:
     return (images_BCHW.clamp(0, 1) * 255).round().to(torch.uint8, memory_format=torch.contiguous_format)
 
 
-def _check_shapes(run: Run, inverted: Inverted) -> None:
-    """Raise ConfigError where a method of others' gives something else than `Inverted` says."""
+def _check_shapes(run: Run, inverted: Inverted, *, num_images: int | None = None) -> None:
+    """Raise ConfigError where a method of others' gives something else than `Inverted` says, or than was asked for."""
     images_BCHW, target_B = inverted
+    if num_images not in (None, len(images_BCHW)):
+        raise ConfigError(
+            f"`inversion.method` = `{run.config.inversion.method}` gives {len(images_BCHW)} images for the hold-out,"
+            f" {num_images} were asked for",
+            hint="`stages.api.InversionMethod` says what `invert_holdout` gives",
+        )
     image_shape = tuple(run.config.task.image_shape)
     label_shape = run.task.label_shape(image_shape)
     is_right = images_BCHW.shape[1:] == image_shape and images_BCHW.is_floating_point()

@@ -167,7 +167,8 @@ class Synthesis:
             diversity=config.diversity,
             difficulty=config.difficulty,
         )
-        task = (phi_B * task_loss(teacher_logits_BK, inputs.target_B)).mean()
+        target_B = teacher_class_B if inputs.target_B is None else inputs.target_B
+        task = (phi_B * task_loss(teacher_logits_BK, target_B)).mean()
         adversarial = torch.zeros((), device=run.device)
         if is_adversarial:
             with run.autocast():

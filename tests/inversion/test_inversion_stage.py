@@ -136,7 +136,7 @@ def test_a_broken_student_ends_the_run_at_the_next_look_and_its_priorities_can_b
     run.student.model.linear.bias.data.fill_(float("nan"))
     for run.epoch in (6, 7):
         stage.run_epoch(run)
-        with pytest.raises(DivergedError, match=rf"not finite on the images of epoch {run.epoch}"):
+        with pytest.raises(DivergedError, match=rf"the images of epoch {run.epoch}, or .* are not finite"):
             run.check()
     priority_N = run.buffer.column("priority")
     assert priority_N.isfinite().all()
@@ -302,6 +302,27 @@ def test_a_method_that_gives_something_else_is_told(make_run, change) -> None:
     with pytest.raises(ConfigError, match="gives images"):
         insert(run, Inverted(*change(*noise(run, "epoch", 5))), batch_size=8)
     assert run.buffer.size == 0
+
+
+def test_a_method_that_makes_another_number_for_the_holdout_is_told(make_stage) -> None:
+    run, stage = make_stage(epoch=WARMUP)
+    stage._method.invert_holdout = lambda own, num: noise(own, "holdout", num - 1)
+    with pytest.raises(ConfigError, match="gives 8 images for the hold-out, 9 were asked for"):
+        stage.run_epoch(run)
+
+
+def test_a_holdout_that_is_not_finite_is_told(make_stage) -> None:
+    run, stage = make_stage(epoch=WARMUP)
+
+    def make_nothing(own: Run, num: int) -> Inverted:
+        images_BCHW, target_B = noise(own, "holdout", num)
+        images_BCHW[0, 0, 0, 0] = torch.nan
+        return Inverted(images_BCHW, target_B)
+
+    stage._method.invert_holdout = make_nothing
+    stage.run_epoch(run)
+    with pytest.raises(DivergedError, match="not finite"):
+        run.check()
 
 
 @pytest.mark.parametrize(("target", "is_right"), [(-1, True), (4, True), (5, False), (-2, False)])
