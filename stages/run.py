@@ -32,6 +32,8 @@ class Results:
     student: dict[str, Any] | None = None
     agreement: float | None = None
     ece: float | None = None
+    data: str | None = None
+    """A digest of the real data that teacher and student were measured on."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything; metrics as pairs, for a checkpoint sorts its keys and people read them in the task's order."""

@@ -30,11 +30,12 @@ class Delivery:
         self._average: nn.Module | None = None
         if config.ema_decay > 0:
             self._average = copy.deepcopy(run.student.model).requires_grad_(False)
-            of_average, of_student = self._average.state_dict(), run.student.model.state_dict()
-            # The tensors of both change in place, so they are looked up once.
-            real = [name for name, value in of_average.items() if value.is_floating_point()]
-            self._averaged, self._trained = ([state[name] for name in real] for state in (of_average, of_student))
-            self._counters = [(value, of_student[name]) for name, value in of_average.items() if name not in real]
+            # The tensors of both change in place, so they are looked up once; a layer may have two names.
+            of_average, of_student = _tensors(self._average), _tensors(run.student.model)
+            self._averaged = [average for average in of_average if average.is_floating_point()]
+            self._trained = [trained for trained in of_student if trained.is_floating_point()]
+            pairs = zip(of_average, of_student, strict=True)
+            self._counters = [(average, trained) for average, trained in pairs if not average.is_floating_point()]
         self._num_updates = 0
         self._made: tuple[tuple[int, ...], NormalizedModel] | None = None
         """The student delivered last, and the epoch, updates and insertions that it was made after."""
@@ -84,6 +85,11 @@ class Delivery:
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self._num_updates = state["num_updates"]
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """Weights and statistics of a network, each once."""
+    return [*model.parameters(), *model.buffers()]
 
 
 @torch.no_grad()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from stages.data.dataset import LabelledImages
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.measure import DOUBT_HINT, compare_with_teacher, doubt, measure
 from stages.events import Evaluation, Warning
 from stages.run import Run
 from stages.stage import Stage
+from stages.tensor_digest import digest
+
+_NUM_DIGESTED = 500
 
 
 class EvaluationStage(Stage[EvaluationConfig]):
@@ -42,6 +46,7 @@ class EvaluationStage(Stage[EvaluationConfig]):
         if data is None:  # of a run that began with some: what was measured is of an earlier student
             run.results.student = None
             return
+        _forget_other_data(run, data)
         if run.results.teacher is None:
             run.results.teacher = measure(
                 run.teacher, data, run.task, batch_size=self.config.batch_size, device=run.device
@@ -56,3 +61,15 @@ class EvaluationStage(Stage[EvaluationConfig]):
         )
         if self.config.select_best:
             run.keep_if_best(run.results.student[run.task.headline])
+
+
+def _forget_other_data(run: Run, data: LabelledImages) -> None:
+    """What an earlier process of the run measured on other data says nothing of this one: teacher, best student.
+
+    Data is told apart by all labels and some of the images, which takes a moment however large it is.
+    """
+    some_NCHW = data.images_NCHW[:: max(1, len(data) // _NUM_DIGESTED)]
+    found = digest({"labels": data.labels_N, "images": some_NCHW})
+    if run.results.data not in (None, found):
+        run.results.teacher = run.best_student = None
+    run.results.data = found

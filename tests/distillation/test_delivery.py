@@ -64,6 +64,19 @@ def test_the_average_is_the_moving_average_of_the_updates(make_run, fill, decay:
     assert not torch.equal(delivered.model.linear.weight, run.student.model.linear.weight)
 
 
+def test_a_layer_with_two_names_is_averaged_once(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"ema_decay": 0.9})
+    fill(run, 20)
+    run.student.model.norm_again = run.student.model.bn2
+    before = run.student.model.bn2.weight.clone()
+    stage = set_up(run)
+    run.student.model.bn2.weight.data += 1
+    stage._delivery.follow_update()
+    delivered = run.finished_student.model
+    assert delivered.norm_again is delivered.bn2
+    torch.testing.assert_close(delivered.bn2.weight, before + 9 / 11)  # a decay of 2/11 in the first update
+
+
 def test_recalibrated_statistics_are_the_mean_over_uniform_draws(make_run, fill) -> None:
     run = make_run(epoch=FIRST)
     fill(run, 20)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files, warnings
+from safetensors import safe_open
 from tiny_runs import PLUS, make_teacher_file
 
 from stages.accounts import Accounts
@@ -215,6 +216,18 @@ def test_a_resumed_run_remembers_its_results_and_its_best_student(start, go_on, 
     assert (summary["images_synthesized"], summary["buffer_size"]) == (64, 40)
     for role in ("teacher", "student"):
         assert list(summary[role].items()) == list(undisturbed[role].items())  # in the same order, too
+
+
+def test_other_real_data_is_measured_anew(start, go_on, out: Path) -> None:
+    overrides = ("evaluation.select_best=true", "run.eval_every=1")
+    stopped = start(*overrides, listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=4, stage="inversion")])
+    assert stopped.summary["teacher"]["num_samples"] == stopped.summary["student"]["num_samples"] == 364
+    config = out / "config.toml"
+    config.write_text(config.read_text().replace('split = "test"', 'split = "train"'))
+    summary = go_on().summary
+    assert summary["teacher"]["num_samples"] == summary["student"]["num_samples"] == 1433
+    with safe_open(out / "student-best.safetensors", "pt") as file:
+        assert file.metadata()["epoch"] == "4", "of the earlier ones it is not known how they do on this data"
 
 
 def test_a_resumed_run_lets_go_of_what_it_loaded(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
