@@ -68,6 +68,11 @@ def train(
     config = options.with_data(config, data=data, root=root, split=None)
     if config.evaluation.data == NO_DATA:
         raise ConfigError("nothing says which data the teacher is to learn", hint="`--data SPEC` says it")
+    if out is None and config.evaluation.data != config.teacher.trained_on:
+        diagnostics.note(
+            f"what is learned from {config.evaluation.data} is kept as the teacher of {config.teacher.trained_on}"
+            " for every preset that wants one; where these are other images, give it a name of its own with --out"
+        )
 
     import_torch()
     from stages.device import resolve_device

@@ -96,6 +96,7 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """What is going to happen, for people and for `--dry-run`."""
         config, learns = self.config, "distillation" in self.schedule.stages
+        seed = "" if self.launch.seed_in_name is None else f"-{self.launch.seed_in_name}"
         return {
             "command": self.launch.command,
             "preset": self.launch.preset_name,
@@ -118,7 +119,7 @@ class Plan:
             "images_set_aside": None if self.stored is None else config.evaluation.num_holdout,
             "buffer_mib": self.footprint.buffer_mib,
             "disk_mib": self.footprint.disk_mib,
-            "run_directory": str(self.launch.out) if self.launch.out else f"runs/{self.launch.run_name}-<time>",
+            "run_directory": str(self.launch.out or f"runs/{self.launch.run_name}-<time>{seed}"),
         }
 
 
@@ -158,7 +159,8 @@ def plan(
     num_stored = 0 if stored is None else len(stored)
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
     if not is_resumption:
-        check_disk(footprint.disk_bytes, launch.out)
+        hint = "free some space, or start with another --out or a lower buffer.capacity"
+        check_disk(footprint.disk_bytes, launch.out, hint=hint)
     if trains_teacher:  # what does not go together is refused before hours of training
         untrained = build_model(config.teacher.model, task=config.task, where="teacher.model")
         _fitted_to_teacher(config, schedule, student, untrained)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from stages.config import Config
+from stages.config import Config, with_values
 from stages.data.dataset import real_images
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, FileError, NotDownloadedError
 from stages.evaluation.config import NO_DATA
 from stages.models.build import build_model
 from stages.paths import typed_path
@@ -65,9 +65,15 @@ def teacher_to_train(config: Config, device: torch.device) -> LoadedTeacher:
     Raises FileError where the data is missing or does not fit.
     """
     path = cached_teacher_file(config)
-    real_images(config, split=TRAINING_SPLIT)
+    warnings: tuple[str, ...] = ()
+    try:
+        real_images(with_values(config, {"evaluation.download": False}), split=TRAINING_SPLIT)
+    except NotDownloadedError:
+        if not config.evaluation.download:
+            raise
+        warnings = ("the images that the teacher learns are not here yet: the run would download them first",)
     model = build_model(config.teacher.model, task=config.task, where="teacher.model")
     model.to(device).eval().requires_grad_(False)
     data = f"{config.evaluation.data}, split {TRAINING_SPLIT}"
     warning = f"the teacher is missing: it is trained first on {data}, into {path}"
-    return LoadedTeacher(model, path, sha256="", warnings=(warning,))
+    return LoadedTeacher(model, path, sha256="", warnings=(*warnings, warning))

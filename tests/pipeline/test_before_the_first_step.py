@@ -19,7 +19,7 @@ from stages import resumption
 from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
 from stages.config import with_values
-from stages.errors import ConfigError, FileError, MachineError
+from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.planning import beginning, footprint
@@ -221,6 +221,23 @@ def test_a_dry_run_downloads_nothing(make_config, monkeypatch, tmp_path: Path) -
     assert not root.exists()
     with pytest.raises(AssertionError, match="network"):
         plan(config, replace(launch, is_dry_run=False))
+
+
+def test_a_dry_run_downloads_no_images_for_a_teacher_either(make_config, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("stages.data.cifar._download", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    overrides = ["teacher.weights=auto", "teacher.trained_on=cifar10", "evaluation.data=cifar10"]
+    overrides += [f"evaluation.root={tmp_path / 'data'}", "evaluation.download=true"]
+    launch = Launch(command="run", preset_name="tiny", train_teacher=True, is_dry_run=True)
+    planned = plan(make_config(*overrides), launch)
+    assert "the images that the teacher learns are not here yet: the run would download them first" in planned.warnings
+    with pytest.raises(NotDownloadedError):
+        plan(make_config(*overrides, "evaluation.download=false"), launch)
+
+
+def test_a_run_of_a_group_is_planned_under_its_own_name(make_config) -> None:
+    planned = plan(make_config(), Launch(command="run", preset_name="tiny", seed_in_name=7))
+    assert planned.describe()["run_directory"] == "runs/tiny-<time>-7"
 
 
 def test_evaluation_that_is_not_in_the_run_needs_no_data(start) -> None:
