@@ -58,12 +58,13 @@ def print_list(documents: Sequence[Mapping[str, Any]]) -> None:
 
 def print_details(document: Mapping[str, Any]) -> None:
     """One run from top to bottom."""
+    from stages.run_directory import RESUMABLE_STATUSES
     from stages.run_overview import flat
 
     console.say(f"{document['run']}: {document['status']}", style="bold")
     if document["message"] and document["message"] != document["status"]:
         console.say(f"  {document['message']}")
-    if document["status"] in ("stopped", "dead"):
+    if document["status"] in RESUMABLE_STATUSES:
         console.say(f"  go on with `ssdkd run --resume {in_shell(Path(document['run']))}`")
     _print_pairs(
         {

@@ -189,9 +189,10 @@ def print_series(document: Mapping[str, Any]) -> None:
         return
     left_out = f" (left out: {others})" if others else ""
     sign = charts.glyphs_for(console.stdout().encoding).plus_minus
-    console.say(f"{num_done} runs, mean {sign} standard deviation{left_out}", style="bold")
     values = {f"student {metric_title(name)}": (name, value) for name, value in (document["student"] or {}).items()}
     values |= {metric_title(name): (name, document[name]) for name in ("agreement", "ece") if document[name]}
+    what = f", mean {sign} standard deviation" if values else ": no student, and no mean over seeds"
+    console.say(f"{num_done} runs{what}{left_out}", style="bold")
     for title, (name, value) in values.items():
         if name != "num_samples":
             mean, spread = (format_metric(name, value[key]) for key in ("mean", "std"))

@@ -18,7 +18,7 @@ from pathlib import Path
 from stages.errors import ConfigError, FileError
 from stages.events import ControlAcknowledged
 from stages.paths import in_shell
-from stages.run_directory import LIVE_STATUSES, RunDirectory, parse_event
+from stages.run_directory import LIVE_STATUSES, RESUMABLE_STATUSES, RunDirectory, parse_event
 
 ACTIONS = ("pause", "resume", "checkpoint", "stop")
 
@@ -104,8 +104,8 @@ def refuse_idle(run: RunDirectory, action: str) -> None:
     if status in LIVE_STATUSES:
         return
     path = in_shell(run.path)
-    is_resumable = status in ("dead", "stopped")
-    hint = f"`ssdkd run --resume {path}` goes on with it" if is_resumable else f"`ssdkd runs show {path}` tells more"
+    goes_on = f"`ssdkd run --resume {path}` goes on with it"
+    hint = goes_on if status in RESUMABLE_STATUSES else f"`ssdkd runs show {path}` tells more"
     raise ConfigError(f"cannot {action} {run.path}: it is not running, its status is {status}", hint=hint)
 
 

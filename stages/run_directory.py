@@ -33,6 +33,8 @@ RUNS_ROOT = Path("runs")
 FINAL_STATUSES = ("done", "stopped", "failed", "diverged")
 LIVE_STATUSES = ("starting", "running", "paused")
 STATUSES = (*LIVE_STATUSES, *FINAL_STATUSES, "dead")
+RESUMABLE_STATUSES = ("stopped", "failed", "dead")
+"""What goes on where it was; a run that failed once what it lacked is there (memory, space on the disk)."""
 
 _BLOCK_BYTES = 1 << 16
 _NUM_CHECKPOINTS = 2

@@ -115,7 +115,7 @@ def resume(
         )
         planned = plan(resumption.for_this_machine(config, manifest, device), launch, is_resumption=True)
         planned = replace(planned, warnings=(*planned.warnings, *resumption.warnings_of_versions(manifest)))
-        check_disk(resumption.saving_bytes(directory, planned), path)
+        check_disk(resumption.saving_bytes(directory, planned), path, hint="free some space")
         resumption.refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
         started = directory.first_event()
         if started is not None:  # even where the data that knew them has come or gone since
@@ -200,7 +200,8 @@ def _before_the_first_step() -> Iterator[None]:
 
 def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path, directory: RunDirectory) -> None:
     try:
-        pipeline.load_state_dict(state)
+        with out_of_memory_is_told():
+            pipeline.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(
             f"{checkpoint} does not fit the settings of its run: {error}",

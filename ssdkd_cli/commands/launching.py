@@ -133,10 +133,12 @@ def _launch_with_viewer(request: Request) -> int:
         if request.command == "distill" and request.buffer is None and settings.buffer_run is not None:
             request = replace(request, buffer=str(settings.buffer_run.path))
     trainer = Trainer(arguments_of(request))
+    from ssdkd_cli.commands.viewing import show_own
+    from ssdkd_cli.dashboard import app  # noqa: F401 - while the trainer imports torch
+
     run = trainer.wait_until_ready()
     if run is None:
         return trainer.exit_code() or ExitCode.DONE
-    from ssdkd_cli.commands.viewing import show_own
 
     return show_own(run, trainer, command=request.command)
 

@@ -46,7 +46,7 @@ def list_all(
 
     Runs in a folder of their own, as --seeds with --out makes them, come after the others. A run is starting, running,
     paused, stopped, done, failed (an error ended it), diverged, dead (its process is gone without a word), or
-    unreadable; stopped and dead ones go on with `ssdkd run --resume RUN`.
+    unreadable; stopped, failed and dead ones go on with `ssdkd run --resume RUN`.
 
     \b
     Example:
@@ -150,7 +150,7 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     if damaged:
         raise FileError(
             f"{found.path} is damaged: {', '.join(damaged)}",
-            hint="resuming the run writes its files again, where an undamaged checkpoint is left",
+            hint="`ssdkd run --resume` writes buffer, students and hold-out again from an undamaged checkpoint",
         )
 
 
@@ -214,8 +214,9 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
 
     run = resolve_run(text)
     refuse_idle(run, action)
-    if confirm:
-        typer.confirm(f"{action} {run.path}? It saves everything first.", abort=True, err=True)
+    if confirm and not typer.confirm(f"{action} {run.path}? It saves everything first.", err=True):
+        diagnostics.note(f"{run.path} was not asked, and goes on")
+        raise typer.Abort
     request_id = send_request(run, action)
     diagnostics.note(f"{run.path}: asked to {action}, waiting up to {timeout_s:g} s")
     answer = wait_for_acknowledgement(run, request_id, timeout_s)

@@ -70,7 +70,11 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     A viewer that leaves a run at work ends with 0, or FAILED where it crashed. Once the run is over, its summary is
     printed and its exit code is the command's.
     """
-    viewer_code, _ = _open_dashboard(run)
+    try:
+        viewer_code, _ = _open_dashboard(run)
+    except KeyboardInterrupt:  # before there was a dashboard to hear it: the run has begun all the same
+        _say_how_to_come_back(run)
+        raise
     is_over = run.summary() is not None
     code = trainer.exit_code(_PATIENCE_S if is_over else 0)
     if code is None:
@@ -144,14 +148,16 @@ def _say_how_to_come_back(run: RunDirectory) -> None:
 
 
 def _print_last_words(run: RunDirectory, start: int) -> None:
-    """What the trainer said of the error that ended it: its log from the last `error:` on, behind the bytes before."""
+    """What the trainer said of the errors that ended it, with their traceback: the end of its log, behind `start`."""
     try:
         with run.trainer_log_file.open("rb") as file:
             file.seek(max(start, run.trainer_log_file.stat().st_size - _MAX_LOG_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         lines = []
-    starts = [index for index, line in enumerate(lines) if line.startswith(("error:", "Traceback"))]
-    if starts:
-        diagnostics.note("\n".join(lines[starts[-1] :]))
+    tracebacks = [index for index, line in enumerate(lines) if line.startswith("Traceback")]
+    errors = [index for index, line in enumerate(lines) if line.startswith("error:")]
+    first = tracebacks[-1:] or errors[:1]
+    if first:
+        diagnostics.note("\n".join(lines[first[0] :]))
     diagnostics.note(f"all that the trainer said is in {run.trainer_log_file}")

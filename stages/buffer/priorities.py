@@ -20,7 +20,8 @@ ArrayT = TypeVar("ArrayT", "Tensor", "npt.NDArray[Any]")
 def sampling_probabilities(priority_N: ArrayT, *, alpha: float, epsilon: float) -> ArrayT:
     r"""P_i(x) = (|delta_i(x)| + eps)^alpha / sum_x' (|delta_i(x')| + eps)^alpha, SSD-KD Eq. (6).
 
-    Shapes: [N] float -> [N], sums to 1. alpha = 0 is uniform sampling; epsilon > 0 keeps every sample reachable.
+    Shapes: [N] float -> [N], sums to 1. alpha = 0 is uniform sampling; epsilon > 0 keeps every sample reachable,
+    as far as the type has numbers so small: (epsilon / largest delta)^alpha.
     Differs from the paper: nothing; its text says that sampling "reuses the same intermediate values as phi(x)", its
     equations have no phi in them. Costs O(N) time and one array of N.
     """

@@ -88,7 +88,7 @@ def _class_folders(root: Path, base: Path, split: str) -> list[Path]:
     if base == root and SPLIT_NAMES.issuperset(names):
         raise FileError(
             f"{root} has no folder for the split `{split}`",
-            hint=f"it has {', '.join(names)}: choose with `--split`, in a run with `--set evaluation.split=`",
+            hint=f"it has {', '.join(names)}: choose with `--set evaluation.split=`",
         )
     return folders
 

@@ -83,7 +83,7 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     )
 
 
-def check_disk(needed_bytes: int, out: Path | None) -> None:
+def check_disk(needed_bytes: int, out: Path | None, *, hint: str) -> None:
     """Raise MachineError where so much would fill the disk that `out`, or the folder of runs, is on."""
     folder = (out or RUNS_ROOT).absolute()
     while not folder.exists():
@@ -93,7 +93,7 @@ def check_disk(needed_bytes: int, out: Path | None) -> None:
         raise MachineError(
             f"not enough disk at {folder}: {free_bytes / 2**20:.0f} MiB free,"
             f" the run needs {needed_bytes / 2**20:.0f} MiB",
-            hint="free some space, or start with another --out or a lower buffer.capacity",
+            hint=hint,
         )
 
 

@@ -494,11 +494,10 @@ def test_stop_asks_first_on_a_terminal(call, place, monkeypatch, answer, options
     monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
     questions: list[str] = []
 
-    def confirm(text: str, *, abort: bool, err: bool) -> None:
+    def confirm(text: str, *, err: bool) -> bool:
         questions.append(text)
         assert err, "stdout is for data"
-        if not answer and abort:
-            raise command.typer.Abort
+        return answer
 
     monkeypatch.setattr(command.typer, "confirm", confirm)
     run = make_run("digits-1", StageStarted(stage="inversion"))
@@ -507,6 +506,7 @@ def test_stop_asks_first_on_a_terminal(call, place, monkeypatch, answer, options
     assert asked == asked_for
     assert bool(questions) == (options == [])
     assert (result.code == 0) == (asked_for == ["stop"])
+    assert ("was not asked, and goes on" in result.err) == (asked_for == [])
 
 
 # -- the commands themselves ---------------------------------------------------------------------------------

@@ -439,6 +439,15 @@ def test_the_last_words_are_of_the_trainer_that_ended_now(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "error: lost\n  hint: other\n" in told
     assert "no space" not in told
+    run.trainer_log_file.write_text(earlier + "epoch 3\nerror: one\n  hint: a\nerror: two\n  hint: b\n")
+    viewing._print_last_words(run, len(earlier))
+    assert "error: one\n  hint: a\nerror: two\n  hint: b\n" in capsys.readouterr().err
+    bug = "Traceback (most recent call last):\n  in training\nKeyError: 3\nerror: a bug\n  hint: report it\n"
+    run.trainer_log_file.write_text(earlier + "epoch 3\nerror: earlier\n" + bug)
+    viewing._print_last_words(run, len(earlier))
+    told = capsys.readouterr().err
+    assert bug in told
+    assert "earlier" not in told
 
 
 def test_a_trainer_that_is_refused_gives_no_run(trainer_running):

@@ -10,6 +10,7 @@ from textual.content import Content
 from ssdkd_cli.dashboard.view import RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, line
 from stages.paths import in_shell
+from stages.run_directory import RESUMABLE_STATUSES
 
 _ENDINGS = {
     "failed": "the run failed",
@@ -25,7 +26,8 @@ def notices(view: RunView) -> list[tuple[str, str]]:
     has_vanished = view.status == "dead" and not view.has_directory  # then nobody can say what became of its process
     if view.status in _ENDINGS and not has_vanished:
         reason = f": {view.message}" if view.message else ""
-        hint = f" (`ssdkd run --resume {in_shell(view.path)}` goes on with it)" if view.status == "dead" else ""
+        is_resumable = view.status in RESUMABLE_STATUSES
+        hint = f" (`ssdkd run --resume {in_shell(view.path)}` goes on with it)" if is_resumable else ""
         found.append(("error", _ENDINGS[view.status] + reason + hint))
     elif view.status == "stopped":
         found.append(("warning", f"stopped with everything saved; `ssdkd run --resume {in_shell(view.path)}` goes on"))
