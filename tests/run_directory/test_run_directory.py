@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -34,6 +35,10 @@ def acknowledged(action: str, *, accepted: bool = True) -> ControlAcknowledged:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     return make_run(tmp_path / "a-run")
+
+
+def refused_by_the_file_system(*_arguments: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 # -- making one ----------------------------------------------------------------------------------------------
@@ -88,6 +93,12 @@ def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "precious"
 
 
+def test_out_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path)
+    with pytest.raises(MachineError, match=f"{tmp_path} is read-only"):
+        RunDirectory.refuse_unwritable(tmp_path / "new" / "run")
+
+
 def test_out_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(MachineError, match="cannot make the run directory"):
@@ -119,6 +130,20 @@ def test_lock_of_another_process_names_it_and_dies_with_it(run: RunDirectory, mo
     assert not run.is_alive()
     with run.lock():
         assert run.is_alive()
+
+
+def test_a_file_system_without_locks_is_told(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_directory.fcntl, "flock", refused_by_the_file_system)
+    with pytest.raises(MachineError, match=r"cannot lock .*run\.lock: No locks available") as refusal, run.lock():
+        pass
+    assert "must support flock" in (refusal.value.hint or "")
+    assert not run.is_alive()
+
+
+def test_a_lock_that_may_not_be_written_is_told(run: RunDirectory) -> None:
+    run.lock_file.mkdir()  # for root, whom no permission keeps out
+    with pytest.raises(MachineError, match=r"cannot write .*run\.lock: Is a directory"), run.lock():
+        pass
 
 
 def test_lock_waits_out_a_look_at_it(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
