@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ssdkd_cli import charts, console
@@ -56,13 +54,11 @@ def _status(summary: Mapping[str, Any]) -> str:
 
 
 def _mean_and_std(values: Sequence[float | None]) -> dict[str, float] | None:
+    """None unless every run has a value."""
+    from stages.run_comparison import mean_and_std
+
     known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return None
-    mean = fmean(known)
-    # Not statistics.stdev: a loss may be NaN.
-    squares = sum((value - mean) ** 2 for value in known)
-    return {"mean": mean, "std": math.sqrt(squares / (len(known) - 1)) if len(known) > 1 else 0.0}
+    return mean_and_std(known) if known and len(known) == len(values) else None
 
 
 def num_epochs(number: int) -> str:

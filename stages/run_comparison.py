@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from stages.run_directory import RunDirectory
@@ -65,14 +66,19 @@ def _seed_groups(
                     "runs": [documents[index]["run"] for index in done],
                     "seeds": seeds,
                     "left_out": [documents[index]["run"] for index in group if index not in done],
-                    "metrics": _mean_and_std([results[index] for index in done]),
+                    "metrics": _of_shared_metrics([results[index] for index in done]),
                 }
             )
     return groups
 
 
-def _mean_and_std(results: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Of each metric that all runs have: mean, and standard deviation with n - 1."""
+def mean_and_std(values: Sequence[float]) -> dict[str, float]:
+    """Mean, and standard deviation with n - 1, which of one value is 0. A loss may be NaN, and so are both then."""
+    mean = fmean(values)
+    squares = sum((value - mean) ** 2 for value in values)  # statistics.stdev knows no NaN
+    return {"mean": mean, "std": math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0}
+
+
+def _of_shared_metrics(results: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     shared = [name for name in results[0] if all(name in result for result in results)]
-    columns = {name: [result[name] for result in results] for name in shared}
-    return {name: {"mean": fmean(values), "std": stdev(values)} for name, values in columns.items()}
+    return {name: mean_and_std([result[name] for result in results]) for name in shared}

@@ -124,7 +124,7 @@ class RunModel:
             return
         self.ending = None
         reader(event)
-        if kind != "run_resumed":  # that one is told before the checkpoint is read
+        if kind != "run_resumed":  # which stands where its checkpoint does
             self._state.epoch = epoch
 
     def _look_at_clock(self, event: Event) -> None:
