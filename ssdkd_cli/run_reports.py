@@ -64,6 +64,8 @@ def print_details(document: Mapping[str, Any]) -> None:
     console.say(f"{document['run']}: {document['status']}", style="bold")
     if document["message"] and document["message"] != document["status"]:
         console.say(f"  {document['message']}")
+    if document["hint"]:
+        console.say(f"  hint: {document['hint']}")
     if document["status"] in RESUMABLE_STATUSES:
         console.say(f"  go on with `ssdkd run --resume {in_shell(Path(document['run']))}`")
     _print_pairs(

@@ -210,6 +210,8 @@ class RunFinished(Event):
     status: str
     message: str
     summary: Mapping[str, Any] | None = None
+    hint: str | None = None
+    """What to do about the error that ended it."""
 
 
 def finite(value: Any) -> Any:

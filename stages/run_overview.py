@@ -126,6 +126,7 @@ def details(run: RunDirectory) -> dict[str, Any]:
     return {
         **overview(run),
         "message": ending.get("message") if is_over and ending else None,
+        "hint": ending.get("hint") if is_over and ending else None,
         "warnings": warnings[::-1],
         "summary": run.summary(),
         "files": files(run),

@@ -252,15 +252,17 @@ def _finish(
     }
     if run.best_student is not None:
         summary["best_student"] = run.best_results()
-    message = status
-    if error is not None:
-        message = error.message if isinstance(error, SsdkdError) else f"{type(error).__name__}: {error}"
+    message, hint = status, None
+    if isinstance(error, SsdkdError):
+        message, hint = error.message, error.hint
+    elif error is not None:
+        message = f"{type(error).__name__}: {error}"
     if status == "diverged" and run.buffer.size > 0:
         with suppress(StorageError):  # that it diverged is the thing to tell
             recorder.save_samples()  # and what its images look like says why
     try:
         safe_point.refuse_rest()
-        recorder.emit(events.RunFinished(status=status, message=message, summary=summary))
+        recorder.emit(events.RunFinished(status=status, message=message, summary=summary, hint=hint))
     except StorageError as storage_error:  # the disk is full: the first error is the one to tell
         error = error or storage_error
     return Outcome(summary, directory.path, error)

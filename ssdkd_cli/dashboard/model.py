@@ -315,8 +315,7 @@ class RunModel:
         self._say(event, "info", f"compiled {text(event, 'what')}, {number(event, 'seconds') or 0:.0f} s")
 
     def _warning(self, event: Event) -> None:
-        hint = text(event, "hint")
-        self._say(event, "warning", text(event, "message") + (f" (hint: {hint})" if hint else ""))
+        self._say(event, "warning", text(event, "message") + _hint(event))
 
     def _run_finished(self, event: Event) -> None:
         self.ending = event
@@ -324,7 +323,7 @@ class RunModel:
         state = self._state
         state.stage = state.step = state.compiling = None
         level = "error" if status in ("failed", "diverged") else "info"
-        self._say(event, level, status if message in ("", status) else f"{status}: {message}")
+        self._say(event, level, status if message in ("", status) else f"{status}: {message}{_hint(event)}")
 
     def _tell(self, name: str, x: float, event: Event, field: str | None = None, source: Event | None = None) -> None:
         """Add a point to the series `name`.
@@ -452,6 +451,11 @@ class RunModel:
             step=state.step if is_running else None,
             num_steps=(state.num_steps if is_running else None) or self._num_steps(name, header) or None,
         )
+
+
+def _hint(event: Event) -> str:
+    hint = text(event, "hint")
+    return f" (hint: {hint})" if hint else ""
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

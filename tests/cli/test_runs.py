@@ -175,10 +175,11 @@ def test_show_a_run_that_says_nothing(call, place):
 
 
 def test_show_says_why_a_run_ended_and_what_it_warned_of(call, place):
-    ending = RunFinished(status="diverged", message="the loss is not finite")
+    ending = RunFinished(status="diverged", message="the loss is not finite", hint="lower its rate")
     make_run("digits-1", Warning(message="no real images"), ending)
     out = call("runs", "show").out
-    assert "the loss is not finite" in out
+    assert "  the loss is not finite\n  hint: lower its rate\n" in out
+    assert "--resume" not in out
     assert "no real images" in out
 
 

@@ -314,7 +314,7 @@ def test_the_log_tells_what_happened():
         (events.ControlAcknowledged(id="2", action="stop", accepted=False, message="not now"), 1),
         (evaluation(0.5, 0.25), 1),
         (events.RunResumed(checkpoint="checkpoints/epoch-000001.safetensors", checkpoint_seq=12, device="cuda:0"), 0),
-        (events.RunFinished(status="failed", message="disk full"), 1),
+        (events.RunFinished(status="failed", message="disk full", hint="free some space"), 1),
     ]
     log = model_of(told).log
     assert [(line.kind, line.level, line.text) for line in log] == [
@@ -326,7 +326,7 @@ def test_the_log_tells_what_happened():
         ("control_acknowledged", "warning", "stop: not now"),
         ("evaluation", "info", "top-1 50.0%, synthetic agreement 25.0%"),
         ("run_resumed", "info", "resumed from checkpoints/epoch-000001.safetensors, on cuda:0"),
-        ("run_finished", "error", "failed: disk full"),
+        ("run_finished", "error", "failed: disk full (hint: free some space)"),
     ]
     assert log[0].time_s == TIME_S
 
