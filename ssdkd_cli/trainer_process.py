@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,12 +46,14 @@ class Trainer:
         finally:
             os.close(ready)
 
-    def wait_until_ready(self) -> RunDirectory | None:
+    def wait_until_ready(self, *, meanwhile: Callable[[], object] = lambda: None) -> RunDirectory | None:
         """The run, as soon as the trainer has begun it; None where it ended without: its exit code tells.
 
-        Ctrl-C is passed on: nothing is running yet that would be worth keeping.
+        `meanwhile` is called first, for the trainer takes a while. Ctrl-C is passed on: nothing is running yet that
+        would be worth keeping.
         """
         try:
+            meanwhile()
             with os.fdopen(self._pipe, "rb") as pipe:
                 line = pipe.readline()
         except KeyboardInterrupt:

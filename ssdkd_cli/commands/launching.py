@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,12 +135,10 @@ def _launch_with_viewer(request: Request) -> int:
         if request.command == "distill" and request.buffer is None and settings.buffer_run is not None:
             request = replace(request, buffer=str(settings.buffer_run.path))
     trainer = Trainer(arguments_of(request))
-    from ssdkd_cli.commands.viewing import show_own
-    from ssdkd_cli.dashboard import app  # noqa: F401 - while the trainer imports torch
-
-    run = trainer.wait_until_ready()
+    run = trainer.wait_until_ready(meanwhile=partial(import_module, "ssdkd_cli.dashboard.app"))
     if run is None:
         return trainer.exit_code() or ExitCode.DONE
+    from ssdkd_cli.commands.viewing import show_own
 
     return show_own(run, trainer, command=request.command)
 

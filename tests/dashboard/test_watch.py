@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from scripted_run import append, evaluation, lines_of, make_run, raw_line, samples, whole_run
@@ -343,8 +343,8 @@ def test_on_a_terminal_the_trainer_is_asked_for_the_same(call, monkeypatch):
         def __init__(self, arguments):
             asked.append(arguments)
 
-        def wait_until_ready(self):
-            return None
+        def wait_until_ready(self, *, meanwhile):
+            meanwhile()
 
         def exit_code(self):
             return 4
@@ -479,22 +479,16 @@ def test_a_trainer_at_work_has_no_exit_code(trainer_running):
     os.close(trainer._pipe)
 
 
-def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running, tmp_path, monkeypatch):
+def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running, tmp_path):
     we_are_ready = tmp_path / "ready"
     trainer = trainer_running(
         "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n"
         f"while not os.path.exists({str(we_are_ready)!r}): time.sleep(0.01)\n"
         "os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
     )
-
-    def opened_while_waiting(descriptor: int, mode: str) -> IO[bytes]:
-        we_are_ready.touch()
-        return open(descriptor, mode)
-
-    monkeypatch.setattr(trainer_process.os, "fdopen", opened_while_waiting)
     try:
         with pytest.raises(KeyboardInterrupt):
-            trainer.wait_until_ready()
+            trainer.wait_until_ready(meanwhile=we_are_ready.touch)
         assert trainer.process.returncode == 130
     finally:
         trainer.process.kill()
