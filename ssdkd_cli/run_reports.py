@@ -66,7 +66,7 @@ def print_details(document: Mapping[str, Any]) -> None:
         console.say(f"  {document['message']}")
     if document["hint"]:
         console.say(f"  hint: {document['hint']}")
-    if document["status"] in RESUMABLE_STATUSES:
+    if document["status"] in RESUMABLE_STATUSES and "--resume" not in (document["hint"] or ""):
         console.say(f"  go on with `ssdkd run --resume {in_shell(Path(document['run']))}`")
     _print_pairs(
         {

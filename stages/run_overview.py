@@ -172,7 +172,7 @@ def conditions(run: RunDirectory) -> dict[str, Any]:
     """
     manifest = run.manifest()
     files = {name: manifest.get(f"{name}_sha256") for name in ("teacher", "buffer")}
-    return flat(settings(run)) | {name: f"sha256 {sha256[:12]}" for name, sha256 in files.items() if sha256}
+    return flat(settings(run)) | {name: f"sha256 {str(sha256)[:12]}" for name, sha256 in files.items() if sha256}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

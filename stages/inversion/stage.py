@@ -87,7 +87,7 @@ class Inversion(Stage[InversionConfig]):
         if not self._is_finite:
             raise DivergedError(
                 f"the images of epoch {run.epoch}, or teacher's and student's divergence on them, are not finite",
-                hint="lower distillation.lr, or use run.precision=fp32",
+                hint="lower distillation.lr or inversion.lr_generator, or use run.precision=fp32",
             )
         if not self._has_targets:
             raise ConfigError(

@@ -183,6 +183,12 @@ def test_show_says_why_a_run_ended_and_what_it_warned_of(call, place):
     assert "no real images" in out
 
 
+@pytest.mark.parametrize("hint", ["ask for less", "free some space, then `ssdkd run --resume runs/digits-1`"])
+def test_show_says_once_how_a_failed_run_goes_on(call, place, hint):
+    make_run("digits-1", RunFinished(status="failed", message="it was too much", hint=hint))
+    assert call("runs", "show").out.count("`ssdkd run --resume runs/digits-1`") == 1
+
+
 # -- compare -------------------------------------------------------------------------------------------------
 
 

@@ -86,3 +86,5 @@ def test_runs_from_other_files_are_no_other_seeds(tmp_path: Path) -> None:
         "buffer": ["sha256 aaaaaaaaaaaa", "sha256 bbbbbbbbbbbb", "sha256 bbbbbbbbbbbb"],
     }
     assert [group["seeds"] for group in document["seed_groups"]] == [[1, 2]]
+    runs[0].manifest_file.write_text('{"buffer_sha256": 3}')  # damaged by hand
+    assert compare(runs)["differences"]["buffer"][0] == "sha256 3"
