@@ -79,7 +79,7 @@ _IDLE = (
         "no student learns beside it",
     ),
     _Idle(
-        ("inversion.bn_momentum",),
+        ("inversion.bn_loss", "inversion.bn_momentum"),
         lambda config: config.inversion.bn_weight == 0,
         "inversion.bn_weight is 0",
     ),

@@ -54,6 +54,7 @@ CASES = {
     "paper": {},
     "bf16": {},
     "printed L_BN": {"inversion": {"bn_momentum": 0.0, "bn_weight": 1.0}},
+    "standardized L_BN": {"inversion": {"bn_loss": "standardized"}},
     "teacher's targets": {"inversion": {"targets": "teacher", "gamma": 1.0}},
     "no adversary": {"inversion": {"adversarial_weight": 0.0}},
     "cached views": {"distillation": {"views": 2}},

@@ -130,6 +130,7 @@ def differences(config: Config) -> list[str]:
     known = {
         "inversion.calls": (inversion.calls, 1),
         "inversion.meta_update": (inversion.meta_update, "fomaml"),
+        "inversion.bn_loss": (inversion.bn_loss, "absolute"),
         "inversion.generator": (inversion.generator, "dcgan"),
         "inversion.class_latents": (inversion.class_latents, 0),
         "inversion.overlap": (inversion.overlap, False),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.models.build import bn_layers
 
@@ -61,6 +62,15 @@ def channel_statistics(features_BCHW: Tensor) -> ChannelStatistics:
     return ChannelStatistics(*_BatchStatistics.apply(features_BCHW))
 
 
+def standardized(statistics: ChannelStatistics, running: ChannelStatistics, eps: float) -> ChannelStatistics:
+    """As a layer sees them: the mean from its running one on, in running deviations; the variance in running variances.
+
+    `eps` is the layer's, which it adds to its variance, so that a channel that never varied is no division by 0.
+    """
+    unit_C = running.variance_C + eps
+    return ChannelStatistics((statistics.mean_C - running.mean_C) * unit_C.rsqrt(), statistics.variance_C / unit_C)
+
+
 def bn_loss(
     batch_L: Sequence[ChannelStatistics],
     running_L: Sequence[ChannelStatistics],
@@ -94,12 +104,17 @@ class BatchNormMatching:
 
     Layers count in the order they run, which need not be that of their names; one that does not run (an auxiliary
     head in eval mode) does not count. The average stays in the same tensors from call to call.
+
+    Differs from the paper where `is_standardized`: then Eq. 1 compares statistics in each layer's own units
+    (`standardized`), which is what the layer passes on. By the numbers as they are, a layer whose features are small
+    hardly counts beside one whose features are large, though both see theirs at variance 1.
     """
 
-    def __init__(self, model: nn.Module, *, momentum: float) -> None:
+    def __init__(self, model: nn.Module, *, momentum: float, is_standardized: bool = False) -> None:
         self._model = model
         self._layers = bn_layers(model)
         self._momentum = momentum
+        self._is_standardized = is_standardized
         self._batch: list[ChannelStatistics] = []
         self._running: list[ChannelStatistics] = []
         self._average: list[ChannelStatistics] | None = None
@@ -122,9 +137,13 @@ class BatchNormMatching:
     def watching(self) -> Iterator[None]:
         """Within this context every forward pass of the network records its statistics."""
 
-        def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._batch.append(channel_statistics(inputs[0]))
-            self._running.append(ChannelStatistics(layer.running_mean, layer.running_var))  # type: ignore[arg-type]
+        def record(layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+            batch = channel_statistics(inputs[0])
+            running = ChannelStatistics(layer.running_mean, layer.running_var)  # type: ignore[arg-type]
+            if self._is_standardized:
+                batch, running = (standardized(found, running, layer.eps) for found in (batch, running))
+            self._batch.append(batch)
+            self._running.append(running)
 
         handles = [layer.register_forward_pre_hook(record) for layer in self._layers]
         try:

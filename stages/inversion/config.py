@@ -16,6 +16,11 @@ def _meta_rate(table: dict[str, Any]) -> float:
     return 1.0 if table["meta_update"] == "reptile" else float(table["lr_generator"] * table["steps"])
 
 
+def _bn_weight(table: dict[str, Any]) -> float:
+    """L_BN in a teacher's own units is another number, and leaves L_Task more room: see `bn_loss`."""
+    return 0.3 if table["bn_loss"] == "standardized" else 10.0
+
+
 class InversionConfig(Table):
     """The `[inversion]` table: the synthesis calls of an epoch (Algorithm 1, lines 4-10; Eq. 1-3).
 
@@ -84,8 +89,16 @@ class InversionConfig(Table):
     generator: str = "dcgan"
     """The generator's architecture: the name of a registered generator."""
 
-    bn_weight: NonNegativeFloat = 10.0
-    """Weight of L_BN. About 1 where bn_momentum is 0."""
+    bn_loss: Literal["absolute", "standardized"] = "absolute"
+    """In which units L_BN (Eq. 1) compares the images' statistics with the teacher's.
+
+    "absolute": as they are, the paper's. "standardized": means in the running deviations of each channel, variances in
+    its running variances, which is what the layer itself makes of them; not in the paper. The variances of a network's
+    layers differ by factors of up to a thousand, and in absolute terms the small ones hardly count.
+    """
+
+    bn_weight: NonNegativeFloat = Field(default_factory=_bn_weight)
+    """Weight of L_BN. Default: 10 (about 1 where bn_momentum is 0), .3 where `bn_loss` is "standardized"."""
 
     bn_momentum: float = Field(default=0.9, ge=0, lt=1)
     """m of the running average of batch statistics that L_BN compares; 0 is Eq. 1 as printed.

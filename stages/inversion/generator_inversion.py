@@ -52,7 +52,11 @@ class GeneratorInversion:
             first_layer(generator)  # what cannot be drawn anew is found out now and not at that epoch
         self._meta_generator = generator.to(run.device).to(memory_format=torch.channels_last).train()
         self._meta_optimizer = _meta_optimizer(self.config, self._meta_generator, run.device)
-        self._bn = BatchNormMatching(run.teacher, momentum=self.config.bn_momentum)
+        self._bn = BatchNormMatching(
+            run.teacher,
+            momentum=self.config.bn_momentum,
+            is_standardized=self.config.bn_loss == "standardized",
+        )
         self._bn.prepare(torch.zeros(1, *run.config.task.image_shape, device=run.device))
         self._synthesis = Synthesis(run, self.config, self._meta_generator, self._bn, self.config.batch_size)
         self._synthesis.accelerate()

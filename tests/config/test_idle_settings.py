@@ -23,6 +23,7 @@ from stages.config import load
         (["inversion.task_weight=0", "inversion.targets=balanced"], "inversion.targets"),
         (["inversion.task_weight=0", "inversion.diversity=false"], "inversion.diversity"),
         (["inversion.bn_weight=0", "inversion.bn_momentum=0.5"], "inversion.bn_momentum"),
+        (["inversion.bn_weight=0", "inversion.bn_loss=standardized"], "inversion.bn_loss"),
         (["inversion.reset_epoch=31"], "inversion.reset_epoch"),
         (['run.stages=["inversion"]', "inversion.overlap=true"], "inversion.overlap"),
         (["evaluation.root=/data"], "evaluation.root"),

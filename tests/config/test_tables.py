@@ -17,7 +17,7 @@ def test_defaults_are_those_of_fast_datafree_where_the_paper_follows_it():
     inversion, distillation = InversionConfig(), DistillationConfig()
     assert (inversion.steps, inversion.batch_size, inversion.latent_dim) == (5, 256, 256)
     assert (inversion.lr_generator, inversion.lr_latent, inversion.lr_meta) == (3e-3, 1e-2, 1.5e-2)
-    assert (inversion.bn_weight, inversion.bn_momentum) == (10, 0.9)
+    assert (inversion.bn_loss, inversion.bn_weight, inversion.bn_momentum) == ("absolute", 10, 0.9)
     assert (inversion.task_weight, inversion.adversarial_weight) == (0.4, 1.1)
     assert (distillation.batch_size, distillation.lr, distillation.lr_min) == (256, 0.2, 2e-4)
     assert (distillation.momentum, distillation.weight_decay, distillation.temperature) == (0.9, 1e-4, 20)
@@ -55,6 +55,12 @@ def test_meta_rate_follows_generator_rate_and_steps(steps, lr_generator, lr_meta
 def test_by_reptile_the_meta_generator_becomes_the_clone_unless_a_rate_is_given():
     assert InversionConfig(meta_update="reptile").lr_meta == 1.0
     assert InversionConfig(meta_update="reptile", lr_meta=0.5).lr_meta == 0.5
+
+
+def test_weight_of_the_statistics_follows_their_units_unless_it_is_given():
+    assert InversionConfig(bn_loss="standardized").bn_weight == 0.3
+    assert InversionConfig(bn_loss="standardized", bn_weight=2).bn_weight == 2
+    assert InversionConfig(bn_weight=2).bn_weight == 2
 
 
 @pytest.mark.parametrize(("height", "padding"), [(32, 4), (8, 1), (128, 16), (28, 3), (7, 0)])
@@ -214,6 +220,7 @@ def test_lists_that_are_refused_are_told(problem_of, override, told):
         "task.crop_padding=15",
         "buffer.eviction=lowest_priority",
         "inversion.bn_momentum=0",
+        "inversion.bn_loss=standardized",
         "inversion.targets=inverse_frequency",
         "inversion.gamma=0",
         "inversion.gamma_start=0",

@@ -200,12 +200,86 @@ def test_loss_reaches_the_images(network: TinyNetwork) -> None:
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_a_batch_with_the_running_statistics_costs_nothing(network: TinyNetwork) -> None:
+@pytest.mark.parametrize("is_standardized", [False, True])
+def test_a_batch_with_the_running_statistics_costs_nothing(network: TinyNetwork, is_standardized: bool) -> None:
     for index, norm in enumerate((network.bn1, network.bn2)):
         mean_C, variance_C = plain_layers(network, images(0))[index]
         norm.running_mean.copy_(mean_C)
         norm.running_var.copy_(variance_C)
-    assert watched_loss(BatchNormMatching(network, momentum=0.9), network, images(0)).item() < 1e-5
+    matching = BatchNormMatching(network, momentum=0.9, is_standardized=is_standardized)
+    assert watched_loss(matching, network, images(0)).item() < 1e-5
+
+
+# In the layers' own units.
+
+
+def in_own_units(layers: list[ChannelStatistics], network: TinyNetwork) -> list[ChannelStatistics]:
+    """In float64: deviations from the running mean, and variances, channel by channel, as the layers divide them."""
+    result = []
+    for (mean_C, variance_C), norm in zip(layers, (network.bn1, network.bn2), strict=True):
+        means, variances = [], []
+        for channel in range(len(mean_C)):
+            running = float(norm.running_var[channel]) + norm.eps
+            means.append((float(mean_C[channel]) - float(norm.running_mean[channel])) / running**0.5)
+            variances.append(float(variance_C[channel]) / running)
+        result.append(ChannelStatistics(torch.tensor(means).double(), torch.tensor(variances).double()))
+    return result
+
+
+@pytest.fixture
+def uneven_network(network: TinyNetwork) -> TinyNetwork:
+    """Its second layer remembers far smaller features than its first."""
+    rng = torch.Generator().manual_seed(5)
+    for norm, scale in ((network.bn1, 3.0), (network.bn2, 0.02)):
+        norm.running_mean.copy_(scale * torch.randn(norm.running_mean.shape, generator=rng))
+        norm.running_var.copy_(scale**2 * (torch.rand(norm.running_var.shape, generator=rng) + 0.5))
+    return network
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_standardized_loss_is_eq_1_in_the_layers_units(uneven_network: TinyNetwork, momentum: float) -> None:
+    network = uneven_network
+    running = in_own_units(running_layers(network), network)
+    matching = BatchNormMatching(network, momentum=momentum, is_standardized=True)
+    first, second = (in_own_units(plain_layers(network, images(seed)), network) for seed in (0, 1))
+    result = watched_loss(matching, network, images(0))
+    assert result.item() == pytest.approx(eq1(first, running, None, momentum), rel=1e-4)
+    result = watched_loss(matching, network, images(1))
+    assert result.item() == pytest.approx(eq1(second, running, first, momentum), rel=1e-4)
+
+
+def test_standardized_loss_does_not_see_how_large_a_layers_features_are(uneven_network: TinyNetwork) -> None:
+    """A convolution with larger weights and a batch-norm that remembers larger features are the same network."""
+    network = uneven_network
+
+    def losses() -> tuple[float, float]:
+        standardized, absolute = (
+            watched_loss(BatchNormMatching(network, momentum=0.0, is_standardized=flag), network, images(0)).item()
+            for flag in (True, False)
+        )
+        return standardized, absolute
+
+    standardized, absolute = losses()
+    network.conv2.weight.mul_(10)
+    network.bn2.running_mean.mul_(10)
+    network.bn2.running_var.mul_(100)
+    network.bn2.eps *= 100
+    again, other = losses()
+    assert again == pytest.approx(standardized, rel=1e-4)
+    assert other > 1.1 * absolute
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-30])
+def test_a_channel_that_never_varied_has_a_finite_loss(network: TinyNetwork, variance: float) -> None:
+    network.bn1.running_var[0] = variance
+    images_BCHW = images(0).requires_grad_()
+    matching = BatchNormMatching(network, momentum=0.9, is_standardized=True)
+    with matching.watching():
+        network(images_BCHW)
+        loss, _ = matching.loss()
+    loss.backward()
+    assert loss.isfinite()
+    assert images_BCHW.grad.isfinite().all()
 
 
 class OtherOrder(nn.Module):

@@ -138,8 +138,13 @@ def reference_call(
         statistics = []
         for layer, (norm, inputs) in enumerate(zip((teacher.bn1, teacher.bn2), features, strict=True)):
             batch = (inputs.mean(dim=(0, 2, 3)), inputs.var(dim=(0, 2, 3), correction=0))
+            running = (norm.running_mean, norm.running_var)
+            if config.bn_loss == "standardized":
+                unit_C = running[1] + norm.eps
+                batch = ((batch[0] - running[0]) / unit_C.sqrt(), batch[1] / unit_C)
+                running = (torch.zeros_like(unit_C), running[1] / unit_C)
             statistics.append(tuple(value.detach() for value in batch))
-            for kind, running_C in enumerate((norm.running_mean, norm.running_var)):
+            for kind, running_C in enumerate(running):
                 value_C = batch[kind]
                 if average is not None and m > 0:
                     value_C = (1 - m) * value_C + m * average[layer][kind]
@@ -186,6 +191,7 @@ def reference_call(
 CASES = {
     "paper": {},
     "printed L_BN": {"bn_momentum": 0.0, "bn_weight": 1.0},
+    "standardized L_BN": {"bn_loss": "standardized"},
     "phi is one": {"diversity": False, "difficulty": False, "task_weight": 3.0},
     "diversity": {"difficulty": False, "targets": "inverse_frequency"},
     "difficulty": {"diversity": False, "gamma": 0.5, "task_weight": 20.0},
