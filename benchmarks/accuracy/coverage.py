@@ -1,10 +1,12 @@
 """How much of the real images the replay buffers of runs cover, in the eyes of their teacher.
 
-    python benchmarks/accuracy/coverage.py first=RUN second=RUN --data imagefolder --root FOLDER
+    python benchmarks/accuracy/coverage.py first=RUN second=RUN --data imagefolder --root FOLDER [--judge RUN]
 
 Needs real images, which a data-free run has not: it explains runs, and chooses nothing in them. All numbers are taken
 where the teacher's last linear layer is (its input, F features): half of the real images stand for what is to be
-covered, the other half for the best that a buffer could be. All the runs must have had the same teacher.
+covered, the other half for the best that a buffer could be. All the runs must have had the same teacher. A judge is
+another network of the same classes, the teacher of another run: what it sees in images that it had no part in tells
+what they show from what only their own teacher reads in them.
 
 - Frechet distance (Heusel et al. 2017) in units of the real features' variance: 0 where mean and covariance agree.
 - Coverage and density (Naeem et al. 2020): the share of real images with an image of the buffer among what lies nearer
@@ -12,6 +14,7 @@ covered, the other half for the best that a buffer could be. All the runs must h
 - Recall (Kynkaanniemi et al. 2019): the share of real images within the spheres of the buffer's own images.
 - Same class: the share of real images whose nearest one in the buffer is of the same class to the teacher.
 - Mean p_T: how sure the teacher is of the images' classes.
+- Both: the share of images of whose class the judge and the teacher are of one mind.
 """
 
 from __future__ import annotations
@@ -27,14 +30,14 @@ from balance import labelled
 from torch import Tensor
 
 from stages.buffer.file import read_buffer
-from stages.config import Config, from_file
+from stages.config import Config, TaskTable, from_file
 from stages.data.dataset import load_data
 from stages.errors import ConfigError, SsdkdError
 from stages.heap import keep_heap_warm
 from stages.models.build import classifying_layer
 from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
-from stages.teachers.load import load_teacher
+from stages.teachers.load import LoadedTeacher, load_teacher
 
 NUM_NEIGHBOURS = 5
 BATCH_SIZE = 500
@@ -116,8 +119,44 @@ def frechet_distance(one_NF: Tensor, other_NF: Tensor) -> float:
 
 def row(name: str, num: int, found: Coverage) -> str:
     """A line of the table."""
-    cells = (f"{found.frechet:.3f}", f"{found.coverage:.3f}", f"{found.density:.3f}", f"{found.recall:.3f}")
-    return f"| {' | '.join((name, f'{num:,}', *cells, f'{found.same_class:.3f}', f'{found.mean_probability:.3f}'))} |"
+    values = (found.frechet, found.coverage, found.density, found.recall, found.same_class, found.mean_probability)
+    return f"| {' | '.join((name, f'{num:,}', *(f'{value:.3f}' for value in values)))} |"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The teacher of a run, by whose eyes images are seen."""
+
+    config: Config
+    model: NormalizedModel
+    file: LoadedTeacher
+
+    @classmethod
+    def of(cls, run: RunDirectory) -> Network:
+        """Raises FileError and ConfigError as a run does."""
+        config, device = from_file(run.config_file), torch.device("cpu")
+        loaded = load_teacher(config, device, is_inverted=False)
+        model = NormalizedModel.on(device, loaded.model, config.task).eval().requires_grad_(False)
+        return cls(config, model, loaded)
+
+    def look(self, images_NCHW: Tensor) -> Seen:
+        """See `look`."""
+        return look(self.model, images_NCHW, num_classes=self.config.task.num_classes)
+
+
+def print_table(teacher: Network, judge: Network | None, real_NCHW: Tensor, made: Sequence[tuple[str, Tensor]]) -> None:
+    """The images of each name, as the judge sees them or, without one, their teacher."""
+    eyes = teacher if judge is None else judge
+    heads = HEADS if judge is None else (*HEADS, "both")
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    real = eyes.look(real_NCHW)
+    for label, images_NCHW in made:
+        seen = eyes.look(images_NCHW)
+        line = row(label, len(images_NCHW), measure(real, seen))
+        if judge is not None:
+            is_both_N = teacher.look(images_NCHW).logits_NK.argmax(dim=1) == seen.logits_NK.argmax(dim=1)
+            line += f" {is_both_N.float().mean().item():.3f} |"
+        print(line, flush=True)
 
 
 def halves(config: Config, *, data: str, root: Path) -> tuple[Tensor, Tensor]:
@@ -127,34 +166,40 @@ def halves(config: Config, *, data: str, root: Path) -> tuple[Tensor, Tensor]:
     return images_NCHW[one], images_NCHW[other]
 
 
+def _is_same_kind(one: TaskTable, other: TaskTable) -> bool:
+    return (one.num_classes, one.image_shape) == (other.num_classes, other.image_shape)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="[LABEL=]RUN")
     parser.add_argument("--data", default="imagefolder", metavar="NAME")
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--judge", type=Path, metavar="RUN", help="a run with another teacher of the same classes")
     options = parser.parse_args(arguments)
     keep_heap_warm()
     try:
         runs = [(label, RunDirectory(path)) for label, paths in labelled(options.runs).items() for path in paths]
-        config = from_file(runs[0][1].config_file)
-        device = torch.device("cpu")
-        loaded = load_teacher(config, device)
-        teacher = NormalizedModel.on(device, loaded.model, config.task).eval().requires_grad_(False)
-        buffers = [(label, read_buffer(run.buffer_file)) for label, run in runs]
-        if {buffer.meta.teacher_sha256 for _label, buffer in buffers} != {loaded.sha256}:
+        teacher = Network.of(runs[0][1])
+        judge = None if options.judge is None else Network.of(RunDirectory(options.judge))
+        task = teacher.config.task
+        if judge is not None and not _is_same_kind(judge.config.task, task):
             raise ConfigError(
-                f"not all of these buffers are of the teacher {loaded.path}",
+                f"the teacher of {options.judge} was made for other classes or images",
+                hint="take the run of another network for the same data",
+            )
+        buffers = [(label, read_buffer(run.buffer_file)) for label, run in runs]
+        if {buffer.meta.teacher_sha256 for _label, buffer in buffers} != {teacher.file.sha256}:
+            raise ConfigError(
+                f"not all of these buffers are of the teacher {teacher.file.path}",
                 hint="compare the runs of one teacher, whose file is the one that they had",
             )
-        one, other = halves(config, data=options.data, root=options.root)
-        real = look(teacher, one, num_classes=config.task.num_classes)
-        print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
-        for label, images_NCHW in [
-            ("real ones", other),
-            *((label, torch.from_numpy(buffer.images)) for label, buffer in buffers),
-        ]:
-            seen = look(teacher, images_NCHW, num_classes=config.task.num_classes)
-            print(row(label, len(images_NCHW), measure(real, seen)), flush=True)
+        one, other = halves(teacher.config, data=options.data, root=options.root)
+        made = [("real ones", other), *((label, torch.from_numpy(buffer.images)) for label, buffer in buffers)]
+        print_table(teacher, None, one, made)
+        if judge is not None:
+            print(f"\nAs {judge.config.teacher.model} ({options.judge}) sees them:\n")
+            print_table(teacher, judge, one, made)
     except SsdkdError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return 2

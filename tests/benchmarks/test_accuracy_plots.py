@@ -11,11 +11,13 @@ import torch
 from benchmark_modules import import_beside
 from buffer_files import write_buffer
 from PIL import Image
+from safetensors.torch import save_file
 
 from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import load
 from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished
+from stages.models.build import build_model
 from stages.models.checkpoints import sha256_of
 from stages.run_directory import RunDirectory
 from stages.teachers.resolve import teacher_file
@@ -233,7 +235,8 @@ def test_the_frechet_distance_of_two_gaussians() -> None:
 
 def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a run and real images to a table, with the shipped teacher of digits."""
-    digits = load_data("digits", root=None, split="test", task=load(["digits"]).task)
+    task = load(["digits"]).task
+    digits = load_data("digits", root=None, split="test", task=task)
     run = RunDirectory.create(tmp_path / "a", "unused")
     run.config_file.write_text(load(["digits"]).to_toml())
     num = 200
@@ -256,3 +259,19 @@ def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert real.startswith("| real ones |")
     assert mine.startswith(f"| mine | {num} |")
     assert float(mine.split("|")[4]) > 0.9, "they are the real ones"
+
+    judge = RunDirectory.create(tmp_path / "judge", "unused")
+    weights = tmp_path / "other.safetensors"
+    save_file(build_model("wrn10_1", task=task, where="here").state_dict(), weights)
+    of_other = ["teacher.model=wrn10_1", f"teacher.weights={weights}"]
+    judge.config_file.write_text(load(["digits"], of_other).to_toml())
+    assert coverage.main([*arguments, "--judge", str(judge.path)]) == 0
+    again, told = capsys.readouterr().out.split("\nAs wrn10_1 ")
+    assert again.splitlines() == [head, _rule, real, mine]
+    *_, head, _rule, real, mine = told.splitlines()
+    assert head.endswith("| both |")
+    assert 0 <= float(mine.split("|")[-2]) < 0.9, "it has learned nothing"
+
+    judge.config_file.write_text(load(["digits"], [*of_other, "task.image_shape=[1,16,16]"]).to_toml())
+    assert coverage.main([*arguments, "--judge", str(judge.path)]) == 2
+    assert "was made for other classes or images" in capsys.readouterr().err
