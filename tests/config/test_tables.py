@@ -58,7 +58,7 @@ def test_by_reptile_the_meta_generator_becomes_the_clone_unless_a_rate_is_given(
 
 
 def test_weight_of_the_statistics_follows_their_units_unless_it_is_given():
-    assert InversionConfig(bn_loss="standardized").bn_weight == 0.3
+    assert InversionConfig(bn_loss="standardized").bn_weight == 1
     assert InversionConfig(bn_loss="standardized", bn_weight=2).bn_weight == 2
     assert InversionConfig(bn_weight=2).bn_weight == 2
 
