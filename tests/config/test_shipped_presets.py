@@ -82,7 +82,7 @@ PLUS = {name: name.removesuffix("-plus") for name in presets.names() if name.end
 PLUS_PAIRS = [*PLUS.items(), ("cifar10-resnet20", "cifar10-resnet20-paper")]
 WHAT_HELPED = (
     "student.start=auto",
-    *("inversion.meta_update=reptile", "inversion.lr_generator=1.4e-3"),
+    *("inversion.bn_loss=standardized", "inversion.meta_update=reptile", "inversion.lr_generator=1.4e-3"),
     *("inversion.steps=10", "inversion.batch_size=64", "inversion.calls=2"),
     *("distillation.batch_size=64", "distillation.lr=auto", "distillation.optimizer=muon"),
     *("distillation.mix=cutmix", "distillation.late_loss=standardized", "distillation.late_share=0.3"),
@@ -129,7 +129,7 @@ def test_fast_datafree_goes_on_any_pair_and_leaves_the_pair_alone(name, overlay)
     config, pair = load([name, overlay]), load([name])
     inversion, distillation = config.inversion, config.distillation
     assert (inversion.diversity, inversion.difficulty, inversion.targets) == (False, False, "uniform")
-    assert (inversion.meta_update, inversion.calls) == ("fomaml", 1)
+    assert (inversion.bn_loss, inversion.meta_update, inversion.calls) == ("absolute", "fomaml", 1)
     assert distillation.sampling == "uniform"
     assert config.num_distillation_steps == 400
     assert config.buffer.capacity >= pair.run.epochs * inversion.batch_size
