@@ -141,7 +141,8 @@ class BatchNormMatching:
             batch = channel_statistics(inputs[0])
             running = ChannelStatistics(layer.running_mean, layer.running_var)  # type: ignore[arg-type]
             if self._is_standardized:
-                batch, running = (standardized(found, running, layer.eps) for found in (batch, running))
+                batch = standardized(batch, running, layer.eps)
+                running = standardized(running, running, layer.eps)
             self._batch.append(batch)
             self._running.append(running)
 

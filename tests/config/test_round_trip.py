@@ -80,6 +80,7 @@ def test_what_follows_from_other_values_goes_on_following_in_a_written_preset(wh
     changes = [
         "inversion.steps=10",
         "inversion.calls=2",
+        "inversion.bn_loss=standardized",
         "distillation.loss=standardized",
         "task.image_shape=[3,64,64]",
     ]
@@ -87,6 +88,7 @@ def test_what_follows_from_other_values_goes_on_following_in_a_written_preset(wh
     assert again == load([whole], changes)
     assert again.inversion.lr_meta == pytest.approx(0.03)
     assert again.inversion.warmup_calls == 2
+    assert again.inversion.bn_weight == 1
     assert again.distillation.late_loss == "standardized"
     assert again.task.crop_padding == 8
     overlay = write("overlay.toml", 'overlay = true\n[inversion]\nmeta_update = "reptile"\n')
