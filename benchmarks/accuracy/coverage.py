@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -65,16 +65,16 @@ class Coverage:
 
 
 @torch.no_grad()
-def look(teacher: NormalizedModel, images_NCHW: Tensor, *, num_classes: int) -> Seen:
+def look(network: NormalizedModel, images_NCHW: Tensor, *, num_classes: int) -> Seen:
     """Features before the last linear layer with `num_classes` outputs, and logits. Raises ConfigError without one."""
-    layer = classifying_layer(teacher, num_classes=num_classes)
+    layer = classifying_layer(network, num_classes=num_classes)
     if layer is None:
-        raise ConfigError("the teacher has no last linear layer to look at", hint="take a run with another teacher")
+        raise ConfigError("the network has no last linear layer to look at", hint="take a run with another teacher")
     features: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].flatten(1).float()))
     try:
         logits = [
-            teacher(batch.contiguous(memory_format=torch.channels_last)).float()
+            network(batch.contiguous(memory_format=torch.channels_last)).float()
             for batch in images_NCHW.split(BATCH_SIZE)
         ]
     finally:
@@ -117,10 +117,17 @@ def frechet_distance(one_NF: Tensor, other_NF: Tensor) -> float:
     return float(gap + cov_one.trace() + cov_other.trace() - 2 * shared)
 
 
-def row(name: str, num: int, found: Coverage) -> str:
-    """A line of the table."""
-    values = (found.frechet, found.coverage, found.density, found.recall, found.same_class, found.mean_probability)
-    return f"| {' | '.join((name, f'{num:,}', *(f'{value:.3f}' for value in values)))} |"
+def print_table(labels: Sequence[str], real: Seen, made: Sequence[Seen], own: Sequence[Seen] | None = None) -> None:
+    """A line for each label. `own`: the same images as their teacher sees them, where this is what a judge sees."""
+    heads = HEADS if own is None else (*HEADS, "both")
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for index, (label, seen) in enumerate(zip(labels, made, strict=True)):
+        found = astuple(measure(real, seen))
+        if own is not None:
+            is_both_N = seen.logits_NK.argmax(dim=1) == own[index].logits_NK.argmax(dim=1)
+            found += (is_both_N.float().mean().item(),)
+        cells = (label, f"{len(seen.logits_NK):,}", *(f"{value:.3f}" for value in found))
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 @dataclass(frozen=True)
@@ -142,21 +149,6 @@ class Network:
     def look(self, images_NCHW: Tensor) -> Seen:
         """See `look`."""
         return look(self.model, images_NCHW, num_classes=self.config.task.num_classes)
-
-
-def print_table(teacher: Network, judge: Network | None, real_NCHW: Tensor, made: Sequence[tuple[str, Tensor]]) -> None:
-    """The images of each name, as the judge sees them or, without one, their teacher."""
-    eyes = teacher if judge is None else judge
-    heads = HEADS if judge is None else (*HEADS, "both")
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    real = eyes.look(real_NCHW)
-    for label, images_NCHW in made:
-        seen = eyes.look(images_NCHW)
-        line = row(label, len(images_NCHW), measure(real, seen))
-        if judge is not None:
-            is_both_N = teacher.look(images_NCHW).logits_NK.argmax(dim=1) == seen.logits_NK.argmax(dim=1)
-            line += f" {is_both_N.float().mean().item():.3f} |"
-        print(line, flush=True)
 
 
 def halves(config: Config, *, data: str, root: Path) -> tuple[Tensor, Tensor]:
@@ -195,11 +187,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 hint="compare the runs of one teacher, whose file is the one that they had",
             )
         one, other = halves(teacher.config, data=options.data, root=options.root)
-        made = [("real ones", other), *((label, torch.from_numpy(buffer.images)) for label, buffer in buffers)]
-        print_table(teacher, None, one, made)
+        labels = ["real ones", *(label for label, _buffer in buffers)]
+        images = [other, *(torch.from_numpy(buffer.images) for _label, buffer in buffers)]
+        own = [teacher.look(images_NCHW) for images_NCHW in images]
+        print_table(labels, teacher.look(one), own)
         if judge is not None:
             print(f"\nAs {judge.config.teacher.model} ({options.judge}) sees them:\n")
-            print_table(teacher, judge, one, made)
+            print_table(labels, judge.look(one), [judge.look(images_NCHW) for images_NCHW in images], own)
     except SsdkdError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return 2
