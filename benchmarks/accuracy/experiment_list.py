@@ -1,7 +1,7 @@
 """Lists of experiments: TOML files that say what is compared with what.
 
     title = "Table 4"
-    presets = ["cifar10-resnet20"]       # shipped names, or paths that start at the list
+    presets = ["cifar10-resnet20-paper"] # shipped names, or paths that start at the list
     overlays = ["short"]                 # of ./overlays, or as presets; --overlay takes their place
     seeds = [0, 1]
     baseline = "uniform"

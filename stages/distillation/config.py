@@ -43,8 +43,8 @@ class DistillationConfig(Table):
 
     decay_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the student's updates, the last ones, in which the rate falls; before them it stays what it is. 1: it
-    falls from the first update on, as in Fast-Datafree. Not in the paper: .5 took `cifar100-wrn-plus` from .527 to .533
-    in 80 epochs and changed nothing in 220 (benchmarks/LOG.md)."""
+    falls from the first update on, as in Fast-Datafree. Not in the paper: .5 took `cifar100-wrn-plus`, then with
+    `inversion.bn_loss=absolute`, from .527 to .533 in 80 epochs and changed nothing in 220 (benchmarks/LOG.md)."""
 
     optimizer: Literal["sgd", "muon"] = "sgd"
     """"sgd", as in the paper; "muon": orthogonal steps for convolutions, a fifth of the rate long, and SGD for the rest
@@ -61,8 +61,9 @@ class DistillationConfig(Table):
     every draw.
 
     Not in the paper: saves most of the teacher's work where an image is drawn far more often than this. Too few cost
-    accuracy: `cifar100-wrn-plus`, which draws an image 80 times, had .559 with 8 views and has .567 with 32;
-    `cifar100-wrn`, which does not mix them, has .512 with 16 and had .496 with 32 (benchmarks/LOG.md).
+    accuracy: `cifar100-wrn-plus`, which draws an image 80 times, had .559 with 8 views and .567 with 32 (with
+    `inversion.bn_loss=absolute`); `cifar100-wrn`, which does not mix them, has .512 with 16 and had .496 with 32
+    (benchmarks/LOG.md).
     """
 
     mix: Literal["none", "cutmix", "mixup"] = "none"
