@@ -162,7 +162,7 @@ def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
     """Lines 12-15: quantise, let teacher and student judge what will be stored, give delta_0, insert, evict.
 
     delta_0 is Eq. 4 with w_{-1} = 1; one that is not finite is stored as 0, for nothing could be drawn by it. Returns
-    whether all were finite, a scalar bool on the device.
+    whether all deltas and pixels were finite, a scalar bool on the device.
     Not stated in the paper: here the student judges the images themselves, in eval mode; later priorities are of the
     views that it is trained on, in train mode.
     """
@@ -179,4 +179,4 @@ def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
         epoch=run.epoch,
     )
     run.num_synthesized += len(images_BCHW)
-    return finite_B.all()
+    return finite_B.all() & inverted.images_BCHW.isfinite().all()

@@ -144,6 +144,21 @@ def test_a_broken_student_ends_the_run_at_the_next_look_and_its_priorities_can_b
     assert (priority_N[:12] > 0).all()
 
 
+def test_images_that_are_not_finite_end_the_run_though_bytes_hide_it(make_stage, monkeypatch) -> None:
+    run, stage = make_stage(epoch=5)
+
+    def broken(run: Run) -> Inverted:
+        inverted = noise(run, "epoch", 12)
+        inverted.images_BCHW[3, 0, 0, 0] = float("nan")
+        return inverted
+
+    monkeypatch.setattr(stage._method, "invert", broken)
+    stage.run_epoch(run)
+    assert run.buffer.column("priority").isfinite().all()
+    with pytest.raises(DivergedError, match="the images of epoch 5"):
+        run.check()
+
+
 def test_each_epoch_stores_one_call(make_stage) -> None:
     run, stage = make_stage(epoch=0)
     for epoch in range(1, 6):
