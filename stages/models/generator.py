@@ -44,14 +44,16 @@ class DoublingConv2d(nn.Conv2d):
 class Generator(nn.Module):
     """Latents [B, Z] -> images [B, C, H, W] in [0, 1], of the latents' dtype.
 
-    Sides that 4 does not divide: the first map is ceil(H/4) x ceil(W/4) and the output is cropped.
+    Sides that 4 does not divide: the first map is ceil(H/4) x ceil(W/4) and the output is cropped. No side of it is
+    below 2, for batch-norm takes no statistics of one value, which the only image of a batch would have.
     2,328,899 parameters at Z = 256 and 3 x 32 x 32.
     """
 
     def __init__(self, *, latent_dim: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, self.height, self.width = image_shape
-        self.first_shape = (2 * BASE_CHANNELS, -(-self.height // UPSAMPLING), -(-self.width // UPSAMPLING))
+        first_sides = [max(2, -(-side // UPSAMPLING)) for side in (self.height, self.width)]
+        self.first_shape = (2 * BASE_CHANNELS, *first_sides)
         first_channels, first_height, first_width = self.first_shape
         self.project = nn.Linear(latent_dim, first_channels * first_height * first_width)
         self.blocks = nn.Sequential(

@@ -24,6 +24,12 @@ def test_images_of_any_size_in_0_1(shape):
     assert generator.training
 
 
+@pytest.mark.parametrize("side", [1, 4, 5])
+def test_a_batch_of_one_small_image(side):
+    generator = Generator(latent_dim=8, image_shape=(1, side, side))
+    assert generator(torch.randn(1, 8)).shape == (1, 1, side, side)
+
+
 def test_starts_at_a_quarter_rounded_up_and_crops():
     generator = Generator(latent_dim=8, image_shape=(3, 33, 30))
     assert generator.project.out_features == 128 * 9 * 8
