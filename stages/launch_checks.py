@@ -106,11 +106,28 @@ def _two_standardized_logits(config: Config, schedule: Schedule) -> Iterator[Pro
 
 
 def _mixed_with_itself(config: Config, schedule: Schedule) -> Iterator[Problem]:
-    distillation = config.distillation
-    if "distillation" in schedule.stages and distillation.mix != "none" and distillation.batch_size == 1:
+    distillation, inversion = config.distillation, config.inversion
+    if "distillation" not in schedule.stages or distillation.mix == "none":
+        return
+    mix, batch_size = {"distillation.mix": distillation.mix}, {"distillation.batch_size": distillation.batch_size}
+    if distillation.batch_size == 1:
         yield contradiction(
             config.settings,
-            {"distillation.mix": distillation.mix, "distillation.batch_size": distillation.batch_size},
+            {**mix, **batch_size},
             "an image is mixed with another of its batch, and it is the only one",
             'raise `distillation.batch_size` or set `distillation.mix` to "none"',
+        )
+    elif config.buffer.capacity == 1:
+        yield contradiction(
+            config.settings,
+            {**mix, "buffer.capacity": 1},
+            "an image is mixed with another of the buffer, and it is the only one",
+            'raise `buffer.capacity` or set `distillation.mix` to "none"',
+        )
+    elif "inversion" in schedule.stages and distillation.views > 0 and inversion.calls * inversion.batch_size == 1:
+        yield contradiction(
+            config.settings,
+            {**mix, "distillation.views": distillation.views, "inversion.batch_size": inversion.batch_size},
+            "cached views are mixed with those of other new images, and an epoch makes only one",
+            'raise `inversion.batch_size`, or set `distillation.views` to 0 or `distillation.mix` to "none"',
         )

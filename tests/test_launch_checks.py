@@ -41,6 +41,12 @@ def problems_of(*overrides: str, command: Command = "run") -> tuple[Problem, ...
             "distillation.mix",
             "only one",
         ),
+        (["distillation.mix=mixup", "buffer.capacity=1"], "distillation.mix", "the only one"),
+        (
+            ["distillation.mix=mixup", "distillation.views=8", "inversion.batch_size=1", "inversion.calls=1"],
+            "distillation.mix",
+            "makes only one",
+        ),
         (['run.stages=["inversion", "evaluation", "distillation"]'], "run.stages", "before it learns"),
         (["run.warmup_epochs=0"], "run.warmup_epochs", "the hold-out is made"),
         (["run.warmup_epochs=0", 'run.stages=["inversion"]'], "run.warmup_epochs", "the hold-out is made"),
@@ -78,6 +84,8 @@ def test_stages_of_which_nothing_comes(stages: list[str], command: Command, mess
         ["inversion.task_weight=0"],
         ["task.num_classes=3", "distillation.loss=standardized"],
         ["inversion.task_weight=0", "inversion.bn_weight=0", "run.warmup_epochs=1"],  # adversarial from the first epoch
+        ["distillation.mix=mixup", "distillation.views=8", "inversion.batch_size=1", "inversion.calls=2"],
+        ["distillation.mix=mixup", "inversion.batch_size=1"],  # fresh views of images of many epochs
     ],
 )
 def test_what_teaches_something_is_not_refused(overrides: list[str]) -> None:
