@@ -14,7 +14,10 @@ SELECTED = "best, selected on labelled data"
 
 
 class EvaluationConfig(Table):
-    """The `[evaluation]` table: the only stage that may open real images; the student never depends on it."""
+    """The `[evaluation]` table: the only stage that may open real images.
+
+    The student never depends on it, but that `distill` takes the `num_holdout` images from those it learns from.
+    """
 
     data: str = NO_DATA
     """Real data set with labels: the name of a registered one, or "none"."""

@@ -63,7 +63,7 @@ def fill(run: Run, rows: BufferContents) -> None:
     if is_held_out.any():
         run.holdout_NCHW = torch.from_numpy(rows.images[is_held_out]).to(run.device)
     insert_stored_rows(run.buffer, rows, np.flatnonzero(~is_held_out))
-    scores = score(run, run.buffer.column("images"), batch_size=run.config.evaluation.batch_size)
+    scores = score(run, run.buffer.column("images"), batch_size=run.config.distillation.batch_size)
     if not scores.divergence_N.isfinite().all():
         raise DivergedError(
             "the KL divergence of teacher and student is not finite on images of the buffer",
