@@ -89,7 +89,10 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-_LESS_OF_A_RUN = "lower inversion.batch_size, distillation.batch_size, inversion.latent_dim or buffer.capacity"
+_LESS_OF_A_RUN = (
+    "lower inversion.batch_size, distillation.batch_size, evaluation.batch_size, inversion.latent_dim or"
+    " buffer.capacity"
+)
 
 MEASURING_HINT = "lower evaluation.batch_size, for example by `--set evaluation.batch_size=64`, or use --device cpu"
 

@@ -98,7 +98,8 @@ class InversionConfig(Table):
     """
 
     bn_weight: NonNegativeFloat = Field(default_factory=_bn_weight)
-    """Weight of L_BN. Default: 10 (about 1 where bn_momentum is 0), 1 where `bn_loss` is "standardized"."""
+    """Weight of L_BN. Default: 10, or 1 where `bn_loss` is "standardized". Where `bn_momentum` is not .9, another share
+    of the gradient comes through: at 0 a tenth of the weight does as much."""
 
     bn_momentum: float = Field(default=0.9, ge=0, lt=1)
     """m of the running average of batch statistics that L_BN compares; 0 is Eq. 1 as printed.
