@@ -111,6 +111,11 @@ def keys_of(overrides: Sequence[str]) -> set[str]:
     return {text.partition("=")[0].strip() for text in overrides}
 
 
+def names_evaluation_data(overrides: Sequence[str] | None) -> bool:
+    """Whether `--set` names the data to measure on, which is asking for it: that it is missing is then an error."""
+    return not keys_of(overrides or ()).isdisjoint(("evaluation.data", "evaluation.root", "evaluation.split"))
+
+
 def with_data(config: Config, *, data: str | None, root: Path | None, split: str | None) -> Config:
     """`--data`, `--root` and `--split` over the preset's `[evaluation]` table; what was not given stays."""
     from stages.config import with_values

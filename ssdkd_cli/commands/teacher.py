@@ -58,6 +58,8 @@ def train(
             hint="`--out FILE` says where yours goes; `--set teacher.weights=FILE` uses it in a run",
         )
     file = out if out is not None else cached_teacher_file(config)
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder", hint="`--out` names the file that the teacher is written to")
     if file.exists():
         raise ConfigError(
             f"{file} is there already",
@@ -141,7 +143,8 @@ def check(
 
     with console.reserved_stdout():
         place = resolve_device(device or config.run.device)
-        report = report_teacher(config, place, must_measure=any((data, root, split)))
+        is_asked_for = any((data, root, split)) or options.names_evaluation_data(overrides)
+        report = report_teacher(config, place, must_measure=is_asked_for)
     if report.missing is not None:
         diagnostics.note(f"accuracy is not measured: {report.missing}")
     for warning in report.teacher.warnings:

@@ -98,9 +98,10 @@ def test_check_counts_the_layers_that_inversion_can_use(call, tmp_path):
     assert json.loads(result.out)["batch_norm_layers"] == 1
 
 
-def test_check_without_the_data_at_hand(call, monkeypatch):
-    away = ["--set", "evaluation.data=imagefolder", "--set", "evaluation.root=nowhere"]
-    result = call("teacher", "check", *away, "--json")
+def test_check_without_the_data_at_hand(call, place, monkeypatch):
+    away = 'extends = "digits"\n[evaluation]\ndata = "imagefolder"\nroot = "nowhere"\n'
+    (place / "away.toml").write_text(away, encoding="utf-8")
+    result = call("teacher", "check", "--preset", "away.toml", "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)["teacher"] is None
     assert "accuracy is not measured" in result.err
@@ -108,15 +109,16 @@ def test_check_without_the_data_at_hand(call, monkeypatch):
     def too_many(_config: object) -> None:
         raise MachineError("they do not fit into memory")
 
-    monkeypatch.setattr("stages.teachers.report.real_images", too_many)
-    large = call("teacher", "check", "--preset", "digits")
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.teachers.report.real_images", too_many)
+        large = call("teacher", "check", "--preset", "digits")
     assert large.code == 0, large.err
     assert "accuracy is not measured: they do not fit into memory" in large.err
-    monkeypatch.undo()
 
-    named = call("teacher", "check", "--data", "imagefolder", "--root", "nowhere")
-    assert (named.code, named.out) == (3, "")
-    assert "nowhere" in named.err
+    for named in (["--data", "imagefolder", "--root", "nowhere"], ["--set", "evaluation.root=nowhere"]):
+        refused = call("teacher", "check", "--preset", "away.toml", *named)
+        assert (refused.code, refused.out) == (3, "")
+        assert "nowhere" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,7 @@ def test_check_without_the_data_at_hand(call, monkeypatch):
         (["--data", "imagefolder", "--root", "nowhere"], 3, "nowhere"),
         (["--set", "evaluation.data=none"], 2, "--data"),
         (["--out", "taken.safetensors"], 2, "taken.safetensors"),
+        (["--out", "."], 2, "is a folder"),
         (["--epochs", "0"], 2, "--epochs"),
         (["--device", "cuda:99"], 4, "cuda:99"),
     ],
