@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import console, diagnostics, options
 from ssdkd_cli.diagnostics import ExitCode
+from stages.run_directory import RUNS_ROOT
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +67,10 @@ def doctor(json: options.Json = False) -> int:
 
 
 def examine(folder: Path = Path()) -> dict[str, Any]:
-    """Everything the report holds; `problems` says in words what a run would miss in `folder`."""
+    """Everything the report holds; `problems` says in words what a run started in `folder` would miss."""
     problems: list[str] = []
+    runs = folder / RUNS_ROOT
+    folder = runs if runs.is_dir() else folder  # which may be a mount of its own
     packages = _packages(problems)
     has_torch = packages["torch"] is not None
     disk = shutil.disk_usage(folder)
@@ -293,7 +296,7 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "memory", f"{memory['total']:,} MiB, {memory['available']:,} MiB available"
     if cache is not None:
         yield "cache", f"{cache['path']}, teachers in it: {', '.join(cache['teachers']) or 'none'}"
-    yield "this folder", f"{folder['path']}, {folder['free_disk_mib']:,} MiB free"
+    yield "folder of runs", f"{folder['path']}, {folder['free_disk_mib']:,} MiB free"
     yield "result", "see the warnings" if report["problems"] else "everything a run needs is here"
 
 

@@ -186,7 +186,7 @@ def test_people_get_a_line_for_each_thing(call):
     result = call("doctor")
     assert (result.code, result.err) == (0, "")
     names = [line.split("  ")[0] for line in result.out.splitlines()]
-    for name in ("ssdkd", "Python", "bytecode", "device", "heap", "CPU", "NVML", "memory", "cache", "this folder"):
+    for name in ("ssdkd", "Python", "bytecode", "device", "heap", "CPU", "NVML", "memory", "cache", "folder of runs"):
         assert name in names
 
 
@@ -208,6 +208,16 @@ def test_a_full_disk_is_exit_4(call, monkeypatch):
     result = call("doctor", "--json")
     assert result.code == 4
     assert "10 MiB" in json.loads(result.out)["problems"][0]
+
+
+def test_the_folder_that_runs_go_to_is_looked_at(tmp_path, monkeypatch):
+    free = {"runs": SimpleNamespace(free=10 * 2**20), tmp_path.name: SimpleNamespace(free=10**12)}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free[folder.name])
+    assert doctor.examine(tmp_path)["folder"]["path"] == str(tmp_path)
+    (tmp_path / "runs").mkdir()  # a mount of its own, perhaps
+    report = doctor.examine(tmp_path)
+    assert report["folder"]["path"] == str(tmp_path / "runs")
+    assert "only 10 MiB" in report["problems"][0]
 
 
 def test_teachers_in_the_cache_are_named(call, tmp_path):
