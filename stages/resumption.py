@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.config import Config, with_values
-from stages.device import num_usable_cpus
+from stages.device import num_usable_cpus, resolve_device
 from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved
 from stages.manifest import settings_sha256, versions
@@ -79,9 +79,9 @@ def warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
     return (f"this run began with other versions, and goes on with today's: {', '.join(changed)}",) if changed else ()
 
 
-def for_this_machine(config: Config, manifest: dict[str, Any], device: str) -> Config:
+def for_this_machine(config: Config, manifest: dict[str, Any], device: str | None) -> Config:
     """The settings with "auto" where it was that and the device is of another kind, or there are fewer CPUs."""
-    is_same_kind = device == "auto" or device.partition(":")[0] == config.run.device.partition(":")[0]
+    is_same_kind = device is None or resolve_device(device).type == config.run.device.partition(":")[0]
     has_fewer_cpus = config.run.threads != "auto" and config.run.threads > num_usable_cpus()
     has_other = {"run.acceleration": not is_same_kind, "run.threads": has_fewer_cpus}
     automatic = [key for key in manifest.get("automatic", []) if has_other.get(key)]

@@ -80,9 +80,15 @@ def execute(
 
 
 def resume(
-    path: Path, *, device: str, listeners: Iterable[Listener] = (), on_signal: Callable[[], None] = lambda: None
+    path: Path,
+    *,
+    device: str | None = None,
+    listeners: Iterable[Listener] = (),
+    on_signal: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Go on with a run from its last checkpoint, as `execute`; of a finished one, its summary.
+
+    It goes on where it was, unless a `device` is given.
 
     Where files of a finished run are missing or damaged they are written again, from its checkpoint.
 

@@ -45,7 +45,8 @@ class Launch:
     """Whether the user, and not only the preset, named the evaluation data: then it must be there."""
     is_dry_run: bool = False
     """Whether nothing is to be left behind: a missing teacher is then checked for and not trained."""
-    device: str = "auto"
+    device: str | None = None
+    """Where it is to run; None: where the configuration says."""
     seed_in_name: int | None = None
     """Set where the run is one of a group with different seeds."""
 
@@ -133,7 +134,7 @@ def plan(
     """
     keep_heap_warm()
     schedule = Schedule.of(launch.command, config)
-    device = resolve_device(launch.device if launch.device != "auto" else config.run.device)
+    device = resolve_device(launch.device or config.run.device)
     prepare_device(device)
     wanted, config = config, resolution.resolved(config, device, schedule)
     if not is_resumption:

@@ -131,7 +131,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path):
     next_stop = 4
     assert run(config, out, listeners=[stop]).summary["status"] == "stopped"
     next_stop = 5
-    assert resume(out, device="auto", listeners=[stop]).summary["status"] == "stopped"
+    assert resume(out, listeners=[stop]).summary["status"] == "stopped"
     outcome = resume(out, device="cpu")
     assert (outcome.summary["status"], outcome.summary["epochs"], outcome.summary["device"]) == ("done", 6, "cpu")
     steps = [(event["epoch"], event["step"]) for event in events(out, "distillation_step")]

@@ -66,7 +66,7 @@ def start(start_in: Start, out: Path) -> Start:
 @pytest.fixture
 def go_on(out: Path) -> Callable[..., Outcome]:
     """Resume the run of this test."""
-    return lambda *listeners: resume(out, device="auto", listeners=listeners)
+    return lambda *listeners: resume(out, listeners=listeners)
 
 
 @pytest.fixture(autouse=True)

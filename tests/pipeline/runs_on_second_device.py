@@ -96,7 +96,7 @@ def test_a_stopped_run_goes_on_there_and_then_here(start_on, start_in, tmp_path:
         return str(outcome.summary["status"])
 
     assert status(start_in(out, *overrides, device=NAME, listeners=[stop_in(2)])) == "stopped"
-    assert status(resume(out, device="auto", listeners=[stop_in(3)])) == "stopped"
+    assert status(resume(out, listeners=[stop_in(3)])) == "stopped"
     assert status(resume(out, device="cpu")) == "done"
     assert [event["device"] for event in events(out, "run_resumed")] == [str(SECOND), str(CPU)]
     assert_same_outcome(out, start_on("cpu", *overrides))

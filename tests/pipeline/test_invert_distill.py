@@ -228,7 +228,7 @@ def test_what_begins_anew_after_a_refused_resume_starts_from_the_same_buffer(
     config = out / "config.toml"
     config.write_text(config.read_text().replace("alpha = 0.6", "alpha = 0.5"))
     with pytest.raises(FileError, match="was changed since the run began") as refusal:
-        resume(out, device="auto")
+        resume(out)
     anew = f"`ssdkd distill --preset {config} --buffer {inverted / 'buffer.safetensors'}` starts a new run"
     assert anew in (refusal.value.hint or "")
 

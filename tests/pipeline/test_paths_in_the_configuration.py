@@ -43,7 +43,7 @@ def test_a_cached_teacher_of_a_file_is_found_from_any_folder(
     monkeypatch.chdir("/")
     kept = from_file(tmp_path / "run" / "config.toml")
     assert (kept.teacher.model, kept.teacher.weights) == (f"{tmp_path}/net.py:teacher", str(cached))
-    assert resume(tmp_path / "run", device="auto").summary["status"] == "done"
+    assert resume(tmp_path / "run").summary["status"] == "done"
     plan(kept, Launch(command="run", preset_name="tiny", out=tmp_path / "again"))
 
 

@@ -414,13 +414,13 @@ def test_damaged_files_are_named(stopped: Path, name: str, content: bytes | None
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(FileError, match=message):
-        resume(stopped, device="auto")
+        resume(stopped)
     assert RunDirectory(stopped).status() == "stopped", "it is left as it was"
 
 
 def test_without_its_damaged_checkpoint_a_run_goes_on_from_the_one_before(stopped: Path, undisturbed: Path) -> None:
     (stopped / "checkpoints/epoch-000003.safetensors").unlink()
-    assert resume(stopped, device="auto").summary["status"] == "done"
+    assert resume(stopped).summary["status"] == "done"
     assert tensor_files(stopped) == tensor_files(undisturbed)
 
 
@@ -435,13 +435,13 @@ def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None
         assert old in text
         config.write_text(text.replace(old, new))
         with pytest.raises(FileError, match=r"config\.toml was changed since the run began"):
-            resume(stopped, device="auto")
+            resume(stopped)
         config.write_text(text)
     # Of a run that began with an ssdkd that did not keep the checksum.
     manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if "settings" not in k}))
     config.write_text(config.read_text().replace("latent_dim = 8", "latent_dim = 9"))
     with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
-        resume(stopped, device="auto")
+        resume(stopped)
     assert f"`ssdkd run --preset {config}` starts a new run" in (refusal.value.hint or "")
 
 
@@ -450,7 +450,7 @@ def test_what_does_not_change_the_run_may_be_changed(stopped: Path, undisturbed:
     text = config.read_text()
     assert "log_every = 1" in text
     config.write_text(text.replace("log_every = 1", "log_every = 7"))
-    assert resume(stopped, device="auto").summary["status"] == "done"
+    assert resume(stopped).summary["status"] == "done"
     assert (stopped / "student.safetensors").read_bytes() == (undisturbed / "student.safetensors").read_bytes()
 
 
@@ -459,7 +459,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(stopped: Path) -> 
     for path in (stopped / "checkpoints").iterdir():
         path.unlink()
     with pytest.raises(FileError, match=r"checkpoints of .* are gone") as refusal:
-        resume(stopped, device="auto")
+        resume(stopped)
     assert f"`ssdkd run --preset {stopped / 'config.toml'}` starts a new run" in (refusal.value.hint or "")
     assert (stopped / "student.safetensors").read_bytes() == student
 
@@ -468,11 +468,11 @@ def test_a_teacher_that_was_moved_is_named_in_the_settings(stopped: Path, teache
     config = stopped / "config.toml"
     config.write_text(config.read_text().replace(str(teacher_file), str(tmp_path / "gone.safetensors")))
     with pytest.raises(FileError, match=r"gone\.safetensors does not exist") as refusal:
-        resume(stopped, device="auto")
+        resume(stopped)
     assert f"{config}, `teacher.weights`" in (refusal.value.hint or "")
     assert str(teacher_file) in (refusal.value.hint or "")
     shutil.copy(teacher_file, tmp_path / "gone.safetensors")
-    assert resume(stopped, device="auto").summary["status"] == "done"
+    assert resume(stopped).summary["status"] == "done"
 
 
 def test_a_teacher_that_the_cache_has_lost_is_named_in_the_settings(stopped: Path, teacher_file: Path) -> None:
@@ -480,7 +480,7 @@ def test_a_teacher_that_the_cache_has_lost_is_named_in_the_settings(stopped: Pat
     text = config.read_text()
     config.write_text(text.replace(f'weights = "{teacher_file}"', 'weights = "auto"'))
     with pytest.raises(FileError) as refusal:
-        resume(stopped, device="auto")
+        resume(stopped)
     assert f"{config}, `teacher.weights`" in (refusal.value.hint or "")
     assert str(teacher_file) in (refusal.value.hint or "")
 
@@ -493,7 +493,7 @@ def test_what_a_killed_process_was_writing_makes_room_first(stopped: Path, monke
         return SimpleNamespace(free=2**20 if torn.exists() else 2**40)
 
     monkeypatch.setattr("stages.planning.footprint.shutil.disk_usage", look)
-    assert resume(stopped, device="auto").summary["status"] == "done"
+    assert resume(stopped).summary["status"] == "done"
 
 
 def test_other_versions_are_told(stopped: Path) -> None:
@@ -502,13 +502,13 @@ def test_other_versions_are_told(stopped: Path) -> None:
     now = document["versions"]["torch"]
     document["versions"]["torch"] = "1.0"
     manifest.write_text(json.dumps(document))
-    resume(stopped, device="auto")
+    resume(stopped)
     assert any(f"torch 1.0 -> {now}" in event["message"] for event in warnings(stopped))
 
 
 def test_events_that_are_lost_begin_anew_with_the_runs_beginning(stopped: Path, undisturbed: Path) -> None:
     (stopped / "events.jsonl").unlink()
-    assert resume(stopped, device="auto").summary["status"] == "done"
+    assert resume(stopped).summary["status"] == "done"
     assert tensor_files(stopped) == tensor_files(undisturbed)
     first, second, *_ = lines(stopped)
     assert (first["kind"], first["epoch"], second["kind"]) == ("run_started", 0, "run_resumed")

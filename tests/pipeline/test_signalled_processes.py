@@ -101,6 +101,6 @@ def test_a_killed_process_loses_nothing_that_was_saved(make_config, tmp_path: Pa
     execute(plan(config, Launch(command="run", preset_name="tiny", out=tmp_path / "undisturbed")))
     for name in names:
         assert RunDirectory(tmp_path / name).status() == "dead"
-        assert resume(tmp_path / name, device="auto").summary["status"] == "done"
+        assert resume(tmp_path / name).summary["status"] == "done"
         assert_same_outcome(tmp_path / name, tmp_path / "undisturbed")
         assert list((tmp_path / name).rglob(".*.tmp")) == []

@@ -249,7 +249,7 @@ def stop(event, epoch):
         Path("stopped/control.jsonl").write_text('{"id": "1", "action": "stop"}' + chr(10))
 
 first, second = start("undisturbed"), start("stopped", stop)
-third = resume(Path("stopped"), device="auto")
+third = resume(Path("stopped"))
 print(json.dumps([outcome.summary for outcome in (first, second, third)]))
 """
 
