@@ -74,6 +74,11 @@ class Trainer:
             return None
         return code if code >= 0 else 128 - code  # killed by a signal, in the words of shells
 
+    def killed_by(self) -> str | None:
+        """The name of the signal that the trainer was killed by, once it is over; None where it ended by itself."""
+        code = self.process.wait()
+        return signal.Signals(-code).name if code < 0 else None
+
 
 class Readiness:
     """The trainer's end: a listener of its run's events that acts on the first of them."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.options import check_device, keys_of
+from ssdkd_cli.options import check_device, keys_of, names_evaluation_data
 from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.trainer_process import Readiness, Trainer
-from stages.errors import ConfigError, SsdkdError
+from stages.errors import ConfigError, MachineError, SsdkdError
 from stages.paths import in_shell
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from stages.events import Listener
     from stages.run_directory import RunDirectory
     from stages.trainer import Launch, Outcome, Plan
-
-# Naming one of these on the command line is asking for evaluation: a missing data set is then an error.
-EVALUATION_DATA_KEYS = ("evaluation.data", "evaluation.root", "evaluation.split")
 
 STATUS_CODES = {
     "done": ExitCode.DONE,
@@ -137,6 +134,10 @@ def _launch_with_viewer(request: Request) -> int:
     trainer = Trainer(arguments_of(request))
     run = trainer.wait_until_ready(meanwhile=partial(import_module, "ssdkd_cli.dashboard.app"))
     if run is None:
+        signal_name = trainer.killed_by()
+        if signal_name is not None:  # it could not say so itself
+            hint = "SIGKILL mostly comes for want of memory: `ssdkd doctor` says what is free"
+            diagnostics.report(MachineError(f"{signal_name} ended the run before it had begun", hint=hint))
         return trainer.exit_code() or ExitCode.DONE
     from ssdkd_cli.commands.viewing import show_own
 
@@ -229,7 +230,7 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
         buffer=settings.buffer,
         train_teacher=request.train_teacher,
         command_line=tuple(sys.argv),
-        evaluation_named=not keys_of(request.overrides or ()).isdisjoint(EVALUATION_DATA_KEYS),
+        evaluation_named=names_evaluation_data(request.overrides),
         device=settings.config.run.device,
     )
     if settings.seeds is None:
@@ -309,7 +310,7 @@ def _resume(request: Request, text: str) -> int:
         listeners: list[Listener] = [listener] if readiness is None else [readiness, listener]
         outcome = resume(
             run.path,
-            device=request.device or "auto",
+            device=request.device,
             listeners=listeners,
             on_signal=diagnostics.say_that_a_stop_is_coming,
         )
