@@ -100,8 +100,8 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
-        """What people call the run: the directory's name."""
-        return self.path.resolve().name
+        """What people call the run: the directory's name, or that of the link by which it was found."""
+        return self.path.name if self.path.name not in ("", "..") else self.path.resolve().name
 
     # -- making one ------------------------------------------------------------------------------------------
 

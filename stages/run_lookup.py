@@ -14,9 +14,10 @@ from stages.run_directory import RUNS_ROOT, RunDirectory, is_run
 
 
 def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:
-    """The runs in a folder, those that a process took up last first."""
-    runs = [RunDirectory(path) for path in _folders(root) if is_run(path)]
-    return sorted(runs, key=lambda run: (run.started_s(), run.name), reverse=True)
+    """The runs in a folder, each once, those that a process took up last first."""
+    links_first = sorted((path for path in _folders(root) if is_run(path)), key=lambda path: not path.is_symlink())
+    runs = {path.resolve(): RunDirectory(path) for path in links_first}  # its own name comes last, and stays
+    return sorted(runs.values(), key=lambda run: (run.started_s(), run.name), reverse=True)
 
 
 def _folders(root: Path) -> list[Path]:
@@ -117,11 +118,16 @@ def run_to_watch(text: str | None, root: Path = RUNS_ROOT) -> tuple[RunDirectory
     Of a folder of runs, and of `root` where nothing was typed, that is the run at work, or else the newest. Raises
     FileError where there is no such run.
     """
-    group = None if text is None else group_of(text, root)
-    if text is not None and group is None:
+    folder = root if text is None else _folder_of_runs(text, root)
+    if folder is None:
         return resolve_run(text, root), None
-    folder = root if group is None else group[0].path.parent
     return run_at_work(folder) or resolve_run(None, folder), folder
+
+
+def _folder_of_runs(text: str, root: Path) -> Path | None:
+    """The folder that a user means which is no run and holds runs, or groups of them; None where there is none."""
+    folders = [folder for folder in (typed_path(text), root / text) if not is_run(folder)]
+    return next((folder for folder in folders if list_runs(folder) or list_groups(folder)), None)
 
 
 def run_at_work(folder: Path) -> RunDirectory | None:

@@ -75,7 +75,7 @@ def candidates(run: RunDirectory, root: Path = RUNS_ROOT) -> list[Candidate]:
     """The runs beside `run` (in its folder, and in `root` or a group there), newest first, without itself."""
     beside, root = run.path.resolve().parent, root.resolve()
     names = {other.path.resolve(): other.name for other in [*list_runs(beside), *list_runs(root)]}
-    names |= {path: f"{path.parent.name}/{path.name}" for path in (other.path for other in list_groups(root))}
+    names |= {path.resolve(): f"{path.parent.name}/{path.name}" for path in (other.path for other in list_groups(root))}
     names.pop(run.path.resolve(), None)
     found = sorted(map(RunDirectory, names), key=RunDirectory.started_s, reverse=True)
     return [_candidate(other, names[other.path]) for other in found]

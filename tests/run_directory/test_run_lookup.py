@@ -89,6 +89,25 @@ def test_a_group_is_a_folder_of_runs_in_the_order_of_their_seeds(tmp_path: Path)
     assert [run.path for run in find_runs(str(runs[0].path))] == [runs[0].path]
 
 
+def test_a_link_to_a_run_makes_no_second_one(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "group" / f"seed-{seed}") for seed in (0, 1)]
+    (tmp_path / "group" / "latest").symlink_to("seed-1")
+    (tmp_path / "best").symlink_to(runs[0].path)
+    assert [run.name for run in find_runs("group", root=tmp_path)] == ["seed-0", "seed-1"]
+    # What lies elsewhere is called what the link is: that name finds it again.
+    (linked,) = list_runs(tmp_path)
+    assert linked.name == "best"
+    assert resolve_run(linked.name, tmp_path).path.resolve() == runs[0].path
+
+
+def test_a_folder_of_groups_is_watched_as_one_of_runs(tmp_path: Path) -> None:
+    for seed, since_s in ((0, 30.0), (1, 50.0)):
+        run = make_run(tmp_path / "runs" / "group" / f"seed-{seed}")
+        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
+    run, folder = run_to_watch(str(tmp_path / "runs"), tmp_path / "elsewhere")
+    assert (run.name, folder) == ("seed-1", tmp_path / "runs")
+
+
 def test_groups_are_looked_for_in_their_folder_alone(tmp_path: Path, monkeypatch) -> None:
     make_run(tmp_path / "runs" / "same" / "seed-0")
     (tmp_path / "same").mkdir()
