@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from stages.atomic_file import is_half_written
 from stages.buffer.file import BufferContents, implausible, read_buffer
 from stages.errors import FileError, SsdkdError
 from stages.events import Evaluation, RunResumed, RunStarted
@@ -51,6 +52,8 @@ def _looks(run: RunDirectory) -> Iterator[tuple[str, Callable[[], str]]]:
         yield name, lambda path=path: _look_at_checkpoint(path)  # type: ignore[misc]
     if not checkpoints:
         yield "checkpoints", lambda: _look_at_no_checkpoints(is_complete=is_complete)
+    if any(run.samples_dir.glob("*.png")):
+        yield run.samples_dir.name, lambda: _look_at_pictures(run.samples_dir)
 
 
 def _looks_at_results(run: RunDirectory, *, is_complete: bool) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -176,6 +179,22 @@ def _look_at_checkpoint(path: Path) -> str:
 
     load_checkpoint(path)
     return "can be resumed from"
+
+
+def _look_at_pictures(folder: Path) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    paths = [path for path in sorted(folder.glob("*.png")) if not is_half_written(path)]
+    broken = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                picture.verify()
+        except (UnidentifiedImageError, SyntaxError, ValueError, OSError):  # what Pillow raises for a damaged PNG
+            broken.append(path.name)
+    if broken:
+        raise _UnsoundError(f"cannot be read: {', '.join(broken)}")
+    return f"{len(paths)} pictures"
 
 
 def _look_at_no_checkpoints(*, is_complete: bool) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from PIL import Image
 from run_files import append_events, finished, make_run, started
 
 from stages.events import RunResumed, Warning
@@ -104,6 +105,17 @@ def test_missing_files_count_once_the_run_is_over(run: RunDirectory) -> None:
     append_events(run, [finished()], next_seq=3)
     for name in ("buffer.safetensors", "student.safetensors", "checkpoints"):
         assert not look_at(run, name).is_sound, name
+
+
+def test_pictures_that_were_cut_off(run: RunDirectory) -> None:
+    for epoch in (1, 2):
+        Image.new("RGB", (40, 30), "red").save(run.samples_dir / f"epoch-00000{epoch}.png")
+    assert look_at(run, "samples") == Check("samples", True, "2 pictures")
+    picture = run.samples_dir / "epoch-000002.png"
+    whole = picture.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:60] + b"x" + whole[61:], b"", b"rubbish"):
+        picture.write_bytes(damaged)
+        assert look_at(run, "samples") == Check("samples", False, "cannot be read: epoch-000002.png")
 
 
 def test_invert_leaves_no_student(tmp_path: Path) -> None:
