@@ -68,6 +68,8 @@ def hardest_pictures(
                 for row in wanted
             ]
     except FileNotFoundError as error:
+        if not run.is_alive():
+            raise FileError("no buffer: the run saved none", hint="it comes with a run's first checkpoint") from error
         raise FileError(
             "no buffer yet: it comes with the first checkpoint",
             hint=f"`ssdkd runs checkpoint {in_shell(run.path)}` asks for one now",

@@ -83,7 +83,10 @@ def test_of_a_dense_task_the_class_is_the_most_frequent(tmp_path):
 
 def test_a_buffer_that_is_missing_or_damaged_is_said_to_be(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    with pytest.raises(FileError, match="no buffer yet"):
+    with pytest.raises(FileError, match="the run saved none"):
+        hardest_pictures(run)
+    run.path.mkdir()
+    with run.lock(), pytest.raises(FileError, match="no buffer yet"):
         hardest_pictures(run)
     run_with(run.path, contents())
     whole = run.buffer_file.read_bytes()

@@ -141,7 +141,9 @@ class RunScreen(Screen[None]):
             header = view.header if view is not None else None
             who = "all classes" if chosen is None else f"class {header.class_name(chosen) if header else chosen}"
             order = "newest first" if self.newest_first else "hardest first"
-            as_of = f", buffer of epoch {view.samples.epoch}" if view is not None and view.samples is not None else ""
+            # One that diverged tells of samples that no checkpoint has: the buffer that is shown is an older one.
+            samples = view.samples if view is not None and view.status != "diverged" else None
+            as_of = f", buffer of epoch {samples.epoch}" if samples is not None else ""
             priority = f"priority {self.dashboard.glyphs.delta}".strip()
             legend = f"class, p of the teacher, {priority}; " if self._is_wide else ""
             return f"{page}{legend}{who}, {order}{as_of}", "f class  a all  o order  +/- size"
