@@ -365,9 +365,9 @@ class DashboardApp(App[None]):
 
     # -- keys ------------------------------------------------------------------------------------------------
 
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:  # noqa: ARG002
-        """The command palette: every key that works now, under its name, and the themes."""
-        target = self.run_screen
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The command palette: every key that works on this screen now, under its name, and the themes."""
+        target = self.run_screen if screen is self.run_screen else None
         for section in PALETTE_SECTIONS:
             for binding in section.bindings:
                 if binding.action != "app.command_palette" and self._works_now(binding, target):

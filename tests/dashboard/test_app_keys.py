@@ -105,13 +105,20 @@ def test_help_on_a_narrow_screen_is_no_error(run, width):
 
 
 def test_the_palette_offers_every_key_that_works_now_and_does_it(run):
+    make_run(run.path.parent / "b-run", lines_of(whole_run(8)))  # to compare with
+
     async def body(app, pilot):
         commands = {command.title: command for command in app.get_system_commands(app.screen)}
         assert "Charts: Log scale" in commands
         assert "The run: Pause" not in commands, "the run is over"
         await press(app, pilot, "4")
         assert "Charts: Log scale" not in {command.title for command in app.get_system_commands(app.screen)}
-        await press(app, pilot, "1", "colon", *"logscale")
+        await press(app, pilot, "1", "c")
+        elsewhere = {command.title for command in app.get_system_commands(app.screen)}
+        assert "Everywhere: Detach" in elsewhere
+        assert not any(title.startswith(("Charts", "The run", "Views: Losses")) for title in elsewhere)
+        await press(app, pilot, "escape")
+        await press(app, pilot, "colon", *"logscale")
 
         def is_found() -> bool:
             found = app.screen.query_one(CommandList)
@@ -289,9 +296,26 @@ def test_pictures_that_were_asked_for_earlier_do_not_replace_later_ones(run, mon
 
 def test_samples_without_a_buffer_say_why(tmp_path):
     async def body(app, pilot):
-        assert "no buffer yet" in await press(app, pilot, "4")
+        assert "no buffer: the run saved none" in await press(app, pilot, "4")
 
     drive(make_run(tmp_path / "run", lines_of(whole_run(2))), body, size=MEDIUM)
+
+
+def test_samples_of_a_run_that_diverged_are_not_said_to_be_of_its_last_epoch(tmp_path):
+    told = [*whole_run(3)[:-1], (events.Samples(picture="samples/3.png", tiles=()), 3)]
+
+    def shown(status: str) -> str:
+        ending = (events.RunFinished(status=status, message="", summary={}), 3)
+        text = []
+
+        async def body(app, pilot):
+            text.append(await press(app, pilot, "4"))
+
+        drive(make_run(tmp_path / status, lines_of([*told, ending])), body, size=MEDIUM)
+        return text[0]
+
+    assert "buffer of epoch 3" in shown("done")
+    assert "buffer of epoch" not in shown("diverged")
 
 
 def test_the_log_scrolls_and_filters(tmp_path):
