@@ -10,9 +10,9 @@ from typing import Any
 
 from stages.atomic_file import is_half_written
 from stages.errors import FileError
-from stages.events import Device, Evaluation, RunFinished, Warning
+from stages.events import Device, Evaluation, Warning
 from stages.paths import in_shell
-from stages.run_directory import RunDirectory
+from stages.run_directory import FINAL_STATUSES, RunDirectory
 
 _MOST = 1e100
 """No quantity of a run is larger, and what is would overflow when it is told."""
@@ -120,13 +120,13 @@ def _number(value: Any) -> Any:
 
 def details(run: RunDirectory) -> dict[str, Any]:
     """All of `ssdkd runs show`: the overview, how it ended, warnings, files, settings, manifest."""
-    ending = run.last_event()
-    is_over = ending is not None and ending["kind"] == RunFinished.kind
+    row = overview(run)
+    ending = run.last_event() if row["status"] in FINAL_STATUSES else None
     warnings = [event.get("message") for event in run.events_newest_first(Warning.kind)]
     return {
-        **overview(run),
-        "message": ending.get("message") if is_over and ending else None,
-        "hint": ending.get("hint") if is_over and ending else None,
+        **row,
+        "message": ending and ending.get("message"),
+        "hint": ending and ending.get("hint"),
         "warnings": warnings[::-1],
         "summary": run.summary(),
         "files": files(run),

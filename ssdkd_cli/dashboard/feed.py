@@ -148,7 +148,7 @@ class RunFeed:
         model = self._glance or self._model
         status = self._status(model, is_alive=is_alive)
         silent_s = self._silent_s(status)
-        ending = model.ending or {}
+        ending = (model.ending if status in FINAL_STATUSES else None) or {}
         message, summary = ending.get("message"), ending.get("summary")
         return RunView(
             path=self.run.path,

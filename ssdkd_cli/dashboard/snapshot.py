@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
@@ -16,6 +17,8 @@ from ssdkd_cli.summary import metric_title
 _LABEL_WIDTH = 16
 _BAR_WIDTH = 28
 _NUM_LOG_LINES = 8
+_LOG_INDENT = 24
+"""Where the text of a log line begins, after its time and epoch."""
 _NUM_LOG_LINES_JSON = 50
 
 
@@ -76,13 +79,13 @@ def _path_in_run(view: RunView, path: Path) -> str:
 
 def render_text(view: RunView, *, glyphs: Glyphs, width: int = 80) -> str:
     """The page of `ssdkd watch --once`, without colours or control characters."""
-    lines = [line for part in _parts(view, glyphs) for line in part]
+    lines = [line for part in _parts(view, glyphs, width) for line in part]
     return "\n".join(cut(harmless(line), width, glyphs).rstrip() for line in lines) + "\n"
 
 
-def _parts(view: RunView, glyphs: Glyphs) -> Iterator[list[str]]:
-    yield _heading(view)
-    yield [f"! {problem}" for problem in view.problems]
+def _parts(view: RunView, glyphs: Glyphs, width: int) -> Iterator[list[str]]:
+    yield [line for text in _heading(view) for line in _wrapped(text, width)]
+    yield [line for problem in view.problems for line in _wrapped(f"! {problem}", width)]
     if view.progress is not None:
         yield ["", *_progress(view.progress, glyphs)]
     for title, prefix in (("inversion (terms before their weights)", "inversion/"), ("distillation", "distillation/")):
@@ -96,7 +99,12 @@ def _parts(view: RunView, glyphs: Glyphs) -> Iterator[list[str]]:
     if view.device is not None:
         yield ["", *_device(view.device, glyphs)]
     if view.log:
-        yield ["", "log", *(_log_lines(view))]
+        yield ["", "log", *(line for text in _log_lines(view) for line in _wrapped(text, width, indent=_LOG_INDENT))]
+
+
+def _wrapped(text: str, width: int, *, indent: int = 2) -> list[str]:
+    """Words in as many lines as they take, for what is cut off may be why a run failed, or what to do about it."""
+    return wrap(harmless(text), width, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False)
 
 
 def _heading(view: RunView) -> list[str]:

@@ -148,6 +148,15 @@ def test_a_run_that_is_over_says_how_it_ended(call, run, status):
     assert call("watch", str(run.path), "--once").out.startswith(f"a-run: {status} (because)\n")
 
 
+def test_why_a_run_failed_is_told_to_the_last_word(call, run):
+    message, hint = "the device is out of memory: " + "word " * 30 + "last", "lower " + "this, " * 30 + "or that"
+    told = raw_line(kind="run_finished", seq=900, status="failed", message=message, hint=hint, summary={})
+    append(run, [told])
+    out = call("watch", str(run.path), "--once").out
+    assert max(map(len, out.splitlines())) <= 80
+    assert all(" ".join(text.split()) in " ".join(out.split()) for text in (message, hint))
+
+
 def test_a_run_before_its_first_word(call, tmp_path):
     run = make_run(tmp_path / "runs" / "new", [])
     with run.lock():
@@ -349,6 +358,9 @@ def test_on_a_terminal_the_trainer_is_asked_for_the_same(call, monkeypatch):
         def exit_code(self):
             return 4
 
+        def killed_by(self):
+            return None
+
     monkeypatch.setattr(console, "has_screen", lambda: True)
     monkeypatch.setattr("ssdkd_cli.commands.launching.Trainer", Asked)
     assert call("run", "--set", "run.epochs=30", "--out", "new", "--device", "cpu").code == 4
@@ -469,6 +481,20 @@ def test_a_trainer_that_was_killed_has_the_code_of_shells(trainer_running):
     trainer = trainer_running("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert trainer.wait_until_ready() is None
     assert trainer.exit_code() == 137
+
+
+def test_a_trainer_that_is_killed_before_its_first_word_is_told_of(call, monkeypatch):
+    start = subprocess.Popen
+    monkeypatch.setattr(console, "has_screen", lambda: True)
+    monkeypatch.setattr(
+        subprocess,
+        "Popen",
+        lambda _arguments, **options: start([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], **options),
+    )
+    result = call("run", "--out", "new")
+    assert result.code == 137
+    assert "SIGKILL ended the run before it had begun" in result.err
+    assert "ssdkd doctor" in result.err
 
 
 def test_a_trainer_at_work_has_no_exit_code(trainer_running):
