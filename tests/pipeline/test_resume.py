@@ -21,7 +21,7 @@ from tiny_runs import PLUS, make_teacher_file
 
 from stages.accounts import Accounts
 from stages.checkpoint import load_checkpoint
-from stages.errors import ConfigError, FileError
+from stages.errors import ConfigError, FileError, MachineError
 from stages.run_directory import RunDirectory
 from stages.run_verification import verify
 from stages.trainer import resume
@@ -452,6 +452,16 @@ def test_what_does_not_change_the_run_may_be_changed(stopped: Path, undisturbed:
     config.write_text(text.replace("log_every = 1", "log_every = 7"))
     assert resume(stopped).summary["status"] == "done"
     assert (stopped / "student.safetensors").read_bytes() == (undisturbed / "student.safetensors").read_bytes()
+
+
+def test_a_run_goes_on_where_it_was_unless_told_otherwise(stopped: Path, undisturbed: Path) -> None:
+    config = stopped / "config.toml"
+    config.write_text(config.read_text().replace('device = "cpu"', 'device = "cuda:99"'))
+    with pytest.raises(MachineError, match="cuda:99"):
+        resume(stopped)
+    assert resume(stopped, device="auto").summary["device"] != "cuda:99"
+    if not torch.cuda.is_available():
+        assert (stopped / "student.safetensors").read_bytes() == (undisturbed / "student.safetensors").read_bytes()
 
 
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(stopped: Path) -> None:
