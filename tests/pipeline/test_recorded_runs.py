@@ -134,12 +134,15 @@ def test_a_student_that_cannot_be_recorded_learns_all_the_same(start, out: Path,
         ("cpu", "cuda:1", ["distillation.lr", "run.acceleration"], "auto"),
         ("cuda:0", "cpu", [], "graphs"),
         ("cuda:0", "cuda:1", ["run.acceleration"], "graphs"),
+        ("cpu", None, ["run.acceleration"], "graphs"),
         ("cpu", "auto", ["run.acceleration"], "graphs"),
+        ("cuda:0", "auto", ["run.acceleration"], "auto"),
     ],
 )
 def test_on_another_kind_of_device_a_resumed_run_is_accelerated_anew(
-    make_config, began_on: str, device: str, automatic: list[str], expected: str
+    make_config, monkeypatch, began_on: str, device: str | None, automatic: list[str], expected: str
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # "auto" is the CPU here
     config = make_config(f"run.device={began_on}", GRAPHS)
     resumed = resumption.for_this_machine(config, {"automatic": automatic}, device)
     assert resumed.run.acceleration == expected
