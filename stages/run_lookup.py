@@ -15,16 +15,16 @@ from stages.run_directory import RUNS_ROOT, RunDirectory, is_run
 
 def list_runs(root: Path = RUNS_ROOT) -> list[RunDirectory]:
     """The runs in a folder, each once, those that a process took up last first."""
-    links_first = sorted((path for path in _folders(root) if is_run(path)), key=lambda path: not path.is_symlink())
-    runs = {path.resolve(): RunDirectory(path) for path in links_first}  # its own name comes last, and stays
-    return sorted(runs.values(), key=lambda run: (run.started_s(), run.name), reverse=True)
+    runs = [RunDirectory(path) for path in _folders(root) if is_run(path)]
+    return sorted(runs, key=lambda run: (run.started_s(), run.name), reverse=True)
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in a folder; none where it cannot be looked into."""
+    """The folders in a folder, each once, by its own name rather than a link's; none where it cannot be looked into."""
     if not os.access(root, os.R_OK | os.X_OK) or not root.is_dir():
         return []
-    return sorted(path for path in root.iterdir() if is_folder(path))
+    links_first = sorted(filter(is_folder, root.iterdir()), key=lambda path: not path.is_symlink())
+    return sorted({path.resolve(): path for path in links_first}.values())
 
 
 def newest_run(root: Path = RUNS_ROOT) -> RunDirectory | None:

@@ -19,7 +19,7 @@ from stages.run_overview import flat, settings
 
 @dataclass(frozen=True)
 class Check:
-    """The state of one file: whether it is sound, and what is to be said about it."""
+    """The state of one file, or of all pictures: whether it is sound, and what is to be said about it."""
 
     file: str
     is_sound: bool
@@ -31,7 +31,7 @@ class _UnsoundError(Exception):
 
 
 def verify(run: RunDirectory) -> list[Check]:
-    """One check for each file that the run has or, by its state, should have."""
+    """One check for each file that the run has or, by its state, should have; one for all of its pictures."""
     return [_checked(name, look) for name, look in _looks(run)]
 
 
@@ -194,7 +194,7 @@ def _look_at_pictures(folder: Path) -> str:
             broken.append(path.name)
     if broken:
         raise _UnsoundError(f"cannot be read: {', '.join(broken)}")
-    return f"{len(paths)} pictures"
+    return f"{len(paths)} picture{'' if len(paths) == 1 else 's'}"
 
 
 def _look_at_no_checkpoints(*, is_complete: bool) -> str:

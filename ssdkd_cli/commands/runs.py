@@ -58,10 +58,11 @@ def list_all(
 
     if root != RUNS_ROOT and not root.is_dir():
         raise FileError(f"there is no folder {root}", hint="name the folder that holds the runs")
-    documents = [listed(run) for run in list_runs(root)]
+    single = {run.path.resolve(): run for run in list_runs(root)}  # links to runs of groups may be among them
+    grouped = [run for run in list_groups(root) if run.path.resolve() not in single]
+    documents = [listed(run) for run in single.values()]
     # By the names that other commands know them by.
-    grouped = [(run, run.path.relative_to(root).as_posix()) for run in list_groups(root)]
-    documents += [{**listed(run), "name": name} for run, name in grouped]
+    documents += [{**listed(run), "name": run.path.relative_to(root).as_posix()} for run in grouped]
     if json:
         console.print_json(documents)
     elif documents:
@@ -148,9 +149,11 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     else:
         run_reports.print_checks(checks)
     if damaged:
+        goes_on = "`ssdkd run --resume` writes buffer, students and hold-out again from an undamaged checkpoint"
+        is_sound_otherwise = damaged == [found.samples_dir.name]
         raise FileError(
             f"{found.path} is damaged: {', '.join(damaged)}",
-            hint="`ssdkd run --resume` writes buffer, students and hold-out again from an undamaged checkpoint",
+            hint="nothing depends on these pictures: all else is sound" if is_sound_otherwise else goes_on,
         )
 
 

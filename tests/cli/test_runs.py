@@ -135,6 +135,9 @@ def test_ls_lists_groups_by_their_folders(call, place):
     names = [line.split("\t")[0] for line in call("runs", "ls").out.splitlines()]
     assert names == ["digits-1", "group/seed-0", "group/seed-1"]
     assert len(json.loads(call("runs", "ls", "--json").out)) == 3
+    Path("runs/best").symlink_to("group/seed-0")
+    names = [line.split("\t")[0] for line in call("runs", "ls").out.splitlines()]
+    assert names == ["best", "digits-1", "group/seed-1"]
 
 
 @pytest.mark.parametrize("name", ["group", "runs/group"])
@@ -320,6 +323,7 @@ def test_verify_a_real_run(call, real_run):
         "student.safetensors",
         "holdout.safetensors",
         "checkpoints/epoch-000002.safetensors",
+        "samples",
     }
 
 

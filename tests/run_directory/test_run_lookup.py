@@ -94,6 +94,8 @@ def test_a_link_to_a_run_makes_no_second_one(tmp_path: Path) -> None:
     (tmp_path / "group" / "latest").symlink_to("seed-1")
     (tmp_path / "best").symlink_to(runs[0].path)
     assert [run.name for run in find_runs("group", root=tmp_path)] == ["seed-0", "seed-1"]
+    (tmp_path / "alias").symlink_to("group")
+    assert [run.path.parent.name for run in list_groups(tmp_path)] == ["group", "group"]
     # What lies elsewhere is called what the link is: that name finds it again.
     (linked,) = list_runs(tmp_path)
     assert linked.name == "best"
