@@ -271,7 +271,8 @@ class DashboardApp(App[None]):
             return
         is_chosen = screen.open_view_id == "samples"
         class_index, newest_first = (screen.class_filter, screen.newest_first) if is_chosen else (None, False)
-        wanted = (class_index, newest_first, pictures.buffer_stamp(self.run_directory))
+        # Whether it is live, too: that says what is told where there is no buffer.
+        wanted = (class_index, newest_first, pictures.buffer_stamp(self.run_directory), self.run_view.is_live)
         if wanted != self._pictures_wanted:
             self._pictures_wanted = wanted
             self.run_worker(
@@ -366,7 +367,8 @@ class DashboardApp(App[None]):
     # -- keys ------------------------------------------------------------------------------------------------
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The command palette: every key that works on this screen now, under its name, and the themes."""
+        """The command palette: every key that works now, under its name (on other screens than a run's, those that
+        work everywhere), and the themes."""
         target = self.run_screen if screen is self.run_screen else None
         for section in PALETTE_SECTIONS:
             for binding in section.bindings:
