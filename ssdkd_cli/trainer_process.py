@@ -77,7 +77,9 @@ class Trainer:
     def killed_by(self) -> str | None:
         """The name of the signal that the trainer was killed by, once it is over; None where it ended by itself."""
         code = self.process.wait()
-        return signal.Signals(-code).name if code < 0 else None
+        if code >= 0:
+            return None
+        return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
 class Readiness:

@@ -296,7 +296,7 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "memory", f"{memory['total']:,} MiB, {memory['available']:,} MiB available"
     if cache is not None:
         yield "cache", f"{cache['path']}, teachers in it: {', '.join(cache['teachers']) or 'none'}"
-    yield "folder of runs", f"{folder['path']}, {folder['free_disk_mib']:,} MiB free"
+    yield "runs go to", f"{folder['path']}, {folder['free_disk_mib']:,} MiB free"
     yield "result", "see the warnings" if report["problems"] else "everything a run needs is here"
 
 

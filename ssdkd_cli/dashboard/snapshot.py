@@ -9,6 +9,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from rich.cells import cell_len
+
 from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
 from ssdkd_cli.dashboard.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
 from ssdkd_cli.progress import duration
@@ -17,7 +19,7 @@ from ssdkd_cli.summary import metric_title
 _LABEL_WIDTH = 16
 _BAR_WIDTH = 28
 _NUM_LOG_LINES = 8
-_LOG_INDENT = 24
+_LOG_INDENT = 23
 """Where the text of a log line begins, after its time and epoch."""
 _NUM_LOG_LINES_JSON = 50
 
@@ -104,7 +106,10 @@ def _parts(view: RunView, glyphs: Glyphs, width: int) -> Iterator[list[str]]:
 
 def _wrapped(text: str, width: int, *, indent: int = 2) -> list[str]:
     """Words in as many lines as they take, for what is cut off may be why a run failed, or what to do about it."""
-    return wrap(harmless(text), width, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False)
+    text = harmless(text)
+    num_more_cells = cell_len(text) - len(text)  # `wrap` counts characters, of which some are two cells wide
+    narrow = max(indent + 20, width - num_more_cells)
+    return wrap(text, min(width, narrow), subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _heading(view: RunView) -> list[str]:

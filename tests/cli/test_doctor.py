@@ -186,7 +186,7 @@ def test_people_get_a_line_for_each_thing(call):
     result = call("doctor")
     assert (result.code, result.err) == (0, "")
     names = [line.split("  ")[0] for line in result.out.splitlines()]
-    for name in ("ssdkd", "Python", "bytecode", "device", "heap", "CPU", "NVML", "memory", "cache", "folder of runs"):
+    for name in ("ssdkd", "Python", "bytecode", "device", "heap", "CPU", "NVML", "memory", "cache", "runs go to"):
         assert name in names
 
 

@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import pytest
+from rich.cells import cell_len
 from scripted_run import append, evaluation, lines_of, make_run, raw_line, samples, whole_run
 
 from ssdkd_cli import console, trainer_process
@@ -149,12 +150,15 @@ def test_a_run_that_is_over_says_how_it_ended(call, run, status):
 
 
 def test_why_a_run_failed_is_told_to_the_last_word(call, run):
-    message, hint = "the device is out of memory: " + "word " * 30 + "last", "lower " + "this, " * 30 + "or that"
+    message, hint = "the device is out of memory: " + "word " * 30 + "last", "lower " + "語語 " * 40 + "or that"
     told = raw_line(kind="run_finished", seq=900, status="failed", message=message, hint=hint, summary={})
     append(run, [told])
     out = call("watch", str(run.path), "--once").out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(cell_len, out.splitlines())) <= 80
     assert all(" ".join(text.split()) in " ".join(out.split()) for text in (message, hint))
+    with run.lock():  # it is being resumed: that is no failure any more
+        document = json.loads(call("watch", str(run.path), "--json").out)
+    assert (document["status"], document["message"]) == ("starting", "")
 
 
 def test_a_run_before_its_first_word(call, tmp_path):
