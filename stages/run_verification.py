@@ -182,7 +182,7 @@ def _look_at_checkpoint(path: Path) -> str:
 
 
 def _look_at_pictures(folder: Path) -> str:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     paths = [path for path in sorted(folder.glob("*.png")) if not is_half_written(path)]
     broken = []
@@ -190,7 +190,7 @@ def _look_at_pictures(folder: Path) -> str:
         try:
             with Image.open(path) as picture:
                 picture.verify()
-        except (UnidentifiedImageError, SyntaxError, ValueError, OSError):  # what Pillow raises for a damaged PNG
+        except (SyntaxError, ValueError, OSError):  # what Pillow raises for a damaged PNG
             broken.append(path.name)
     if broken:
         raise _UnsoundError(f"cannot be read: {', '.join(broken)}")
