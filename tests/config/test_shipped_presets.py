@@ -146,7 +146,7 @@ def test_fast_datafree_goes_on_any_pair_and_leaves_the_pair_alone(name, overlay)
 @pytest.mark.parametrize(("name", "pair"), PLUS_PAIRS)
 def test_fast_datafree_takes_back_what_goes_beyond_the_paper(name, pair):
     length = [value for value in MORE.get(name, []) if value.startswith("run.")]
-    assert load([name, "fast5"], ["distillation.late_share=0.25"]) == load([pair, "fast5"], length)
+    assert load([name, "fast5"]) == load([pair, "fast5"], length)
 
 
 def test_shipped_teachers_are_where_auto_looks():
