@@ -58,6 +58,16 @@ def apply(images_BCHW: Tensor, augmentation: Augmentation) -> Tensor:
     return shifted
 
 
+def moved_with(augmentation: Augmentation, label_B: Tensor) -> Tensor:
+    """The labels of augmented images: one a pixel [B, H, W] goes where its pixel goes, one an image [B] stays.
+
+    Pixels that come in at the borders have the label -1, which no loss counts.
+    """
+    if label_B.ndim < 3:
+        return label_B
+    return apply(label_B.unsqueeze(1) + 1, augmentation).squeeze(1) - 1
+
+
 class _Shift(torch.autograd.Function):
     """A linear map that copies pixels; its adjoint copies them back."""
 

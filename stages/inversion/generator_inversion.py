@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import optimizers
-from stages.errors import DivergedError
+from stages.errors import ConfigError, DivergedError
 from stages.events import InversionStep
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
@@ -62,6 +62,11 @@ class GeneratorInversion:
         self._synthesis.accelerate()
         self._anchors_KZ: Tensor | None = None
         if self.config.class_latents > 0:
+            if run.task.label_shape(run.config.task.image_shape):
+                raise ConfigError(
+                    "`inversion.class_latents` gives a latent one class, and this task's images have one a pixel",
+                    hint="set inversion.class_latents = 0",
+                )
             self._anchors_KZ = class_anchors(
                 run.teacher,
                 num_classes=run.task.num_classes,
@@ -114,7 +119,10 @@ class GeneratorInversion:
                 if is_reported and run.should_log(step, config.steps):
                     _report(run, config, step, outcome, synthesis)
         images_BCHW, teacher_class_B = synthesis.best()
-        return Inverted(images_BCHW, teacher_class_B if target_B is None else target_B), outcome
+        if target_B is None:
+            # A class a pixel is of the moved image that the teacher saw, not of this one.
+            target_B = teacher_class_B if teacher_class_B.ndim == 1 else torch.full_like(teacher_class_B, -1)
+        return Inverted(images_BCHW, target_B), outcome
 
     def _gamma(self, run: Run) -> Tensor | None:
         """Exponent of Eq. 3 in this epoch where it changes: a straight line from the first to the last epoch."""

@@ -42,10 +42,10 @@ def task_loss(teacher_logits_BK: Tensor, target_B: Tensor | None) -> Tensor:
     """L_Task: cross-entropy of the teacher's logits against the target class, per prediction, in nats.
 
     Shapes: [B, K, ...], [B, ...] int64 -> [B, ...] float32. `target_B` None is the reading of Sec. 3.1: the teacher's
-    own most probable class is the target.
+    own most probable class is the target. Where the target is -1 there is none, and the loss is 0.
     """
     target_B = teacher_logits_BK.argmax(dim=1) if target_B is None else target_B
-    return F.cross_entropy(teacher_logits_BK.float(), target_B, reduction="none")
+    return F.cross_entropy(teacher_logits_BK.float(), target_B, ignore_index=-1, reduction="none")
 
 
 def adversarial_loss(teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:

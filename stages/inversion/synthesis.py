@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
-from stages.data.augment import Augmentation, apply
+from stages.data.augment import Augmentation, apply, moved_with
 from stages.inversion.bn_statistics import BatchNormMatching, ChannelStatistics
 from stages.inversion.config import InversionConfig
 from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
@@ -167,7 +167,8 @@ class Synthesis:
             diversity=config.diversity,
             difficulty=config.difficulty,
         )
-        target_B = teacher_class_B if inputs.target_B is None else inputs.target_B
+        target_B = inputs.target_B
+        target_B = teacher_class_B if target_B is None else moved_with(inputs.augmentation, target_B)
         task = (phi_B * task_loss(teacher_logits_BK, target_B)).mean()
         adversarial = torch.zeros((), device=run.device)
         if is_adversarial:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
-from stages.data.augment import Augmentation, apply, draw_augmentation
+from stages.data.augment import Augmentation, apply, draw_augmentation, moved_with
 
 B, C, H, W, PADDING = 64, 3, 10, 7, 3
 
@@ -113,3 +113,16 @@ def test_equal_seeds_draw_the_same() -> None:
 def test_flips_only_where_asked() -> None:
     assert draw(flip=True).flip_B.any()
     assert not draw(flip=False).flip_B.any()
+
+
+def test_a_label_a_pixel_goes_with_its_pixel() -> None:
+    label_BHW = random_images(torch.int64, channels=1).squeeze(1)
+    augmentation = draw()
+    pixels_BCHW = crop_and_flip(label_BHW.unsqueeze(1) + 1, augmentation)  # so that what comes in is 0, and no class
+    assert (pixels_BCHW == 0).any()
+    assert torch.equal(moved_with(augmentation, label_BHW), pixels_BCHW.squeeze(1) - 1)
+
+
+def test_a_label_an_image_stays() -> None:
+    label_B = torch.arange(B)
+    assert torch.equal(moved_with(draw(), label_B), label_B)

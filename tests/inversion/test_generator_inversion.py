@@ -261,6 +261,13 @@ def test_latents_of_a_class_need_a_linear_layer(make_run) -> None:
         set_up(run)
 
 
+def test_latents_of_a_class_need_a_class_an_image(make_run, monkeypatch) -> None:
+    run = make_run(inversion={"class_latents": 1.0, "targets": "balanced"})
+    monkeypatch.setattr(run.task, "label_shape", lambda image_shape: tuple(image_shape[1:]))
+    with pytest.raises(ConfigError, match="this task's images have one a pixel"):
+        set_up(run)
+
+
 def test_the_best_step_differs_among_the_cases(make_run, fill) -> None:
     """Otherwise the choice of the best of T_g steps would not be tested above."""
     best_steps = set()

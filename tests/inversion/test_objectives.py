@@ -91,6 +91,15 @@ def test_task_loss_is_cross_entropy_per_sample() -> None:
     assert task_loss(logits_BK.bfloat16(), target_B).dtype == torch.float32
 
 
+def test_what_has_no_target_costs_nothing() -> None:
+    logits_BKHW, target_BHW = logits(3, NUM_CLASSES, 2, 2), torch.zeros(3, 2, 2, dtype=torch.int64)
+    whole_BHW = task_loss(logits_BKHW, target_BHW)
+    target_BHW[:, 0, 1] = -1
+    expected_BHW = whole_BHW.clone()
+    expected_BHW[:, 0, 1] = 0
+    torch.testing.assert_close(task_loss(logits_BKHW, target_BHW), expected_BHW)
+
+
 def test_without_targets_the_teachers_own_class_is_the_target() -> None:
     logits_BKHW = logits(3, NUM_CLASSES, 2, 2)
     expected_BHW = -logits_BKHW.log_softmax(dim=1).amax(dim=1)
