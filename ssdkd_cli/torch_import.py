@@ -20,6 +20,8 @@ def import_torch() -> None:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
+        # First, because torch imports it from C, where a Ctrl-C is swallowed and leaves half of numpy behind.
+        import numpy  # noqa: F401
         import torch  # noqa: F401
     finally:
         gc.freeze()

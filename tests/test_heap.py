@@ -49,6 +49,16 @@ def test_freed_memory_is_kept() -> None:
     assert as_usual > 1000 or as_usual > 10 * kept, "pages may be huge"
 
 
+def test_numpy_is_imported_before_torch_does_so_from_c() -> None:
+    """There an interrupt is swallowed, and the run goes on with half of numpy."""
+    code = (
+        "import sys; from ssdkd_cli.torch_import import import_torch; import_torch()\n"
+        "print([name for name in sys.modules if name in ('numpy', 'torch')])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.strip() == "['numpy', 'torch']"
+
+
 def test_the_heap_is_set_up_before_torch_is_imported() -> None:
     code = (
         "import sys; from stages import heap\n"
