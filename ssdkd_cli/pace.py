@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from statistics import fmean
+from statistics import median_low
 
 NUM_EPOCHS_TIMED = 20
-"""The time left comes from the last epochs only: the first ones pay for cold caches."""
+"""The time left comes from the median of the last epochs: a first one may pay for what is made once."""
 
 
 class Pace:
@@ -28,5 +28,5 @@ class Pace:
                 continue
             if not seconds:
                 return None
-            left_s += num_epochs * fmean(seconds)
+            left_s += num_epochs * median_low(seconds)
         return left_s
