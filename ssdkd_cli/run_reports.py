@@ -127,12 +127,17 @@ def print_comparison(document: Mapping[str, Any]) -> None:
             {
                 _title(name): f"{_metric(name, value['mean'])} {sign} {_metric(name, value['std'])}"
                 for name, value in group["metrics"].items()
-                if value["std"] > 0  # what no seed changes is above
+                if value["std"] > 0 or _is_of_student(name)  # what else no seed changes is above
             }
         )
         if group["left_out"]:
             left_out = ", ".join(letters[run] for run in group["left_out"])
             console.say(f"  left out, as not done: {left_out}")
+
+
+def _is_of_student(name: str) -> bool:
+    """Whether a result says how good the student is, which is told even where all seeds agree on it."""
+    return name == "agreement" or (name.startswith("student.") and not name.endswith(".num_samples"))
 
 
 def _state(document: Mapping[str, Any]) -> str:

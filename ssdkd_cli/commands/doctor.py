@@ -70,6 +70,8 @@ def examine(folder: Path = Path()) -> dict[str, Any]:
     """Everything the report holds; `problems` says in words what a run started in `folder` would miss."""
     problems: list[str] = []
     runs = folder / RUNS_ROOT
+    if runs.exists() and not runs.is_dir():
+        problems.append(f"{runs.resolve()} is a file: runs go to ./runs unless --out says otherwise")
     folder = runs if runs.is_dir() else folder  # which may be a mount of its own
     packages = _packages(problems)
     has_torch = packages["torch"] is not None

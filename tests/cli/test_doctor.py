@@ -182,6 +182,12 @@ def test_bytecode(call, monkeypatch, tmp_path):
     assert bytecode()["kept"] is True
 
 
+def test_runs_that_is_a_file_is_a_problem(call, place):
+    (place / "runs").write_text("mine")
+    problems = json.loads(call("doctor", "--json").out)["problems"]
+    assert [problem for problem in problems if str(place / "runs") in problem and "is a file" in problem]
+
+
 def test_people_get_a_line_for_each_thing(call):
     result = call("doctor")
     assert (result.code, result.err) == (0, "")

@@ -212,6 +212,15 @@ def test_compare_seeds(call, place):
     assert document["metrics"]["student.top1"] == [0.88, 0.9]
 
 
+def test_compare_seeds_that_agree_on_the_student(call, place):
+    for seed in (0, 1):
+        make_run(f"seed-{seed}", finished(0.9), seed=seed)
+    out = call("runs", "compare", "seed-0", "seed-1").out
+    mean = out[out.index("Mean and sample standard deviation") :]
+    assert "student top-1  90.00% ± 0.00%" in mean
+    assert "teacher top-1" not in mean
+
+
 def test_compare_groups(call, place):
     for seed in (0, 1):
         make_run(f"group/seed-{seed}", finished(0.9), seed=seed)

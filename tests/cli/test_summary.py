@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ssdkd_cli import summary
+from stages.events import Evaluation, EventLog, RunFinished
+from stages.run_directory import RunDirectory
 
 
 def run_summary(top1, loss=1.0, agreement=0.5):
@@ -111,6 +113,21 @@ def test_only_a_student_that_is_done_is_to_be_evaluated(capfd, place, status, is
     text = capfd.readouterr().out
     assert "ssdkd inspect-buffer" in text
     assert ("ssdkd evaluate" in text) == is_to_be_evaluated
+
+
+@pytest.mark.parametrize(("status", "is_told"), [("done", False), ("stopped", True)])
+def test_a_student_that_was_measured_before_the_run_stopped(capfd, place, status, is_told):
+    (place / "student.safetensors").write_bytes(b"")
+    document = {
+        **{"status": status, "epochs": 14, "device": "cpu", "images_synthesized": 512, "buffer_size": 512},
+        **{"seconds": {"total": 75.0}, "teacher": None, "student": {"top1": 0.5}, "agreement": None},
+    }
+    with RunDirectory(place).events_file.open("a", encoding="utf-8") as file:
+        log = EventLog(file)
+        log.emit(Evaluation(real={"student": {"top1": 0.5}}, synthetic=None), epoch=12)
+        log.emit(RunFinished(status=status, message="", summary=document), epoch=14)
+    summary.print_summary(document, place)
+    assert ("measured at epoch 12" in capfd.readouterr().out) == is_told
 
 
 def test_a_run_without_files_leads_nowhere(capfd, place):
