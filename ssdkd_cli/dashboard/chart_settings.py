@@ -78,9 +78,9 @@ class ChartSettings:
             return moved
         return moved._with_range(*((x, x + high - low) if x < low else (x - high + low, x)), full)
 
-    def words(self) -> str:
+    def words(self, *, has_log_scale: bool = True) -> str:
         """What is set, in words."""
-        said = ["log scale" if self.is_log else "linear scale"]
+        said = ["log scale" if self.is_log and has_log_scale else "linear scale"]
         if self.smoothing:
             said.append(f"smoothing {self.smoothing:g}")
         if self.x_range is not None:

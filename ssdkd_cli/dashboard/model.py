@@ -322,6 +322,10 @@ class RunModel:
         status, message = text(event, "status"), text(event, "message")
         state = self._state
         state.stage = state.step = state.compiling = None
+        seconds = numbers(mapping(mapping(event, "summary"), "seconds"))
+        if state.device is not None and "total" in seconds:  # what came after the last account of the times is in it
+            total_s = seconds.pop("total")
+            state.device = replace(state.device, seconds=seconds, total_s=total_s)
         level = "error" if status in ("failed", "diverged") else "info"
         self._say(event, level, status if message in ("", status) else f"{status}: {message}{_hint(event)}")
 

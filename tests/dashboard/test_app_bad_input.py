@@ -171,3 +171,16 @@ def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):
         assert app.is_running
 
     drive(make_run(tmp_path / "run", lines_of(told)), body)
+
+
+def test_a_small_screen_says_all_of_why_a_run_failed(tmp_path):
+    why = "cannot write `a-folder-with-a-name/checkpoints/epoch-000003.safetensors`: No space left on device"
+    told = [*whole_run(3), (events.RunFinished(status="failed", message=why, summary={}), 3)]
+    run = make_run(tmp_path / "run", lines_of(told))
+
+    async def body(app, pilot):
+        text = " ".join((await press(app, pilot, "3")).split())
+        assert why in text
+        assert "goes on with it" in text
+
+    drive(run, body, size=(80, 24))

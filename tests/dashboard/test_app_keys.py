@@ -161,6 +161,17 @@ def test_charts_log_smoothing_zoom_cursor_and_enlarging(run):
     drive(run, body)
 
 
+def test_charts_of_shares_have_no_log_scale(run):
+    async def body(app, pilot):
+        assert "l log" in await press(app, pilot, "2")
+        text = await press(app, pilot, "5", "l")
+        assert "linear scale" in text
+        assert "l log" not in text
+        assert "linear scale" in await press(app, pilot, "2"), "the key did nothing there"
+
+    drive(run, body, size=MEDIUM)
+
+
 def test_second_page_of_losses_on_a_small_screen_only(run):
     async def body(app, pilot):
         assert "learning rate" not in await press(app, pilot, "2")

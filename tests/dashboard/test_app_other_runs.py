@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from scripted_run import an_epoch, append, evaluation, lines_of, make_run, run_s
 
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
 from ssdkd_cli.dashboard.views import Losses
+from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
 from stages import events
 from stages.run_directory import RunDirectory
@@ -54,6 +57,22 @@ def test_a_run_of_the_list_is_opened_in_place_of_this_one(first, second):
         assert app.run_view.path == second.path
         await press(app, pilot, "c")
         await until(pilot, lambda: "seed-0" in screen_text(app))
+
+    drive(first, body, size=(120, 40))
+
+
+def test_values_at_the_cursor_are_of_one_epoch(first, second):
+    async def body(app, pilot):
+        app.compare_with([second.path])
+        await until(pilot, lambda: len(app.overlays) == 1)
+        chart = app.run_screen.query_one("#losses-inversion-loss", ChartPanel)
+        await press(app, pilot, "2")
+        app.run_screen.settings = replace(app.run_screen.settings, cursor_x=4.0)
+        await settle(app, pilot)
+        assert re.fullmatch(r"epoch 4: .*A [\d.]+, B [\d.]+", chart.readout())
+        app.run_screen.settings = replace(app.run_screen.settings, cursor_x=5.75)
+        await settle(app, pilot)
+        assert re.fullmatch(r"epoch 5.75: .*A -, B [\d.]+", chart.readout()), "the first has but 4 epochs"
 
     drive(first, body, size=(120, 40))
 

@@ -18,6 +18,7 @@ from ssdkd_cli.dashboard.curves import point_at, smoothed
 from ssdkd_cli.dashboard.model import MAX_LOG_LINES, MAX_SERIES, RunModel
 from ssdkd_cli.dashboard.series import Series
 from ssdkd_cli.dashboard.view import Curve, DeviceView, LogLine, title_of
+from ssdkd_cli.pace import Pace
 from stages import events
 
 
@@ -289,6 +290,17 @@ def test_device_time_has_the_words_of_its_device():
     assert on_gpu.shares == {"inversion": 0.25, "distillation": 0.5, "evaluation": 0.0, "other": 0.25}
 
 
+def test_the_time_that_a_run_took_is_what_its_summary_says():
+    """What came after the last account of the times, such as an epoch that diverged, is in it alone."""
+    seconds = {"inversion": 3.0, "distillation": 4.0, "setup": 1.0, "total": 10.0}
+    ending = events.RunFinished(status="diverged", message="", summary={"seconds": seconds})
+    told = [(run_started(), 0), (device(5.0), 1)]
+    took = model_of([*told, (ending, 2)]).device
+    assert (took.total_s, took.seconds["distillation"]) == (10.0, 4.0)
+    assert "total" not in took.seconds
+    assert model_of([*told, (events.RunFinished(status="diverged", message=""), 2)]).device.total_s == 5.0
+
+
 def test_shares_without_time_are_none():
     assert DeviceView("cpu", {"inversion": 0.0}, 0.0, None, None, None).shares == {}
 
@@ -385,6 +397,15 @@ def test_the_time_left_goes_by_the_accounts_and_not_by_the_clock():
     for index, line in enumerate(lines_of(told)):
         model.add({**json.loads(line), "time_s": TIME_S + 1000.0 * index * (-1) ** index})
     assert model.progress().left_s == pytest.approx(6 * 3.0)
+
+
+def test_an_epoch_that_makes_something_once_does_not_lengthen_the_time_left():
+    pace = Pace()
+    for seconds in (150.0, 20.0, 22.0):
+        pace.add(seconds, is_warmup=False)
+    assert pace.seconds_left(0, 10) == pytest.approx(220.0)
+    pace.add(20.0, is_warmup=False)
+    assert pace.seconds_left(0, 10) == pytest.approx(200.0)
 
 
 def test_pace_times_each_kind_of_epoch_apart():

@@ -466,6 +466,20 @@ def test_the_last_words_are_of_the_trainer_that_ended_now(tmp_path, capsys):
     assert "earlier" not in told
 
 
+def test_a_trainer_that_was_killed_at_work_is_told_of(trainer_running, tmp_path, monkeypatch, capsys):
+    killed = CHILD.replace("sys.exit(5)", "os.kill(os.getpid(), signal.SIGKILL)")
+    trainer = trainer_running(killed, str(tmp_path))
+    run = trainer.wait_until_ready()
+    trainer.exit_code()
+    monkeypatch.setattr(viewing, "_open_dashboard", lambda run: (0, run))
+    assert viewing.show_own(run, trainer, command="distill") == 137
+    told = capsys.readouterr().err
+    assert told.startswith("error: SIGKILL ended the run\n")
+    assert f"`ssdkd distill --resume {tmp_path}` goes on from its last checkpoint" in told
+    assert "memory" in told
+    assert str(run.trainer_log_file) in told
+
+
 def test_a_trainer_that_is_refused_gives_no_run(trainer_running):
     trainer = trainer_running("import sys; sys.exit(3)")
     assert trainer.wait_until_ready() is None

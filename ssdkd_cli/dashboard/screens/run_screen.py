@@ -30,10 +30,10 @@ from ssdkd_cli.dashboard.widgets.tab_bar import TabBar
 if TYPE_CHECKING:
     from ssdkd_cli.dashboard.app import DashboardApp
 
-_CHART_ACTIONS = {"toggle_log", "next_smoothing", "move_cursor", "zoom", "pan", "reset_zoom", "enlarge"}
+_CHART_ACTIONS = {"next_smoothing", "move_cursor", "zoom", "pan", "reset_zoom", "enlarge"}
 _SAMPLE_ACTIONS = {"next_class", "all_classes", "toggle_order", "resize_tiles"}
 _LOG_ACTIONS = {"scroll_log", "toggle_warnings", "newest_lines"}
-_CHART_HINT = "l log  s smooth  +/- zoom  arrows cursor"
+_CHART_HINT = "s smooth  +/- zoom  arrows cursor"
 _ENLARGED = "-enlarged"
 _CHOSEN = "-chosen"
 
@@ -151,7 +151,13 @@ class RunScreen(Screen[None]):
             return "newest at the bottom", "up/down scroll  w warnings only"
         runs = self.dashboard.run_letters()
         compared = "  ".join(f"{letter} {name}" for letter, name in runs) + "  " if len(runs) > 1 else ""
-        return f"{page}{compared}{self.settings.words()}", _CHART_HINT
+        if not self._has_log_scale():
+            return f"{page}{compared}{self.settings.words(has_log_scale=False)}", _CHART_HINT
+        return f"{page}{compared}{self.settings.words()}", f"l log  {_CHART_HINT}"
+
+    def _has_log_scale(self) -> bool:
+        """Whether a chart of the open view can have one; charts of shares go from 0 to 1."""
+        return any(chart.is_log_allowed for chart in self.open_view.query(ChartPanel))
 
     # -- the state of the view -------------------------------------------------------------------------------
 
@@ -206,6 +212,8 @@ class RunScreen(Screen[None]):
         """Keys that mean nothing here are hidden."""
         if action == "control":
             return str(parameters[0]) in self.dashboard.possible_requests()
+        if action == "toggle_log":
+            return self._has_log_scale()
         if action in _CHART_ACTIONS:
             return bool(self.open_view.query(ChartPanel))
         if action in _SAMPLE_ACTIONS:

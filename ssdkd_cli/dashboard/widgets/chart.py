@@ -206,9 +206,12 @@ class ChartPanel(Panel, can_focus=True):
             if point is None:
                 continue
             at, y = (point[0] if at is None else at), point[1] * self.factor
+            is_elsewhere = cursor is not None and not curve.x[0] - 0.5 <= cursor <= curve.x[-1] + 0.5
             label = self.traces[index].label
             name = LETTERS[position] if several_runs else label
-            if math.isfinite(y):
+            if several_runs and is_elsewhere:
+                said = "-"  # the nearest point is of another epoch than the other runs'
+            elif math.isfinite(y):
                 said = f"{short(y)}{self.unit}"
             elif cursor is None and curve.not_finite_since is not None:
                 said = not_finite(curve.not_finite_since)
@@ -217,7 +220,7 @@ class ChartPanel(Panel, can_focus=True):
             values.append(f"{name} {said}".strip())
         if at is None:
             return ""
-        facts = [f"epoch {epoch_text(at)}"] if cursor is not None else []
+        facts = [f"epoch {epoch_text(cursor if several_runs else at)}"] if cursor is not None else []
         if several_runs and label:
             facts.append(label)
         return ": ".join([*facts, ", ".join(values)])

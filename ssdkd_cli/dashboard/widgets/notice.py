@@ -57,14 +57,16 @@ class NoticeBar(Panel):
         return self._wrapped(view, width)[:height]
 
     def _wrapped(self, view: RunView, width: int) -> list[Content]:
-        """Every notice in at most two lines; what does not fit is counted in the last one."""
+        """The gravest in as many lines as the others leave, those in at most two; what does not fit is counted."""
         rows: list[Content] = []
         found = notices(view)
         for index, (level, text) in enumerate(found):
+            most = max(2, MAX_LINES - 2 * (len(found) - 1)) if index == 0 else 2
             mark = self.glyphs.level[level].strip() or self.glyphs.bullet
             style = {"error": "bold $error", "warning": "$warning", "info": "$faint"}[level]
-            pieces = textwrap.wrap(text, max(8, width - 4)) or [""]
-            pieces = pieces[:1] + ([self.glyphs.cut(" ".join(pieces[1:]), width - 4)] if len(pieces) > 1 else [])
+            pieces = textwrap.wrap(text, max(8, width - 4), break_on_hyphens=False) or [""]
+            if len(pieces) > most:
+                pieces[most - 1 :] = [self.glyphs.cut(" ".join(pieces[most - 1 :]), width - 4)]
             if len(rows) + len(pieces) > MAX_LINES:
                 left = len(found) - index
                 more = f"(+{left} more)"
@@ -72,6 +74,6 @@ class NoticeBar(Panel):
                 break
             rows += [
                 line((f" {mark if first else ' '} {piece}", style))
-                for first, piece in zip((True, False), pieces, strict=False)
+                for first, piece in zip((True, *[False] * MAX_LINES), pieces, strict=False)
             ]
         return rows
