@@ -31,8 +31,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     unpacked: dict[str, Path] = {}
 
     def root_of(name: str) -> Path:
-        if not (SHARED / "data" / name).is_dir():
-            pytest.skip(f"no {SHARED / 'data' / name}: no real images to test on")
+        for needed in (name, "unpack.py"):
+            if not (SHARED / "data" / needed).exists():
+                pytest.skip(f"no {SHARED / 'data' / needed}: no real images to test on")
         if name not in unpacked:
             unpacked[name] = tmp_path_factory.mktemp(name)
             command = [sys.executable, str(SHARED / "data" / "unpack.py"), name, "test", str(unpacked[name])]

@@ -202,7 +202,7 @@ def test_channels_that_pictures_do_not_have(root: Path) -> None:
         load(root, (4, 6, 5))
 
 
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no real images to test on")
+@pytest.mark.skipif(not (SHARED_DATA / "unpack.py").is_file(), reason="no real images to test on")
 def test_real_images(tmp_path: Path) -> None:
     """Ten real test images of each class of CIFAR-10, from their lossless copy."""
     command = [sys.executable, SHARED_DATA / "unpack.py", "cifar10", "test", tmp_path, "--limit", "10"]
