@@ -91,7 +91,7 @@ def _teacher_if_at_hand(config: Config, device: torch.device, sha256: str | None
         teacher_file(config)
     except FileError:  # it is not there, and the student can be measured without it
         return None
-    loaded = load_teacher(config, device)
+    loaded = load_teacher(config, device, is_inverted=False)
     if sha256 not in (None, loaded.sha256):
         raise FileError(
             f"{loaded.path} is not the teacher that this run had",

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from stages.config import Config
-from stages.errors import FileError
+from stages.errors import ConfigError, FileError
 from stages.models.build import bn_layers, build_model
 from stages.models.checkpoints import load_weights, sha256_of
 from stages.teachers.resolve import teacher_file
+
+_SUM_TOLERANCE = 1e-3  # of probabilities in bf16, too
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,46 @@ def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = Tr
     model = build_model(config.teacher.model, task=config.task, where="teacher.model")
     load_weights(model, path)
     model.to(device).eval().requires_grad_(False)
-    _check_answer(model, config.task.image_shape, path, device)
-    warnings = _warnings_of_inversion(model, config) if is_inverted else ()
+    warnings = _check_answer(model, config, path, device)
+    if is_inverted:
+        _check_gradient(model, config, device)
+        warnings += _warnings_of_inversion(model, config)
     return LoadedTeacher(model, path, sha256_of(path), warnings)
 
 
 @torch.no_grad()
-def _check_answer(model: nn.Module, image_shape: tuple[int, int, int], path: Path, device: torch.device) -> None:
+def _check_answer(model: nn.Module, config: Config, path: Path, device: torch.device) -> tuple[str, ...]:
     # Once normalised, zeros are the mean image: any teacher has something to say about it.
-    logits_1K = model(torch.zeros(1, *image_shape, device=device))
+    logits_1K = model(torch.zeros(1, *config.task.image_shape, device=device))
     if not bool(torch.isfinite(logits_1K).all()):
         raise FileError(
             f"the teacher in {path} answers NaN or infinity to the mean image",
             hint="its weights are damaged (a negative running variance?): take another checkpoint",
         )
+    sums = logits_1K.sum(dim=1)
+    if not bool((logits_1K >= 0).all() and ((sums - 1).abs() < _SUM_TOLERANCE).all()):
+        return ()
+    doubt = (
+        f"the teacher `{config.teacher.model}` answers with probabilities, which are taken for logits and teach hardly"
+        " anything: let its forward return what it has before its softmax"
+    )
+    return (doubt,)
+
+
+@torch.enable_grad()
+def _check_gradient(model: nn.Module, config: Config, device: torch.device) -> None:
+    why = ""
+    try:
+        logits_1K = model(torch.zeros(1, *config.task.image_shape, device=device, requires_grad=True))
+    except Exception as error:  # a stranger's forward that does without gradients, such as by numpy
+        why = f": {type(error).__name__}: {error}"
+    else:
+        if logits_1K.requires_grad:
+            return
+    raise ConfigError(
+        f"the teacher `{config.teacher.model}` gives its images no gradient{why}",
+        hint="images are made by it: leave torch.no_grad, torch.inference_mode, .detach() and numpy out of its forward",
+    )
 
 
 def _warnings_of_inversion(model: nn.Module, config: Config) -> tuple[str, ...]:

@@ -87,6 +87,77 @@ def normed(num_classes):
 """
 
 
+CARELESS = """
+import torch
+from torch import nn
+
+class Wrapped(nn.Module):
+    def __init__(self, num_classes, answer):
+        super().__init__()
+        self.net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, num_classes))
+        self.answer = answer
+
+    def forward(self, images):
+        return self.answer(self.net, images)
+
+def without_gradient(net, images):
+    with torch.no_grad():
+        return net(images)
+
+def probabilities(num_classes):
+    return Wrapped(num_classes, lambda net, images: net(images).softmax(1))
+
+def log_probabilities(num_classes):
+    return Wrapped(num_classes, lambda net, images: net(images).log_softmax(1))
+
+def no_grad(num_classes):
+    return Wrapped(num_classes, without_gradient)
+
+def by_numpy(num_classes):
+    return Wrapped(num_classes, lambda net, images: net(torch.from_numpy(images.numpy())))
+"""
+
+
+@pytest.fixture
+def careless(make_config: MakeConfig, tmp_path: Path) -> Callable[[str], Config]:
+    """A preset whose teacher is one that people write who only ever ask it for classes."""
+    (tmp_path / "nets.py").write_text(CARELESS)
+
+    def make(factory: str) -> Config:
+        weights = tmp_path / "w.safetensors"
+        config = make_config(f"teacher.model={tmp_path / 'nets.py'}:{factory}", f"teacher.weights={weights}")
+        save_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), weights)
+        return config
+
+    return make
+
+
+@pytest.mark.parametrize(("factory", "warns"), [("probabilities", True), ("log_probabilities", False)])
+def test_warns_of_probabilities(careless: Callable[[str], Config], factory: str, warns: bool) -> None:
+    warnings = load_teacher(careless(factory), CPU, is_inverted=False).warnings
+    assert [("before its softmax" in warning) for warning in warnings] == [True] * warns
+
+
+@pytest.mark.parametrize("factory", ["no_grad", "by_numpy"])
+def test_a_teacher_without_gradient_can_be_asked_but_not_inverted(
+    careless: Callable[[str], Config], factory: str
+) -> None:
+    config = careless(factory)
+    with pytest.raises(ConfigError, match="gives its images no gradient"):
+        load_teacher(config, CPU)
+    assert load_teacher(config, CPU, is_inverted=False).warnings == ()
+
+
+def test_a_file_that_turns_gradients_off_does_so_for_itself_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "nets.py"
+    path.write_text("import torch\ntorch.set_grad_enabled(False)\n" + FACTORY)
+    config = make_config(f"teacher.model={path}:normed", f"teacher.weights={tmp_path / 'w.safetensors'}")
+    model = build_model(config.teacher.model, task=config.task, where="teacher.model")
+    assert torch.is_grad_enabled()
+    save_weights(model, tmp_path / "w.safetensors")
+    assert load_teacher(config, CPU).warnings == ()
+
+
 @pytest.mark.parametrize(("factory", "warns"), [("plain", True), ("stateless", True), ("normed", False)])
 def test_warns_where_there_are_no_statistics(
     make_config: MakeConfig, tmp_path: Path, factory: str, warns: bool
