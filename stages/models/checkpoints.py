@@ -68,11 +68,16 @@ PLAIN_DATA: tuple[Any, ...] = (
 
 SAFETENSORS_LENGTH_BYTES = 8  # its JSON header comes after its length
 MAX_NESTING = 3
+BY_THE_WAY = re.compile(r"(?:^|\.)(?:n_averaged|total_ops|total_params)$")
+"""What torch's averaged models and counters of operations leave among the weights."""
 NUM_NAMES_SHOWN = 3
 BATCH_COUNTER = ".num_batches_tracked"
 PARTS_LEFT_OUT = "parts_left_out"
 """The attribute of a network that was built without some parts: how the names of their weights begin in a file."""
 NAME_THE_NETWORK = "name the network they belong to; `path/to/file.py:factory` takes any nn.Module"
+WEIGHTS_OF_TORCHSCRIPT = (
+    "name the network itself, and as its file that of `torch.save(torch.jit.load(FILE).state_dict(), ANOTHER_FILE)`"
+)
 PROJECTION = re.compile(r"\.(?:downsample|shortcut)\.")
 NAME_THE_NETWORK_WITH_PROJECTIONS = (
     "their shortcuts have weights: a CIFAR ResNet of this kind has a name that ends in b, such as `resnet56b`"
@@ -86,7 +91,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     where the file is missing, damaged, foreign, or would have to run code to be read.
     """
     stored = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    weights = _find_weights(stored)
+    weights = _find_weights(stored) or _in_the_only_entry(stored)
     if not weights:
         raise FileError(
             f"no weights found in `{path}`: its entries are {_shorten(map(str, stored)) or 'none'}",
@@ -112,8 +117,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     without (`PARTS_LEFT_OUT`) are passed over. Raises ConfigError where the file only disagrees with the preset's
     number of classes or channels, FileError where it is another network's or holds NaN.
     """
-    stored = read_state_dict(path)
     expected = model.state_dict()
+    stored = _without_shared_prefix(read_state_dict(path), expected)
+    stored = {name: tensor for name, tensor in stored.items() if name in expected or not BY_THE_WAY.search(name)}
     left_out: tuple[str, ...] = getattr(model, PARTS_LEFT_OUT, ())
     weights = {
         name: tensor
@@ -199,6 +205,8 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
             hint="where you trust it, save its weights alone: torch.save(model.state_dict(), FILE)",
         ) from error
     except Exception as error:  # a damaged file can make the reader raise anything
+        if "TorchScript archive" in str(error):
+            raise FileError(f"`{path}` is TorchScript, not weights alone", hint=WEIGHTS_OF_TORCHSCRIPT) from error
         raise _unreadable(path) from error
     if isinstance(stored, Mapping):
         return stored
@@ -224,10 +232,26 @@ def _find_weights(stored: Mapping[Any, Any], *, nesting: int = MAX_NESTING) -> d
     return {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
 
 
+def _in_the_only_entry(stored: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The weights of a checkpoint that keeps them under a name of its own, where but one of its entries has any."""
+    found = [weights for inner in stored.values() if isinstance(inner, Mapping) and (weights := _find_weights(inner))]
+    return found[0] if len(found) == 1 else {}
+
+
 def _common_name(name: str) -> str:
     for pattern, common in SAME_PART:
         name = pattern.sub(common, name)
     return name
+
+
+def _without_shared_prefix(stored: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`stored` without what all of its names begin with, such as `student.`, where none of them is known with it."""
+    own_names = {_common_name(name) for name in expected}
+    first_parts = {name.partition(".")[0] for name in stored if "." in name}
+    if len(first_parts) != 1 or any(_common_name(name) in own_names for name in stored):
+        return stored
+    shorter = {name.partition(".")[2] or name: tensor for name, tensor in stored.items()}
+    return shorter if any(_common_name(name) in own_names for name in shorter) else stored
 
 
 def _rename(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

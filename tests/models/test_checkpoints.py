@@ -425,7 +425,7 @@ def test_a_torchscript_archive(tmp_path):
         archive.writestr("teacher/constants.pkl", b"\x80\x02).")
         archive.writestr("teacher/data.pkl", b"\x80\x02}q\x00.")
         archive.writestr("teacher/version", b"3\n")
-    refused(FileError, "not a readable", tmp_path / "teacher.pt")
+    assert "torch.jit.load" in refused(FileError, "is TorchScript", tmp_path / "teacher.pt").hint
 
 
 @pytest.mark.parametrize(
@@ -450,3 +450,29 @@ def test_a_checkpoint_that_holds_itself(tmp_path):
     stored["model"] = stored
     torch.save(stored, tmp_path / "teacher.pt")
     refused(FileError, "no weights found", tmp_path / "teacher.pt")
+
+
+def test_weights_under_a_name_of_their_own(trained, tmp_path):
+    optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"best_ema": trained.state_dict(), "optimizer": optimizer, "epoch": 3}, tmp_path / "teacher.pt")
+    load_weights(network := build(), tmp_path / "teacher.pt")
+    assert same_outputs(network, trained)
+
+
+def test_two_networks_under_names_of_their_own(trained, tmp_path):
+    torch.save({"teacher": trained.state_dict(), "student": build().state_dict()}, tmp_path / "both.pt")
+    refused(FileError, "its entries are `teacher`, `student`", tmp_path / "both.pt")
+
+
+def test_a_prefix_of_all_names(trained, tmp_path):
+    torch.save({f"student.{name}": value for name, value in trained.state_dict().items()}, tmp_path / "teacher.pt")
+    load_weights(network := build(), tmp_path / "teacher.pt")
+    assert same_outputs(network, trained)
+
+
+def test_what_averaging_and_counting_leave_behind(trained, tmp_path):
+    averaged = torch.optim.swa_utils.AveragedModel(trained)
+    left = {"total_ops": torch.zeros(1), "block1.layer.0.total_params": torch.zeros(1)}
+    torch.save(averaged.state_dict() | left, tmp_path / "teacher.pt")
+    load_weights(network := build(), tmp_path / "teacher.pt")
+    assert same_outputs(network, trained)
