@@ -160,6 +160,13 @@ class TaskTable(Table):
                 message="images are in [0, 1], so is their mean",
                 hint="divide a mean and std of images in 0..255 by 255",
             )
+        if any(std > 1 for std in self.std):
+            raise rule_error(
+                self,
+                "std",
+                message="images are in [0, 1], so is their standard deviation",
+                hint="divide a mean and std of images in 0..255 by 255; 1 changes nothing",
+            )
         return self
 
     @model_validator(mode="after")

@@ -194,6 +194,7 @@ def test_values_that_are_refused_are_told(problem_of, override, told):
         ("task.mean=[0.5, 0.5]", "`task.mean` is [0.5, 0.5] in --set and `task.image_shape` is [3, 16, 24] in"),
         ("task.mean=[123.7, 116.3, 103.5]", "images are in [0, 1], so is their mean"),
         ("task.mean=[-0.1, 0.5, 0.5]", "images are in [0, 1], so is their mean"),
+        ("task.std=[63.0, 62.1, 66.7]", "images are in [0, 1], so is their standard deviation"),
         ("task.mean=[0.5, true, 0.5]", "`task.mean[1]` is true in --set: it must be a valid number"),
         ("task.std=[0.5]", "there must be one value for each of the 3 channels"),
         ("task.std=[0.5, 0.0, 0.5]", "`task.std[1]` is 0.0 in --set: it must be greater than 0"),
