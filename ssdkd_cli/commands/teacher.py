@@ -130,10 +130,14 @@ def check(
       ssdkd teacher check --preset cifar100-wrn
     """
     from stages.config import load
+    from stages.errors import ConfigError
+    from stages.evaluation.config import NO_DATA
 
     options.check_device(device)
     config = load(preset or (), overrides or ())
     config = options.with_data(config, data=data, root=root, split=split)
+    if config.evaluation.data == NO_DATA and (root or split):
+        raise ConfigError("nothing to measure on: `evaluation.data` is none", hint="add `--data imagefolder`")
 
     import_torch()
 

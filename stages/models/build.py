@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.errors import ConfigError, SsdkdError
 from stages.foreign_code import foreign_place
+from stages.models.checkpoints import WEIGHTS_OF_TORCHSCRIPT
 from stages.registry import find
 from stages.tasks.task import task_of
 
@@ -31,12 +32,27 @@ def build_model(name: str, *, task: TaskTable, where: str) -> nn.Module:
     model = _built(
         "models", name, where=where, num_classes=task.num_classes, in_channels=channels, image_size=(height, width)
     )
+    _check_kind(model, name, where=where)
     _check_output(model, name, task=task, where=where)
     return model
 
 
+def _check_kind(model: nn.Module, name: str, *, where: str) -> None:
+    """Refuse what cannot be looked into, or saved, by the means that every other network can."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ConfigError(
+            f"`{where}` = `{name}` is TorchScript, whose layers cannot be watched", hint=WEIGHTS_OF_TORCHSCRIPT
+        )
+    odd = [key for key, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ConfigError(
+            f"`{where}` = `{name}` keeps state that is no tensor (`{odd[0]}`)",
+            hint="a file of weights holds tensors alone: do without get_extra_state and set_extra_state",
+        )
+
+
 def check_in_training(model: nn.Module, name: str, *, task: TaskTable, where: str, batch_size: int) -> None:
-    """Raise ConfigError where a network that is to learn does not give logits in training mode, too.
+    """Raise ConfigError where a network that is to learn does not give logits in training mode, too, or cannot learn.
 
     Of two images where there are so many in a batch: batch-norm wants more than one value of a channel. A copy is
     tried, and torch's random numbers stay what they were.
@@ -52,7 +68,7 @@ def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, 
     """
     where = "inversion.generator"
     generator = _built("generators", name, where=where, latent_dim=latent_dim, image_shape=image_shape)
-    shape = _shape_of_output(generator, torch.zeros(1, latent_dim), name, where=where, what="latents")
+    shape = list(_output(generator, torch.zeros(1, latent_dim), name, where=where, what="latents").shape)
     if shape != [1, *image_shape]:
         raise ConfigError(
             f"`{where}` = `{name}` must make images of shape {[1, *image_shape]} of one latent; got {shape}",
@@ -119,11 +135,21 @@ def _check_output(
     label_shape = task_of(task).label_shape(task.image_shape)
     wanted = [num_images, task.num_classes, *label_shape]
     images = torch.zeros(num_images, *task.image_shape)
-    got = _shape_of_output(model, images, name, where=where, what="images", is_training=is_training)
+    output = _output(model, images, name, where=where, what="images", is_training=is_training)
+    got = list(output.shape)
     if got == wanted:
+        if is_training and not output.requires_grad:
+            raise ConfigError(
+                f"`{where}` = `{name}` cannot learn: its parameters get no gradient",
+                hint="leave torch.no_grad and .detach() out of its forward, and some parameters with requires_grad",
+            )
         return
     hint = "set task.num_classes to the number of classes the network has"
-    if got[:2] == wanted[:2]:
+    if got == [num_images, 1]:
+        hint = "a network of one logit z becomes one of two classes with `torch.cat([-z, z], 1) / 2`"
+    elif got == wanted[1:]:
+        hint = "`.squeeze()` takes the batch away, too: let its forward end with `.flatten(1)`"
+    elif got[:2] == wanted[:2]:
         flat = "let the network's forward end with `.flatten(1)`, after pooling"
         hint = f"a label of task.kind has the shape {list(label_shape)}" if label_shape else flat
     asked = ("one image" if num_images == 1 else "two images") + (" in training mode" if is_training else "")
@@ -132,16 +158,17 @@ def _check_output(
     )
 
 
-def _shape_of_output(
+def _output(
     network: nn.Module, inputs: Tensor, name: str, *, where: str, what: str, is_training: bool = False
-) -> list[int]:
-    """Of one forward pass in eval mode, or of a copy in training mode: no statistics change, nothing is recorded."""
+) -> Tensor:
+    """Of one forward pass in eval mode, or of a copy in training mode, with gradients: no statistics change."""
     was_training = network.training
     mode = " in training mode" if is_training else ""
     try:
         tried = copy.deepcopy(network).train() if is_training else network.eval()
-        with torch.no_grad():
+        with torch.set_grad_enabled(is_training):
             output = tried(inputs)
+        network.train(was_training)
     except Exception as error:  # foreign networks fail in their own ways
         place = foreign_place(error)
         fits = "task.image_shape says what the task's images are like; name a network that fits"
@@ -152,12 +179,10 @@ def _shape_of_output(
             if is_training
             else fits,
         ) from error
-    finally:
-        network.train(was_training)
     if not isinstance(output, Tensor):
         raise ConfigError(
             f"`{where}` = `{name}` must give a tensor{mode}; got a {type(output).__name__}",
             hint="let its forward return its output alone; where the code is not yours, a network around it does that,"
             " and takes the same file of weights if it calls it `net`",
         )
-    return list(output.shape)
+    return output

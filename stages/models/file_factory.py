@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from stages.errors import ConfigError, FileError
@@ -74,6 +75,7 @@ def _import_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
+    has_gradients = torch.is_grad_enabled()
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's code can raise anything
@@ -82,6 +84,8 @@ def _import_file(path: Path) -> ModuleType:
             f"`{path}` cannot be imported: {_describe(error, str(path))}",
             hint=f"`python {in_shell(path)}` should run without an error",
         ) from error
+    finally:
+        torch.set_grad_enabled(has_gradients)  # scripts that only ever ask a network turn them off for good
     return module
 
 

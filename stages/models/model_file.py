@@ -36,7 +36,10 @@ def problem_of(path: str, factory: str) -> Problem | None:
 
 def no_such_file(path: str | Path) -> Problem:
     """What to say where the file is missing."""
-    return Problem(f"no such file: `{path}`", f"relative paths start at {Path.cwd()}")
+    moved = "put it back where it was, or name its new place in the preset (of a run: in its config.toml)"
+    return Problem(
+        f"no such file: `{path}`", moved if Path(path).is_absolute() else f"relative paths start at {Path.cwd()}"
+    )
 
 
 def no_such_function(path: str, factory: str, functions: Iterable[str]) -> Problem:

@@ -160,6 +160,7 @@ def test_a_stranger_s_factory_gets_classes_channels_and_size(monkeypatch):
         (lambda **_: Constant(torch.zeros(10)), r"got shape \[10\]"),
         (lambda **_: Constant(torch.zeros(1, 10, 1, 1)), r"got shape \[1, 10, 1, 1\]"),
         (lambda **_: Constant({"logits": torch.zeros(1, 10)}), "got a dict"),
+        (lambda **_: nn.Sequential(nn.Flatten(), Counting(3072, 10)), r"no tensor \(`1\._extra_state`\)"),
         (lambda **_: nn.Conv2d(1, 10, 1), r"does not take images of shape \[3, 32, 32\]: RuntimeError"),
     ],
 )
@@ -167,6 +168,34 @@ def test_a_stranger_s_network_that_does_not_serve_is_refused(monkeypatch, factor
     with pytest.raises(ConfigError, match=r"`teacher\.model` = `theirs`.*" + message) as raised:
         build_strangers(monkeypatch, factory)
     assert raised.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_refused_with_its_way_out(monkeypatch):
+    network = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
+    with pytest.raises(ConfigError, match="is TorchScript") as raised:
+        build_strangers(monkeypatch, lambda **_: network)
+    assert "state_dict" in raised.value.hint
+
+
+class Counting(nn.Linear):
+    def get_extra_state(self):
+        return {"calls": 0}
+
+
+@pytest.mark.parametrize(
+    ("logits", "hint"),
+    [
+        (torch.zeros(1, 1), "one logit"),
+        (torch.zeros(10), "flatten"),
+        (torch.zeros(1, 10, 1, 1), "flatten"),
+        (torch.zeros(1, 5), "num_classes"),
+    ],
+)
+def test_a_shape_that_is_wrong_gets_its_own_hint(monkeypatch, logits, hint):
+    with pytest.raises(ConfigError) as raised:
+        build_strangers(monkeypatch, lambda **_: Constant(logits))
+    assert hint in raised.value.hint
 
 
 class Learning(nn.Module):
@@ -198,6 +227,14 @@ def test_a_student_that_gives_something_else_while_it_learns_is_refused(while_le
     with pytest.raises(ConfigError, match=r"`student\.model` = `theirs`.*" + message) as raised:
         check_in_training(Learning(while_learning), "theirs", task=task(), where="student.model", batch_size=8)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_student_that_gets_no_gradient_is_refused(is_frozen):
+    model = Learning((lambda logits: logits) if is_frozen else torch.Tensor.detach)
+    model.requires_grad_(not is_frozen)
+    with pytest.raises(ConfigError, match=r"`theirs` cannot learn: its parameters get no gradient"):
+        check_in_training(model, "theirs", task=task(), where="student.model", batch_size=8)
 
 
 def test_a_student_is_tried_with_as_many_images_as_it_learns_from():
