@@ -122,6 +122,6 @@ def find(group: str, name: str, *, where: str) -> Found:
     shown = [spec.example or spec.name for spec in all_specs(group)]
     near = get_close_matches(name, shown, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
-    if group == "models":
-        hint += "; other networks are `torchvision:NAME` or `path/to/file.py:factory`"
+    if near and group == "models":  # whose names are near to many that are not ours
+        hint += " Any other network is `torchvision:NAME` or `path/to/file.py:factory`"
     raise ConfigError(f"unknown name `{name}` in `{where}`", hint=hint)
