@@ -286,3 +286,14 @@ def test_mean_of_bytes_gets_the_right_hint(problem_of):
 def test_tables_are_frozen(whole):
     with pytest.raises(ValueError, match="frozen"):
         load([whole]).run.epochs = 3
+
+
+def test_the_rate_by_default_goes_with_the_square_root_of_the_batch():
+    def rate(batch_size, whole_share, lr="auto"):
+        return DistillationConfig(lr=lr, batch_size=batch_size).learning_rate(whole_share=whole_share)
+
+    assert rate(256, 0.0) == 0.2
+    assert rate(64, 0.0) == pytest.approx(0.1)
+    assert rate(256, 0.5) == 0.06
+    assert rate(64, 1.0) == pytest.approx(0.03)
+    assert rate(64, 1.0, lr=0.5) == 0.5
