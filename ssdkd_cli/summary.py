@@ -73,8 +73,8 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     console.say(f"{num_epochs(summary['epochs'])} in {duration(seconds['total'])} on {summary['device']}")
     console.say()
     print_metrics({role: summary.get(role) for role in ("teacher", "student")})
-    if summary["status"] != "done" and summary.get("student"):  # whose file may be of a later epoch
-        console.say(f"measured at epoch {_evaluated_epoch(run_directory)}")
+    if summary["status"] != "done" and (epoch := _evaluated_epoch(run_directory)) is not None:
+        console.say(f"measured at epoch {epoch}")  # the student's file may be of a later one
     if summary.get("agreement") is not None:
         console.say(f"agreement with the teacher on held-out synthetic images: {summary['agreement']:.1%}")
         if summary.get("student") is None:
@@ -90,9 +90,9 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
 
 def _evaluated_epoch(run_directory: Path) -> int | None:
     from stages.run_directory import RunDirectory
-    from stages.run_overview import overview
+    from stages.run_overview import listed
 
-    epoch: int | None = overview(RunDirectory(run_directory))["evaluated_epoch"]
+    epoch: int | None = listed(RunDirectory(run_directory))["evaluated_epoch"]
     return epoch
 
 

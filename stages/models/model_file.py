@@ -36,7 +36,7 @@ def problem_of(path: str, factory: str) -> Problem | None:
 
 def no_such_file(path: str | Path) -> Problem:
     """What to say where the file is missing."""
-    moved = "put it back where it was, or name its new place in the preset (of a run: in its config.toml)"
+    moved = "put it back where it was, or name its new place"
     return Problem(
         f"no such file: `{path}`", moved if Path(path).is_absolute() else f"relative paths start at {Path.cwd()}"
     )

@@ -69,18 +69,17 @@ def _check_answer(model: nn.Module, config: Config, path: Path, device: torch.de
 
 @torch.enable_grad()
 def _check_gradient(model: nn.Module, config: Config, device: torch.device) -> None:
-    why = ""
+    images_1CHW = torch.zeros(1, *config.task.image_shape, device=device, requires_grad=True)
+    what = f"the teacher `{config.teacher.model}` gives its images no gradient"
+    hint = "images are made by it: leave torch.no_grad, torch.inference_mode, .detach() and numpy out of its forward"
     try:
-        logits_1K = model(torch.zeros(1, *config.task.image_shape, device=device, requires_grad=True))
-    except Exception as error:  # a stranger's forward that does without gradients, such as by numpy
-        why = f": {type(error).__name__}: {error}"
-    else:
-        if logits_1K.requires_grad:
-            return
-    raise ConfigError(
-        f"the teacher `{config.teacher.model}` gives its images no gradient{why}",
-        hint="images are made by it: leave torch.no_grad, torch.inference_mode, .detach() and numpy out of its forward",
-    )
+        has_gradient = model(images_1CHW).requires_grad
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a stranger's forward, which has just answered the same images without gradients
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}", hint=hint) from error
+    if not has_gradient:
+        raise ConfigError(what, hint=hint)
 
 
 def _warnings_of_inversion(model: nn.Module, config: Config) -> tuple[str, ...]:

@@ -148,6 +148,22 @@ def test_a_teacher_without_gradient_can_be_asked_but_not_inverted(
     assert load_teacher(config, CPU, is_inverted=False).warnings == ()
 
 
+def test_want_of_memory_is_not_taken_for_a_teacher_without_gradient(
+    careless: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = careless("log_probabilities")
+    forward = nn.Linear.forward
+
+    def short_of_memory(layer: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            raise torch.OutOfMemoryError
+        return forward(layer, inputs)
+
+    monkeypatch.setattr(nn.Linear, "forward", short_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_teacher(config, CPU)
+
+
 def test_a_file_that_turns_gradients_off_does_so_for_itself_alone(make_config: MakeConfig, tmp_path: Path) -> None:
     path = tmp_path / "nets.py"
     path.write_text("import torch\ntorch.set_grad_enabled(False)\n" + FACTORY)
