@@ -34,6 +34,8 @@ class Standing:
         self.stage: str | None = None
         self.compiling: str | None = None
         """What is compiled at present."""
+        self.views_judged: events.ViewsJudged | None = None
+        """How far the teacher is with the views of new images, which the student waits for."""
         self.loss_inversion: float | None = None
         self.loss_distillation: float | None = None
         self.agreement: float | None = None
@@ -64,6 +66,8 @@ class Standing:
             case events.ControlAcknowledged(action="resume", accepted=True) if self._paused_s is not None:
                 self._leave_out(self._clock() - self._paused_s)
                 self._paused_s = None
+            case events.ViewsJudged():
+                self.views_judged = event if event.done < event.total else None
             case events.InversionStep():
                 self.loss_inversion = event.loss
             case events.DistillationStep():
@@ -95,7 +99,11 @@ class Standing:
         """What the run does at present, in a word or two."""
         if self._paused_s is not None:
             return "paused"
-        return f"compiling {self.compiling}" if self.compiling else self.stage or "starting"
+        if self.compiling is not None:
+            return f"compiling {self.compiling}"
+        if self.views_judged is not None:
+            return views_text(self.views_judged.done, self.views_judged.total)
+        return self.stage or "starting"
 
     @property
     def num_finished(self) -> int:
@@ -121,6 +129,11 @@ class Standing:
         return ", ".join(part for part in parts if part)
 
 
+def views_text(done: int, total: int) -> str:
+    """What the student waits for while the teacher looks at new images."""
+    return f"showing the teacher new images, {done:,} of {total:,}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: `8 s`, `2 min 05 s`, `1 h 12 min`."""
     whole = round(seconds)
@@ -132,7 +145,7 @@ def duration(seconds: float) -> str:
 
 
 class ProgressLines:
-    """One plain line at the end of an epoch, at most every ten seconds."""
+    """One plain line at the end of an epoch, and while the student waits for the teacher, at most every ten seconds."""
 
     def __init__(self, write: Callable[[str], object], standing: Standing, clock: Clock) -> None:
         self.standing = standing
@@ -147,12 +160,16 @@ class ProgressLines:
         finished = self.standing.epoch
         if isinstance(event, events.CompilationStarted):
             self._write(f"compiling {event.what}")
-        if not self.standing.update(event, epoch):
-            return
+        if self.standing.update(event, epoch):
+            self._write_now_and_then(self._line(finished))
+        elif isinstance(event, events.ViewsJudged):
+            self._write_now_and_then(self.standing.activity)
+
+    def _write_now_and_then(self, line: str) -> None:
         now_s = self._clock()
         if now_s - self._last_line_s >= MIN_SECONDS_BETWEEN_LINES:
             self._last_line_s = now_s
-            self._write(self._line(finished))
+            self._write(line)
 
     def _line(self, finished: int) -> str:
         total = f"/{self.standing.epochs}" if self.standing.epochs is not None else ""

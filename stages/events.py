@@ -194,6 +194,17 @@ class CompilationFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewsJudged(Event):
+    """The teacher has seen the views of `done` of this epoch's `total` new images, where they are many: the student
+    waits until it has seen all.
+    """
+
+    kind: ClassVar[str] = "views_judged"
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warning(Event):
     """Something the user should know that does not stop the run."""
 

@@ -23,7 +23,7 @@ from ssdkd_cli.dashboard import preview
 from ssdkd_cli.dashboard.model import RunModel
 from ssdkd_cli.dashboard.tail import Bite, Tail
 from ssdkd_cli.dashboard.view import Progress, RunView
-from ssdkd_cli.progress import duration
+from ssdkd_cli.progress import duration, views_text
 from stages.events import SCHEMA_VERSION
 from stages.paths import is_folder, is_there
 from stages.run_directory import FINAL_STATUSES, LIVE_STATUSES, RunDirectory
@@ -154,7 +154,7 @@ class RunFeed:
             path=self.run.path,
             name=self.run.name,
             status=status,
-            status_text=self._status_text(status, silent_s, model.compiling),
+            status_text=self._status_text(status, silent_s, model),
             silent_s=silent_s,
             header=model.header,
             progress=model.progress() if status in LIVE_STATUSES else _at_rest(model.progress()),
@@ -190,13 +190,15 @@ class RunFeed:
             return None
         return max(0.0, self._monotonic() - self._news_at_s)
 
-    def _status_text(self, status: str, silent_s: float | None, compiling: str | None) -> str:
+    def _status_text(self, status: str, silent_s: float | None, model: RunModel) -> str:
         if status == "dead":
             return "dead: its process is gone" if is_folder(self.run.path) else "its directory has vanished"
-        if status == "running" and compiling is not None:
-            return f"running, compiling {compiling}"
+        if status == "running" and model.compiling is not None:
+            return f"running, compiling {model.compiling}"
         if status == "running" and silent_s is not None and silent_s >= SILENCE_S:
             return f"running, no news for {duration(silent_s)}"
+        if status == "running" and model.views_judged is not None:
+            return f"running, {views_text(*model.views_judged)}"
         return status
 
     def _problems(self, *, is_alive: bool) -> list[str]:

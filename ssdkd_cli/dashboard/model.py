@@ -55,11 +55,17 @@ class _State:
         """Steps that the running stage has in this epoch."""
         self.compiling: str | None = None
         """What is compiled at present."""
+        self.views_judged: tuple[int, int] | None = None
+        """How many of how many new images the teacher has seen the views of, while the student waits for that."""
         self.stages_done: frozenset[str] = frozenset()
         self.buffer: BufferView | None = None
         self.device: DeviceView | None = None
         self.evaluation: EvaluationView | None = None
         self.samples: SamplesView | None = None
+
+    def leave_stage(self) -> None:
+        """No stage is at work any more. Something may be compiled all the same, beside it."""
+        self.stage = self.step = self.views_judged = None
 
 
 class RunModel:
@@ -97,6 +103,7 @@ class RunModel:
             "control_acknowledged": self._control_acknowledged,
             "compilation_started": self._compilation_started,
             "compilation_finished": self._compilation_finished,
+            "views_judged": self._views_judged,
             "warning": self._warning,
             "run_finished": self._run_finished,
         }
@@ -171,7 +178,8 @@ class RunModel:
         while self._at_checkpoint and self._at_checkpoint[-1][0] > last_seq:
             self._at_checkpoint.pop()
         self._state = copy.copy(self._at_checkpoint[-1][1]) if self._at_checkpoint else _State()
-        self._state.stage = self._state.step = self._state.compiling = None
+        self._state.leave_stage()
+        self._state.compiling = None
         self._pace.forget_position()
         self.is_paused = False
         checkpoint = text(event, "checkpoint")
@@ -191,7 +199,7 @@ class RunModel:
     def _stage_finished(self, event: Event) -> None:
         state = self._state
         state.stages_done = state.stages_done | {text(event, "stage")}
-        state.stage = state.step = None
+        state.leave_stage()
 
     def _inversion_step(self, event: Event) -> None:
         num_steps = event.get("num_steps")  # an epoch may have several synthesis calls
@@ -314,6 +322,10 @@ class RunModel:
         self._state.compiling = None
         self._say(event, "info", f"compiled {text(event, 'what')}, {number(event, 'seconds') or 0:.0f} s")
 
+    def _views_judged(self, event: Event) -> None:
+        done, total = whole(event, "done"), whole(event, "total")
+        self._state.views_judged = (done, total) if done < total else None
+
     def _warning(self, event: Event) -> None:
         self._say(event, "warning", text(event, "message") + _hint(event))
 
@@ -321,7 +333,8 @@ class RunModel:
         self.ending = event
         status, message = text(event, "status"), text(event, "message")
         state = self._state
-        state.stage = state.step = state.compiling = None
+        state.leave_stage()
+        state.compiling = None
         seconds = numbers(mapping(mapping(event, "summary"), "seconds"))
         if state.device is not None and "total" in seconds:  # what came after the last account of the times is in it
             total_s = seconds.pop("total")
@@ -369,6 +382,11 @@ class RunModel:
     def compiling(self) -> str | None:
         """What is compiled at present."""
         return self._state.compiling
+
+    @property
+    def views_judged(self) -> tuple[int, int] | None:
+        """How many of how many new images the teacher has seen, while the student waits for that."""
+        return self._state.views_judged
 
     @property
     def buffer(self) -> BufferView | None:

@@ -18,7 +18,11 @@ from stages.compiled import Compiled
 from stages.data.augment import Augmentation, apply
 from stages.data.mixing import Mixing, draw_mixing, mix
 from stages.distillation.config import DistillationConfig
+from stages.events import ViewsJudged
 from stages.run import Run
+
+_FEW_BATCHES = 8
+"""More new images than so many batches, such as all of warm-up's, take long enough to tell of, and to be stopped in."""
 
 
 class JudgedViews(NamedTuple):
@@ -115,7 +119,8 @@ class CachedViews:
     def begin_epoch(self, run: Run) -> None:
         """Draw the views of samples that are new in the buffer, and ask the teacher about each.
 
-        Costs V teacher passes for every new sample.
+        Costs V teacher passes for every new sample. A run that stops here begins again with the first of them, and
+        draws the same.
         """
         buffer, rng = run.buffer, run.rng("distillation", "views")
         num_new = min(buffer.num_inserted - self._num_seen, buffer.size)
@@ -124,10 +129,16 @@ class CachedViews:
         # The newest, by slot. Of many new ones some may have left again, and older ones are among them: no harm, for
         # how many they are is known on the device only.
         new_M = buffer.column("serial").topk(num_new).indices.sort().values
-        for slots_B in torch.split(new_M, self._batch_size):
+        batches = torch.split(new_M, self._batch_size)
+        num_judged = 0
+        for slots_B in batches:
             images_BCHW = buffer.column("images").index_select(0, slots_B)
             for view in range(self._config.views):
                 self._judge_new(run, slots_B, images_BCHW, view, rng)
+            num_judged += len(slots_B)
+            if len(batches) > _FEW_BATCHES:
+                run.emit(ViewsJudged(done=num_judged, total=num_new))
+                run.safe_point()
         self._num_seen = buffer.num_inserted
 
     def _judge_new(self, run: Run, slots_B: Tensor, images_BCHW: Tensor, view: int, rng: torch.Generator) -> None:

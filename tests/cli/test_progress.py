@@ -174,6 +174,21 @@ def test_what_is_compiled_is_told_at_once(capfd):
     assert capfd.readouterr().err == "compiling the teacher\n"
 
 
+def test_what_the_student_waits_for_is_told_now_and_then():
+    clock, lines = Clock(), []
+    listener = ProgressLines(lines.append, Standing(clock), clock)
+    listener(started(epochs=60, warmup_epochs=20), 0)
+    listener(events.StageStarted(stage="distillation"), 21)
+    for done in range(64, 2561, 64):
+        clock.now_s += 4.0
+        listener(events.ViewsJudged(done=done, total=2560), 21)
+        assert listener.standing.activity == (
+            f"showing the teacher new images, {done:,} of 2,560" if done < 2560 else "distillation"
+        )
+    assert lines[:2] == ["showing the teacher new images, 192 of 2,560", "showing the teacher new images, 384 of 2,560"]
+    assert len(lines) == 160 // 12
+
+
 def test_warnings_go_to_stderr_with_their_hint(capfd):
     with progress.shown(clock=Clock()) as listener:
         listener(events.Warning(message="beta has no effect", hint="leave it out"), 1)

@@ -313,6 +313,20 @@ def test_a_silent_run_is_said_to_be_silent(tmp_path):
     assert (view.status_text, view.silent_s) == ("running", 0.0)
 
 
+def test_what_the_student_waits_for_is_said(tmp_path):
+    seconds = Clock(100.0)
+    run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
+    with run.lock():
+        feed = RunFeed(run, clock=Clock(TIME_S), monotonic=seconds)
+        feed.poll()
+        append(run, [raw_line(kind="views_judged", seq=1, done=1216, total=2560)])
+        assert feed.poll().status_text == "running, showing the teacher new images, 1,216 of 2,560"
+        seconds.now_s += 95
+        assert feed.poll().status_text == "running, no news for 1 min 35 s"
+        append(run, [raw_line(kind="views_judged", seq=2, done=2560, total=2560)])
+        assert feed.poll().status_text == "running"
+
+
 @pytest.mark.parametrize("jump_s", [-7200.0, 7200.0, 1e12])
 def test_a_clock_that_jumps_changes_nothing_but_words(tmp_path, jump_s):
     lines = lines_of(whole_run(5))

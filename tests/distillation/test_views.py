@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.data.augment import Augmentation, apply
 from stages.distillation.stage import Distillation
 from stages.distillation.views import CachedViews, FreshViews, make_views
-from stages.run import Run
+from stages.events import ViewsJudged
+from stages.run import Run, StopRequested
 
 FIRST = 4
 """The first epoch in which the student learns."""
@@ -26,7 +27,7 @@ class Counted(nn.Module):
         self.model = model
         self.num_images = 0
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward(self, images_BCHW: Tensor) -> Tensor:
         assert len(images_BCHW) > 0
         self.num_images += len(images_BCHW)
         return self.model(images_BCHW)
@@ -36,6 +37,11 @@ def views_of(run: Run) -> CachedViews:
     views = CachedViews(run, run.config.distillation)
     views.begin_epoch(run)
     return views
+
+
+def raise_if(error: type[Exception] | None) -> None:
+    if error is not None:
+        raise error
 
 
 def draw(run: Run, num: int = 64, step: int = 0):
@@ -77,6 +83,35 @@ def test_new_images_are_judged_in_batches_of_one_size(make_run, fill, monkeypatc
     views.begin_epoch(run)
     fill(run, num_new, seed=1)
     views.begin_epoch(run)
+
+
+@pytest.mark.parametrize(("num_new", "told"), [(32, []), (35, [4, 8, 12, 16, 20, 24, 28, 32, 35])])
+def test_many_new_images_are_told_of_batch_by_batch(make_run, fill, num_new: int, told: list[int]) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 3, "batch_size": 4})
+    fill(run, num_new)
+    views_of(run)
+    assert run.events == [ViewsJudged(done=done, total=num_new) for done in told]
+
+
+def test_who_stops_among_many_new_images_draws_the_same_views_again(make_run, fill) -> None:
+    def judged(is_stopped: bool) -> list[Tensor]:
+        run = make_run(epoch=FIRST, distillation={"views": 3, "mix": "cutmix", "batch_size": 4})
+        fill(run, 35)
+        views = CachedViews(run, run.config.distillation)
+        if is_stopped:
+            moments = iter([None, None, StopRequested])
+            run.safe_point = lambda: raise_if(next(moments))
+            with pytest.raises(StopRequested):
+                views.begin_epoch(run)
+            run.safe_point = lambda: None
+            state = views.state_dict()
+            views = CachedViews(run, run.config.distillation)
+            views.load_state_dict(state)
+        views.begin_epoch(run)
+        return [*views.judge(run, draw(run), 0)]
+
+    for stopped, undisturbed in zip(judged(is_stopped=True), judged(is_stopped=False), strict=True):
+        assert torch.equal(stopped, undisturbed)
 
 
 def test_views_stay_where_the_buffer_grows(make_run, fill) -> None:

@@ -86,6 +86,16 @@ def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, changes: 
     assert_same_outcome(out, out.with_name("undisturbed"))
 
 
+def test_stopping_while_the_teacher_looks_at_all_of_warmup(start, go_on, out: Path) -> None:
+    overrides = ("run.epochs=3", "run.warmup_epochs=2", "distillation.views=2", "distillation.batch_size=4")
+    start(*overrides, out=out.with_name("undisturbed"))
+    stop = At("views_judged", lambda: ask(out, "stop"), epoch=3, done=20)
+    assert start(*overrides, listeners=[stop]).summary["status"] == "stopped"
+    assert stop.has_happened
+    assert go_on().summary["status"] == "done"
+    assert_same_outcome(out, out.with_name("undisturbed"))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
