@@ -1,8 +1,16 @@
-"""`python -m ssdkd_cli` is `ssdkd`."""
+"""Where the `ssdkd` command begins, and `python -m ssdkd_cli`, which is the same."""
 
 import sys
 
-from ssdkd_cli.main import main
+
+def main() -> int:
+    """Run the command line. A Ctrl-C while its modules are still imported ends it as quietly as one later on does."""
+    try:
+        from ssdkd_cli.main import main as run_command_line
+    except KeyboardInterrupt:
+        return 130  # `ExitCode.INTERRUPTED`, which is not there yet
+    return run_command_line()
+
 
 if __name__ == "__main__":
     sys.exit(main())

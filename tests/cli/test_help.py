@@ -123,6 +123,22 @@ def test_what_needs_no_torch_does_not_import_it(arguments):
     assert done.stderr.splitlines()[-1] == "False"
 
 
+def test_a_ctrl_c_while_the_command_line_is_imported_is_quiet():
+    program = (
+        "import sys\n"
+        "class Typist:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer.core':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Typist())\n"
+        "from importlib.metadata import entry_points\n"
+        "(command,) = entry_points(group='console_scripts', name='ssdkd')\n"
+        "sys.exit(command.load()())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_the_shell_completes_presets(ssdkd):
     words = {"COMP_WORDS": "ssdkd run --preset dig", "COMP_CWORD": "3"}
     result = ssdkd(environment={"_SSDKD_COMPLETE": "complete_bash", **words})
