@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich.cells import set_cell_size
 from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
@@ -36,6 +37,10 @@ class Glyphs:
     def cut(self, text: str, width: int) -> str:
         """`text` in at most `width` cells."""
         return charts.cut(text, max(0, width), self.bars) if width > 1 else text[: max(0, width)]
+
+    def fit(self, text: str, width: int) -> str:
+        """`text` in `width` cells, cut or padded: some characters take two of them, some none."""
+        return set_cell_size(self.cut(text, width), width)
 
 
 UNICODE = Glyphs(

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, until
-from scripted_run import append, damage, evaluation, lines_of, make_run, raw_line, run_started, samples, whole_run
+from rich.cells import cell_len
+from scripted_run import (
+    append,
+    buffer_state,
+    damage,
+    evaluation,
+    lines_of,
+    make_run,
+    raw_line,
+    run_started,
+    samples,
+    whole_run,
+)
 
 from ssdkd_cli.charts import BLOCKS
 from ssdkd_cli.dashboard.feed import RunFeed
@@ -44,6 +58,28 @@ def test_more_than_fits_is_counted(tmp_path):
         assert "more)" in screen_text(app)
 
     drive(make_run(tmp_path / "run", lines), body)
+
+
+def test_characters_of_two_cells_stay_in_their_columns(tmp_path):
+    names = ("고양이", "dog", "とても長いクラスの名前です", "emu")
+    counts = (10, 5, 15, 8)
+    warning = "학습 이미지가 모두 같은 클래스입니다 " * 4 + "끝입니다"
+    told = whole_run(3)
+    told[0] = (run_started(run="実験" * 8, class_names=names, num_classes=4), 0)
+    told.append((replace(buffer_state(), class_counts=counts), 3))
+    told.append((events.Warning(message=warning), 3))
+    run = make_run(tmp_path / ("実験" * 8), lines_of(told))
+
+    async def body(app, pilot):
+        rows = (await press(app, pilot, "3")).splitlines()
+        of_class = [next(row for row in rows if name[:3] in row) for name in names]
+        ends = [row.index(f" {count} ") + len(f" {count}") for row, count in zip(of_class, counts, strict=True)]
+        assert len({cell_len(row[:end]) for row, end in zip(of_class, ends, strict=True)}) == 1
+        log = await press(app, pilot, "7")
+        assert words(warning) in words(log)
+        assert {cell_len(row) for row in log.splitlines() if row.startswith("│")} == {80}
+
+    drive(run, body)
 
 
 def test_a_torn_line_waits_for_its_end(tmp_path):
@@ -173,10 +209,11 @@ def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):
     drive(make_run(tmp_path / "run", lines_of(told)), body)
 
 
-def test_a_small_screen_says_all_of_why_a_run_failed(tmp_path):
+def test_a_small_screen_says_all_of_why_a_run_failed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # how long a path is that is not the test's own must not matter
     why = "cannot write `a-folder-with-a-name/checkpoints/epoch-000003.safetensors`: No space left on device"
     told = [*whole_run(3), (events.RunFinished(status="failed", message=why, summary={}), 3)]
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = make_run(Path("run"), lines_of(told))
 
     async def body(app, pilot):
         text = " ".join((await press(app, pilot, "3")).split())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import percent, short
@@ -77,7 +78,7 @@ class ClassBalance(Panel):
     ) -> list[Content]:
         column_width = min(column_width, _MAX_CLASS_COLUMN)
         names = [view.header.class_name(index) if view.header else str(index) for index in range(len(counts))]
-        name_width = min(max(len(name) for name in names), max(3, column_width // 3), 16)
+        name_width = min(max(cell_len(name) for name in names), max(3, column_width // 3), 16)
         number_width = len(f"{max(counts):,}")
         width_of_bar = max(4, column_width - name_width - number_width - 4)
         even = sum(counts) / len(counts)
@@ -86,7 +87,7 @@ class ClassBalance(Panel):
             # Few samples for its share of the buffer: said by colour, and by the bar's length.
             style = "$warning" if count < even / 2 else "$line-1"
             rows[index % len(rows)] += [
-                (self.glyphs.cut(names[index], name_width).ljust(name_width) + " ", "$foreground"),
+                (self.glyphs.fit(names[index], name_width) + " ", "$foreground"),
                 (f"{count:>{number_width},} ", "$faint"),
                 (self.glyphs.bar(count, max(counts), width_of_bar) + "  ", style),
             ]

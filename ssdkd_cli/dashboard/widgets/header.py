@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import duration
@@ -59,7 +60,7 @@ class Header(Panel):
                 f"buffer {head.capacity:,}",
             ]
         facts = [fact for index, fact in enumerate(facts) if fact and fact not in facts[:index]]
-        while len(facts) > 1 and len(dot.join(facts)) > name_width:
+        while len(facts) > 1 and cell_len(dot.join(facts)) > name_width:
             facts.pop()
         text = dot.join(facts[1:])
         return spread(
@@ -107,10 +108,10 @@ class Header(Panel):
             count += f" step {stage.step + 1}/{stage.num_steps}"
         # The longest name is cut where three stages share eighty columns; its count never is.
         name = self.glyphs.cut(stage.stage, max(1, width - len(count) - _MIN_BAR_WIDTH - 4))
-        bar_width = max(_MIN_BAR_WIDTH, width - len(name) - len(count) - 4)
+        bar_width = max(_MIN_BAR_WIDTH, width - cell_len(name) - len(count) - 4)
         style = stage_style(stage.stage)
         text_style = "bold" if stage.is_running else "$faint"
-        used = 1 + 1 + len(name) + 1 + bar_width + len(count)
+        used = 1 + 1 + cell_len(name) + 1 + bar_width + len(count)
         return [
             (f"{mark} ", style),
             (f"{name} ", text_style),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
@@ -12,7 +11,7 @@ from textual.content import Content
 from textual.reactive import reactive
 
 from ssdkd_cli.dashboard.view import LogLine, RunView
-from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
+from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line, wrapped
 
 _STYLES = {"info": "$foreground", "warning": "$warning", "error": "bold $error"}
 _WHEEL_LINES = 3
@@ -70,7 +69,7 @@ class LogPanel(Panel, can_focus=True):
 
     def _wrapped(self, entry: LogLine) -> list[Content]:
         head = f" {entry.time_of_day} {entry.epoch:>5} {self.glyphs.level.get(entry.level, ' ')} "
-        pieces = textwrap.wrap(entry.text, max(_MIN_TEXT, self.size.width - len(head))) or [""]
+        pieces = wrapped(entry.text, max(_MIN_TEXT, self.size.width - len(head)))
         heads = [head, *[" " * len(head)] * (len(pieces) - 1)]
         style = _STYLES.get(entry.level, "")
         return [line((head, "$faint"), (piece, style)) for head, piece in zip(heads, pieces, strict=True)]

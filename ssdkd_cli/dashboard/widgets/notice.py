@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 from textual.content import Content
 
 from ssdkd_cli.dashboard.view import RunView
-from ssdkd_cli.dashboard.widgets.panel import Panel, line
+from ssdkd_cli.dashboard.widgets.panel import Panel, line, wrapped
 from stages.paths import in_shell
 from stages.run_directory import RESUMABLE_STATUSES
 
@@ -64,7 +63,7 @@ class NoticeBar(Panel):
             most = max(2, MAX_LINES - 2 * (len(found) - 1)) if index == 0 else 2
             mark = self.glyphs.level[level].strip() or self.glyphs.bullet
             style = {"error": "bold $error", "warning": "$warning", "info": "$faint"}[level]
-            pieces = textwrap.wrap(text, max(8, width - 4), break_on_hyphens=False) or [""]
+            pieces = wrapped(text, max(8, width - 4))
             if len(pieces) > most:
                 pieces[most - 1 :] = [self.glyphs.cut(" ".join(pieces[most - 1 :]), width - 4)]
             if len(rows) + len(pieces) > MAX_LINES:

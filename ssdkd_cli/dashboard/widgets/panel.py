@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
 
+from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
@@ -86,6 +87,13 @@ def spread(left: Parts, right: Parts, width: int) -> Content:
     if gap < 1:
         return left_content.truncate(width)
     return Content.assemble(left_content, " " * gap, right_content)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` cells, at least one."""
+    if cell_len(text) > len(text):  # `textwrap` fills its lines better, but counts characters
+        return [piece.plain for piece in Content(text).wrap(width)]
+    return wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def centred(text: str, width: int, height: int, style: str = "$faint") -> list[Content]:
