@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, settle, shown, until
-from scripted_run import TIME_S, an_epoch, append, evaluation, lines_of, make_run, run_started, whole_run
+from scripted_run import TIME_S, an_epoch, append, evaluation, lines_of, make_run, run_started, samples, whole_run
 from textual.binding import Binding
 from textual.command import CommandList
 
@@ -231,6 +231,17 @@ def test_a_chart_that_joins_is_looked_at_as_the_others_are(tmp_path):
         assert {chart.settings for chart in app.run_screen.open_view.query(ChartPanel)} == {app.run_screen.settings}
 
     drive(run, body)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+@pytest.mark.parametrize("keys", [("4",), ("4", "f")])
+def test_however_much_there_is_to_say_of_samples_their_keys_are_shown(run, width, keys):
+    append(run, lines_of([(samples(8), 8)], seq=900))
+    text = shown(run, *keys, size=(width, 24))
+    (words,) = (line for line in text.splitlines() if "hardest first" in line)
+    assert words.endswith("  f a class  o order  +/- size")
+    assert ("buffer of epoch 8" in words) == (width > 80)
+    assert ("p of the teacher" in words) == (width > 120)
 
 
 def test_samples_by_class_page_and_size(run):

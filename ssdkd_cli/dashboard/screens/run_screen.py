@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
@@ -44,13 +45,12 @@ class ViewBar(Widget):
     def render(self) -> Content:
         """Settings of the open view."""
         screen = cast(RunScreen, self.screen)
-        state, hint = screen.view_words()
-        glyphs = screen.dashboard.glyphs
+        states, hint = screen.view_words()
         room = self.size.width - 2
-        if len(state) + len(hint) + 3 > room:
-            hint = ""
-        state = glyphs.cut(state, room)
-        return line((f" {state}", "$faint"), " " * max(1, room - len(state) - len(hint)), (hint, "$faint"))
+        state = next((state for state in states if cell_len(state) + len(hint) + 3 <= room), None)
+        if state is None:
+            state, hint = screen.dashboard.glyphs.cut(states[0], room), ""
+        return line((f" {state}", "$faint"), " " * max(1, room - cell_len(state) - len(hint)), (hint, "$faint"))
 
 
 class RunScreen(Screen[None]):
@@ -126,13 +126,8 @@ class RunScreen(Screen[None]):
             return False
         return any(grid.display and grid.region.area > 0 for grid in self.open_view.query(SampleGrid))
 
-    @property
-    def _is_wide(self) -> bool:
-        """Whether there is room for what could be said shorter."""
-        return self.size.width >= 110
-
-    def view_words(self) -> tuple[str, str]:
-        """How the open view is looked at, and its keys."""
+    def view_words(self) -> tuple[list[str], str]:
+        """How the open view is looked at, in fewer and fewer words, and its keys."""
         pages = self._num_pages()
         page = f"page {self._page() + 1} of {pages} (n)  " if pages > 1 else ""
         if self.open_view_id == "samples":
@@ -145,15 +140,21 @@ class RunScreen(Screen[None]):
             samples = view.samples if view is not None and view.status != "diverged" else None
             as_of = f", buffer of epoch {samples.epoch}" if samples is not None else ""
             priority = f"priority {self.dashboard.glyphs.delta}".strip()
-            legend = f"class, p of the teacher, {priority}; " if self._is_wide else ""
-            return f"{page}{legend}{who}, {order}{as_of}", "f class  a all  o order  +/- size"
+            legend = f"class, p of the teacher, {priority}; "
+            said = f"{who}, {order}"
+            return [
+                f"{page}{legend}{said}{as_of}",
+                f"{page}{said}{as_of}",
+                f"{page}{said}",
+                said,
+            ], "f a class  o order  +/- size"
         if self.open_view_id == "log":
-            return "newest at the bottom", "up/down scroll  w warnings only"
+            return ["newest at the bottom"], "up/down scroll  w warnings only"
         runs = self.dashboard.run_letters()
         compared = "  ".join(f"{letter} {name}" for letter, name in runs) + "  " if len(runs) > 1 else ""
         if not self._has_log_scale():
-            return f"{page}{compared}{self.settings.words(has_log_scale=False)}", _CHART_HINT
-        return f"{page}{compared}{self.settings.words()}", f"l log  {_CHART_HINT}"
+            return [f"{page}{compared}{self.settings.words(has_log_scale=False)}"], _CHART_HINT
+        return [f"{page}{compared}{self.settings.words()}"], f"l log  {_CHART_HINT}"
 
     def _has_log_scale(self) -> bool:
         """Whether a chart of the open view can have one; charts of shares go from 0 to 1."""
