@@ -195,8 +195,8 @@ class CompilationFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsJudged(Event):
-    """The teacher has seen the views of `done` of this epoch's `total` new images, where they are many: the student
-    waits until it has seen all.
+    """The teacher was given the views of `done` of this epoch's `total` new images, where they are many: the student
+    waits for all of them. A GPU may still be at work on the last.
     """
 
     kind: ClassVar[str] = "views_judged"
