@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,8 +158,10 @@ def prepare_device(device: torch.device) -> None:
     torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True  # shapes are the same in every step: the fastest kernels are worth a search
     # fp32 is what it says: TF32 would cut it to 11 bits. Networks in a hurry run in bf16.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    with warnings.catch_warnings():  # the names have changed, and torch 2.8 has only these
+        warnings.filterwarnings("ignore", message="Please use the new API")
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def resident_memory_mib(device: torch.device) -> float | None:

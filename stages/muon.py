@@ -76,10 +76,10 @@ class Muon(torch.optim.Optimizer):
             moves = _orthogonalized(ahead, self._dtype)
             torch._foreach_mul_(moves, MATRIX_RATE)
             torch._foreach_add_(moves, parameters, alpha=weight_decay)
+            torch._foreach_mul_(moves, group["lr"])
         else:
             torch._foreach_add_(new_buffers, torch._foreach_add(gradients, parameters, alpha=weight_decay))
-            moves = [buffer.clone() for buffer in new_buffers]
-        torch._foreach_mul_(moves, group["lr"])
+            moves = list(torch._foreach_mul(new_buffers, group["lr"]))
         if self.found_inf is not None:
             is_wanted = self.found_inf == 0
             moves = [torch.where(is_wanted, move, 0.0) for move in moves]

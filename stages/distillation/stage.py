@@ -147,11 +147,12 @@ class Distillation(Stage[DistillationConfig]):
 
     def _report(self, run: Run, step: int, lr: float, outcome: UpdateOutcome) -> None:
         agree_B = run.task.per_sample(agreement(outcome.teacher_logits_BK, outcome.student_logits_BK).float())
-        loss, agree = torch.stack([outcome.loss, agree_B.mean()]).tolist()
+        loss, agree, is_lost = torch.stack([outcome.loss, agree_B.mean(), self._is_lost.float()]).tolist()
         run.emit(DistillationStep(step=step, loss=loss, lr=lr, agreement=agree))
         if not math.isfinite(loss):
             raise _diverged(f"{loss} in epoch {run.epoch}, step {step}")
-        self._check(run)
+        if is_lost:
+            raise _diverged(f"not finite in epoch {run.epoch}, before step {step}")
 
     def _check(self, run: Run) -> None:
         """Raise DivergedError where a loss that nobody was told was not finite."""

@@ -173,10 +173,11 @@ class CachedViews:
         """One of its views for each drawn sample, all alike likely."""
         rng = run.rng("distillation", "view", step)
         view_B = torch.randint(self._config.views, batch.slots_B.shape, generator=rng, device=run.device)
-        drawn = self._drawn(batch.slots_B, view_B)
         if self._config.mix == "none":
+            drawn = self._drawn(batch.slots_B, view_B)
             return JudgedViews(apply(batch.images_BCHW, _augmentation(drawn)), drawn["logits"])
-        has_left_B = run.buffer.column("serial")[drawn["partner_slot"]] != drawn["partner_serial"]
+        slot_B, serial_B = (self._columns[name][batch.slots_B, view_B] for name in ("partner_slot", "partner_serial"))
+        has_left_B = run.buffer.column("serial")[slot_B] != serial_B
         drawn = self._drawn(batch.slots_B, torch.where(has_left_B, 0, view_B))
         partners_BCHW = run.buffer.column("images").index_select(0, drawn["partner_slot"])
         views_BCHW = mix(
