@@ -1,4 +1,4 @@
-"""VGGs with batch-norm for small images: max-pool after the first three groups, mean, one linear layer.
+"""VGGs with batch-norm for small images: max-pool after the first three or four groups, mean, one linear layer.
 
     VGG-11: [conv 3x3, BN, ReLU] x (64 | 128 | 256 256 | 512 512 | 512 512)
 
@@ -23,6 +23,8 @@ DEPTHS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 
 """Convolutions of each group, by the network's depth."""
 NUM_POOLED_GROUPS = 3
 SMALLEST_SIDE = 2**NUM_POOLED_GROUPS
+HEIGHT_POOLED_AGAIN = 64
+"""Images of this height, Tiny ImageNet's, are pooled after the fourth group, too: so does the public code."""
 
 
 class VGG(nn.Module):
@@ -52,9 +54,10 @@ class VGG(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits [B, K]."""
         x = images_BCHW
+        num_pooled = NUM_POOLED_GROUPS + (x.shape[2] == HEIGHT_POOLED_AGAIN)
         for index in range(self.num_groups):
             x = self.get_submodule(f"block{index}")(x)
-            if index < NUM_POOLED_GROUPS:
+            if index < num_pooled:
                 x = F.max_pool2d(x, 2)
         logits_BK: Tensor = self.classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return logits_BK

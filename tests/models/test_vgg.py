@@ -65,3 +65,13 @@ def test_is_torchvision_s_without_its_last_two_max_pools(randomised, depth, lett
 def test_images_too_small_for_its_max_pools_are_refused():
     with pytest.raises(ConfigError, match=r"8x8 pixels; `task\.image_shape` has 7x32"):
         build(image_size=(7, 32))
+
+
+@pytest.mark.parametrize(("height", "num_pools"), [(32, 3), (64, 4), (96, 3)])
+def test_images_64_pixels_high_are_pooled_once_more(height, num_pools, monkeypatch):
+    """RepDistiller's code, whose names these are: `if h == 64`, for Tiny ImageNet."""
+    pools = []
+    original = nn.functional.max_pool2d
+    monkeypatch.setattr("stages.models.vgg.F.max_pool2d", lambda *arguments: pools.append(1) or original(*arguments))
+    build(8, image_size=(height, 32)).eval()(torch.zeros(1, 3, height, 32))
+    assert len(pools) == num_pools
