@@ -120,8 +120,16 @@ def find(group: str, name: str, *, where: str) -> Found:
     if found:
         return found[0]
     shown = [spec.example or spec.name for spec in all_specs(group)]
-    near = get_close_matches(name, shown, n=1, cutoff=0.5)
+    near = _spelled_otherwise(name, group) or get_close_matches(name, shown, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
     if near and group == "models":  # whose names are near to many that are not ours
         hint += " Any other network is `torchvision:NAME` or `path/to/file.py:factory`"
     raise ConfigError(f"unknown name `{name}` in `{where}`", hint=hint)
+
+
+def _spelled_otherwise(name: str, group: str) -> list[str]:
+    """`name` as a spec serves it, where only case, separators or an ending differ: `WRN-40-2`, `vgg16_bn`."""
+    plain = re.sub(r"_bn$", "", name.lower())
+    joined = re.sub(r"(?<=[a-z])[-_ ]+(?=\d)", "", plain)
+    spellings = [plain, joined, re.sub(r"[- ]", "_", joined)]
+    return [each for each in spellings if any(spec.match(each) is not None for spec in all_specs(group))][:1]

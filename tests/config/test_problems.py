@@ -124,6 +124,9 @@ def test_hints_of_refused_values(problem_of, override, hint):
     ("override", "message", "hint"),
     [
         ("teacher.model=wrn40-2", "unknown name `wrn40-2` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
+        ("teacher.model=WRN-40-2", "unknown name `WRN-40-2` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
+        ("teacher.model=ResNet-56", "unknown name `ResNet-56` in `teacher.model` in --set", "did you mean `resnet56`?"),
+        ("teacher.model=vgg16_bn", "unknown name `vgg16_bn` in `teacher.model` in --set", "did you mean `vgg16`?"),
         ("teacher.model=wrn16", "unknown name `wrn16` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
         ("student.model=q", "unknown name `q` in `student.model` in --set", "known: "),
         ("task.kind=detection", "unknown name `detection` in `task.kind` in --set", "known: "),
