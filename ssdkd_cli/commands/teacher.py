@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from stages.config import Config
     from stages.teachers.report import TeacherReport
 
+NOTHING_TO_MEASURE_ON = (
+    "no data is named. Names and shapes fit, which does not prove that this is the network that learned the weights;"
+    " `--data imagefolder --root FOLDER` tries it on images of yours"
+)
+
 app = typer.Typer(no_args_is_help=True, help="Train a teacher on real images, or check one.")
 
 
@@ -149,8 +154,8 @@ def check(
         place = resolve_device(device or config.run.device)
         is_asked_for = any((data, root, split)) or options.names_evaluation_data(overrides)
         report = report_teacher(config, place, must_measure=is_asked_for)
-    if report.missing is not None:
-        diagnostics.note(f"accuracy is not measured: {report.missing}")
+    if report.metrics is None:
+        diagnostics.note(f"accuracy is not measured: {report.missing or NOTHING_TO_MEASURE_ON}")
     for warning in report.teacher.warnings:
         diagnostics.warn(warning)
     if report.doubt is not None:

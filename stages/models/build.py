@@ -144,11 +144,13 @@ def _check_output(
                 hint="leave torch.no_grad and .detach() out of its forward, and some parameters with requires_grad",
             )
         return
-    hint = "set task.num_classes to the number of classes the network has"
+    hint = "set task.num_classes to the number of classes the network has, or let what makes it take `num_classes`"
     if got == [num_images, 1]:
         hint = "a network of one logit z becomes one of two classes with `torch.cat([-z, z], 1) / 2`"
     elif got == wanted[1:]:
         hint = "`.squeeze()` takes the batch away, too: let its forward end with `.flatten(1)`"
+    elif got and got[0] != num_images:
+        hint = "an image became several rows: task.image_shape says how large the images are that the network takes"
     elif got[:2] == wanted[:2]:
         flat = "let the network's forward end with `.flatten(1)`, after pooling"
         hint = f"a label of task.kind has the shape {list(label_shape)}" if label_shape else flat

@@ -11,9 +11,9 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -78,25 +78,43 @@ NAME_THE_NETWORK = "name the network they belong to; `path/to/file.py:factory` t
 WEIGHTS_OF_TORCHSCRIPT = (
     "name the network itself, and as its file that of `torch.save(torch.jit.load(FILE).state_dict(), ANOTHER_FILE)`"
 )
+ALL_ARE_THERE = (
+    "all of the network's names are there: where what is over is no part of it, such as a loss, save the file without"
+    " it, `state_dict.pop(NAME)`"
+)
+BUFFERS_ALONE_ARE_MISSING = (
+    "all of its parameters are there: what is missing are buffers, which `register_buffer(..., persistent=False)`"
+    " keeps out of files"
+)
 PROJECTION = re.compile(r"\.(?:downsample|shortcut)\.")
 NAME_THE_NETWORK_WITH_PROJECTIONS = (
     "their shortcuts have weights: a CIFAR ResNet of this kind has a name that ends in b, such as `resnet56b`"
 )
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The weights in a file, by name, dense, on the CPU; floating point ones as float32.
+class StoredWeights(NamedTuple):
+    """The weights in a file, by name, dense, on the CPU, floating point ones as float32; and what was passed over."""
 
-    Unwraps containers and wrapper prefixes; knows nothing of the network they belong to. Raises FileError
-    where the file is missing, damaged, foreign, or would have to run code to be read.
+    weights: dict[str, Tensor]
+
+    others: tuple[str, ...]
+    """Where else in the file there are weights by these names with other values, such as an average of them, as the
+    index that leads there: `["state_dict_ema"]`."""
+
+
+def read_weights(path: Path) -> StoredWeights:
+    """What a file holds, without its containers and wrapper prefixes; knows nothing of the network it belongs to.
+
+    Raises FileError where the file is missing, damaged, foreign, or would have to run code to be read.
     """
     stored = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    weights = _find_weights(stored) or _in_the_only_entry(stored)
+    weights = _find_weights(stored) or _in_the_only_entry(path, stored)
     if not weights:
         raise FileError(
             f"no weights found in `{path}`: its entries are {_shorten(map(str, stored)) or 'none'}",
             hint="save the network's state_dict: torch.save(model.state_dict(), FILE)",
         )
+    others = tuple(_other_values(stored, _by_common_name(weights)))
     weights = _unwrapped(weights)
     for name, tensor in weights.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
@@ -105,20 +123,23 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 f"`{name}` in `{path}` is not a plain tensor ({kind})",
                 hint="save the network before quantising or pruning it",
             )
-    return {
+    dense = {
         name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in weights.items()
     }
+    return StoredWeights(dense, others)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     """Fill a network from a file of any public layout; the network is untouched unless everything fits.
 
     Batch counters may be missing (files older than them), and weights of parts that the network says it was built
-    without (`PARTS_LEFT_OUT`) are passed over. Raises ConfigError where the file only disagrees with the preset's
-    number of classes or channels, FileError where it is another network's or holds NaN.
+    without (`PARTS_LEFT_OUT`) are passed over. Returns where else in the file there are weights for it
+    (`StoredWeights.others`). Raises ConfigError where the file only disagrees with the preset's number of classes or
+    channels, FileError where it is another network's or holds NaN.
     """
     expected = model.state_dict()
-    stored = _without_shared_prefix(read_state_dict(path), expected)
+    read = read_weights(path)
+    stored = _without_shared_prefix(read.weights, expected)
     stored = {name: tensor for name, tensor in stored.items() if name in expected or not BY_THE_WAY.search(name)}
     left_out: tuple[str, ...] = getattr(model, PARTS_LEFT_OUT, ())
     weights = {
@@ -129,7 +150,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     missing = [name for name in expected if name not in weights and not name.endswith(BATCH_COUNTER)]
     unexpected = [name for name in weights if name not in expected]
     if missing or unexpected:
-        raise _other_network(path, missing=missing, unexpected=unexpected, num_expected=len(expected))
+        raise _other_network(path, model, missing=missing, unexpected=unexpected)
     misfits = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
     if misfits:
         raise _misfit(path, misfits, stored=weights, expected=expected)
@@ -140,6 +161,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 hint="take an earlier checkpoint of the network",
             )
     model.load_state_dict({**expected, **weights})
+    return read.others
+
+
+def command_to_take(index: str) -> str:
+    """Python that saves an entry of a checkpoint, such as `["state_dict_ema"]`, in a file of its own."""
+    return f"torch.save(torch.load(FILE, weights_only=False){index}, ANOTHER_FILE)"
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -202,7 +229,8 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
             raise _unreadable(path) from error
         raise FileError(
             f"`{path}` holds Python objects (`{refused[1]}`), not only weights: reading it would run code",
-            hint="where you trust it, save its weights alone: torch.save(model.state_dict(), FILE)",
+            hint="where you trust it, save its weights alone: of a whole network torch.save(model.state_dict(), FILE),"
+            f" of a checkpoint {command_to_take(_index('state_dict'))}",
         ) from error
     except Exception as error:  # a damaged file can make the reader raise anything
         if "TorchScript archive" in str(error):
@@ -232,10 +260,43 @@ def _find_weights(stored: Mapping[Any, Any], *, nesting: int = MAX_NESTING) -> d
     return {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}
 
 
-def _in_the_only_entry(stored: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The weights of a checkpoint that keeps them under a name of its own, where but one of its entries has any."""
-    found = [weights for inner in stored.values() if isinstance(inner, Mapping) and (weights := _find_weights(inner))]
-    return found[0] if len(found) == 1 else {}
+def _in_the_only_entry(path: Path, stored: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The weights of a checkpoint that keeps them under a name of its own. Raises FileError for more than one such."""
+    found = {
+        name: weights
+        for name, inner in stored.items()
+        if isinstance(inner, Mapping) and (weights := _find_weights(inner))
+    }
+    if len(found) > 1:
+        raise FileError(
+            f"`{path}` holds weights in {len(found)} places: {_shorten(map(str, found))}",
+            hint=f"save those you mean in a file of their own: {command_to_take(_index(next(iter(found))))}",
+        )
+    return next(iter(found.values()), {})
+
+
+def _other_values(
+    stored: Mapping[Any, Any], taken: Mapping[str, Tensor], *, index: str = "", nesting: int = MAX_NESTING
+) -> Iterator[str]:
+    """Where there are tensors with names and shapes of at least half of those that were taken, and other values."""
+    for name, inner in stored.items() if nesting else ():
+        if not isinstance(inner, Mapping):
+            continue
+        place = index + _index(name)
+        tensors = _by_common_name({str(key): value for key, value in inner.items() if isinstance(value, Tensor)})
+        alike = [key for key, value in tensors.items() if key in taken and value.shape == taken[key].shape]
+        if 2 * len(alike) < len(taken):
+            yield from _other_values(inner, taken, index=place, nesting=nesting - 1)
+        elif not all(torch.equal(tensors[key], taken[key]) for key in alike):
+            yield place
+
+
+def _by_common_name(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {_common_name(name): tensor for name, tensor in weights.items()}
+
+
+def _index(name: object) -> str:
+    return f'["{name}"]' if isinstance(name, str) else f"[{name!r}]"
 
 
 def _common_name(name: str) -> str:
@@ -269,17 +330,31 @@ def _rename(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dic
     return renamed
 
 
-def _other_network(path: Path, *, missing: list[str], unexpected: list[str], num_expected: int) -> FileError:
+def _other_network(path: Path, model: nn.Module, *, missing: list[str], unexpected: list[str]) -> FileError:
     parts = [
         f"{len(names)} {kind} ({_shorten(names)})"
         for kind, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
-    has_projections = not missing and all(PROJECTION.search(name) for name in unexpected)
+    own = model.state_dict()
     return FileError(
-        f"the weights in `{path}` are of another network: of {num_expected} names " + ", ".join(parts),
-        hint=NAME_THE_NETWORK_WITH_PROJECTIONS if has_projections else NAME_THE_NETWORK,
+        f"the weights in `{path}` are of another network: of {len(own)} names " + ", ".join(parts),
+        hint=_hint_at_names(own, dict(model.named_parameters()), missing=missing, unexpected=unexpected),
     )
+
+
+def _hint_at_names(
+    own: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], *, missing: list[str], unexpected: list[str]
+) -> str:
+    if not missing and all(PROJECTION.search(name) for name in unexpected):
+        return NAME_THE_NETWORK_WITH_PROJECTIONS
+    parts = {name.partition(".")[0] for name in own}
+    if not missing and not any(name.partition(".")[0] in parts for name in unexpected):
+        return ALL_ARE_THERE
+    is_statistics = any(name.endswith((".running_mean", ".running_var")) for name in missing)
+    if not unexpected and not is_statistics and not any(name in parameters for name in missing):
+        return BUFFERS_ALONE_ARE_MISSING
+    return NAME_THE_NETWORK
 
 
 def _shorten(names: Iterable[str]) -> str:

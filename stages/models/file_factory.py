@@ -82,7 +82,9 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise FileError(
             f"`{path}` cannot be imported: {_describe(error, str(path))}",
-            hint=f"`python {in_shell(path)}` should run without an error",
+            hint="name a file beside the package, with `from PACKAGE.MODULE import FUNCTION` in it"
+            if "relative import" in str(error)
+            else f"`python {in_shell(path)}` should run without an error",
         ) from error
     finally:
         torch.set_grad_enabled(has_gradients)  # scripts that only ever ask a network turn them off for good

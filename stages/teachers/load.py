@@ -14,8 +14,13 @@ from torch import nn
 from stages.config import Config
 from stages.errors import ConfigError, FileError
 from stages.models.build import bn_layers, build_model
-from stages.models.checkpoints import load_weights, sha256_of
+from stages.models.checkpoints import command_to_take, load_weights, sha256_of
 from stages.teachers.resolve import teacher_file
+
+_CHANGE_THEIR_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")
+"""Networks that torchvision lets change the normalisation of their images where it loads its own weights."""
+
+_NORMALISATION_THERE = 0.5
 
 _SUM_TOLERANCE = 1e-3  # of probabilities in bf16, too
 
@@ -39,13 +44,36 @@ def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = Tr
     """
     path = teacher_file(config)
     model = build_model(config.teacher.model, task=config.task, where="teacher.model")
-    load_weights(model, path)
+    passed_over = load_weights(model, path)
     model.to(device).eval().requires_grad_(False)
-    warnings = _check_answer(model, config, path, device)
+    warnings = (
+        _warnings_of_file(path, passed_over)
+        + _warnings_of_normalisation(config)
+        + _check_answer(model, config, path, device)
+    )
     if is_inverted:
         _check_gradient(model, config, device)
         warnings += _warnings_of_inversion(model, config)
     return LoadedTeacher(model, path, sha256_of(path), warnings)
+
+
+def _warnings_of_file(path: Path, passed_over: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"{path} also holds other weights of this network, {index}, which were not taken, though an average of weights"
+        f" (EMA) is often what its author measured; where you trust the file: {command_to_take(index)}"
+        for index in passed_over
+    )
+
+
+def _warnings_of_normalisation(config: Config) -> tuple[str, ...]:
+    name, task = config.teacher.model, config.task
+    if name not in _CHANGE_THEIR_INPUT or {*task.mean, *task.std} == {_NORMALISATION_THERE}:
+        return ()
+    doubt = (
+        f"the weights that torchvision publishes for `{name}` want task.mean and task.std to be {_NORMALISATION_THERE}"
+        " throughout (there it changes its input by itself, `transform_input`); others what they were trained with"
+    )
+    return (doubt,)
 
 
 @torch.no_grad()
@@ -69,7 +97,8 @@ def _check_answer(model: nn.Module, config: Config, path: Path, device: torch.de
 
 @torch.enable_grad()
 def _check_gradient(model: nn.Module, config: Config, device: torch.device) -> None:
-    images_1CHW = torch.zeros(1, *config.task.image_shape, device=device, requires_grad=True)
+    leaf_1CHW = torch.zeros(1, *config.task.image_shape, device=device, requires_grad=True)
+    images_1CHW = leaf_1CHW * 1  # what a run shows it is computed, too, and may be changed in place
     what = f"the teacher `{config.teacher.model}` gives its images no gradient"
     hint = "images are made by it: leave torch.no_grad, torch.inference_mode, .detach() and numpy out of its forward"
     try:

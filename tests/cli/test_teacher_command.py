@@ -98,6 +98,12 @@ def test_check_counts_the_layers_that_inversion_can_use(call, tmp_path):
     assert json.loads(result.out)["batch_norm_layers"] == 1
 
 
+def test_check_without_data_says_what_was_not_looked_at(call):
+    result = call("teacher", "check", "--preset", "digits", "--set", "evaluation.data=none")
+    assert result.code == 0, result.err
+    assert "accuracy is not measured: no data is named" in result.err
+
+
 def test_check_without_the_data_at_hand(call, place, monkeypatch):
     away = 'extends = "digits"\n[evaluation]\ndata = "imagefolder"\nroot = "nowhere"\n'
     (place / "away.toml").write_text(away, encoding="utf-8")

@@ -14,7 +14,7 @@ from torch import nn
 
 from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights, read_state_dict, save_weights, sha256_of
+from stages.models.checkpoints import load_weights, read_weights, save_weights, sha256_of
 
 
 def build(name="wrn10_1", num_classes=10, image_shape=(3, 16, 16)):
@@ -67,7 +67,7 @@ def test_no_weight_is_lost_where_only_some_names_look_wrapped(tmp_path):
             self.conv = nn.Conv2d(1, 2, 3)
 
     save_weights(Half(), tmp_path / "half.safetensors")
-    assert set(read_state_dict(tmp_path / "half.safetensors")) == set(Half().state_dict())
+    assert set(read_weights(tmp_path / "half.safetensors").weights) == set(Half().state_dict())
 
 
 def test_sha256_is_the_standard_one(tmp_path):
@@ -80,12 +80,12 @@ def test_saving_replaces_and_leaves_no_other_file(trained, tmp_path):
     (tmp_path / "weights.safetensors").write_text("old")
     save_weights(trained, tmp_path / "weights.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
-    assert read_state_dict(tmp_path / "weights.safetensors").keys() == trained.state_dict().keys()
+    assert read_weights(tmp_path / "weights.safetensors").weights.keys() == trained.state_dict().keys()
 
 
 def test_a_wrapped_network_is_saved_under_its_own_names(trained, tmp_path):
     save_weights(nn.DataParallel(trained), tmp_path / "weights.safetensors")
-    assert read_state_dict(tmp_path / "weights.safetensors").keys() == trained.state_dict().keys()
+    assert read_weights(tmp_path / "weights.safetensors").weights.keys() == trained.state_dict().keys()
 
 
 LAYOUTS = {
@@ -194,7 +194,7 @@ def test_half_precision_files_become_float32(trained, tmp_path, dtype):
         name: value.to(dtype) if value.is_floating_point() else value for name, value in trained.state_dict().items()
     }
     safetensors.torch.save_file(halved, tmp_path / "teacher.safetensors")
-    weights = read_state_dict(tmp_path / "teacher.safetensors")
+    weights = read_weights(tmp_path / "teacher.safetensors").weights
     assert weights["conv1.weight"].dtype == torch.float32
     assert weights["bn1.num_batches_tracked"].dtype == torch.int64
     assert torch.equal(weights["conv1.weight"], halved["conv1.weight"].float())
@@ -417,7 +417,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path):
 def test_a_whole_pickled_network(trained, tmp_path):
     torch.save(trained, tmp_path / "teacher.pt")
     error = refused(FileError, r"`stages\.models\.wrn\.WideResNet`", tmp_path / "teacher.pt")
-    assert "state_dict" in error.hint
+    assert "torch.save(model.state_dict(), FILE)" in error.hint
 
 
 def test_a_torchscript_archive(tmp_path):
@@ -461,7 +461,55 @@ def test_weights_under_a_name_of_their_own(trained, tmp_path):
 
 def test_two_networks_under_names_of_their_own(trained, tmp_path):
     torch.save({"teacher": trained.state_dict(), "student": build().state_dict()}, tmp_path / "both.pt")
-    refused(FileError, "its entries are `teacher`, `student`", tmp_path / "both.pt")
+    error = refused(FileError, "in 2 places: `teacher`, `student`", tmp_path / "both.pt")
+    assert 'torch.load(FILE, weights_only=False)["teacher"]' in error.hint
+
+
+def average_of(state_dict):
+    return {name: value + 1 if value.is_floating_point() else value for name, value in state_dict.items()}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "index"),
+    [
+        (lambda own, other: {"state_dict": own, "state_dict_ema": other}, '["state_dict_ema"]'),
+        (lambda own, other: {"model": own, "model_ema": {"module": other}}, '["model_ema"]["module"]'),
+        (lambda own, other: {"params": own, "params_ema": {f"module.{n}": v for n, v in other.items()}},
+         '["params_ema"]'),
+        (lambda own, other: {**own, "callbacks": {"EMA": {"weights": other}}}, '["callbacks"]["EMA"]["weights"]'),
+    ],
+)  # fmt: skip
+def test_an_average_beside_the_weights_is_told_of(trained, tmp_path, checkpoint, index):
+    own = trained.state_dict()
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}}
+    torch.save(checkpoint(own, average_of(own)) | {"optimizer": optimizer}, tmp_path / "teacher.pt")
+    others = load_weights(network := build(), tmp_path / "teacher.pt")
+    assert others == (index,)
+    assert same_outputs(network, trained)
+    stored = torch.load(tmp_path / "teacher.pt")
+    torch.save(eval(f"stored{index}", {"stored": stored}), tmp_path / "average.pt")
+    load_weights(averaged := build(), tmp_path / "average.pt")
+    assert torch.equal(averaged.fc.bias, trained.fc.bias + 1)
+
+
+def test_the_same_weights_twice_are_no_other_ones(trained, tmp_path):
+    own = trained.state_dict()
+    torch.save({"state_dict": own, "best": {name: value.clone() for name, value in own.items()}}, tmp_path / "it.pt")
+    assert load_weights(build(), tmp_path / "it.pt") == ()
+
+
+def test_a_loss_among_the_weights(trained, tmp_path):
+    torch.save(trained.state_dict() | {"criterion.weight": torch.ones(10)}, tmp_path / "teacher.pt")
+    error = refused(FileError, r"1 unexpected \(`criterion\.weight`\)", tmp_path / "teacher.pt")
+    assert "all of the network's names are there" in error.hint
+
+
+def test_buffers_that_no_file_holds(trained, tmp_path):
+    save_weights(trained, tmp_path / "teacher.safetensors")
+    network = build()
+    network.register_buffer("mean", torch.zeros(3))
+    error = refused(FileError, r"1 missing \(`mean`\)", tmp_path / "teacher.safetensors", network)
+    assert "persistent=False" in error.hint
 
 
 def test_a_prefix_of_all_names(trained, tmp_path):

@@ -131,6 +131,11 @@ def test_something_that_is_not_a_function(build):
     refused(build, ConfigError, "has no function `small_network`", "small_network = 3")
 
 
+def test_relative_imports_have_a_way_out(build):
+    error = refused(build, FileError, "relative import", "from .layers import block")
+    assert "from PACKAGE.MODULE import FUNCTION" in error.hint
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -190,6 +190,7 @@ class Counting(nn.Linear):
         (torch.zeros(10), "flatten"),
         (torch.zeros(1, 10, 1, 1), "flatten"),
         (torch.zeros(1, 5), "num_classes"),
+        (torch.zeros(4, 10), "task.image_shape"),
     ],
 )
 def test_a_shape_that_is_wrong_gets_its_own_hint(monkeypatch, logits, hint):

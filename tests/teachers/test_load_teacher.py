@@ -113,6 +113,9 @@ def log_probabilities(num_classes):
 def no_grad(num_classes):
     return Wrapped(num_classes, without_gradient)
 
+def changing_its_images(num_classes):
+    return Wrapped(num_classes, lambda net, images: net(images.sub_(0.1)))
+
 def by_numpy(num_classes):
     return Wrapped(num_classes, lambda net, images: net(torch.from_numpy(images.numpy())))
 """
@@ -146,6 +149,36 @@ def test_a_teacher_without_gradient_can_be_asked_but_not_inverted(
     with pytest.raises(ConfigError, match="gives its images no gradient"):
         load_teacher(config, CPU)
     assert load_teacher(config, CPU, is_inverted=False).warnings == ()
+
+
+def test_a_teacher_may_change_its_images_in_place(careless: Callable[[str], Config]) -> None:
+    assert load_teacher(careless("changing_its_images"), CPU).warnings == ()
+
+
+def test_warns_of_weights_beside_those_that_it_takes(make_config: MakeConfig, tmp_path: Path) -> None:
+    own = fresh_model(make_config()).state_dict()
+    average = {name: value + 1 for name, value in own.items()}
+    torch.save({"state_dict": own, "state_dict_ema": average}, tmp_path / "teacher.pt")
+    (warning,) = load_teacher(make_config(f"teacher.weights={tmp_path / 'teacher.pt'}"), CPU).warnings
+    assert 'torch.load(FILE, weights_only=False)["state_dict_ema"]' in warning
+
+
+@pytest.mark.parametrize(("values", "warns"), [((0.485, 0.229), True), ((0.5, 0.5), False)])
+def test_warns_where_torchvision_changes_the_images_of_its_own_weights(
+    make_config: MakeConfig, tmp_path: Path, values: tuple[float, float], warns: bool
+) -> None:
+    mean, std = values
+    path = tmp_path / "google.safetensors"
+    config = make_config(
+        "teacher.model=torchvision:googlenet",
+        f"teacher.weights={path}",
+        "task.image_shape=[3,32,32]",
+        f"task.mean=[{mean},{mean},{mean}]",
+        f"task.std=[{std},{std},{std}]",
+    )
+    save_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), path)
+    warnings = load_teacher(config, CPU, is_inverted=False).warnings
+    assert ["transform_input" in warning for warning in warnings] == [True] * warns
 
 
 def test_want_of_memory_is_not_taken_for_a_teacher_without_gradient(
