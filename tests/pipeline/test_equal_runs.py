@@ -175,7 +175,11 @@ def test_events_tell_what_is_in_the_buffer(undisturbed: Path) -> None:
         epsilon=stored.meta.epsilon,
     )
     del report["class_entropy"]
-    assert {name: told[name] for name in report} == json.loads(json.dumps(report))
+    of_file = json.loads(json.dumps(report))
+    # One is of torch's powers, the other of NumPy's: on some processors they differ in the last bit.
+    size = of_file["priority"].pop("effective_sample_size")
+    assert told["priority"].pop("effective_sample_size") == pytest.approx(size, rel=1e-12)
+    assert {name: told[name] for name in report} == of_file
     assert stored.age.max() > stored.age.min()
 
     *_, samples = events(undisturbed, "samples")
