@@ -9,12 +9,13 @@ goes to the recorder, whoever wants the run to pause or stop is heard at its saf
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from stages.errors import DivergedError
+from stages.errors import DivergedError, StorageError
 from stages.events import StageFinished, StageStarted
 from stages.recorder import Recorder
-from stages.run import Run
+from stages.run import Run, StopRequested
 from stages.stage import Stage
 
 AnyStage = Stage[Any]
@@ -50,8 +51,16 @@ class Pipeline:
         run, accounts = self.run, self.recorder.accounts
         run.emit(StageStarted(stage=name))
         before_s = accounts.seconds().get(name, 0.0)
-        with accounts.stage(name):
-            self.stages[name].run_epoch(run)
+        try:
+            with accounts.stage(name):
+                self.stages[name].run_epoch(run)
+        except (StopRequested, DivergedError, StorageError):
+            raise
+        except Exception:
+            if self.stages[name].only_looks:
+                with suppress(Exception):  # what went wrong first is the thing to tell
+                    self.save()
+            raise
         run.emit(StageFinished(stage=name, seconds=accounts.seconds()[name] - before_s))
 
     @property

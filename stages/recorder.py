@@ -15,7 +15,7 @@ from stages.buffer.file import BufferMeta
 from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import save_checkpoint
 from stages.device import resident_memory_mib, utilisation
-from stages.errors import StorageError
+from stages.errors import SsdkdError, StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
 from stages.models.checkpoints import save_weights
 from stages.paths import in_shell
@@ -92,7 +92,7 @@ class Recorder:
         epoch, began_s = self.run.epoch, time.perf_counter()
         if self.run.buffer.size > 0:
             save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
-            self.save_samples()
+            self._save_samples_if_it_goes()
         if self.run.schedule.command != "invert":
             save_weights(self.run.finished_student.model, self.directory.student_file)
         if self.run.best_student is not None:
@@ -120,6 +120,14 @@ class Recorder:
                 hint="`run.checkpoint_every` says how often; --dry-run, how much is written",
             )
         )
+
+    def _save_samples_if_it_goes(self) -> None:
+        """A picture that cannot be drawn or written is a warning: what was learned is saved after it."""
+        try:
+            self.save_samples()
+        except Exception as error:  # of a plugin's task, of the font, of the folder
+            reason = error.message if isinstance(error, SsdkdError) else f"{type(error).__name__}: {error}"
+            self.emit(Warning(message=f"no picture of epoch {self.run.epoch}: {reason}"))
 
     def save_samples(self) -> None:
         """Draw some images of each class in the buffer, which is not empty, and tell of the picture."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
@@ -20,6 +20,10 @@ class Stage(ABC, Generic[ConfigT]):
     other stages only through what the run holds: teacher, student, buffer. The constructor stores the config and
     nothing else.
     """
+
+    only_looks: ClassVar[bool] = False
+    """Whether it changes nothing that is learned: where such a stage fails, all before it is saved, and `--resume` goes
+    on with it."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

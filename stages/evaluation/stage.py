@@ -16,6 +16,8 @@ _NUM_DIGESTED = 500
 class EvaluationStage(Stage[EvaluationConfig]):
     """Metrics on real data where there is any; agreement and calibration with the teacher on the synthetic hold-out."""
 
+    only_looks = True
+
     def setup(self, run: Run) -> None:
         """Nothing to build."""
 

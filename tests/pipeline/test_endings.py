@@ -249,6 +249,39 @@ def test_out_of_memory_while_running(start, go_on, out: Path, undisturbed: Path)
     assert_same_outcome(out, undisturbed)
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("of a metric"), MachineError("their disk is gone", hint="mount it")])
+def test_an_evaluation_that_fails_loses_nothing_that_was_learned(
+    start, go_on, out: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.evaluation.stage.measure", fail)
+        outcome = start("run.checkpoint_every=100")
+    assert (outcome.summary["status"], type(outcome.error)) == ("failed", type(error))
+    epoch = outcome.summary["epochs"] + 1
+    assert RunDirectory(out).latest_checkpoint() == RunDirectory(out).checkpoint_file(epoch)
+    assert RunDirectory(out).student_file.exists()
+    began = len(lines(out))
+    go_on()
+    assert lines(out)[-1]["status"] == "done"
+    again = [event for event in lines(out)[began:] if event["epoch"] == epoch and event["kind"] == "stage_started"]
+    assert [event["stage"] for event in again] == ["evaluation"], "what came before is not done again"
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(start, out: Path, undisturbed: Path, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError("no such font")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.recorder.grid_png", fail)
+        outcome = start()
+    assert outcome.summary["status"] == "done"
+    assert "no picture of epoch 4: OSError: no such font" in [event["message"] for event in warnings(out)]
+    assert_same_outcome(out, undisturbed)
+
+
 def test_a_plugins_own_error_ends_the_run(start) -> None:
     def refuse() -> None:
         raise api.ConfigError("I cannot go on", hint="do something")
