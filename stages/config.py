@@ -51,7 +51,8 @@ class RunTable(Table):
 
     warmup_epochs: NonNegativeInt = 20
     """Epochs that only fill the buffer; the adversarial term is off until the last of them. At least one where
-    `ssdkd run` makes images; `distill` has none, and in `invert` all are."""
+    `ssdkd run` makes images; `distill` has none, and in `invert` all are. Not in the paper, whose Algorithm 1 distils
+    in every epoch: as in Fast-Datafree."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every random draw."""

@@ -74,7 +74,7 @@ class Distillation(Stage[DistillationConfig]):
         run.checks.append(lambda: self._check(run))
 
     def run_epoch(self, run: Run) -> None:
-        """T_kd student updates; none while the buffer warms up."""
+        """T_kd student updates; none while the buffer warms up, which is not in the paper (`run.warmup_epochs`)."""
         if run.in_warmup:
             return
         self._views.begin_epoch(run)

@@ -13,5 +13,5 @@ SPEC = Spec(
 SSDKD = Spec(
     name="ssdkd",
     target="stages.inversion.generator_inversion:GeneratorInversion",
-    summary="a meta-learned generator with distribution balancing (SSD-KD); with phi = 1, Fast-Datafree",
+    summary="a meta-learned generator with distribution balancing (SSD-KD), from Fast-Datafree's",
 )

@@ -35,7 +35,9 @@ class InversionConfig(Table):
     """Settings of a method that brings a schema of its own; empty for those that bring none."""
 
     steps: PositiveInt = 5
-    """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images.
+    """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images. 2, by the rates
+    of Fast2, took the student of `cifar10-resnet20-paper` from .730 to .490 in 60 epochs, one seed
+    (benchmarks/LOG.md).
 
     10 with half the images are as much work, and took the student of `cifar100-wrn-plus` from .479 to .517 in 80 epochs
     (benchmarks/LOG.md): the CIFAR-100 presets and the overlay `plus` have that.

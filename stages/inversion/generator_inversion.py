@@ -2,11 +2,14 @@
 
 The generator is that of Fast-Datafree: a persistent meta-generator whose clone is trained for a few steps at each call
 together with the latents; the sum of the clone's gradients is one gradient for the meta-generator (first-order MAML:
-Finn et al., ICML 2017). With phi = 1 (`inversion.diversity` and `inversion.difficulty` off) this is Fast-Datafree's
-inversion. Or the meta-generator moves to where the clone has come (Reptile: Nichol et al., 2018, arXiv:1803.02999).
+Finn et al., ICML 2017). With phi = 1 (`inversion.diversity` and `inversion.difficulty` off) and targets drawn at random
+this is Fast-Datafree's inversion (the overlays `fast2`, `fast5` and `fast10`). Or the meta-generator moves to where the
+clone has come (Reptile: Nichol et al., 2018, arXiv:1803.02999).
 
 Differs from the paper, as Fast-Datafree does: Algorithm 1 initialises g anew in each epoch (line 4), here it begins as
-the meta-generator; and it inserts the images of the last step, here those of the step with the lowest loss are.
+the meta-generator; and it inserts the images of the last step, here those of the step with the lowest loss are. Eq. 1-3
+are of shifted and flipped views of the images, and the student in Eq. 2 is in eval mode, of which the paper says
+nothing.
 
 Legend: B batch, Z latent.
 """

@@ -164,7 +164,8 @@ def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
     delta_0 is Eq. 4 with w_{-1} = 1; one that is not finite is stored as 0, for nothing could be drawn by it. Returns
     whether all deltas and pixels were finite, a scalar bool on the device.
     Not stated in the paper: here the student judges the images themselves, in eval mode; later priorities are of the
-    views that it is trained on, in train mode.
+    views that it is trained on, in train mode. A student that has just begun to learn can be far worse in eval mode:
+    new images are then drawn the more often.
     """
     _check_shapes(run, inverted)
     images_BCHW = quantized(inverted.images_BCHW)
