@@ -124,13 +124,18 @@ class Recorder:
     def _save_samples_if_it_goes(self) -> None:
         """A picture that cannot be drawn or written is a warning: what was learned is saved after it."""
         try:
-            self.save_samples()
+            told = self._draw_samples()
         except Exception as error:  # of a plugin's task, of the font, of the folder
             reason = error.message if isinstance(error, SsdkdError) else f"{type(error).__name__}: {error}"
             self.emit(Warning(message=f"no picture of epoch {self.run.epoch}: {reason}"))
+        else:
+            self.emit(told)
 
     def save_samples(self) -> None:
         """Draw some images of each class in the buffer, which is not empty, and tell of the picture."""
+        self.emit(self._draw_samples())
+
+    def _draw_samples(self) -> Samples:
         buffer, task = self.run.buffer, self.run.task
         class_N = task.image_classes(buffer.column("teacher_class")).cpu()
         chosen = torch.from_numpy(
@@ -148,7 +153,7 @@ class Recorder:
         ]
         path = self.directory.samples_file(self.run.epoch)
         write_atomically(path, picture)
-        self.emit(Samples(picture=self._relative(path), tiles=told))
+        return Samples(picture=self._relative(path), tiles=told)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.directory.path).as_posix()

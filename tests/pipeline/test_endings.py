@@ -249,7 +249,7 @@ def test_out_of_memory_while_running(start, go_on, out: Path, undisturbed: Path)
     assert_same_outcome(out, undisturbed)
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("of a metric"), MachineError("their disk is gone", hint="mount it")])
+@pytest.mark.parametrize("error", [ZeroDivisionError("of a metric"), MachineError("their disk is gone")])
 def test_an_evaluation_that_fails_loses_nothing_that_was_learned(
     start, go_on, out: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
