@@ -56,7 +56,7 @@ class Pipeline:
                 self.stages[name].run_epoch(run)
         except (StopRequested, DivergedError, StorageError):
             raise
-        except Exception:
+        except Exception:  # whatever a stage, or a stranger's code in it, can raise: it is raised again
             if self.stages[name].only_looks:
                 with suppress(Exception):  # what went wrong first is the thing to tell
                     self.save()
