@@ -22,7 +22,7 @@ from stages.models.checkpoints import sha256_of
 from stages.run_directory import RunDirectory
 from stages.teachers.resolve import teacher_file
 
-balance, coverage, honesty = import_beside("accuracy", "balance", "coverage", "honesty")
+balance, coverage, honesty, priorities = import_beside("accuracy", "balance", "coverage", "honesty", "priorities")
 
 
 def fill(
@@ -275,3 +275,64 @@ def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     judge.config_file.write_text(load(["digits"], [*of_other, "task.image_shape=[1,16,16]"]).to_toml())
     assert coverage.main([*arguments, "--judge", str(judge.path)]) == 2
     assert "was made for other classes or images" in capsys.readouterr().err
+
+
+# -- priorities ----------------------------------------------------------------------------------------------
+
+
+def divergences(*, between: float, within: float, num: int = 2000, views: int = 8) -> torch.Tensor:
+    """Log KL of images and of their views, normal with these deviations [N, V]."""
+    rng = torch.Generator().manual_seed(0)
+    log_NV = between * torch.randn(num, 1, generator=rng) + within * torch.randn(num, views, generator=rng)
+    return log_NV.exp()
+
+
+def test_priorities_that_know_their_images() -> None:
+    divergence_NV = divergences(between=1.5, within=0.5)
+    found = priorities.measure(divergence_NV, divergence_NV.mean(dim=1), alpha=0.6, epsilon=1e-6)
+    assert found.of_the_image == pytest.approx(1.5**2 / (1.5**2 + 0.5**2), abs=0.02)
+    assert found.known == pytest.approx(1)
+    assert 0.9 < found.knowable < 1
+    assert found.stored_share == pytest.approx(found.kl_share)
+    assert (found.kl_mean, found.kl_median) == (divergence_NV.mean().item(), divergence_NV.median().item())
+
+
+def test_priorities_of_views_that_say_nothing_of_their_image() -> None:
+    divergence_NV = divergences(between=0.0, within=2.0)
+    found = priorities.measure(divergence_NV, divergences(between=1.0, within=0.0)[:, 0], alpha=0.6, epsilon=1e-6)
+    assert found.of_the_image < 0.01
+    assert abs(found.knowable) < 0.1
+    assert abs(found.known) < 0.1
+
+
+def test_priorities_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A student with the teacher's own weights is never far from it; one with others is."""
+    config = load(["digits"], ["student.model=wrn16_2"])
+    task, teacher = config.task, teacher_file(config)
+    contents = {
+        "images": load_data("digits", root=None, split="test", task=task).images_NCHW[:60].numpy(),
+        "teacher_class": np.zeros(60, dtype=np.int64),
+        "teacher_prob": np.full(60, 0.9),
+        "priority": np.ones(60),
+        "num_classes": 10,
+    }
+    runs = [RunDirectory.create(tmp_path / name, "unused") for name in ("same", "other")]
+    for run in runs:
+        run.config_file.write_text(config.to_toml())
+        fill(run, **contents, teacher_sha256=sha256_of(teacher))
+    runs[0].student_file.write_bytes(teacher.read_bytes())
+    save_file(build_model("wrn16_2", task=task, where="here").state_dict(), runs[1].student_file)
+
+    assert priorities.main([*(str(run.path) for run in runs), "--views", "3", "--images", "50"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head, _rule, same, other = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert tuple(head) == priorities.HEADS
+    assert same[:3] == ["same", "50", "0.000"]
+    assert other[:2] == ["other", "50"]
+    assert float(other[2]) > 0.5
+    assert other[-2] == "1.000", "equal priorities draw all images alike"
+
+    runs[0].buffer_file.unlink()
+    fill(runs[0], **contents)
+    assert priorities.main([str(runs[0].path)]) == 2
+    assert "is not of the teacher" in capsys.readouterr().err
