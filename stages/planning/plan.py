@@ -139,10 +139,7 @@ def plan(
     wanted, config = config, resolution.resolved(config, device, schedule)
     if not is_resumption:
         refuse_futile(config, schedule, has_buffer=launch.buffer is not None)
-        if launch.out is not None:
-            RunDirectory.refuse_used(launch.out)
-        else:
-            RunDirectory.refuse_unwritable(RUNS_ROOT)
+        _refuse_place(launch)
     torch.set_num_threads(int(config.run.threads))
     data, warnings = _evaluation_data(config, launch, schedule)
     warnings += resolution.warnings_of(wanted, config, device, schedule, is_resumption=is_resumption)
@@ -165,12 +162,9 @@ def plan(
     if trains_teacher:  # what does not go together is refused before hours of training
         untrained = build_model(config.teacher.model, task=config.task, where="teacher.model")
         _fitted_to_teacher(config, schedule, student, untrained)
-        if not launch.is_dry_run:
-            ensure_teacher(config, device, training_progress)
-    if trains_teacher and launch.is_dry_run:
-        teacher = teacher_to_train(config, device)
+        teacher = _trained_teacher(config, launch, schedule, device, training_progress)
     else:
-        teacher = load_teacher(config, device, is_inverted="inversion" in schedule.stages)
+        teacher = _teacher_at_hand(config, schedule, device)
     automatic = resolution.automatic_keys(wanted)
     config, student, inherited, suitable = _fitted_to_teacher(config, schedule, student, teacher.model)
     automatic += suitable
@@ -178,9 +172,6 @@ def plan(
     if stored is not None and launch.buffer is not None:
         warnings += stored_buffer.warnings_of(stored, config, path=launch.buffer, teacher_sha256=teacher.sha256)
 
-    names = None if data is None else data.class_names
-    if names is None and stored is not None:
-        names = stored.meta.class_names
     return Plan(
         config=resolution.anchored(config, teacher.path),
         launch=launch,
@@ -194,9 +185,36 @@ def plan(
         evaluation_data=data,
         footprint=footprint,
         stored=stored,
-        class_names=names,
+        class_names=_class_names(data, stored),
         warnings=(*config.warnings, *teacher.warnings, *warnings),
     )
+
+
+def _refuse_place(launch: Launch) -> None:
+    if launch.out is not None:
+        RunDirectory.refuse_used(launch.out)
+    else:
+        RunDirectory.refuse_unwritable(RUNS_ROOT)
+
+
+def _trained_teacher(
+    config: Config, launch: Launch, schedule: Schedule, device: torch.device, progress: Progress
+) -> LoadedTeacher:
+    """Trained now, or, where nothing is to be left behind, as one that has learned nothing yet."""
+    if launch.is_dry_run:
+        return teacher_to_train(config, device)
+    ensure_teacher(config, device, progress)
+    return _teacher_at_hand(config, schedule, device)
+
+
+def _teacher_at_hand(config: Config, schedule: Schedule, device: torch.device) -> LoadedTeacher:
+    return load_teacher(config, device, is_inverted="inversion" in schedule.stages)
+
+
+def _class_names(data: LabelledImages | None, stored: BufferContents | None) -> tuple[str, ...] | None:
+    if data is not None and data.class_names is not None:
+        return data.class_names
+    return None if stored is None else stored.meta.class_names
 
 
 def _fitted_to_teacher(
