@@ -250,22 +250,26 @@ def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) ->
     """The same for the training of a teacher: one bar, or a line at the end of an epoch now and then.
 
     Where it is not certain that one is trained, there is no bar before an epoch is over. One that is interrupted says
-    so, for unlike a run it leaves nothing.
+    what is kept of it, and one that goes on says that.
     """
-    is_training = is_certain
+    is_training, num_told = is_certain, 0
     try:
         with _training_drawn(clock, is_certain=is_certain) as draw:
 
             def tell(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
-                nonlocal is_training
-                is_training = True
+                nonlocal is_training, num_told
+                if num_told == 0 and epoch > 1:
+                    with suppress(OSError):  # as below
+                        diagnostics.note(f"teacher: the interrupted training goes on after epoch {epoch - 1}")
+                is_training, num_told = True, num_told + 1
                 draw(epoch, epochs, loss, accuracy)
 
             yield tell
     except KeyboardInterrupt:
         if is_training:
+            kept = "the same command goes on from the last epoch saved" if num_told else "nothing new is kept"
             with diagnostics.unheard():
-                diagnostics.note("interrupted: nothing of the teacher is kept")
+                diagnostics.note(f"interrupted the teacher's training: {kept}")
         raise
 
 

@@ -33,8 +33,12 @@ from stages.heap import keep_heap_warm
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.models.normalized import NormalizedModel
+from stages.optimizers import load as load_optimizer
+from stages.optimizers import set_learning_rate
 from stages.run import derived_seed
 from stages.tasks.task import task_of
+from stages.teachers.unfinished import UnfinishedTraining
+from stages.tensor_digest import digest
 
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
@@ -76,10 +80,14 @@ def train_teacher(
     """Train `teacher.model` from scratch on a split of `evaluation.data` and write its weights to `out` (safetensors).
 
     The last epoch is what is written, beside `out` where another process has written that by now; `test_split`, where
-    given and not the same images, is looked at once, after training. Equal seeds give equal files on a CPU. Raises
-    ConfigError for tasks with more than one label an image, FileError for data that is missing or does not fit the
-    task, DivergedError where the loss is no longer finite, MachineError where there is no place for it; nothing is
-    written then. What goes wrong while the trained teacher is measured leaves its file there.
+    given and not the same images, is looked at once, after training. Equal seeds give equal files on a CPU. A training
+    that is interrupted goes on after the last epoch it has saved, if it is asked for again with the same settings and
+    images (`stages.teachers.unfinished`).
+
+    Raises ConfigError for tasks with more than one label an image, FileError for data that is missing or does not fit
+    the task and for a damaged unfinished training, DivergedError where the loss is no longer finite, MachineError where
+    there is no place for it; nothing is written then. What goes wrong while the trained teacher is measured leaves its
+    file there.
     """
     start_s = time.perf_counter()
     keep_heap_warm()
@@ -112,9 +120,25 @@ def train_teacher(
         network = build_model(config.teacher.model, task=config.task, where="teacher.model")
         model = NormalizedModel.on(device, network, config.task)
         precision = resolve_precision(config.run.precision, device)
+        settings = {
+            "recipe": [LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, BATCH_SIZE, WARMUP_SHARE, MAX_WARMUP_EPOCHS],
+            "model": config.teacher.model,
+            "task": config.task.model_dump(mode="json"),
+            "images": digest({"images": train_data.images_NCHW, "labels": train_data.labels_N}),
+            "epochs": epochs,
+            "seed": seed,
+            "precision": precision,
+            "device": device.type,  # its random numbers are its own
+        }
+        unfinished = UnfinishedTraining(out, settings)
         fitting = _Fitting(model, train_data, config=config, device=device, precision=precision, seed=seed)
-        fitting.fit(epochs, progress)
+        try:
+            fitting.fit(epochs, progress, unfinished)
+        except DivergedError:
+            unfinished.remove()
+            raise
     path = _save_new(network, out)  # first: hours of training are not lost to a measurement that fails
+    unfinished.remove()
     metrics = None
     if test_data is not None:
         batch_size = config.evaluation.batch_size
@@ -156,37 +180,57 @@ class _Fitting:
         self._padding = config.task.crop_padding
         self._flip = config.task.horizontal_flip
         self._rng = torch.Generator(device).manual_seed(derived_seed(seed, "teacher", "batches"))
+        self._optimizer = torch.optim.SGD(
+            model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+        )
+        self._epoch = 0
+        """Epochs that are over."""
 
-    def fit(self, epochs: int, progress: Progress) -> None:
+    def fit(self, epochs: int, progress: Progress, unfinished: UnfinishedTraining) -> None:
         """Train for `epochs`; images that fill no batch at the end of an epoch are left out of it."""
+        unfinished.load(self.load_state_dict)
         steps_per_epoch = len(self._labels_N) // self._batch_size
-        optimizer = torch.optim.SGD(
-            self._model.parameters(),
-            lr=LEARNING_RATE,
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY,
-            nesterov=True,
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, epochs * steps_per_epoch, steps_per_epoch)
-        )
         self._model.train()
-        for epoch in range(1, epochs + 1):
+        while self._epoch < epochs:
             order_N = torch.randperm(len(self._labels_N), generator=self._rng, device=self._device)
             totals = torch.zeros(2, device=self._device)
             for step in range(steps_per_epoch):
-                index_B = order_N[step * self._batch_size : (step + 1) * self._batch_size]
-                totals += self._step(index_B, optimizer)
-                scheduler.step()
+                num_done = self._epoch * steps_per_epoch + step
+                factor = learning_rate_factor(num_done, epochs * steps_per_epoch, steps_per_epoch)
+                set_learning_rate(self._optimizer, LEARNING_RATE * factor)
+                totals += self._step(order_N[step * self._batch_size : (step + 1) * self._batch_size])
+            self._epoch += 1
             loss, accuracy = (totals / steps_per_epoch).tolist()
             if not math.isfinite(loss):
                 raise DivergedError(
-                    f"training the teacher diverged in epoch {epoch}: the loss is {loss}",
+                    f"training the teacher diverged in epoch {self._epoch}: the loss is {loss}",
                     hint="check `task.mean` and `task.std`, or try another seed",
                 )
-            progress(epoch, epochs, loss, accuracy)
+            unfinished.save(self.state_dict)
+            progress(self._epoch, epochs, loss, accuracy)
 
-    def _step(self, index_B: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the epochs to come depend on."""
+        return {
+            "epoch": self._epoch,
+            "network": self._model.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "batches": self._rng.get_state(),
+            "layers": torch.get_rng_state(),
+            "layers_on_device": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`, on a CPU to the same bits."""
+        self._epoch = state["epoch"]
+        self._model.model.load_state_dict(state["network"])
+        load_optimizer(self._optimizer, state["optimizer"])
+        self._rng.set_state(state["batches"])
+        torch.set_rng_state(state["layers"])
+        if state["layers_on_device"] is not None:
+            torch.cuda.set_rng_state(state["layers_on_device"], self._device)
+
+    def _step(self, index_B: Tensor) -> Tensor:
         """One update on one batch; its loss and accuracy [2], still on the device."""
         labels_B = self._labels_N[index_B]
         draw = draw_augmentation(
@@ -195,9 +239,9 @@ class _Fitting:
         with self._autocast():
             logits_BK = self._model(apply(self._images_NCHW[index_B], draw))
         loss = F.cross_entropy(logits_BK.float(), labels_B)
-        optimizer.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        self._optimizer.step()
         accuracy = (logits_BK.argmax(dim=1) == labels_B).float().mean()
         return torch.stack([loss.detach(), accuracy])
 

@@ -287,9 +287,14 @@ def test_a_teachers_training_is_told_now_and_then(capfd):
 
 
 @pytest.mark.parametrize(
-    ("is_certain", "num_epochs", "is_told"), [(True, 0, True), (False, 1, True), (False, 0, False)]
+    ("is_certain", "num_epochs", "told"),
+    [
+        (True, 0, "interrupted the teacher's training: nothing new is kept\n"),
+        (False, 1, "interrupted the teacher's training: the same command goes on from the last epoch saved\n"),
+        (False, 0, ""),
+    ],
 )
-def test_an_interrupted_training_says_that_nothing_is_kept(capfd, is_certain, num_epochs, is_told):
+def test_an_interrupted_training_says_what_is_kept(capfd, is_certain, num_epochs, told):
     def train():
         with progress.training_shown(is_certain=is_certain) as listener:
             for epoch in range(num_epochs):
@@ -298,7 +303,14 @@ def test_an_interrupted_training_says_that_nothing_is_kept(capfd, is_certain, nu
 
     with pytest.raises(KeyboardInterrupt):
         train()
-    assert ("interrupted: nothing of the teacher is kept" in capfd.readouterr().err) == is_told
+    assert capfd.readouterr().err == told
+
+
+def test_a_training_that_goes_on_says_so(capfd):
+    with progress.training_shown(Clock()) as listener:
+        listener(61, 200, 1.5, 0.5)
+        listener(62, 200, 1.5, 0.5)
+    assert capfd.readouterr().err == "teacher: the interrupted training goes on after epoch 60\n"
 
 
 @pytest.mark.parametrize("is_certain", [True, False])

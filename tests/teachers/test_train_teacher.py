@@ -11,8 +11,9 @@ import torch
 from stages.config import Config, with_values
 from stages.data.augment import Augmentation, apply
 from stages.data.dataset import LabelledImages, load_data
-from stages.errors import ConfigError, DivergedError, FileError, MachineError
+from stages.errors import ConfigError, DivergedError, FileError, MachineError, StorageError
 from stages.teachers import train as train_module
+from stages.teachers import unfinished
 from stages.teachers.load import load_teacher
 from stages.teachers.train import learning_rate_factor, train_teacher
 
@@ -102,7 +103,110 @@ def test_divergence_is_told_and_nothing_written(
     monkeypatch.setattr(train_module, "LEARNING_RATE", 1e30)
     with pytest.raises(DivergedError, match="diverged in epoch 1"):
         train(make_config(), tmp_path / "t.safetensors")
-    assert not (tmp_path / "t.safetensors").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "small.toml"]
+
+
+class Interrupted(Exception):  # noqa: N818 - what stands for a crash is no error of its own
+    """The process ends here."""
+
+
+def until(last: int, told: list[int]) -> Callable[..., None]:
+    """A listener that notes the epochs, and ends everything after the last."""
+
+    def listen(epoch: int, *_: object) -> None:
+        told.append(epoch)
+        if epoch == last:
+            raise Interrupted
+
+    return listen
+
+
+def interrupt(config: Config, out: Path, *, after: int, **others: Any) -> list[int]:
+    """The epochs of a training that ended early, with its own file left behind."""
+    told: list[int] = []
+    with pytest.raises(Interrupted):
+        train(config, out, progress=until(after, told), **others)
+    assert not out.exists()
+    return told
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SAVE_EVERY_S", 0.0)
+    config, out = make_config(), tmp_path / "t.safetensors"
+    assert interrupt(config, out, after=2, epochs=4) == [1, 2]
+    torch.rand(7)
+    assert interrupt(config, out, after=3, epochs=4) == [3]
+    told: list[int] = []
+    train(config, out, epochs=4, progress=until(0, told))
+    assert told == [4]
+    whole = train(config, tmp_path / "whole.safetensors", epochs=4)
+    assert out.read_bytes() == whole.path.read_bytes()
+    assert sorted(tmp_path.glob("*.*")) == sorted([tmp_path / "small.toml", out, whole.path]), "nothing else is left"
+
+
+def test_dropout_goes_on_to_the_same_bits(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SAVE_EVERY_S", 0.0)
+    factory = tmp_path / "net.py"
+    factory.write_text(
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(), nn.Linear(16, num_classes))\n"
+    )
+    config = make_config(f"teacher.model={factory}:build")
+    interrupt(config, tmp_path / "t.safetensors", after=1, epochs=2)
+    resumed = train(config, tmp_path / "t.safetensors", epochs=2)
+    assert resumed.path.read_bytes() == train(config, tmp_path / "w.safetensors", epochs=2).path.read_bytes()
+
+
+@pytest.mark.parametrize("others", [{"seed": 1}, {"epochs": 3}, {"split": "test"}])
+def test_another_training_does_not_go_on_with_it(
+    make_config: MakeConfig, tmp_path: Path, others: dict[str, Any]
+) -> None:
+    out, told = tmp_path / "t.safetensors", []
+    interrupt(make_config(), out, after=1, epochs=2)
+    assert interrupt(make_config(), out, after=1, **{"epochs": 2} | others) == [1]
+    assert interrupt(make_config("task.std=[0.4]"), out, after=1, epochs=2) == [1]
+    train(make_config(), out, epochs=2, progress=until(0, told))
+    assert told == [2], "and neither spoils it"
+
+
+def test_short_epochs_do_not_wait_for_the_disk(make_config: MakeConfig, tmp_path: Path) -> None:
+    assert interrupt(make_config(), tmp_path / "t.safetensors", after=3) == [1, 2, 3]
+    assert interrupt(make_config(), tmp_path / "t.safetensors", after=2) == [2], "the first is saved at once"
+
+
+def test_an_unfinished_training_that_is_damaged_is_told(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t.safetensors"
+    interrupt(make_config(), out, after=1, epochs=2)
+    (saved,) = tmp_path.glob("*.unfinished")
+    content = saved.read_bytes()
+    saved.write_bytes(content[:-5])
+    with pytest.raises(FileError, match="damaged") as caught:
+        train(make_config(), out, epochs=2)
+    assert caught.value.hint == "delete it: the training then begins anew"
+
+    saved.write_bytes(content)
+    monkeypatch.setattr(train_module, "build_model", lambda *_, **__: torch.nn.Sequential(torch.nn.Linear(8, 10)))
+    with pytest.raises(FileError, match="does not fit the network"):
+        train(make_config(), out, epochs=2)
+    assert saved.read_bytes() == content
+
+
+def test_a_full_disk_on_the_way_does_not_end_the_training(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageError("no space left", hint="free some")
+
+    monkeypatch.setattr(unfinished, "save_checkpoint", fail)
+    trained = train(make_config(), tmp_path / "t.safetensors", epochs=1)
+    load_teacher(make_config(f"teacher.weights={trained.path}"), CPU)
 
 
 def test_a_file_that_another_process_has_written_meanwhile_stays(make_config: MakeConfig, tmp_path: Path) -> None:
