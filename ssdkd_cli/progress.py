@@ -252,15 +252,15 @@ def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) ->
     Where it is not certain that one is trained, there is no bar before an epoch is over. One that is interrupted says
     what is kept of it, and one that goes on says that.
     """
-    is_training, num_told = is_certain, 0
+    terminal, is_training, num_told = console.stderr(), is_certain, 0
     try:
-        with _training_drawn(clock, is_certain=is_certain) as draw:
+        with _training_drawn(terminal, clock, is_certain=is_certain) as draw:
 
             def tell(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
                 nonlocal is_training, num_told
                 if num_told == 0 and epoch > 1:
                     with suppress(OSError):  # as below
-                        diagnostics.note(f"teacher: the interrupted training goes on after epoch {epoch - 1}")
+                        terminal.print(f"teacher: the interrupted training goes on after epoch {epoch - 1}")
                 is_training, num_told = True, num_told + 1
                 draw(epoch, epochs, loss, accuracy)
 
@@ -274,8 +274,7 @@ def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) ->
 
 
 @contextmanager
-def _training_drawn(clock: Clock, *, is_certain: bool) -> Iterator[TrainingListener]:
-    terminal = console.stderr()
+def _training_drawn(terminal: Console, clock: Clock, *, is_certain: bool) -> Iterator[TrainingListener]:
     if terminal.is_interactive:
         from rich.progress import Progress
 
