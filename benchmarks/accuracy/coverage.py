@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -158,6 +158,17 @@ def halves(config: Config, *, data: str, root: Path) -> tuple[Tensor, Tensor]:
     return images_NCHW[one], images_NCHW[other]
 
 
+def exit_code_of(work: Callable[[], None]) -> int:
+    """0, or 2 where the work is refused: the error and its hint are on stderr then."""
+    keep_heap_warm()
+    try:
+        work()
+    except SsdkdError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def _is_same_kind(one: TaskTable, other: TaskTable) -> bool:
     return (one.num_classes, one.image_shape) == (other.num_classes, other.image_shape)
 
@@ -169,35 +180,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--judge", type=Path, metavar="RUN", help="a run with another teacher of the same classes")
     options = parser.parse_args(arguments)
-    keep_heap_warm()
-    try:
-        runs = [(label, RunDirectory(path)) for label, paths in labelled(options.runs).items() for path in paths]
-        teacher = Network.of(runs[0][1])
-        judge = None if options.judge is None else Network.of(RunDirectory(options.judge))
-        task = teacher.config.task
-        if judge is not None and not _is_same_kind(judge.config.task, task):
-            raise ConfigError(
-                f"the teacher of {options.judge} was made for other classes or images",
-                hint="take the run of another network for the same data",
-            )
-        buffers = [(label, read_buffer(run.buffer_file)) for label, run in runs]
-        if {buffer.meta.teacher_sha256 for _label, buffer in buffers} != {teacher.file.sha256}:
-            raise ConfigError(
-                f"not all of these buffers are of the teacher {teacher.file.path}",
-                hint="compare the runs of one teacher, whose file is the one that they had",
-            )
-        one, other = halves(teacher.config, data=options.data, root=options.root)
-        labels = ["real ones", *(label for label, _buffer in buffers)]
-        images = [other, *(torch.from_numpy(buffer.images) for _label, buffer in buffers)]
-        own = [teacher.look(images_NCHW) for images_NCHW in images]
-        print_table(labels, teacher.look(one), own)
-        if judge is not None:
-            print(f"\nAs {judge.config.teacher.model} ({options.judge}) sees them:\n")
-            print_table(labels, judge.look(one), [judge.look(images_NCHW) for images_NCHW in images], own)
-    except SsdkdError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code_of(lambda: _print_all(options))
+
+
+def _print_all(options: argparse.Namespace) -> None:
+    runs = [(label, RunDirectory(path)) for label, paths in labelled(options.runs).items() for path in paths]
+    teacher = Network.of(runs[0][1])
+    judge = None if options.judge is None else Network.of(RunDirectory(options.judge))
+    task = teacher.config.task
+    if judge is not None and not _is_same_kind(judge.config.task, task):
+        raise ConfigError(
+            f"the teacher of {options.judge} was made for other classes or images",
+            hint="take the run of another network for the same data",
+        )
+    buffers = [(label, read_buffer(run.buffer_file)) for label, run in runs]
+    if {buffer.meta.teacher_sha256 for _label, buffer in buffers} != {teacher.file.sha256}:
+        raise ConfigError(
+            f"not all of these buffers are of the teacher {teacher.file.path}",
+            hint="compare the runs of one teacher, whose file is the one that they had",
+        )
+    one, other = halves(teacher.config, data=options.data, root=options.root)
+    labels = ["real ones", *(label for label, _buffer in buffers)]
+    images = [other, *(torch.from_numpy(buffer.images) for _label, buffer in buffers)]
+    own = [teacher.look(images_NCHW) for images_NCHW in images]
+    print_table(labels, teacher.look(one), own)
+    if judge is not None:
+        print(f"\nAs {judge.config.teacher.model} ({options.judge}) sees them:\n")
+        print_table(labels, judge.look(one), [judge.look(images_NCHW) for images_NCHW in images], own)
 
 
 if __name__ == "__main__":

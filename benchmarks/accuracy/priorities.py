@@ -24,7 +24,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import torch
 from balance import labelled
-from coverage import Network
+from coverage import Network, exit_code_of
 from torch import Tensor
 
 from stages.buffer.file import read_buffer
@@ -32,8 +32,7 @@ from stages.buffer.priorities import effective_sample_size, sampling_probabiliti
 from stages.config import Config
 from stages.data.augment import apply, draw_augmentation
 from stages.divergence import kl_divergence
-from stages.errors import ConfigError, SsdkdError
-from stages.heap import keep_heap_warm
+from stages.errors import ConfigError
 from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
 from stages.student import load_student
@@ -155,18 +154,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--views", type=_at_least_two, default=8, metavar="N", help="views of each image")
     parser.add_argument("--images", type=_at_least_two, default=1000, metavar="N", help="images of each, at most")
     options = parser.parse_args(arguments)
-    keep_heap_warm()
+    return exit_code_of(lambda: _print_all(options))
+
+
+def _print_all(options: argparse.Namespace) -> None:
     print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
-    try:
-        for label, paths in labelled(options.runs).items():
-            for path in paths:
-                num_images, known = of_run(RunDirectory(path), num_images=options.images, num_views=options.views)
-                cells = (label, f"{num_images:,}", *(f"{value:.3f}" for value in astuple(known)))
-                print(f"| {' | '.join(cells)} |", flush=True)
-    except SsdkdError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return 2
-    return 0
+    for label, paths in labelled(options.runs).items():
+        for path in paths:
+            num_images, known = of_run(RunDirectory(path), num_images=options.images, num_views=options.views)
+            cells = (label, f"{num_images:,}", *(f"{value:.3f}" for value in astuple(known)))
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
