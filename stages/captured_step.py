@@ -67,7 +67,7 @@ class CapturedStep(Generic[InputsT, OutputsT]):
         """Do the step."""
         if self._recording is not None:
             return self._recording.play(inputs) if self._recording.fits(inputs) else self._step(inputs)
-        if self._tape is None:
+        if self._tape is None or not self._run.may_record():
             return self._step(inputs)
         if self._num_rehearsals < NUM_REHEARSALS:
             return self._rehearse(self._tape, inputs)

@@ -15,6 +15,7 @@ from torch import nn
 
 from stages.buffer.config import BufferConfig
 from stages.buffer.replay_buffer import ReplayBuffer
+from stages.captured_step import Tape
 from stages.config import Config, RunTable, StudentTable, TaskTable, TeacherTable
 from stages.distillation.config import DistillationConfig
 from stages.evaluation.config import EvaluationConfig
@@ -107,6 +108,7 @@ def make_run(make_small_config: MakeConfig) -> MakeRun:
         teacher: nn.Module | None = None,
         student: nn.Module | None = None,
         device: torch.device = CPU,
+        tape: Tape | None = None,
         **changes: dict[str, Any],
     ) -> Run:
         config = make_small_config(**changes)
@@ -128,6 +130,7 @@ def make_run(make_small_config: MakeConfig) -> MakeRun:
                 config.buffer, image_shape=IMAGE_SHAPE, label_shape=(), num_classes=NUM_CLASSES, device=device
             ),
             epoch=epoch,
+            tape=tape,
             emit=events.append,
         )
         run.events = events

@@ -43,10 +43,16 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.look = look
         self.num_python_runs = 0
+        self.is_alone = True
         self.accounts: list[str] = []
         self.events: list[Any] = []
-        self.run = SimpleNamespace(tape=tape, emit=self.events.append, charged_to=self.charged_to)
+        self.run = SimpleNamespace(
+            tape=tape, may_record=self.may_record, emit=self.events.append, charged_to=self.charged_to
+        )
         self.step = CapturedStep(self.run, "the test's step", self.learn)
+
+    def may_record(self) -> bool:
+        return self.is_alone
 
     @contextmanager
     def charged_to(self, account: str) -> Iterator[None]:
@@ -95,6 +101,24 @@ def test_recording_changes_nothing() -> None:
     before = [value.clone() for value in training.state()]
     tape.record(lambda: training.learn(inputs(9)))
     assert_same(training.state(), before)
+
+
+@pytest.mark.parametrize("first", [0, 2, NUM_REHEARSALS])
+def test_nothing_is_rehearsed_or_recorded_beside_other_work(first: int) -> None:
+    plain, recorded = Training(None), Training(tape := OperationTape())
+    for seed in range(NUM_CALLS + 5):
+        recorded.is_alone = seed not in range(first, first + 5)
+        assert_same(recorded.call(seed), plain.call(seed))
+        assert_same(recorded.state(), plain.state())
+    assert (tape.num_recorded, tape.num_played) == (1, NUM_CALLS - NUM_REHEARSALS)
+
+
+def test_a_recorded_step_is_played_beside_other_work() -> None:
+    training = Training(tape := OperationTape())
+    for seed in range(NUM_CALLS):
+        training.is_alone = seed <= NUM_REHEARSALS
+        training.call(seed)
+    assert tape.num_played == NUM_CALLS - NUM_REHEARSALS
 
 
 def test_inputs_of_another_shape_are_run_as_they_are() -> None:

@@ -76,10 +76,9 @@ def test_recorded_steps_train_the_same_student(make_run, case: str) -> None:
         changes[name] = table | changes.get(name, {})
     outcomes = []
     for tape in (None, OperationTape()):
-        run = make_run(epoch=0, **changes)
+        run = make_run(epoch=0, tape=tape, **changes)
         run.precision = "bf16" if case == "bf16" else "fp32"
         with_dropout(run)
-        run.tape = tape
         outcomes.append(train(run))
     torch.testing.assert_close(outcomes[1], outcomes[0], rtol=0, atol=0)
 

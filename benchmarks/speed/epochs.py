@@ -18,11 +18,11 @@ from typing import Any
 from measuring import Clock, Spread, clock_of, machine, table, told_machine, write_json
 from workload import Workload, add_arguments, build_workload, fill_buffer
 
+from stages.captured_step import NUM_REHEARSALS
 from stages.events import Device, Event, EventLog, StageFinished, StageStarted
-from stages.inversion.overlap import num_epochs_until_recorded
 from stages.pipeline import Pipeline
 from stages.recorder import Recorder
-from stages.run import StopRequested
+from stages.run import Run, StopRequested
 from stages.run_directory import RunDirectory
 
 
@@ -137,6 +137,12 @@ def tell(document: dict[str, Any]) -> None:
     print(f"images a second through training steps: {rate}")
 
 
+def num_untimed_epochs(run: Run) -> int:
+    """Epochs after which nothing happens for the first time. Each step is called in each epoch at least once, and the
+    first epoch in which none is rehearsed or recorded still makes its images alone."""
+    return 1 if run.tape is None else NUM_REHEARSALS + 2 + run.schedule.overlaps
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_epoch_arguments(parser)
@@ -147,8 +153,7 @@ def main() -> None:
         workload.run.epoch = 1
         arguments.fill = min(arguments.fill, workload.run.config.buffer.capacity)
         fill_buffer(workload.run, arguments.fill)
-        # With overlap the first epoch after that has made its images alone.
-        run_epochs(workload, folder, max(1, num_epochs_until_recorded(workload.run)) + workload.run.schedule.overlaps)
+        run_epochs(workload, folder, num_untimed_epochs(workload.run))
         times = run_epochs(workload, folder, arguments.epochs)
         facts = machine(workload.run.device)
     precision, acceleration = workload.run.precision, workload.run.config.run.acceleration

@@ -10,11 +10,10 @@ nothing of what comes out.
 from __future__ import annotations
 
 import copy
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -22,7 +21,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from stages.captured_step import NUM_REHEARSALS
 from stages.events import CompilationFinished, CompilationStarted, Event, InversionStep
 from stages.inversion.method import Inverted
 from stages.run import Run
@@ -45,6 +43,7 @@ class Overlap:
             teacher=copy.deepcopy(run.teacher),
             student=copy.deepcopy(run.student),
             tape=None if run.tape is None else run.tape.another(),
+            may_record=self._may_record_beside,
             emit=self._note,
             safe_point=lambda: None,
         )
@@ -60,7 +59,9 @@ class Overlap:
         self._made: list[Inverted] = []
         self._num_threads = torch.get_num_threads()
         self._shares_cores = self._stream is None and can_overlap_on_cpu(run.config.run.acceleration, self._num_threads)
-        self._num_to_wait = num_epochs_until_recorded(run)
+        self._must_be_alone = run.tape is not None
+        """Whether the method's steps are to be recorded yet, as far as its last work has shown."""
+        run.may_record = self._may_record_alone
 
     def now(self, work: Callable[[Run], ResultT]) -> ResultT:
         """Do some of the present epoch's work at once, with the student as it is."""
@@ -77,6 +78,7 @@ class Overlap:
         """Begin the calls of the next epoch, from the student as it is now."""
         assert not self._is_closed
         run, is_alone = self._main, self._is_alone()
+        self._must_be_alone = False
         nobody: Callable[[str], AbstractContextManager[None]] = lambda _account: nullcontext()  # noqa: E731
         self._prepare(run.epoch + 1, call=0, charged_to=run.charged_to if is_alone else nobody)
         work = partial(self._make, invert, run.schedule.num_calls(run.epoch + 1))
@@ -196,11 +198,20 @@ class Overlap:
             torch.set_num_threads(self._num_threads)
 
     def _is_alone(self) -> bool:
-        """Whether nothing may go on beside the work that is to begin; asked once an epoch."""
-        if _changes_loss(self._main):  # the update by another loss is another step to be recorded
-            self._num_to_wait = num_epochs_until_recorded(self._main)
-        self._num_to_wait -= 1
-        return self._num_to_wait >= 0 or (self._stream is None and not self._shares_cores)
+        """Whether nothing may go on beside the work that is to begin."""
+        return self._must_be_alone or (self._stream is None and not self._shares_cores)
+
+    def _may_record_alone(self) -> bool:
+        """Wait for the work that was begun, so that the student's step can be recorded. Leaves its errors to `take`."""
+        if self._at_work is not None:
+            wait([self._at_work])
+            self._join_streams()
+        return True
+
+    def _may_record_beside(self) -> bool:
+        """Whether the method's step can be recorded: not while the student learns. If not now, the next time."""
+        self._must_be_alone = True
+        return threading.get_ident() == self._main_thread
 
     def _tell(self) -> None:
         """Hand on what the copy of the run was told."""
@@ -234,22 +245,3 @@ def _do(work: Callable[[], ResultT], future: Future[ResultT]) -> None:
 def _tensors(run: Run) -> list[torch.Tensor]:
     """What changes of a run's student."""
     return [*run.student.parameters(), *run.student.buffers()]
-
-
-def num_epochs_until_recorded(run: Run) -> int:
-    """Epochs with distillation after which all steps of a process are recorded: a recording bears nothing beside it."""
-    if run.tape is None:
-        return 0
-    inversion, distillation = run.config.inversion, run.config.distillation
-    num_full = max(1, inversion.calls * inversion.batch_size // distillation.batch_size)
-    steps = (inversion.calls * inversion.steps, run.config.num_distillation_steps, distillation.views * num_full)
-    return math.ceil((NUM_REHEARSALS + 1) / min(filter(None, steps))) + 1
-
-
-def _changes_loss(run: Run) -> bool:
-    """Whether the first update by `late_loss` is one of the present epoch's."""
-    last = 1 - 1 / run.config.num_distillation_steps
-    losses = [
-        run.config.distillation.loss_at(run.schedule.progress(epoch, last)) for epoch in (run.epoch - 1, run.epoch)
-    ]
-    return losses[0] != losses[1]

@@ -49,9 +49,8 @@ def make_cuda_run(make_run) -> MakeCudaRun:
     def make(*, is_recorded: bool, precision: str = "fp32", **settings: Any) -> Run:
         for name, table in (("inversion", RATES | {"steps": STEPS}), ("distillation", {"steps": STEPS, "lr": 0.01})):
             settings[name] = table | settings.get(name, {})
-        run = make_run(device=DEVICE, **settings)
+        run = make_run(device=DEVICE, tape=CudaTape(DEVICE) if is_recorded else None, **settings)
         run.precision = precision
-        run.tape = CudaTape(DEVICE) if is_recorded else None
         return run
 
     return make

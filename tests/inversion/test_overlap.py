@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from operation_tape import OperationTape
 
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
 from stages.events import InversionStep
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
-from stages.inversion.overlap import Overlap, num_epochs_until_recorded
+from stages.inversion.overlap import Overlap
 from stages.inversion.stage import Inversion, quantized
 from stages.run import Run
 
@@ -292,21 +293,40 @@ def test_the_lane_keeps_its_number_of_threads_whatever_is_set_meanwhile(make_sta
     assert seen == [1]
 
 
-@pytest.mark.parametrize(
-    ("late_share", "expected"), [(0.3, [1, 2, 8, 9]), (0.05, [1, 2, 10]), (1.0, [1, 2]), (None, [1, 2])]
-)
-def test_nothing_is_made_beside_a_step_that_is_to_be_recorded(make_stage, late_share, expected) -> None:
-    late = {} if late_share is None else {"late_loss": "standardized", "late_share": late_share}
-    run, stage, _ = make_stage(
-        run={"epochs": WARMUP + 10}, inversion={"steps": 5}, distillation={"steps": 5, "views": 0, **late}
-    )
-    run.tape = object()
-    stage._overlap._num_to_wait = num_epochs_until_recorded(run)
-    alone = []
-    for run.epoch in range(WARMUP + 1, WARMUP + 11):
-        if stage._overlap._is_alone():
-            alone.append(run.epoch - WARMUP)
-    assert alone == expected
+def test_a_step_of_the_student_is_recorded_when_the_images_at_work_are_made(make_stage) -> None:
+    run, stage, method = make_stage()
+    method.student_must_learn = threading.Event()
+    method.error = ZeroDivisionError("of the method")
+    for run.epoch in range(1, WARMUP + 2):
+        stage.run_epoch(run)
+    assert method.is_waiting.wait(PATIENCE_S)
+    threading.Timer(0.05, method.student_must_learn.set).start()
+    assert run.may_record()
+    assert [epoch for epoch, *_ in method.seen] == [1, 2, 3, 4, 5]
+    assert torch.get_num_threads() == 1, "the cores are shared out as in a run that records nothing"
+    run.epoch += 1
+    with pytest.raises(ZeroDivisionError, match="of the method"):
+        stage.run_epoch(run)
+
+
+def test_a_step_of_the_method_is_recorded_while_nothing_goes_on_beside_it(make_stage) -> None:
+    """A new one may turn up in any epoch: it is run as it is where the student learns beside it."""
+    run, stage, method = make_stage(tape=OperationTape())
+    asked: list[tuple[int, bool, bool]] = []
+    invert = method.invert
+
+    def invert_with_steps(own: Run) -> Inverted:
+        if own.epoch in (2, WARMUP + 1, WARMUP + 3):
+            is_alone = threading.current_thread() is threading.main_thread()
+            asked.append((own.epoch, is_alone, own.may_record()))
+        return invert(own)
+
+    method.invert = invert_with_steps
+    run_epochs(run, stage)
+    assert asked == [(2, True, True), (WARMUP + 1, True, True), (WARMUP + 3, False, False)]
+    names = {epoch: name for epoch, _, _, name in method.seen}
+    beside = [epoch for epoch, name in names.items() if name != threading.main_thread().name]
+    assert beside == [WARMUP + 3], "and alone before, when it is not known yet, and after"
 
 
 def test_with_one_thread_images_are_made_at_once(make_stage) -> None:
@@ -318,15 +338,16 @@ def test_with_one_thread_images_are_made_at_once(make_stage) -> None:
 
 
 @pytest.mark.parametrize("is_alone", [False, True])
+@pytest.mark.parametrize("tape", [None, OperationTape()], ids=["as it is", "recorded"])
 def test_stages_side_by_side_leave_the_run_as_one_after_the_other_do(
-    make_run, is_alone: bool, monkeypatch: pytest.MonkeyPatch
+    make_run, is_alone: bool, tape: OperationTape | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are at the same networks and at the same buffer, and none disturbs the other."""
     torch.set_num_threads(2)
     runs = []
     for alone in (True, is_alone):
         monkeypatch.setattr(Overlap, "_is_alone", lambda _self, alone=alone: alone)
-        run = make_run(epoch=0, inversion={"overlap": True, "steps": 8}, distillation={"steps": 12})
+        run = make_run(epoch=0, tape=tape, inversion={"overlap": True, "steps": 8}, distillation={"steps": 12})
         stages = [Inversion(run.config.inversion), Distillation(run.config.distillation)]
         for stage in stages:
             stage.setup(run)
