@@ -16,9 +16,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from stages.errors import ConfigError, FileError
+from stages.event_file import parse_event
 from stages.events import ControlAcknowledged
 from stages.paths import in_shell
-from stages.run_directory import LIVE_STATUSES, RESUMABLE_STATUSES, RunDirectory, parse_event
+from stages.run_directory import LIVE_STATUSES, RESUMABLE_STATUSES, RunDirectory
 
 ACTIONS = ("pause", "resume", "checkpoint", "stop")
 

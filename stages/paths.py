@@ -1,11 +1,13 @@
-"""Paths as people type them, and as they can paste them."""
+"""Paths as people type them, as they can paste them, and what can be seen at their ends."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from stages.errors import FileError
 
@@ -40,3 +42,12 @@ def is_there(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether one can see a folder there; False, too, where the file system does not answer or one may not look."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """What a file holds; {} where there is none, or it holds no JSON object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

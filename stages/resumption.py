@@ -34,7 +34,7 @@ def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpo
             f"{directory.config_file} was changed since the run began",
             hint=f"take the change back, but for {', '.join(left_out)}; {anew}",
         )
-    if checkpoint is None and directory.last_event(CheckpointSaved.kind) is not None:
+    if checkpoint is None and directory.events.last(CheckpointSaved.kind) is not None:
         raise FileError(
             f"the checkpoints of {directory.path} are gone: it would begin anew and write over what it has reached",
             hint=f"put one back into {path}/{directory.checkpoints_dir.name}, or {anew}",
@@ -62,7 +62,7 @@ def refuse_missing_teacher(directory: RunDirectory, config: Config, manifest: di
 
 def saving_bytes(directory: RunDirectory, planned: Plan) -> int:
     """What the next save takes beside the files that are there; the buffer of `distill` is in the checkpoint."""
-    size = (directory.last_event(BufferState.kind) or {}).get("size")
+    size = (directory.events.last(BufferState.kind) or {}).get("size")
     num_stored = size if isinstance(size, int) else 0
     footprint = footprint_of(
         planned.config, planned.schedule, task=planned.task, student=planned.student, num_stored=num_stored

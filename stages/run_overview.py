@@ -27,13 +27,13 @@ def overview(run: RunDirectory) -> dict[str, Any]:
     results on real data are of. Results are those of its summary, or of its newest events while it has none. Raises
     FileError where its events cannot be read.
     """
-    summary, evaluation = run.summary(), run.last_event(Evaluation.kind) or {}
+    summary, evaluation = run.summary(), run.events.last(Evaluation.kind) or {}
     results = _results(run, evaluation) if summary is None else _sound(summary)
-    present = (run.last_event() or {}).get("epoch")
+    present = (run.events.last() or {}).get("epoch")
     return _row(
         run,
         run.status(),
-        started=run.first_event() or {},
+        started=run.events.first() or {},
         epoch=present if summary is None else summary.get("epochs", present),
         evaluated_epoch=evaluation.get("epoch") if results["student"] else None,
         results=results,
@@ -76,7 +76,7 @@ def _row(
 
 def _results(run: RunDirectory, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What a run that has no summary has told so far."""
-    device = run.last_event(Device.kind) or {}
+    device = run.events.last(Device.kind) or {}
     real, synthetic = _mapping(evaluation.get("real")), _mapping(evaluation.get("synthetic"))
     return _sound(
         {
@@ -121,8 +121,8 @@ def _number(value: Any) -> Any:
 def details(run: RunDirectory) -> dict[str, Any]:
     """All of `ssdkd runs show`: the overview, how it ended, warnings, files, settings, manifest."""
     row = overview(run)
-    ending = run.last_event() if row["status"] in FINAL_STATUSES else None
-    warnings = [event.get("message") for event in run.events_newest_first(Warning.kind)]
+    ending = run.events.last() if row["status"] in FINAL_STATUSES else None
+    warnings = [event.get("message") for event in run.events.newest_first(Warning.kind)]
     return {
         **row,
         "message": ending and ending.get("message"),

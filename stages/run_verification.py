@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from stages.atomic_file import is_half_written
 from stages.buffer.file import BufferContents, implausible, read_buffer
 from stages.errors import FileError, SsdkdError
+from stages.event_file import parse_event
 from stages.events import Evaluation, RunResumed, RunStarted
-from stages.run_directory import RunDirectory, parse_event
+from stages.run_directory import RunDirectory
 from stages.run_overview import flat, settings
 
 
@@ -58,9 +59,9 @@ def _looks(run: RunDirectory) -> Iterator[tuple[str, Callable[[], str]]]:
 
 def _looks_at_results(run: RunDirectory, *, is_complete: bool) -> Iterator[tuple[str, Callable[[], str]]]:
     """Those files that are there and, of a run that is complete, those that should be."""
-    evaluation = run.last_event(Evaluation.kind) or {}
+    evaluation = run.events.last(Evaluation.kind) or {}
     expected = {
-        run.student_file: (run.first_event() or {}).get("command") != "invert",
+        run.student_file: (run.events.first() or {}).get("command") != "invert",
         run.best_student_file: bool((evaluation.get("real") or {}).get("student")) and _keeps_best(run),
         run.holdout_file: bool(evaluation.get("synthetic")),
     }

@@ -7,13 +7,12 @@ resume(path) -> Outcome               goes on from the last checkpoint
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -24,7 +23,7 @@ from stages.config import from_file
 from stages.control import ControlReader
 from stages.device import out_of_memory_is_told
 from stages.errors import DivergedError, FileError, MachineError, SsdkdError, StorageError
-from stages.events import Event, EventLog, Listener
+from stages.events import Event, Listener
 from stages.lazy_compiler import keep_compiler_unloaded
 from stages.manifest import manifest_of
 from stages.paths import in_shell
@@ -67,7 +66,7 @@ def execute(
         settings, manifest = planned.config.to_toml(), manifest_of(planned)  # while nothing is there: it takes seconds
         directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
         try:
-            with directory.lock():
+            with directory.lock.held():
                 control = ControlReader(directory.control_file)
                 with _before_the_first_step():
                     write_atomically(directory.config_file, settings.encode())
@@ -106,7 +105,7 @@ def resume(
                 f"{path} is done and has lost files, and there is no checkpoint to write them from",
                 hint=f"`ssdkd runs verify {in_shell(path)}` tells which",
             )
-    with directory.lock():
+    with directory.lock.held():
         control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too
         directory.remove_half_written()  # a process that was killed may have left as much as is needed now
         checkpoint = directory.latest_checkpoint()
@@ -123,7 +122,7 @@ def resume(
         planned = replace(planned, warnings=(*planned.warnings, *resumption.warnings_of_versions(manifest)))
         check_disk(resumption.saving_bytes(directory, planned), path, hint="free some space")
         resumption.refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
-        started = directory.first_event()
+        started = directory.events.first()
         if started is not None:  # even where the data that knew them has come or gone since
             names = started.get("class_names")
             planned = replace(planned, class_names=None if names is None else tuple(names))
@@ -169,7 +168,7 @@ def _train(
     run = ready.run
     state = None if checkpoint is None else load_checkpoint(checkpoint)
     seq = None if state is None else int(state["seq"])
-    with _event_log(directory, seq) as log:
+    with directory.events.appending(after_seq=seq or 0) as log:
         log.listeners.extend(listeners)
         recorder = Recorder(run, directory, log, buffer_meta=ready.planned.buffer_meta())
         pipeline = Pipeline(run, ready.stages, recorder)
@@ -274,39 +273,9 @@ def _finish(
     return Outcome(summary, directory.path, error)
 
 
-@contextmanager
-def _event_log(directory: RunDirectory, checkpoint_seq: int | None) -> Iterator[EventLog]:
-    """The run's event log, open for appending; seq goes on where both the log and the checkpoint have been.
-
-    Of a log without an event it is 0.
-    """
-    try:
-        file = _open_for_appending(directory)
-    except OSError as error:
-        raise MachineError(
-            f"cannot write {directory.events_file}: {error.strerror or error}",
-            hint="check the folder's permissions",
-        ) from error
-    last = directory.last_event()
-    with file:
-        yield EventLog(file, next_seq=0 if last is None else max(int(last["seq"]), checkpoint_seq or 0) + 1)
-
-
-def _open_for_appending(directory: RunDirectory) -> IO[bytes]:
-    """The file of events, unbuffered. A torn last line is closed, or dropped where it is all there is."""
-    file = directory.events_file.open("a+b", buffering=0)
-    if directory.last_event() is None:
-        file.truncate(0)
-        return file
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) != b"\n":
-        file.write(b"\n")
-    return file
-
-
 def _seconds_until(directory: RunDirectory, seq: int) -> dict[str, float]:
     """The accounts at a checkpoint: no tensor file holds times, so they come from the events before it."""
-    for event in directory.events_newest_first(events.Device.kind):
+    for event in directory.events.newest_first(events.Device.kind):
         if event["seq"] <= seq:
             return {str(name): float(value) for name, value in event["seconds"].items()}
     return {}

@@ -10,4 +10,4 @@ from stages.run_directory import RunDirectory
 
 def events_of(run: Path, *kinds: str) -> list[dict[str, Any]]:
     """The events of a run, of the given kinds or of all, oldest first, without those that a resumption supersedes."""
-    return list(RunDirectory(run).events_newest_first(*kinds))[::-1]
+    return list(RunDirectory(run).events.newest_first(*kinds))[::-1]

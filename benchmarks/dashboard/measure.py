@@ -91,7 +91,7 @@ def _watch_events_come(path: Path, num_events: int, *, rate: int, seconds: float
     run = RunDirectory(path)
     write_run(run.path, num_events)
     told = list(events(num_events + int(rate * seconds)))[num_events:]
-    with run.lock(), run.events_file.open("a", encoding="utf-8") as file:
+    with run.lock.held(), run.events_file.open("a", encoding="utf-8") as file:
         viewer = Viewer(run.path, _PRESET)
         viewer.wait_for_paint()
         _wait_until_idle(viewer)

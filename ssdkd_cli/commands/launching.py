@@ -298,7 +298,7 @@ def _resume(request: Request, text: str) -> int:
     from stages.run_lookup import resolve_run
 
     run = resolve_run(text)
-    started = run.first_event() or {}
+    started = run.events.first() or {}
     epochs, warmup_epochs = started.get("epochs"), started.get("warmup_epochs", 0)
 
     readiness = Readiness.from_environment(out=None, resumed=run.path)

@@ -39,7 +39,7 @@ sys.exit(main(["run", *options, "--out", sys.argv[1]]))
 
 
 def append(run: RunDirectory, *events: Event) -> None:
-    last = run.last_event()
+    last = run.events.last()
     with run.events_file.open("a", encoding="utf-8") as file:
         log = EventLog(file, next_seq=0 if last is None else last["seq"] + 1)
         for event in events:
@@ -401,7 +401,7 @@ def trainer(run: RunDirectory, *, accepts: bool = True, ends: str | None = "stop
     """
     asked: list[str] = []
     is_over = threading.Event()
-    with run.lock():
+    with run.lock.held():
         reader = ControlReader(run.control_file)
 
         def answer() -> None:
@@ -470,7 +470,7 @@ def test_a_stop_is_over_when_everything_is_saved(call, place, monkeypatch, ends:
 
 def test_request_without_an_answer(call, place):
     run = make_run("digits-1", StageStarted(stage="inversion"))
-    with run.lock():
+    with run.lock.held():
         result = call("runs", "pause", "digits-1", "--timeout", "0")
     assert result.code == 1
     assert "did not answer within 0 s" in result.err

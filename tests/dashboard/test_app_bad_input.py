@@ -46,7 +46,7 @@ def test_garbage_unknown_kinds_and_newer_schemas_are_told(tmp_path):
         assert "schema 7" in text
         assert "distillation loss" in text
 
-    with run.lock():
+    with run.lock.held():
         drive(run, body, size=MEDIUM)
 
 
@@ -93,7 +93,7 @@ def test_a_torn_line_waits_for_its_end(tmp_path):
         append(run, [line[20:]])
         await until(pilot, lambda: "late but whole" in screen_text(app))
 
-    with run.lock():
+    with run.lock.held():
         drive(run, body)
 
 
@@ -125,7 +125,7 @@ def test_a_directory_that_never_was_one(tmp_path):
 
 def test_a_process_that_dies_is_noticed_and_its_keys_go(tmp_path):
     run = make_run(tmp_path / "run", lines_of([*whole_run(3), (events.StageStarted(stage="inversion"), 4)]))
-    lock = run.lock()
+    lock = run.lock.held()
     lock.__enter__()
 
     async def body(app, pilot):

@@ -40,7 +40,7 @@ def trainer(run: RunDirectory, *, accepts: bool = True):
                 append(run, lines_of([(answered, 4)], seq=len(TOLD) + len(asked), time_s=1_700_000_050.0))
                 asked.append(request.action)
 
-    with run.lock():
+    with run.lock.held():
         thread = threading.Thread(target=answer)
         thread.start()
         try:
@@ -128,7 +128,7 @@ def test_no_answer_is_a_visible_time_out(run, monkeypatch):
         await until(pilot, lambda: "no answer to `pause` within 7 s" in " ".join(screen_text(app).split()))
         await until(pilot, lambda: "pausing" not in screen_text(app).splitlines()[0])
 
-    with run.lock():
+    with run.lock.held():
         drive(run, body, answer_timeout_s=7.0)
     assert run.control_file.read_text().count("\n") == 1, "asked once, though the key was pressed twice"
 
@@ -139,7 +139,7 @@ def test_leaving_does_not_wait_for_an_answer(run):
         await pilot.press("q")
         await until(pilot, lambda: not app.is_running)
 
-    with run.lock():
+    with run.lock.held():
         drive(run, body, answer_timeout_s=3600.0)
 
 
@@ -153,7 +153,7 @@ def test_no_control_keys_when_read_only_or_over(run, is_live):
         assert not any(command.title.startswith("The run: P") for command in app.get_system_commands(app.screen))
 
     if is_live:
-        with run.lock():
+        with run.lock.held():
             drive(run, body, read_only=True)
     else:
         drive(run, body)

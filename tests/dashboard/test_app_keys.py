@@ -63,7 +63,7 @@ def test_the_last_line_holds_at_most_seven_keys_in_every_view(run):
             assert 4 <= len(keys) <= MAX_KEYS
             assert all(description in last_line for _, description, _ in keys), "cut off"
 
-    with run.lock():
+    with run.lock.held():
         drive(run, body)
 
 
@@ -263,7 +263,7 @@ def test_samples_by_class_page_and_size(run):
         assert grid.tile_size > size
         assert "class emu" in await press(app, pilot, "F")
 
-    with run.lock():
+    with run.lock.held():
         drive(run, body)
 
 
@@ -284,7 +284,7 @@ def test_more_room_leaves_the_last_page_on_the_screen(run):
         assert "0.75" in screen_text(app)
         assert "page" not in screen_text(app)
 
-    with run.lock():
+    with run.lock.held():
         drive(run, body)
 
 

@@ -113,7 +113,7 @@ def test_what_is_asked_of_the_run_on_the_screen_is_asked_of_no_other(first, seco
         await until(pilot, lambda: app.run_view is not None and "pausing" not in screen_text(app))
         assert app.possible_requests() == ()
 
-    with first.lock():
+    with first.lock.held():
         drive(first, body)
     assert first.control_file.read_text().count("pause") == 1
     assert not second.control_file.exists() or not second.control_file.read_text()
@@ -122,7 +122,7 @@ def test_what_is_asked_of_the_run_on_the_screen_is_asked_of_no_other(first, seco
 def test_the_next_run_of_the_folder_follows_the_one_that_ends_on_the_screen(first, second):
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
-        with second.lock():
+        with second.lock.held():
             await pilot.pause(0.3)
             assert app.run_view.path == first.path, "two at work: the one on the screen stays"
             append(first, END)
@@ -138,7 +138,7 @@ def test_an_open_dialog_is_not_pulled_away(first, second):
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
         await press(app, pilot, "c")
-        with second.lock():
+        with second.lock.held():
             append(first, END)
             lock.release.set()
             await until(pilot, lambda: app.run_view.status == "done")
@@ -179,7 +179,7 @@ def test_a_run_that_was_over_when_it_was_opened_stays(first, second, has_folder)
 
     async def body(app, pilot):
         app.notify = lambda text, **_: said.append(text)
-        with second.lock():
+        with second.lock.held():
             await (until(pilot, lambda: said) if has_folder else pilot.pause(0.5))
         assert app.run_view.path == first.path
         assert said == ([f"{second.name} is at work: c lists it"] if has_folder else [])
@@ -191,7 +191,7 @@ def test_a_run_that_was_over_when_it_was_opened_stays(first, second, has_folder)
 def test_a_run_that_was_named_stays_when_it_ends(first, second):
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
-        with second.lock():
+        with second.lock.held():
             append(first, END)
             lock.release.set()
             await until(pilot, lambda: app.run_view.status == "done")
@@ -212,7 +212,7 @@ class _Held:
         self._thread = threading.Thread(target=self._hold)
 
     def _hold(self) -> None:
-        with self._run.lock():
+        with self._run.lock.held():
             self._is_held.set()
             self.release.wait()
 

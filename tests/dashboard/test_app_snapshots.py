@@ -55,7 +55,7 @@ def make_state(state: str, stack: ExitStack) -> RunDirectory:
         ending = events.RunFinished(status=state, message=message)
         append(run, lines_of([(ending, 8)], seq=len(TOLD), time_s=TIME_S + len(TOLD)))
     if state in ("empty", "warming-up", "running", "paused"):
-        stack.enter_context(run.lock())
+        stack.enter_context(run.lock.held())
     return run
 
 

@@ -86,7 +86,7 @@ def test_a_buffer_that_is_missing_or_damaged_is_said_to_be(tmp_path):
     with pytest.raises(FileError, match="the run saved none"):
         hardest_pictures(run)
     run.path.mkdir()
-    with run.lock(), pytest.raises(FileError, match="no buffer yet"):
+    with run.lock.held(), pytest.raises(FileError, match="no buffer yet"):
         hardest_pictures(run)
     run_with(run.path, contents())
     whole = run.buffer_file.read_bytes()

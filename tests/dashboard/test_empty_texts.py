@@ -26,7 +26,7 @@ def view_of(path, *told, is_live=False, **header):
     run = make_run(path / "run", lines)
     if not is_live:
         return RunFeed(run).poll()
-    with run.lock():
+    with run.lock.held():
         return RunFeed(run).poll()
 
 

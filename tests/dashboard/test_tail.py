@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
 def test_events_come_as_they_are_written(tmp_path):
     lines = lines_of(whole_run(4))
     run = make_run(tmp_path / "run", lines[:5])
-    with run.lock():
+    with run.lock.held():
         feed = RunFeed(run)
         assert feed.poll().num_events == 5
         append(run, [*lines[5:9], lines[9][:20]])
@@ -176,7 +176,7 @@ def test_a_torn_line_of_a_dead_run_is_told(tmp_path):
     view = feed.poll()
     assert view.status == "dead"
     assert any("torn" in problem for problem in view.problems)
-    with run.lock():
+    with run.lock.held():
         assert not any("torn" in problem for problem in feed.poll().problems)  # a writer may be at it
 
 
@@ -271,7 +271,7 @@ def test_the_status_is_that_of_the_run_directory(tmp_path, told, is_alive):
     if not is_alive:
         assert RunFeed(run).poll().status == run.status()
         return
-    with run.lock():
+    with run.lock.held():
         if any(event.kind == "control_acknowledged" for event in told):
             run.control_file.write_text("{}\n", encoding="utf-8")
         assert RunFeed(run).poll().status == run.status()
@@ -281,7 +281,7 @@ def test_a_run_whose_process_died_is_said_to_be_dead(tmp_path):
     run = make_run(tmp_path / "run", lines_of(whole_run(3)))
     holder = (
         "import sys; from pathlib import Path; from stages.run_directory import RunDirectory\n"
-        "with RunDirectory(Path(sys.argv[1])).lock():\n"
+        "with RunDirectory(Path(sys.argv[1])).lock.held():\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -301,7 +301,7 @@ def test_a_run_whose_process_died_is_said_to_be_dead(tmp_path):
 def test_a_silent_run_is_said_to_be_silent(tmp_path):
     run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
     now, seconds = Clock(TIME_S + 5), Clock(100.0)
-    with run.lock():
+    with run.lock.held():
         feed = RunFeed(run, clock=now, monotonic=seconds)
         assert feed.poll().silent_s == pytest.approx(5)
         seconds.now_s += 84
@@ -316,7 +316,7 @@ def test_a_silent_run_is_said_to_be_silent(tmp_path):
 def test_what_the_student_waits_for_is_said(tmp_path):
     seconds = Clock(100.0)
     run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
-    with run.lock():
+    with run.lock.held():
         feed = RunFeed(run, clock=Clock(TIME_S), monotonic=seconds)
         feed.poll()
         append(run, [raw_line(kind="views_judged", seq=1, done=1216, total=2560)])
@@ -333,13 +333,13 @@ def test_a_clock_that_jumps_changes_nothing_but_words(tmp_path, jump_s):
     half = len(lines) // 2
     run = make_run(tmp_path / "run", [*lines[:half], *lines_of(whole_run(5), time_s=TIME_S + jump_s)[half:]])
     now, seconds = Clock(TIME_S + 60), Clock(0.0)
-    with run.lock():
+    with run.lock.held():
         feed = RunFeed(run, clock=now, monotonic=seconds)
         view = feed.poll()
         now.now_s += jump_s
         assert feed.poll().silent_s == view.silent_s  # the machine's clock is not asked again
     undisturbed = make_run(tmp_path / "plain", lines)
-    with undisturbed.lock():
+    with undisturbed.lock.held():
         plain = RunFeed(undisturbed).poll()
     assert view.progress == plain.progress
     assert view.device == plain.device
@@ -352,7 +352,7 @@ def test_a_clock_that_jumps_changes_nothing_but_words(tmp_path, jump_s):
 
 def test_a_request_and_its_answer_are_seen(tmp_path):
     run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
-    with run.lock():
+    with run.lock.held():
         feed = RunFeed(run)
         feed.poll()
         request_id = send_request(run, "pause")
@@ -403,7 +403,7 @@ def test_a_long_run_is_shown_at_a_glance_and_then_whole(long_run):
 
 
 def test_news_are_shown_while_a_long_history_is_read(long_run):
-    with long_run.lock():
+    with long_run.lock.held():
         feed = RunFeed(long_run, monotonic=Clock(0.0))
         feed.poll(budget_s=0.0)
         append(long_run, [raw_line(kind="control_acknowledged", seq=9999, id="x", action="pause", accepted=True)])
@@ -435,7 +435,7 @@ def test_nothing_that_a_file_may_hold_raises(tmp_path, seed):
     rng = random.Random(seed)
     told = [*whole_run(4), (evaluation(), 4), (samples(), 4), (events.Warning(message="careful"), 4)]
     run = make_run(tmp_path / "run", [damage(line, rng) for line in lines_of(told) * 12])
-    with run.lock():
+    with run.lock.held():
         feed = RunFeed(run)
         view = feed.poll()
         assert view.num_events > 200

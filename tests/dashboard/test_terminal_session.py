@@ -67,7 +67,7 @@ def place(tmp_path, monkeypatch):
     yield tmp_path
     run = RunDirectory(tmp_path / "run")
     if run.is_alive():
-        os.kill(run.lock_owner()["pid"], 9)
+        os.kill(run.lock.owner()["pid"], 9)
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_watch_detach_pause_resume_attach_stop_and_resume(place):
         terminal.wait_for(APP_OPENED)
         terminal.wait_for(b"digits")  # the run's preset, on the dashboard
         terminal.wait_for(lambda: run.latest_checkpoint() is not None)
-        owner = run.lock_owner()["pid"]
+        owner = run.lock.owner()["pid"]
         assert os.getsid(owner) == owner != terminal.process.pid  # the trainer is a session of its own
         terminal.press("q")
         terminal.wait_for(APP_CLOSED)
@@ -94,7 +94,7 @@ def test_watch_detach_pause_resume_attach_stop_and_resume(place):
 
     with Terminal("watch", "run", place=place, size=(80, 24)) as terminal:
         terminal.wait_for(APP_OPENED)
-        terminal.wait_for(lambda: (run.last_event() or {}).get("epoch", 0) > epoch)
+        terminal.wait_for(lambda: (run.events.last() or {}).get("epoch", 0) > epoch)
         terminal.press("p")
         terminal.wait_for(b"PAUSED")  # the screen says so once the run has answered
         assert run.status() == "paused"
@@ -108,13 +108,13 @@ def test_watch_detach_pause_resume_attach_stop_and_resume(place):
         terminal.press("q")
         assert terminal.wait_for_exit() == 0
         assert "goes on" not in terminal.text()
-    assert owner == run.lock_owner()["pid"]
+    assert owner == run.lock.owner()["pid"]
     stopped = snapshot(place)
 
     with Terminal("run", "--resume", "run", place=place) as terminal:
         terminal.wait_for(APP_OPENED)
-        terminal.wait_for(lambda: (run.last_event() or {}).get("epoch", 0) > stopped["progress"]["epoch"])
-        assert run.lock_owner()["pid"] != owner
+        terminal.wait_for(lambda: (run.events.last() or {}).get("epoch", 0) > stopped["progress"]["epoch"])
+        assert run.lock.owner()["pid"] != owner
         terminal.close()  # the connection is lost
         terminal.process.wait(TIMEOUT_S)
     resumed = snapshot(place)
@@ -199,7 +199,7 @@ def test_a_trainer_that_is_killed_while_it_is_watched(place):
     with Terminal("run", *options(100_000), "--out", "run", place=place) as terminal:
         terminal.wait_for(APP_OPENED)
         terminal.wait_for(lambda: run.latest_checkpoint() is not None)
-        os.kill(run.lock_owner()["pid"], 9)
+        os.kill(run.lock.owner()["pid"], 9)
         terminal.wait_for(b"process is gone")
         terminal.press("q")
         assert terminal.wait_for_exit() == 137

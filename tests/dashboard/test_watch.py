@@ -60,7 +60,7 @@ def run(tmp_path) -> RunDirectory:
 
 
 def test_once_json_is_one_document_with_the_status(call, run):
-    with run.lock():
+    with run.lock.held():
         result = call("watch", str(run.path), "--once", "--json")
     assert (result.code, result.err) == (0, "")
     document = json.loads(result.out)
@@ -93,7 +93,7 @@ def test_json_alone_is_a_snapshot_too(call, run, options):
 def test_of_a_dead_run_nothing_is_at_work_and_no_time_is_left(call, tmp_path):
     told = [(event, epoch) for event, epoch in whole_run(4) if epoch < 4]
     cut = make_run(tmp_path / "runs" / "cut", lines_of([*told, (events.StageStarted(stage="distillation"), 4)]))
-    with cut.lock():
+    with cut.lock.held():
         alive = json.loads(call("watch", str(cut.path), "--json").out)["progress"]
     assert alive["left_s"] is not None
     assert any(stage["is_running"] for stage in alive["stages"])
@@ -122,7 +122,7 @@ def test_of_a_folder_of_runs_it_is_the_one_at_work(call, run, tmp_path):
     newer = make_run(tmp_path / "runs" / "b-run", lines_of(whole_run(2)))
     newer.lock_file.write_text(json.dumps({"pid": 1, "since_s": 4e9}))
     assert json.loads(call("watch", "runs", "--json").out)["name"] == "b-run"
-    with run.lock():
+    with run.lock.held():
         assert json.loads(call("watch", "runs", "--json").out)["name"] == "a-run"
 
 
@@ -156,14 +156,14 @@ def test_why_a_run_failed_is_told_to_the_last_word(call, run):
     out = call("watch", str(run.path), "--once").out
     assert max(map(cell_len, out.splitlines())) <= 80
     assert all(" ".join(text.split()) in " ".join(out.split()) for text in (message, hint))
-    with run.lock():  # it is being resumed: that is no failure any more
+    with run.lock.held():  # it is being resumed: that is no failure any more
         document = json.loads(call("watch", str(run.path), "--json").out)
     assert (document["status"], document["message"]) == ("starting", "")
 
 
 def test_a_run_before_its_first_word(call, tmp_path):
     run = make_run(tmp_path / "runs" / "new", [])
-    with run.lock():
+    with run.lock.held():
         document = json.loads(call("watch", "new", "--json").out)
         assert call("watch", "new").out == "new: starting\n"
     assert document["status"] == "starting"

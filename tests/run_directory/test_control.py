@@ -51,7 +51,7 @@ def answer(request_id: str, action: str = "pause", *, accepted: bool = True) -> 
 def test_a_file_that_cannot_be_read_holds_no_request_yet(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's umask must not end a run."""
     reader = ControlReader(run.control_file)
-    with run.lock():
+    with run.lock.held():
         send_request(run, "stop")
 
     def refuse(*_arguments: object, **_options: object) -> None:
@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_read_holds_no_request_yet(run: RunDirectory, monk
 def test_requests_arrive_in_order_and_once(run: RunDirectory) -> None:
     reader = ControlReader(run.control_file)
     assert reader.poll() == []
-    with run.lock():
+    with run.lock.held():
         sent = [Request(send_request(run, action), action) for action in ACTIONS]
     assert reader.poll() == sent
     assert reader.poll() == []
@@ -75,7 +75,7 @@ def test_requests_arrive_in_order_and_once(run: RunDirectory) -> None:
 
 def test_requests_of_many_processes_are_not_mixed(run: RunDirectory) -> None:
     reader = ControlReader(run.control_file)
-    with run.lock():
+    with run.lock.held():
         threads = [threading.Thread(target=send_request, args=(run, "pause")) for _ in range(20)]
         for thread in threads:
             thread.start()
@@ -85,7 +85,7 @@ def test_requests_of_many_processes_are_not_mixed(run: RunDirectory) -> None:
 
 
 def test_requests_to_an_earlier_process_are_not_carried_out(run: RunDirectory) -> None:
-    with run.lock():
+    with run.lock.held():
         send_request(run, "stop")
         reader = ControlReader(run.control_file)
         pause = send_request(run, "pause")
@@ -104,7 +104,7 @@ def test_torn_line_waits_for_its_end(run: RunDirectory) -> None:
 def test_torn_line_does_not_swallow_the_next_request(run: RunDirectory) -> None:
     reader = ControlReader(run.control_file)
     run.control_file.write_bytes(b'{"id": "1", "act')
-    with run.lock():
+    with run.lock.held():
         request_id = send_request(run, "pause")
     assert reader.poll() == [Request(request_id, "pause")]
 
@@ -141,20 +141,20 @@ def test_dead_run_is_not_asked_and_can_be_resumed(run: RunDirectory) -> None:
 
 
 def test_unknown_action_is_refused(run: RunDirectory) -> None:
-    with run.lock(), pytest.raises(ConfigError, match="unknown action `pauze`") as caught:
+    with run.lock.held(), pytest.raises(ConfigError, match="unknown action `pauze`") as caught:
         send_request(run, "pauze")
     assert caught.value.hint == "did you mean `pause`?"
 
 
 def test_control_file_that_cannot_be_written(run: RunDirectory) -> None:
     run.control_file.mkdir()
-    with run.lock(), pytest.raises(FileError, match=r"cannot write .*control\.jsonl"):
+    with run.lock.held(), pytest.raises(FileError, match=r"cannot write .*control\.jsonl"):
         send_request(run, "pause")
 
 
 def test_acknowledgement_is_found_among_others(run: RunDirectory) -> None:
     clock = Clock({3: lambda: append_events(run, [answer("other"), answer("mine", accepted=False)])})
-    with run.lock():
+    with run.lock.held():
         found = wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep)
     assert found == Acknowledgement(accepted=False, message="paused")
     assert clock.num_sleeps == 3
@@ -163,14 +163,14 @@ def test_acknowledgement_is_found_among_others(run: RunDirectory) -> None:
 def test_acknowledgement_before_anyone_waits_is_found(run: RunDirectory) -> None:
     append_events(run, [answer("mine")], next_seq=1)
     clock = Clock()
-    with run.lock():
+    with run.lock.held():
         assert wait_for_acknowledgement(run, "mine", 0.0, clock=clock, sleep=clock.sleep) is not None
     assert clock.num_sleeps == 0
 
 
 def test_acknowledgement_that_does_not_come(run: RunDirectory) -> None:
     clock = Clock()
-    with run.lock():
+    with run.lock.held():
         assert wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep) is None
     assert clock.now_s == pytest.approx(10.0, abs=0.2)
 
@@ -184,6 +184,6 @@ def test_nobody_waits_for_a_run_that_ended(run: RunDirectory) -> None:
 
 
 def test_request_is_one_line_of_json(run: RunDirectory) -> None:
-    with run.lock():
+    with run.lock.held():
         request_id = send_request(run, "checkpoint")
     assert json.loads(run.control_file.read_bytes()) == {"id": request_id, "action": "checkpoint"}

@@ -1,31 +1,17 @@
 from __future__ import annotations
 
-import errno
 import os
-import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from run_files import append_events, finished, make_run, started
 
-from stages import run_directory
 from stages.errors import ConfigError, MachineError
 from stages.events import ControlAcknowledged, DistillationStep, RunResumed, StageStarted, Warning
-from stages.run_directory import RunDirectory, lines_newest_first
+from stages.run_directory import RunDirectory
 
 STEP = DistillationStep(step=0, loss=1.0, lr=0.1, agreement=0.5)
-
-HOLD_LOCK = """
-import sys, pathlib
-from stages.run_directory import RunDirectory
-with RunDirectory(pathlib.Path(sys.argv[1])).lock():
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
 
 
 def acknowledged(action: str, *, accepted: bool = True) -> ControlAcknowledged:
@@ -35,10 +21,6 @@ def acknowledged(action: str, *, accepted: bool = True) -> ControlAcknowledged:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     return make_run(tmp_path / "a-run")
-
-
-def refused_by_the_file_system(*_arguments: object) -> None:
-    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 # -- making one ----------------------------------------------------------------------------------------------
@@ -105,59 +87,6 @@ def test_out_below_a_file_cannot_be_made(tmp_path: Path) -> None:
         RunDirectory.create(tmp_path / "file" / "run", "unused")
 
 
-# -- the lock ------------------------------------------------------------------------------------------------
-
-
-def test_lock_is_seen_and_freed(run: RunDirectory) -> None:
-    assert not run.is_alive()
-    with run.lock():
-        assert run.is_alive()
-        assert run.lock_owner()["pid"] == os.getpid()
-    assert not run.is_alive()
-
-
-def test_lock_of_another_process_names_it_and_dies_with_it(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_directory, "_LOCK_PATIENCE_S", 0.0)
-    command = [sys.executable, "-c", HOLD_LOCK, str(run.path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "locked\n"
-        assert run.is_alive()
-        with pytest.raises(ConfigError, match=f"being written by process {owner.pid} on host"), run.lock():
-            pytest.fail("two processes write one run")
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
-    assert not run.is_alive()
-    with run.lock():
-        assert run.is_alive()
-
-
-def test_a_file_system_without_locks_is_told(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_directory.fcntl, "flock", refused_by_the_file_system)
-    with pytest.raises(MachineError, match=r"cannot lock .*run\.lock: No locks available") as refusal, run.lock():
-        pass
-    assert "must support flock" in (refusal.value.hint or "")
-    assert not run.is_alive()
-
-
-def test_a_lock_that_may_not_be_written_is_told(run: RunDirectory) -> None:
-    run.lock_file.mkdir()  # for root, whom no permission keeps out
-    with pytest.raises(MachineError, match=r"cannot write .*run\.lock: Is a directory"), run.lock():
-        pass
-
-
-def test_lock_waits_out_a_look_at_it(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks whether the run is alive holds the lock for a moment; that must not refuse its owner."""
-    import fcntl
-
-    run.lock_file.touch()
-    looking = run.lock_file.open()
-    fcntl.flock(looking, fcntl.LOCK_SH)
-    monkeypatch.setattr(run_directory.time, "sleep", lambda _seconds: looking.close())
-    with run.lock():
-        assert run.is_alive()
-
-
 # -- status --------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +97,7 @@ def test_status_without_a_process(run: RunDirectory) -> None:
 
 
 def test_status_with_a_process(run: RunDirectory) -> None:
-    with run.lock():
+    with run.lock.held():
         assert run.status() == "starting"
         append_events(run, [started(), StageStarted(stage="inversion")])
         assert run.status() == "running"
@@ -176,7 +105,7 @@ def test_status_with_a_process(run: RunDirectory) -> None:
 
 @pytest.mark.parametrize("status", ["done", "stopped", "failed", "diverged"])
 def test_status_after_the_end(run: RunDirectory, status: str) -> None:
-    with run.lock():  # the last event counts also while the process is still leaving
+    with run.lock.held():  # the last event counts also while the process is still leaving
         append_events(run, [started(), finished(status)], time_s=time.time() + 1)
         assert run.status() == status
     assert run.status() == status
@@ -184,7 +113,7 @@ def test_status_after_the_end(run: RunDirectory, status: str) -> None:
 
 def test_status_of_a_run_that_is_being_resumed_and_has_not_said_so(run: RunDirectory) -> None:
     append_events(run, [started(), finished("stopped")])
-    with run.lock():
+    with run.lock.held():
         assert run.status() == "starting"
     assert run.status() == "stopped"
 
@@ -193,7 +122,7 @@ def test_status_of_a_resumed_run(run: RunDirectory) -> None:
     append_events(run, [started(), finished("stopped")])
     append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=0)], next_seq=2)
     assert run.status() == "dead"
-    with run.lock():
+    with run.lock.held():
         assert run.status() == "running"
 
 
@@ -212,7 +141,7 @@ def test_status_of_a_resumed_run(run: RunDirectory) -> None:
 def test_status_follows_the_last_answer(run: RunDirectory, answers: list, expected: str) -> None:
     run.control_file.write_text('{"id": "1", "action": "pause"}\n')
     append_events(run, [started(), STEP, *answers])
-    with run.lock():
+    with run.lock.held():
         assert run.status() == expected
 
 
@@ -226,7 +155,7 @@ def test_status_survives_what_is_no_event(run: RunDirectory) -> None:
 def test_status_survives_a_newer_writer(run: RunDirectory) -> None:
     with run.events_file.open("a") as file:
         file.write('{"schema": 99, "kind": "hologram", "seq": 0, "future": true}\n')
-    with run.lock():
+    with run.lock.held():
         assert run.status() == "running"
     with run.events_file.open("a") as file:
         file.write('{"schema": 99, "kind": "run_finished", "seq": 1, "status": "ascended"}\n')
@@ -237,7 +166,7 @@ def test_status_survives_a_newer_writer(run: RunDirectory) -> None:
 def test_manifest_and_owner_that_cannot_be_read_are_empty(run: RunDirectory, content: bytes) -> None:
     run.manifest_file.write_bytes(content)
     run.lock_file.write_bytes(content)
-    assert run.manifest() == run.lock_owner() == {}
+    assert run.manifest() == run.lock.owner() == {}
 
 
 def test_status_of_a_directory_that_vanished(tmp_path: Path) -> None:
@@ -252,26 +181,6 @@ def test_status_reads_only_the_end_of_a_long_file(run: RunDirectory) -> None:
     append_events(run, [finished()], next_seq=10)
     assert run.status() == "done"
     assert run.summary() is not None
-
-
-# -- events --------------------------------------------------------------------------------------------------
-
-
-def test_lines_newest_first_are_all_lines_reversed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_directory, "_BLOCK_BYTES", 7)
-    path = tmp_path / "lines"
-    rng = random.Random(0)
-    for _ in range(300):
-        data = bytes(rng.choice(b"ab\n") for _ in range(rng.randrange(40)))
-        path.write_bytes(data)
-        assert list(lines_newest_first(path)) == data.split(b"\n")[:-1][::-1], data
-
-
-def test_superseded_events_are_left_out(run: RunDirectory) -> None:
-    append_events(run, [started(), STEP, Warning(message="kept"), Warning(message="superseded")])
-    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=2), Warning(message="new")], next_seq=4)
-    assert [event["message"] for event in run.events_newest_first(Warning.kind)] == ["new", "kept"]
-    assert [event["seq"] for event in run.events_newest_first()] == [5, 4, 2, 1, 0]
 
 
 def test_summary_is_that_of_the_end(run: RunDirectory) -> None:

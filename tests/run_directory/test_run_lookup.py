@@ -48,7 +48,7 @@ def test_of_a_folder_the_run_at_work_is_watched_or_else_the_newest(tmp_path: Pat
     for text, root in ((str(group), Path("runs")), ("group", tmp_path), (None, group)):
         assert watched(text, root) == ("seed-1", group)
     assert watched(None, tmp_path) == ("seed-1", tmp_path)
-    with runs[0].lock():
+    with runs[0].lock.held():
         runs[0].lock_file.write_text(json.dumps({"pid": 1, "since_s": 10.0}))
         assert watched("group", tmp_path) == ("seed-0", group)
         assert watched(None, tmp_path) == ("seed-0", tmp_path)

@@ -101,7 +101,7 @@ def test_details(tmp_path: Path) -> None:
     assert document["manifest"] == {"seed": 0}
     assert document["files"]["config.toml"] == run.config_file.stat().st_size
     assert json.loads(json.dumps(document)) == document
-    with run.lock():  # it is being resumed
+    with run.lock.held():  # it is being resumed
         document = details(run)
     assert (document["status"], document["message"], document["hint"]) == ("starting", None, None)
 
