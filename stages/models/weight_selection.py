@@ -1,17 +1,19 @@
 """A small network's first weights out of a large one: weight selection (Xu et al., ICLR 2024).
 
 Of networks of one family, layers that bear the same name are matched; where the large network has more layers or blocks
-of a kind in a row, some are taken, from the first to the last; where two files have made them, they are of one kind if
-they have the same layers in the same order, and both networks the same rows. Networks of two families share few names:
-there layers of one kind are matched by how deep they lie. Of wider tensors evenly spaced channels are taken, the same
-ones wherever two widths meet, so that what one layer writes the next one reads.
+of a kind in a row, some are taken, from the first to the last, of each stage if all stages lie in one row; where two
+files have made them, they are of one kind if they have the same layers in the same order, and both networks the same
+rows. Networks of two families share few names: there layers of one kind are matched by how deep they lie. Of wider
+tensors evenly spaced channels are taken, the same ones wherever two widths meet, so that what one layer writes the next
+one reads.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -27,6 +29,8 @@ MOST = 0.5
 SHORTCUT = "shortcut"
 SAME_PART = {"downsample": SHORTCUT, "convShortcut": SHORTCUT, "linear": "fc"}
 """Parts that public code calls otherwise than ours does."""
+
+KindOf = Callable[[nn.Module], object]
 
 
 class Inheritance(NamedTuple):
@@ -54,6 +58,15 @@ class _Pair(NamedTuple):
 
     only_in_one: frozenset[str] = frozenset()
     """What either of two blocks has and the other has not."""
+
+
+class _Unit(NamedTuple):
+    """What of a row belongs together."""
+
+    layers: list[nn.Module]
+    """A block; or a layer with a kernel, and those behind it that have tensors and no kernel, such as batch-norm."""
+    num_channels: int | None
+    """That its last kernel writes; None of what comes before the first kernel."""
 
 
 class _Layer(NamedTuple):
@@ -100,9 +113,10 @@ def _counterparts_by_name(pair: _Pair, *, have_same_rows: bool = False) -> Itera
         if not is_same_code and not have_same_rows:
             return  # of what lies behind a row of its own only another row of the other's could be the counterpart
         kind_of = _class if is_same_code else _structure
-        for kind in {kind_of(child) for child in small.children()}:
-            few, many = ([child for child in row.children() if kind_of(child) == kind] for row in (small, large))
-            yield from _spread(few, many, is_in_place=pair.is_in_place and is_same_code)
+        for child, other in _counterparts_in_row(small, large, kind_of):
+            # Rows may differ in their length.
+            only_in_one = frozenset() if _is_row(child) else _part_names(child) ^ _part_names(other)
+            yield from _counterparts_by_name(_Pair(child, other, pair.is_in_place and is_same_code, only_in_one))
         return
     own, others = _children(small), _children(large)
     have_same_rows = {name for name in own if _is_row(own[name])} == {name for name in others if _is_row(others[name])}
@@ -140,14 +154,44 @@ def _structure(block: nn.Module) -> tuple[object, ...]:
     return tuple((name, *_layer_kind(child)) for name, child in children.items()) or _class(block)
 
 
-def _spread(few: list[nn.Module], many: list[nn.Module], *, is_in_place: bool) -> Iterator[_Pair]:
-    """Layers or blocks of one kind: the first with the first, the last with the last, others evenly between."""
-    for index, child in enumerate(few):
-        if many:
-            other = many[round(index * (len(many) - 1) / max(1, len(few) - 1))]
-            # Rows may differ in their length.
-            only_in_one = frozenset() if _is_row(child) else _part_names(child) ^ _part_names(other)
-            yield from _counterparts_by_name(_Pair(child, other, is_in_place, only_in_one))
+def _counterparts_in_row(small: nn.Module, large: nn.Module, kind_of: KindOf) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Layers or blocks of two rows, stage by stage where both have as many."""
+    own, others = _stages(small), _stages(large)
+    if len(own) != len(others):
+        own, others = [list(chain(*own))], [list(chain(*others))]
+    for stage, their_stage in zip(own, others, strict=True):
+        yield from _spread(stage, their_stage, kind_of)
+
+
+def _stages(row: nn.Module) -> list[list[_Unit]]:
+    """What of a row has the same number of output channels, unit by unit."""
+    units: list[_Unit] = []
+    for child in row.children():
+        tensors = [tensor for layer in child.modules() for tensor in _tensors(layer).values()]
+        kernels = [tensor for tensor in tensors if tensor.ndim >= NUM_CHANNEL_DIMENSIONS]
+        if kernels or (tensors and not units):
+            units.append(_Unit([child], kernels[-1].shape[0] if kernels else None))
+        elif tensors:
+            units[-1].layers.append(child)
+    return [list(stage) for _, stage in groupby(units, key=attrgetter("num_channels"))]
+
+
+def _spread(few: list[_Unit], many: list[_Unit], kind_of: KindOf) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Of each kind the first with the first, the last with the last, others evenly between."""
+    own, others = (_by_kind(units, kind_of) for units in (few, many))
+    for kind, units in own.items():
+        candidates = others.get(kind, [])
+        for index, unit in enumerate(units):
+            if candidates:
+                other = candidates[round(index * (len(candidates) - 1) / max(1, len(units) - 1))]
+                yield from zip(unit.layers, other.layers, strict=True)
+
+
+def _by_kind(units: list[_Unit], kind_of: KindOf) -> dict[tuple[object, ...], list[_Unit]]:
+    found: dict[tuple[object, ...], list[_Unit]] = defaultdict(list)
+    for unit in units:
+        found[tuple(kind_of(layer) for layer in unit.layers)].append(unit)
+    return found
 
 
 def _part_names(block: nn.Module) -> frozenset[str]:

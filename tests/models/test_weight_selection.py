@@ -158,6 +158,56 @@ def test_layers_of_a_sequence_are_matched_by_their_kind() -> None:
     assert torch.equal(shallow[2].weight, deep[4].weight)
 
 
+def test_a_layer_of_a_sequence_brings_its_batch_norm_along() -> None:
+    """What has no weights, a max-pool here, makes no difference."""
+
+    def plain(*widths: int, is_pooled: bool = False) -> nn.Module:
+        layers: list[nn.Module] = []
+        for few, many in pairwise(widths):
+            pooling = [nn.MaxPool2d(2)] if is_pooled else []
+            layers += [nn.Conv2d(few, many, 3, padding=1), nn.BatchNorm2d(many), nn.ReLU(), *pooling]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 7))
+
+    torch.manual_seed(0)
+    deep, shallow = plain(3, 8, 8, 16, 16, 16), plain(3, 8, 16, 16, is_pooled=True)
+    for layer in deep:
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean)
+    assert select_weights(shallow, deep)[:2] == (1, 1)
+    own = [layer for layer in shallow if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    theirs = [layer for layer in deep if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    for layer, other in zip(own, [*theirs[:2], *theirs[4:6], *theirs[8:]], strict=True):
+        assert torch.equal(layer.weight, other.weight)
+        if isinstance(layer, nn.BatchNorm2d):
+            assert torch.equal(layer.running_mean, other.running_mean)
+
+
+@pytest.mark.parametrize(("num_student", "num_teacher"), [(2, 5), (1, 4), (3, 5), (3, 3)])
+def test_all_stages_may_lie_in_one_sequence(tmp_path: Path, num_student: int, num_teacher: int) -> None:
+    """Its blocks are taken from the first to the last of each."""
+    file = tmp_path / "stages_in_a_row.py"
+    file.write_text(THEIR_RESNET + STAGES_IN_A_ROW, encoding="utf-8")
+    teacher, student = (
+        network(f"{file}:net{number}", seed=seed) for seed, number in enumerate((num_teacher, num_student))
+    )
+    assert select_weights(student, teacher) == (1, 1, None)
+    for stage in range(3):
+        for own in {0, num_student - 1}:
+            place = 0 if own == 0 else num_teacher - 1
+            block, other = student[1][stage * num_student + own], teacher[1][stage * num_teacher + place]
+            torch.testing.assert_close(block.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def test_stages_of_a_narrower_network_are_matched_one_by_one(tmp_path: Path) -> None:
+    """Though some have the widths of another stage."""
+    file = tmp_path / "stages_in_a_row.py"
+    file.write_text(THEIR_RESNET + STAGES_IN_A_ROW, encoding="utf-8")
+    teacher, student = network(f"{file}:wide", seed=0), network(f"{file}:net2", seed=1)
+    assert select_weights(student, teacher).share == 1
+    for own, place in enumerate((0, 4, 5, 9, 10, 14)):
+        assert torch.equal(student[1][own].conv2.weight, teacher[1][place].conv2.weight[::2, ::2])
+
+
 def test_blocks_of_a_file_of_ones_own_are_of_one_kind_though_the_file_is_run_for_each_network(tmp_path) -> None:
     file = tmp_path / "networks.py"
     file.write_text(
@@ -212,6 +262,21 @@ class Net(nn.Module):
     def forward(self, x):
         x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
         return self.fc(x.mean((2, 3)))
+"""
+
+STAGES_IN_A_ROW = """
+def net(num_classes, number, width=16):
+    widths = [(width, width), (width, 2 * width), (2 * width, 4 * width)]
+    blocks = [Block(many if i else few, many, 1) for few, many in widths for i in range(number)]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))
+    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1), nn.Sequential(*blocks), head)
+
+def net1(num_classes): return net(num_classes, 1)
+def net2(num_classes): return net(num_classes, 2)
+def net3(num_classes): return net(num_classes, 3)
+def net4(num_classes): return net(num_classes, 4)
+def net5(num_classes): return net(num_classes, 5)
+def wide(num_classes): return net(num_classes, 5, 32)
 """
 
 
