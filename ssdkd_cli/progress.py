@@ -5,13 +5,16 @@ Both are listeners of the run's events and keep no state that the run depends on
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import console, diagnostics
-from ssdkd_cli.pace import Pace
+from ssdkd_cli.dashboard.model import RunModel
+from ssdkd_cli.words import duration, views_text
 from stages import events
 from stages.events import Event, Listener
 
@@ -24,124 +27,69 @@ MIN_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Standing:
-    """Where a run stands, reduced from its events: epoch, stage, losses, agreement, time left."""
+    """Where a run stands, as the dashboard has it, from the events that its own process tells."""
 
-    def __init__(self, clock: Clock = time.monotonic, *, epochs: int | None = None, warmup_epochs: int = 0) -> None:
-        self._clock = clock
-        self.epochs = epochs
-        self.warmup_epochs = warmup_epochs
-        self.epoch = 0
-        self.stage: str | None = None
-        self.compiling: str | None = None
-        """What is compiled at present."""
-        self.views_judged: events.ViewsJudged | None = None
-        """How far the teacher is with the views of new images, which the student waits for."""
-        self.loss_inversion: float | None = None
-        self.loss_distillation: float | None = None
-        self.agreement: float | None = None
-        self.is_finished = False
-        self._epoch_started_s: float | None = None
-        self._is_whole_epoch = True
-        self._paused_s: float | None = None
-        self._pace = Pace()
+    def __init__(self, started: Mapping[str, Any] | None = None) -> None:
+        """`started` is the first event of a run that is resumed, which does not tell it again."""
+        self._model = RunModel(Path())
+        self._num_told = 0
+        self._stage: str | None = None
+        """The stage at work, and after it until there is another."""
+        self._loss_inversion: float | None = None
+        self._loss_distillation: float | None = None
+        self._agreement: float | None = None
+        if started is not None:
+            self._model.add(started)
 
     def update(self, event: Event, epoch: int) -> bool:
-        """Take in one event; True where it shows that an epoch has come to its end."""
-        epoch_ended = False
+        """Take in one event; True where it is the last one of an epoch that is over."""
+        self._model.add(json.loads(events.to_line(event, seq=self._num_told, epoch=epoch, time_s=0.0)))
+        self._num_told += 1
         match event:
-            case events.RunStarted():
-                self.epochs, self.warmup_epochs = event.epochs, event.warmup_epochs
-            case events.RunResumed():
-                self._is_whole_epoch = False  # what is left of an epoch is no measure of one
             case events.StageStarted():
-                epoch_ended = self._enter_epoch(epoch)
-                self.stage = event.stage
-            case events.CompilationStarted():
-                self.compiling = event.what
-            case events.CompilationFinished():
-                self.compiling = None
-                self._leave_out(event.seconds)
-            case events.ControlAcknowledged(action="pause", accepted=True):
-                self._paused_s = self._clock() if self._paused_s is None else self._paused_s
-            case events.ControlAcknowledged(action="resume", accepted=True) if self._paused_s is not None:
-                self._leave_out(self._clock() - self._paused_s)
-                self._paused_s = None
-            case events.ViewsJudged():
-                self.views_judged = event if event.done < event.total else None
+                self._stage = event.stage
             case events.InversionStep():
-                self.loss_inversion = event.loss
+                self._loss_inversion = event.loss
             case events.DistillationStep():
-                self.loss_distillation, self.agreement = event.loss, event.agreement
-            case events.RunFinished():
-                # A run that is stopped, or fails, leaves its last epoch unfinished.
-                epoch_ended = self.is_finished = event.status == "done" and self.epoch > 0
-        return epoch_ended
-
-    def _leave_out(self, seconds: float) -> None:
-        """What no other epoch will take: compiling, a pause."""
-        if self._epoch_started_s is not None:
-            self._epoch_started_s += seconds
-
-    def _enter_epoch(self, epoch: int) -> bool:
-        if epoch == self.epoch:
-            return False
-        now_s = self._clock()
-        if self._epoch_started_s is not None:
-            if self._is_whole_epoch:
-                self._pace.add(now_s - self._epoch_started_s, is_warmup=self.epoch <= self.warmup_epochs)
-            self._is_whole_epoch = True
-        had_epoch = self.epoch > 0
-        self.epoch, self._epoch_started_s = epoch, now_s
-        return had_epoch
+                self._loss_distillation, self._agreement = event.loss, event.agreement
+            case events.Device():
+                return self.num_finished == epoch  # a checkpoint within an epoch tells the accounts, too
+        return False
 
     @property
-    def activity(self) -> str:
-        """What the run does at present, in a word or two."""
-        if self._paused_s is not None:
-            return "paused"
-        if self.compiling is not None:
-            return f"compiling {self.compiling}"
-        if self.views_judged is not None:
-            return views_text(self.views_judged.done, self.views_judged.total)
-        return self.stage or "starting"
+    def epochs(self) -> int | None:
+        """Epochs of the run; None before it has said so."""
+        return None if self._model.header is None else self._model.header.epochs
 
     @property
     def num_finished(self) -> int:
         """Epochs that are over."""
-        return self.epoch if self.is_finished else max(0, self.epoch - 1)
+        return self._model.num_finished
+
+    @property
+    def activity(self) -> str:
+        """What the run does at present, in a word or two."""
+        if self._model.is_paused:
+            return "paused"
+        if self._model.compiling is not None:
+            return f"compiling {self._model.compiling}"
+        if self._model.views_judged is not None:
+            return views_text(*self._model.views_judged)
+        return self._stage or "starting"
 
     def seconds_left(self) -> float | None:
-        """Time until the run is over; None until an epoch of each kind still to come has been timed."""
-        if self.epochs is None or self._epoch_started_s is None:
-            return None
-        num_warmup = max(0, self.warmup_epochs - self.num_finished)
-        num_main = max(0, self.epochs - self.num_finished) - num_warmup
-        left_s = self._pace.seconds_left(num_warmup, num_main)
-        return None if left_s is None else max(0.0, left_s - (self._clock() - self._epoch_started_s))
+        """Time until the run is over; None until an epoch of each kind still to come has been timed, and at the end."""
+        progress = self._model.progress()
+        return None if progress is None or self.num_finished == progress.epochs else progress.left_s
 
     def describe(self) -> str:
         """Losses and agreement of the last steps, in words."""
         parts = [
-            f"inversion loss {self.loss_inversion:.3f}" if self.loss_inversion is not None else "",
-            f"distillation loss {self.loss_distillation:.4f}" if self.loss_distillation is not None else "",
-            f"agreement {self.agreement:.1%}" if self.agreement is not None else "",
+            f"inversion loss {self._loss_inversion:.3f}" if self._loss_inversion is not None else "",
+            f"distillation loss {self._loss_distillation:.4f}" if self._loss_distillation is not None else "",
+            f"agreement {self._agreement:.1%}" if self._agreement is not None else "",
         ]
         return ", ".join(part for part in parts if part)
-
-
-def views_text(done: int, total: int) -> str:
-    """What the student waits for while the teacher looks at new images."""
-    return f"showing the teacher new images, {done:,} of {total:,}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: `8 s`, `2 min 05 s`, `1 h 12 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class ProgressLines:
@@ -157,11 +105,10 @@ class ProgressLines:
         """Take in one event (`stages.events.Listener`)."""
         if isinstance(event, events.Warning):
             diagnostics.warn(event.message, hint=event.hint)
-        finished = self.standing.epoch
         if isinstance(event, events.CompilationStarted):
             self._write(f"compiling {event.what}")
         if self.standing.update(event, epoch):
-            self._write_now_and_then(self._line(finished))
+            self._write_now_and_then(self._line(epoch))
         elif isinstance(event, events.ViewsJudged):
             self._write_now_and_then(self.standing.activity)
 
@@ -175,7 +122,7 @@ class ProgressLines:
         total = f"/{self.standing.epochs}" if self.standing.epochs is not None else ""
         left_s = self.standing.seconds_left()
         parts = [f"epoch {finished}{total}", self.standing.describe()]
-        if left_s is not None and not self.standing.is_finished:
+        if left_s is not None:
             parts.append(f"{duration(left_s)} left")
         return ", ".join(part for part in parts if part)
 
@@ -222,15 +169,15 @@ class ProgressBar:
 
 @contextmanager
 def shown(
-    *, epochs: int | None = None, warmup_epochs: int = 0, as_lines: bool = False, clock: Clock = time.monotonic
+    *, started: Mapping[str, Any] | None = None, as_lines: bool = False, clock: Clock = time.monotonic
 ) -> Iterator[Listener]:
     """A listener that shows the run's progress on stderr in the way that fits what stderr is.
 
-    A resumed run does not tell its epochs again: then they are given here. `as_lines` is for a process whose stderr
+    A resumed run does not tell its first event again: then it is given here. `as_lines` is for a process whose stderr
     is a terminal only as yet.
     """
     terminal = console.stderr()
-    standing = Standing(clock, epochs=epochs, warmup_epochs=warmup_epochs)
+    standing = Standing(started)
     if as_lines or not terminal.is_interactive:
         yield ProgressLines(diagnostics.note, standing, clock)
         return

@@ -9,8 +9,8 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
-from ssdkd_cli.progress import duration
 from ssdkd_cli.summary import ECE_EXPLAINED, best_in_words, format_metric, metric_title, print_metrics
+from ssdkd_cli.words import duration
 from stages.paths import in_shell
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_cli import charts, console
-from ssdkd_cli.progress import duration
+from ssdkd_cli.words import duration
 from stages.paths import in_shell
 
 _TITLES = {

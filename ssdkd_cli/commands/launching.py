@@ -298,16 +298,14 @@ def _resume(request: Request, text: str) -> int:
     from stages.run_lookup import resolve_run
 
     run = resolve_run(text)
-    started = run.events.first() or {}
-    epochs, warmup_epochs = started.get("epochs"), started.get("warmup_epochs", 0)
-
+    started = run.events.first()
     readiness = Readiness.from_environment(out=None, resumed=run.path)
 
     import_torch()
 
     from stages.trainer import resume
 
-    with progress.shown(epochs=epochs, warmup_epochs=warmup_epochs, as_lines=readiness is not None) as listener:
+    with progress.shown(started=started, as_lines=readiness is not None) as listener:
         listeners: list[Listener] = [listener] if readiness is None else [readiness, listener]
         outcome = resume(
             run.path,

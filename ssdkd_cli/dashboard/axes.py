@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ssdkd_cli import progress
+from ssdkd_cli import words
 
 Floats = npt.NDArray[np.float64]
 
@@ -140,4 +140,4 @@ def duration(seconds: float | None) -> str:
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     hours = int(seconds // 3600)
-    return f"{hours // 24} d {hours % 24} h" if hours >= 48 else progress.duration(seconds)
+    return f"{hours // 24} d {hours % 24} h" if hours >= 48 else words.duration(seconds)

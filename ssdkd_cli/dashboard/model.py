@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from ssdkd_cli.dashboard.accounted_pace import AccountedPace
 from ssdkd_cli.dashboard.fields import histogram, items, mapping, number, numbers, text, whole
+from ssdkd_cli.dashboard.pace import Pace
 from ssdkd_cli.dashboard.series import Series
 from ssdkd_cli.dashboard.view import (
     BufferView,
@@ -87,7 +87,7 @@ class RunModel:
         self._state = _State()
         self._at_checkpoint: deque[tuple[int, _State]] = deque(maxlen=_MAX_CHECKPOINTS)
         self._series: dict[str, Series] = {}
-        self._pace = AccountedPace()
+        self._pace = Pace()
         self._readers: dict[str, Callable[[Event], None]] = {
             "run_started": self._run_started,
             "run_resumed": self._run_resumed,
@@ -372,6 +372,11 @@ class RunModel:
     def epoch(self) -> int:
         """The epoch at work, from 1; 0 before the first."""
         return self._state.epoch
+
+    @property
+    def num_finished(self) -> int:
+        """Epochs that are over."""
+        return 0 if self.header is None else int(self._epochs_finished(self.header))
 
     @property
     def stage(self) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
 from ssdkd_cli import progress
-from ssdkd_cli.progress import ProgressBar, ProgressLines, Standing, duration
+from ssdkd_cli.progress import ProgressBar, ProgressLines, Standing
 from stages import events
 
 
@@ -51,76 +52,90 @@ def distillation_step(loss=0.25, agreement=0.875):
 
 
 def run_epochs(listener, clock, first, last, *, seconds):
-    """Epochs that take `seconds` each, two stages an epoch."""
+    """Epochs that take `seconds` each, two stages an epoch. The run's accounts begin when the clock does."""
     for epoch in range(first, last + 1):
-        listener(events.StageStarted(stage="inversion"), epoch)
-        listener(inversion_step(), epoch)
-        clock.now_s += seconds / 2
-        listener(events.StageStarted(stage="distillation"), epoch)
-        listener(distillation_step(), epoch)
-        clock.now_s += seconds / 2
+        for stage, step in (("inversion", inversion_step()), ("distillation", distillation_step())):
+            listener(events.StageStarted(stage=stage), epoch)
+            listener(step, epoch)
+            clock.now_s += seconds / 2
+            listener(events.StageFinished(stage=stage, seconds=seconds / 2), epoch)
+        listener(device(clock.now_s), epoch)
+
+
+def device(total_s, **accounts):
+    seconds = {**accounts, "total": total_s}
+    return events.Device(device="cpu", seconds=seconds, utilisation=None, mem_mib=None, images_per_s=None)
 
 
 def test_time_left_keeps_warm_up_and_the_other_epochs_apart():
-    clock = Clock()
-    standing = Standing(clock)
-    standing.update(started(epochs=10, warmup_epochs=4), 1)
+    clock, standing = Clock(), Standing()
+    standing.update(started(epochs=10, warmup_epochs=4), 0)
     run_epochs(standing.update, clock, 1, 4, seconds=1.0)
     assert standing.seconds_left() is None  # no epoch with distillation has been timed
     run_epochs(standing.update, clock, 5, 6, seconds=10.0)
-    # Epoch 5 took 10 s; epoch 6 is at its end but not over: 5 epochs of 10 s from its beginning, less 10 s.
-    assert standing.num_finished == 5
+    assert standing.num_finished == 6
     assert standing.seconds_left() == pytest.approx(40.0)
 
 
-def test_time_left_in_warm_up_counts_both_kinds_once_both_are_known():
-    clock = Clock()
-    standing = Standing(clock, epochs=10, warmup_epochs=4)
+def test_time_left_falls_within_an_epoch():
+    clock, standing = Clock(), Standing()
+    standing.update(started(epochs=10, warmup_epochs=0), 0)
+    run_epochs(standing.update, clock, 1, 4, seconds=10.0)
     standing.update(events.StageStarted(stage="inversion"), 5)
-    clock.now_s = 7.0
-    standing.update(events.StageStarted(stage="inversion"), 6)
-    assert standing.seconds_left() == pytest.approx(5 * 7.0)
+    standing.update(events.StageFinished(stage="inversion", seconds=5.0), 5)
+    assert standing.num_finished == 4
+    assert standing.seconds_left() == pytest.approx(55.0)
 
 
-def test_the_time_left_is_never_negative():
-    clock = Clock()
-    standing = Standing(clock, epochs=2, warmup_epochs=0)
+def test_what_an_epoch_pays_once_is_no_measure_of_others():
+    standing = Standing()
+    standing.update(started(epochs=10, warmup_epochs=0), 0)
+    for epoch, setup_s in ((1, 0.0), (2, 60.0)):
+        for stage in ("inversion", "distillation"):
+            standing.update(events.StageFinished(stage=stage, seconds=5.0), epoch)
+        standing.update(device(10.0 * epoch + setup_s, setup=setup_s), epoch)
+    assert standing.seconds_left() == pytest.approx(8 * 10.0)
+
+
+def test_a_paused_run_says_so():
+    standing = Standing()
     standing.update(events.StageStarted(stage="inversion"), 1)
-    clock.now_s = 1.0
-    standing.update(events.StageStarted(stage="inversion"), 2)
-    clock.now_s = 100.0
-    assert standing.seconds_left() == 0.0
-
-
-def test_a_pause_is_not_taken_for_slow_work():
-    clock = Clock()
-    standing = Standing(clock, epochs=10, warmup_epochs=0)
-    run_epochs(standing.update, clock, 1, 2, seconds=10.0)
-    standing.update(events.StageStarted(stage="inversion"), 3)
-    for action, seconds in (("pause", 100.0), ("pause", 28_700.0), ("resume", 0.0), ("resume", 10.0)):
-        standing.update(events.ControlAcknowledged(id="1", action=action, accepted=True, message=""), 3)
+    for action in ("pause", "pause", "resume", "resume"):
+        standing.update(events.ControlAcknowledged(id="1", action=action, accepted=True, message=""), 1)
         assert standing.activity == ("paused" if action == "pause" else "inversion")
-        clock.now_s += seconds
-    standing.update(events.StageStarted(stage="inversion"), 4)
-    assert standing.seconds_left() == pytest.approx(7 * 10.0)
+
+
+def test_a_stage_stays_named_until_the_next_begins():
+    standing = Standing()
+    assert standing.activity == "starting"
+    standing.update(events.StageStarted(stage="evaluation"), 1)
+    standing.update(events.StageFinished(stage="evaluation", seconds=1.0), 1)
+    assert standing.activity == "evaluation"
 
 
 def test_what_was_left_of_a_resumed_epoch_is_not_taken_for_a_fast_one():
-    clock = Clock()
-    standing = Standing(clock, epochs=10, warmup_epochs=0)
+    clock, standing = Clock(), Standing(first_line(epochs=10, warmup_epochs=0))
     standing.update(events.RunResumed(checkpoint="c", checkpoint_seq=3), 3)
     run_epochs(standing.update, clock, 3, 3, seconds=1.0)
     run_epochs(standing.update, clock, 4, 4, seconds=60.0)
-    standing.update(events.StageStarted(stage="inversion"), 5)
     assert standing.seconds_left() == pytest.approx(6 * 60.0)
 
 
+def first_line(**changes):
+    """Of a run's events, as who resumes it reads it."""
+    return json.loads(events.to_line(started(**changes), seq=0, epoch=0, time_s=1_700_000_000.0))
+
+
+def lines_of(clock):
+    lines = []
+    return lines, ProgressLines(lines.append, Standing(), clock)
+
+
 def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
-    clock, lines = Clock(), []
-    listener = ProgressLines(lines.append, Standing(clock), clock)
-    listener(started(epochs=60, warmup_epochs=1), 1)
+    lines, listener = lines_of(clock := Clock())
+    listener(started(epochs=60, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 30, seconds=1.0)
-    assert [line.partition(",")[0] for line in lines] == ["epoch 10/60", "epoch 20/60"]
+    assert [line.partition(",")[0] for line in lines] == ["epoch 10/60", "epoch 20/60", "epoch 30/60"]
     assert "inversion loss 2.500" in lines[0]
     assert "distillation loss 0.2500" in lines[0]
     assert "agreement 87.5%" in lines[0]
@@ -128,29 +143,30 @@ def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
 
 
 def test_long_epochs_give_one_line_each():
-    clock, lines = Clock(), []
-    listener = ProgressLines(lines.append, Standing(clock), clock)
-    listener(started(epochs=4, warmup_epochs=1), 1)
+    lines, listener = lines_of(clock := Clock())
+    listener(started(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 4, seconds=60.0)
     listener(events.RunFinished(status="done", message="done"), 4)
     assert [line.partition(",")[0] for line in lines] == [f"epoch {epoch}/4" for epoch in range(1, 5)]
-    assert "left" not in lines[-1]
+    assert ["left" in line for line in lines] == [False, True, True, False]
 
 
 def test_a_short_run_says_nothing_on_the_way():
-    clock, lines = Clock(), []
-    listener = ProgressLines(lines.append, Standing(clock), clock)
-    listener(started(epochs=4, warmup_epochs=1), 1)
+    lines, listener = lines_of(clock := Clock())
+    listener(started(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 4, seconds=1.0)
     listener(events.RunFinished(status="done", message="done"), 4)
     assert lines == []
 
 
 def test_the_epoch_in_which_a_run_is_stopped_is_not_told_as_done():
-    clock, lines = Clock(), []
-    listener = ProgressLines(lines.append, Standing(clock), clock)
-    listener(started(epochs=4, warmup_epochs=1), 1)
-    run_epochs(listener, clock, 1, 2, seconds=60.0)
+    lines, listener = lines_of(clock := Clock())
+    listener(started(epochs=4, warmup_epochs=1), 0)
+    run_epochs(listener, clock, 1, 1, seconds=60.0)
+    listener(events.StageStarted(stage="inversion"), 2)
+    clock.now_s += 60.0
+    listener(device(120.0), 2)  # of the checkpoint with which it stops
+    listener(events.CheckpointSaved(checkpoint="c"), 2)
     listener(events.RunFinished(status="stopped", message="stopped"), 2)
     assert [line.partition(",")[0] for line in lines] == ["epoch 1/4"]
     assert listener.standing.num_finished == 1
@@ -158,12 +174,12 @@ def test_the_epoch_in_which_a_run_is_stopped_is_not_told_as_done():
 
 def test_a_resumed_run_knows_its_epochs_from_outside(capfd):
     clock = Clock()
-    with progress.shown(epochs=8, warmup_epochs=2, clock=clock) as listener:
+    with progress.shown(started=first_line(epochs=8, warmup_epochs=2), clock=clock) as listener:
         listener(events.RunResumed(checkpoint="c", checkpoint_seq=3), 3)
         run_epochs(listener, clock, 4, 6, seconds=20.0)
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert [line.partition(",")[0] for line in captured.err.splitlines()] == ["epoch 4/8", "epoch 5/8"]
+    assert [line.partition(",")[0] for line in captured.err.splitlines()] == ["epoch 4/8", "epoch 5/8", "epoch 6/8"]
 
 
 def test_what_is_compiled_is_told_at_once(capfd):
@@ -175,8 +191,7 @@ def test_what_is_compiled_is_told_at_once(capfd):
 
 
 def test_what_the_student_waits_for_is_told_now_and_then():
-    clock, lines = Clock(), []
-    listener = ProgressLines(lines.append, Standing(clock), clock)
+    lines, listener = lines_of(clock := Clock())
     listener(started(epochs=60, warmup_epochs=20), 0)
     listener(events.StageStarted(stage="distillation"), 21)
     for done in range(64, 2561, 64):
@@ -202,16 +217,16 @@ def test_the_bar_shows_epochs_stage_losses_and_time_left():
 
     clock = Clock()
     screen = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
-    bar = ProgressBar(screen, Standing(clock))
-    bar(started(epochs=10, warmup_epochs=2), 1)
+    bar = ProgressBar(screen, Standing())
+    bar(started(epochs=10, warmup_epochs=2), 0)
     run_epochs(bar, clock, 1, 4, seconds=2.0)
     with screen.capture() as captured:
         screen.print(bar)
     text = captured.get()
     for part in (
         "distillation",
-        "3/10 epochs",
-        "13 s left",  # seven epochs of 2 s, of which the first is half over
+        "4/10 epochs",
+        "12 s left",
         "inversion loss 2.500",
         "distillation loss 0.2500",
         "agreement 87.5%",
@@ -220,29 +235,14 @@ def test_the_bar_shows_epochs_stage_losses_and_time_left():
 
 
 def test_the_bar_shows_what_is_compiled_until_it_is():
-    clock = Clock()
-    standing = Standing(clock)
-    assert standing.activity == "starting"
+    standing = Standing()
     standing.update(events.StageStarted(stage="inversion"), 1)
-    assert standing.activity == "inversion"
     standing.update(events.CompilationStarted(what="the generator"), 1)
     assert standing.activity == "compiling the generator"
     standing.update(events.Warning(message="x"), 1)
     assert standing.activity == "compiling the generator"
     standing.update(events.CompilationFinished(what="the generator", seconds=1.0), 1)
     assert standing.activity == "inversion"
-
-
-def test_the_time_left_leaves_compiling_out():
-    clock = Clock()
-    standing = Standing(clock, epochs=3, warmup_epochs=0)
-    standing.update(events.StageStarted(stage="inversion"), 1)
-    standing.update(events.CompilationStarted(what="the generator"), 1)
-    clock.now_s = 60.0
-    standing.update(events.CompilationFinished(what="the generator", seconds=60.0), 1)
-    clock.now_s = 62.0
-    standing.update(events.StageStarted(stage="inversion"), 2)
-    assert standing.seconds_left() == pytest.approx(2 * 2.0)
 
 
 class Terminal(io.StringIO):
@@ -270,7 +270,7 @@ def test_the_bar_is_for_terminals_that_can_move_the_cursor(monkeypatch, stream, 
     text = stream.getvalue()
     assert "warning:" in text
     assert ("\x1b[" in text) is (shape is ProgressBar)
-    assert ("2/3 epochs" in text) is (shape is ProgressBar)
+    assert ("3/3 epochs" in text) is (shape is ProgressBar)
     assert ("epoch 2/3, " in text) is (shape is ProgressLines)
 
 
@@ -325,11 +325,3 @@ def test_no_teacher_is_said_to_be_trained_before_one_is(monkeypatch, is_certain)
     with progress.training_shown(is_certain=is_certain) as listener:
         listener(1, 200, 1.5, 0.5)
     assert "training the teacher, loss 1.500" in terminal.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (59.4, "59 s"), (125, "2 min 05 s"), (3600, "1 h 00 min"), (4350, "1 h 12 min")],
-)
-def test_durations_read_as_people_say_them(seconds, text):
-    assert duration(seconds) == text

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 from scripted_run import TIME_S, an_epoch, buffer_state, device, evaluation, lines_of, run_started, samples, whole_run
 
-from ssdkd_cli.dashboard.accounted_pace import AccountedPace
 from ssdkd_cli.dashboard.curves import point_at, smoothed
 from ssdkd_cli.dashboard.model import MAX_LOG_LINES, MAX_SERIES, RunModel
+from ssdkd_cli.dashboard.pace import Pace
 from ssdkd_cli.dashboard.series import Series
 from ssdkd_cli.dashboard.view import Curve, DeviceView, LogLine, title_of
-from ssdkd_cli.pace import Pace
 from stages import events
 
 
@@ -401,15 +400,15 @@ def test_the_time_left_goes_by_the_accounts_and_not_by_the_clock():
 
 def test_an_epoch_that_makes_something_once_does_not_lengthen_the_time_left():
     pace = Pace()
-    for seconds in (150.0, 20.0, 22.0):
-        pace.add(seconds, is_warmup=False)
+    for epoch, total_s in enumerate((0.0, 150.0, 170.0, 192.0)):
+        pace.account(epoch, total_s, warmup_epochs=0)
     assert pace.seconds_left(0, 10) == pytest.approx(220.0)
-    pace.add(20.0, is_warmup=False)
+    pace.account(4, 212.0, warmup_epochs=0)
     assert pace.seconds_left(0, 10) == pytest.approx(200.0)
 
 
 def test_pace_times_each_kind_of_epoch_apart():
-    pace = AccountedPace()
+    pace = Pace()
     for epoch, total_s in ((1, 10.0), (2, 11.0), (3, 16.0), (4, 21.0)):
         pace.account(epoch, total_s, warmup_epochs=2)
     assert pace.seconds_left(3, 2) == pytest.approx(3 * 1.0 + 2 * 5.0)
@@ -417,7 +416,7 @@ def test_pace_times_each_kind_of_epoch_apart():
 
 
 def test_pace_takes_epochs_that_were_not_told_one_by_one_as_their_mean():
-    pace = AccountedPace()
+    pace = Pace()
     for epoch, total_s in ((2, 2.0), (12, 52.0)):
         pace.account(epoch, total_s, warmup_epochs=2)
     assert pace.seconds_left(0, 1) == pytest.approx(5.0)

@@ -1,4 +1,4 @@
-"""How long a run still takes, from the time its last epochs took."""
+"""How long a run still takes, by its own accounts, which leave pauses out, and never by the clock, which may jump."""
 
 from __future__ import annotations
 
@@ -15,10 +15,21 @@ class Pace:
     def __init__(self) -> None:
         self._warmup_s: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
         self._main_s: deque[float] = deque(maxlen=NUM_EPOCHS_TIMED)
+        self._last: tuple[int, float] | None = None
 
-    def add(self, seconds: float, *, is_warmup: bool) -> None:
-        """An epoch took so long."""
-        (self._warmup_s if is_warmup else self._main_s).append(seconds)
+    def account(self, epoch: int, total_s: float, *, warmup_epochs: int) -> None:
+        """At the end of `epoch` the run has taken `total_s` seconds so far."""
+        if self._last is not None:
+            num_epochs, seconds = epoch - self._last[0], total_s - self._last[1]
+            # Epochs that were not told of one by one are timed as their mean; of both kinds at once they say nothing.
+            is_one_kind = (epoch <= warmup_epochs) == (self._last[0] + 1 <= warmup_epochs)
+            if num_epochs > 0 and seconds > 0 and is_one_kind:
+                (self._warmup_s if epoch <= warmup_epochs else self._main_s).append(seconds / num_epochs)
+        self._last = (epoch, total_s)
+
+    def forget_position(self) -> None:
+        """What comes next does not follow upon what was accounted last."""
+        self._last = None
 
     def seconds_left(self, num_warmup: float, num_main: float) -> float | None:
         """Time for so many epochs of each kind; None until an epoch of each kind needed has been timed."""
