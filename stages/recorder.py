@@ -92,7 +92,7 @@ class Recorder:
         epoch, began_s = self.run.epoch, time.perf_counter()
         if self.run.buffer.size > 0:
             save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
-            self._save_samples_if_it_goes()
+            self.save_samples()
         if self.run.schedule.command != "invert":
             save_weights(self.run.finished_student.model, self.directory.student_file)
         if self.run.best_student is not None:
@@ -121,8 +121,11 @@ class Recorder:
             )
         )
 
-    def _save_samples_if_it_goes(self) -> None:
-        """A picture that cannot be drawn or written is a warning: what was learned is saved after it."""
+    def save_samples(self) -> None:
+        """Draw some images of each class in the buffer, which is not empty, and tell of the picture.
+
+        One that cannot be drawn or written is a warning: there is more to save, or to tell.
+        """
         try:
             told = self._draw_samples()
         except Exception as error:  # of a plugin's task, of the font, of the folder
@@ -130,10 +133,6 @@ class Recorder:
             self.emit(Warning(message=f"no picture of epoch {self.run.epoch}: {reason}"))
         else:
             self.emit(told)
-
-    def save_samples(self) -> None:
-        """Draw some images of each class in the buffer, which is not empty, and tell of the picture."""
-        self.emit(self._draw_samples())
 
     def _draw_samples(self) -> Samples:
         buffer, task = self.run.buffer, self.run.task

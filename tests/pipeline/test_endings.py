@@ -282,6 +282,18 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(start, out: Path, undisturb
     assert_same_outcome(out, undisturbed)
 
 
+def test_a_picture_that_cannot_be_drawn_hides_no_divergence(start, out: Path, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError("no such font")
+
+    def diverge() -> None:
+        raise DivergedError("the loss is nan", hint="lower a rate")
+
+    monkeypatch.setattr("stages.recorder.grid_png", fail)
+    assert_ended(start(listeners=[At("distillation_step", diverge, epoch=3)]), "diverged", DivergedError)
+    assert "no picture of epoch 3: OSError: no such font" in [event["message"] for event in warnings(out)]
+
+
 def test_a_plugins_own_error_ends_the_run(start) -> None:
     def refuse() -> None:
         raise api.ConfigError("I cannot go on", hint="do something")
