@@ -64,9 +64,9 @@ class _Unit(NamedTuple):
     """What of a row belongs together."""
 
     layers: list[nn.Module]
-    """A block; or a layer with a kernel, and those behind it that have tensors and no kernel, such as batch-norm."""
+    """A block or a layer, and behind a layer those that have tensors and no kernel, such as batch-norm."""
     num_channels: int | None
-    """That its last kernel writes; None of what comes before the first kernel."""
+    """That the last kernel so far writes; None before the first."""
 
 
 class _Layer(NamedTuple):
@@ -166,32 +166,29 @@ def _counterparts_in_row(small: nn.Module, large: nn.Module, kind_of: KindOf) ->
 def _stages(row: nn.Module) -> list[list[_Unit]]:
     """What of a row has the same number of output channels, unit by unit."""
     units: list[_Unit] = []
+    num_channels = None
     for child in row.children():
         tensors = [tensor for layer in child.modules() for tensor in _tensors(layer).values()]
         kernels = [tensor for tensor in tensors if tensor.ndim >= NUM_CHANNEL_DIMENSIONS]
-        if kernels or (tensors and not units):
-            units.append(_Unit([child], kernels[-1].shape[0] if kernels else None))
-        elif tensors:
+        if kernels:
+            num_channels = kernels[-1].shape[0]
+        if tensors and not kernels and units and _tensors(units[-1].layers[0]):
             units[-1].layers.append(child)
+        elif tensors:
+            units.append(_Unit([child], num_channels))
     return [list(stage) for _, stage in groupby(units, key=attrgetter("num_channels"))]
 
 
 def _spread(few: list[_Unit], many: list[_Unit], kind_of: KindOf) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Of each kind the first with the first, the last with the last, others evenly between."""
-    own, others = (_by_kind(units, kind_of) for units in (few, many))
-    for kind, units in own.items():
-        candidates = others.get(kind, [])
-        for index, unit in enumerate(units):
-            if candidates:
-                other = candidates[round(index * (len(candidates) - 1) / max(1, len(units) - 1))]
-                yield from zip(unit.layers, other.layers, strict=True)
-
-
-def _by_kind(units: list[_Unit], kind_of: KindOf) -> dict[tuple[object, ...], list[_Unit]]:
-    found: dict[tuple[object, ...], list[_Unit]] = defaultdict(list)
-    for unit in units:
-        found[tuple(kind_of(layer) for layer in unit.layers)].append(unit)
-    return found
+    for kind in {kind_of(unit.layers[0]) for unit in few}:
+        own, others = ([unit for unit in units if kind_of(unit.layers[0]) == kind] for units in (few, many))
+        for index, unit in enumerate(own):
+            if others:
+                other = others[round(index * (len(others) - 1) / max(1, len(own) - 1))]
+                yield unit.layers[0], other.layers[0]
+                behind = {kind_of(layer): layer for layer in other.layers[1:]}
+                yield from ((layer, behind[kind_of(layer)]) for layer in unit.layers[1:] if kind_of(layer) in behind)
 
 
 def _part_names(block: nn.Module) -> frozenset[str]:

@@ -196,6 +196,7 @@ def test_all_stages_may_lie_in_one_sequence(tmp_path: Path, num_student: int, nu
             place = 0 if own == 0 else num_teacher - 1
             block, other = student[1][stage * num_student + own], teacher[1][stage * num_teacher + place]
             torch.testing.assert_close(block.state_dict(), other.state_dict(), rtol=0, atol=0)
+    assert torch.equal(student[1][-1].running_mean, teacher[1][-1].running_mean)
 
 
 def test_stages_of_a_narrower_network_are_matched_one_by_one(tmp_path: Path) -> None:
@@ -206,6 +207,22 @@ def test_stages_of_a_narrower_network_are_matched_one_by_one(tmp_path: Path) -> 
     assert select_weights(student, teacher).share == 1
     for own, place in enumerate((0, 4, 5, 9, 10, 14)):
         assert torch.equal(student[1][own].conv2.weight, teacher[1][place].conv2.weight[::2, ::2])
+
+
+def test_layers_of_a_sequence_are_matched_though_only_one_network_has_batch_norms() -> None:
+    def plain(*layers: nn.Module) -> nn.Module:
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 7))
+
+    torch.manual_seed(0)
+    with_norms = plain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16))
+    without = plain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU())
+    for student, teacher in ((with_norms, without), (without, with_norms)):
+        student = copy.deepcopy(student)
+        select_weights(student, teacher)
+        assert torch.equal(student[-1].weight, teacher[-1].weight)
+        convolutions = [[layer for layer in net if isinstance(layer, nn.Conv2d)] for net in (student, teacher)]
+        for own, other in zip(*convolutions, strict=True):
+            assert torch.equal(own.weight, other.weight)
 
 
 def test_blocks_of_a_file_of_ones_own_are_of_one_kind_though_the_file_is_run_for_each_network(tmp_path) -> None:
@@ -269,7 +286,7 @@ def net(num_classes, number, width=16):
     widths = [(width, width), (width, 2 * width), (2 * width, 4 * width)]
     blocks = [Block(many if i else few, many, 1) for few, many in widths for i in range(number)]
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))
-    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1), nn.Sequential(*blocks), head)
+    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1), nn.Sequential(*blocks, nn.BatchNorm2d(4 * width)), head)
 
 def net1(num_classes): return net(num_classes, 1)
 def net2(num_classes): return net(num_classes, 2)
