@@ -30,11 +30,13 @@ from stages.device import out_of_memory_is_told, prepare_device, resolve_precisi
 from stages.errors import ConfigError, DivergedError, MachineError
 from stages.evaluation.measure import measure
 from stages.heap import keep_heap_warm
+from stages.models import FILE
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
+from stages.models.checkpoints import save_weights, sha256_of
 from stages.models.normalized import NormalizedModel
 from stages.optimizers import load as load_optimizer
 from stages.optimizers import set_learning_rate
+from stages.paths import typed_path
 from stages.run import derived_seed
 from stages.tasks.task import task_of
 from stages.teachers.unfinished import UnfinishedTraining
@@ -123,6 +125,8 @@ def train_teacher(
         settings = {
             "recipe": [LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, BATCH_SIZE, WARMUP_SHARE, MAX_WARMUP_EPOCHS],
             "model": config.teacher.model,
+            "code": _code(config.teacher.model, network),
+            "first_weights": digest(network.state_dict()),
             "task": config.task.model_dump(mode="json"),
             "images": digest({"images": train_data.images_NCHW, "labels": train_data.labels_N}),
             "epochs": epochs,
@@ -144,6 +148,12 @@ def train_teacher(
         batch_size = config.evaluation.batch_size
         metrics = measure(model, test_data, task_of(config.task), batch_size=batch_size, device=device)
     return TrainedTeacher(path, metrics, time.perf_counter() - start_s)
+
+
+def _code(name: str, network: nn.Module) -> list[str]:
+    """What is known of the code that a network stands for: its layers, and the digest of a file of the user's."""
+    file = FILE.match(name)
+    return [repr(network)] if file is None else [repr(network), sha256_of(typed_path(file["path"]))]
 
 
 def _save_new(network: nn.Module, out: Path) -> Path:

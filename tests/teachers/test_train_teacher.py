@@ -174,6 +174,33 @@ def test_another_training_does_not_go_on_with_it(
     assert told == [2], "and neither spoils it"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("nn.Sequential(nn.Flatten()", "nn.Sequential(nn.Hardtanh(), nn.Flatten()"), ("# as it was", "# and is")],
+    ids=["another layer", "any change of the file"],
+)
+def test_a_network_whose_code_has_changed_begins_anew(
+    make_config: MakeConfig, tmp_path: Path, before: str, after: str
+) -> None:
+    """Though its weights have the names and shapes of the old one's."""
+    factory, out = tmp_path / "net.py", tmp_path / "t.safetensors"
+    text = (
+        "from torch import nn\n"
+        "def build(num_classes):  # as it was\n"
+        "    head = nn.Linear(64, num_classes)\n"
+        "    network = nn.Sequential(nn.Flatten(), nn.Identity())\n"
+        "    network.head = head\n"
+        "    return network\n"
+    )
+    factory.write_text(text)
+    config = make_config(f"teacher.model={factory}:build")
+    assert interrupt(config, out, after=1, epochs=2) == [1]
+    factory.write_text(text.replace(before, after))
+    assert interrupt(config, out, after=1, epochs=2) == [1]
+    factory.write_text(text)
+    assert interrupt(config, out, after=2, epochs=2) == [2]
+
+
 def test_short_epochs_do_not_wait_for_the_disk(make_config: MakeConfig, tmp_path: Path) -> None:
     assert interrupt(make_config(), tmp_path / "t.safetensors", after=3) == [1, 2, 3]
     assert interrupt(make_config(), tmp_path / "t.safetensors", after=2) == [2], "the first is saved at once"
