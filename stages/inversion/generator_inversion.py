@@ -30,7 +30,7 @@ from stages.inversion.config import InversionConfig
 from stages.inversion.latents import class_anchors
 from stages.inversion.method import Inverted
 from stages.inversion.synthesis import ADAM_BETAS, StepInputs, StepOutcome, Synthesis
-from stages.models.build import build_generator
+from stages.models.build import build_generator, draws_numbers
 from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.generator import first_layer, reset_first_layer
 from stages.models.normalized import evaluating
@@ -51,6 +51,13 @@ class GeneratorInversion:
             latent_dim=self.config.latent_dim,
             image_shape=run.config.task.image_shape,
         )
+        # Beside the student, whose layers draw from the same stream, its draws would be another run's every time.
+        if run.schedule.overlaps and draws_numbers(generator, torch.zeros(2, self.config.latent_dim)):
+            raise ConfigError(
+                f"`inversion.generator` = `{self.config.generator}` draws random numbers, as dropout does, and cannot"
+                " work beside the student",
+                hint="set inversion.overlap = false",
+            )
         if self.config.reset_epoch > 0:
             first_layer(generator)  # what cannot be drawn anew is found out now and not at that epoch
         self._meta_generator = generator.to(run.device).to(memory_format=torch.channels_last).train()
@@ -95,7 +102,7 @@ class GeneratorInversion:
     def _call(self, run: Run, stream: str, synthesis: Synthesis, *, is_reported: bool) -> tuple[Inverted, StepOutcome]:
         """Lines 4-10: initialise g, draw z, and minimise Eq. 2 over both for T_g steps. And the last step's outcome."""
         config, num_images = self.config, synthesis.num_images
-        if not run.schedule.overlaps:  # else the student's layers draw from the same stream meanwhile
+        if not run.schedule.overlaps:  # then nothing draws here, and the student's layers do meanwhile
             run.seed_layers("inversion", f"{stream} layers")
         latent_BZ = torch.randn(
             num_images, config.latent_dim, generator=run.rng("inversion", f"{stream} latent"), device=run.device

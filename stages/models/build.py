@@ -57,6 +57,13 @@ def check_in_training(model: nn.Module, name: str, *, task: TaskTable, where: st
     Of two images where there are so many in a batch: batch-norm wants more than one value of a channel. A copy is
     tried, and torch's random numbers stay what they were.
     """
+    for key, value in model.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ConfigError(
+                f"`{where}` = `{name}` keeps values in `{key}` that are not finite",
+                hint="a student is saved while all it keeps is finite: register what never changes, such as a mask,"
+                " with persistent=False",
+            )
     with torch.random.fork_rng(devices=[]):
         _check_output(model, name, task=task, where=where, num_images=min(2, batch_size), is_training=True)
 
@@ -75,6 +82,14 @@ def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, 
             hint="it is called with latent_dim and image_shape",
         )
     return generator
+
+
+def draws_numbers(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether a network in training mode draws from torch's global stream, which stays where it was."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = torch.get_rng_state()
+        copy.deepcopy(network).train()(inputs)
+        return not torch.equal(torch.get_rng_state(), before)
 
 
 def _built(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:

@@ -574,6 +574,16 @@ def test_teacher_and_student_of_these_tests_agree_in_part(make_run) -> None:
     assert 0 < same_B.sum() < 12
 
 
+def test_a_generator_that_draws_is_refused_where_the_student_learns_beside_it(
+    make_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BUILT_WITH, lambda _name, **settings: nn.Sequential(TinyGenerator(**settings), nn.Dropout(0.2)))
+    run = make_run(inversion={"overlap": True})
+    with pytest.raises(ConfigError, match="draws random numbers") as refusal:
+        GeneratorInversion(run.config.inversion).setup(run)
+    assert "inversion.overlap = false" in str(refusal.value.hint)
+
+
 def test_layers_that_draw_repeat_their_draws_whoever_drew_before(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BUILT_WITH, lambda _name, **settings: nn.Sequential(TinyGenerator(**settings), nn.Dropout(0.2)))
     made = []
