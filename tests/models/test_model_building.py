@@ -1,5 +1,6 @@
 """Networks by name: each of ours on every kind of image, and what is refused before anything relies on it."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -236,6 +237,20 @@ def test_a_student_that_gets_no_gradient_is_refused(is_frozen):
     model.requires_grad_(not is_frozen)
     with pytest.raises(ConfigError, match=r"`theirs` cannot learn: its parameters get no gradient"):
         check_in_training(model, "theirs", task=task(), where="student.model", batch_size=8)
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_a_student_that_keeps_infinities_is_refused(is_saved):
+    """A mask of attention, say: what is not saved of it does not matter."""
+    model = Learning(lambda logits: logits)
+    model.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1), persistent=is_saved)
+    check = partial(check_in_training, model, "theirs", task=task(), where="student.model", batch_size=8)
+    if not is_saved:
+        check()
+        return
+    with pytest.raises(ConfigError, match=r"keeps values in `mask` that are not finite") as refusal:
+        check()
+    assert "persistent=False" in refusal.value.hint
 
 
 def test_a_student_is_tried_with_as_many_images_as_it_learns_from():
