@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,22 @@ def verify(run: RunDirectory) -> list[Check]:
 def has_all_results(run: RunDirectory) -> bool:
     """Whether all that a finished run is there for can be read: its buffer, its students, its hold-out."""
     return all(_checked(name, look).is_sound for name, look in _looks_at_results(run, is_complete=True))
+
+
+def hint_of_damage(run: RunDirectory, damaged: Sequence[str]) -> str:
+    """What to do about the files, by their names in checks, that are not sound."""
+    originals = [file.name for file in (run.config_file, run.manifest_file) if file.name in damaged]
+    results = {file.name for file in (run.buffer_file, run.student_file, run.best_student_file, run.holdout_file)}
+    hints = []
+    if originals:
+        hints.append(f"put {' and '.join(originals)} back from a copy: without it the run cannot go on")
+    if any(Path(name).parent.name == run.checkpoints_dir.name for name in damaged):
+        hints.append("`ssdkd run --resume` goes on from another checkpoint once the damaged one is deleted")
+    if not results.isdisjoint(damaged):
+        hints.append("`ssdkd run --resume` writes buffer, students and hold-out again from an undamaged checkpoint")
+    if run.events_file.name in damaged:
+        hints.append(f"what is damaged of {run.events_file.name} is passed over")
+    return "; ".join(hints) or "nothing depends on these pictures: all else is sound"
 
 
 def _looks(run: RunDirectory) -> Iterator[tuple[str, Callable[[], str]]]:

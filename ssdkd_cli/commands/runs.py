@@ -139,7 +139,7 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     from dataclasses import asdict
 
     from stages.run_lookup import resolve_run
-    from stages.run_verification import verify
+    from stages.run_verification import hint_of_damage, verify
 
     found = resolve_run(run)
     checks = verify(found)
@@ -149,12 +149,7 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     else:
         run_reports.print_checks(checks)
     if damaged:
-        goes_on = "`ssdkd run --resume` writes buffer, students and hold-out again from an undamaged checkpoint"
-        is_sound_otherwise = damaged == [found.samples_dir.name]
-        raise FileError(
-            f"{found.path} is damaged: {', '.join(damaged)}",
-            hint="nothing depends on these pictures: all else is sound" if is_sound_otherwise else goes_on,
-        )
+        raise FileError(f"{found.path} is damaged: {', '.join(damaged)}", hint=hint_of_damage(found, damaged))
 
 
 @app.command("pause")
@@ -218,7 +213,7 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
     run = resolve_run(text)
     refuse_idle(run, action)
     if confirm and not typer.confirm(f"{action} {run.path}? It saves everything first.", err=True):
-        diagnostics.note(f"{run.path} was not asked, and goes on")
+        diagnostics.note(f"{run.path} was not asked, and stays as it is")
         raise typer.Abort
     request_id = send_request(run, action)
     diagnostics.note(f"{run.path}: asked to {action}, waiting up to {timeout_s:g} s")

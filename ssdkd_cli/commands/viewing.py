@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from ssdkd_cli import diagnostics, summary
 from ssdkd_cli.diagnostics import ExitCode
@@ -30,10 +31,10 @@ def show(run: RunDirectory, *, folder: Path | None = None, is_read_only: bool = 
 
     Returns when the viewer is closed, FAILED where it crashed.
     """
-    code, run = _open_dashboard(run, folder=folder, is_read_only=is_read_only)
-    if run.status() in LIVE_STATUSES:
-        _say_how_to_come_back(run)
-    return code
+    closed = _open_dashboard(run, folder=folder, is_read_only=is_read_only)
+    if closed.run.status() in LIVE_STATUSES:
+        _say_how_to_come_back(closed.run, is_stopping=closed.is_stopping)
+    return closed.code
 
 
 def serve_to_browsers(run: RunDirectory, text: str | None, *, is_read_only: bool, port: int) -> int:
@@ -71,15 +72,15 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     printed and its exit code is the command's.
     """
     try:
-        viewer_code, _ = _open_dashboard(run)
+        closed = _open_dashboard(run)
     except KeyboardInterrupt:  # before there was a dashboard to hear it: the run has begun all the same
         _say_how_to_come_back(run)
         raise
     is_over = run.summary() is not None
     code = trainer.exit_code(_PATIENCE_S if is_over else 0)
     if code is None:
-        _say_how_to_come_back(run)
-        return viewer_code
+        _say_how_to_come_back(run, is_stopping=closed.is_stopping and closed.run.path == run.path)
+        return closed.code
     document = run.summary()
     if document is not None:
         summary.print_summary(document, run.path)
@@ -96,18 +97,24 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     return code
 
 
-def _open_dashboard(
-    run: RunDirectory, *, folder: Path | None = None, is_read_only: bool = False
-) -> tuple[int, RunDirectory]:
-    """Its exit code, and the run that was on the screen last."""
+class _Closed(NamedTuple):
+    """How a viewer ended."""
+
+    code: int
+    run: RunDirectory
+    """That was on the screen last."""
+    is_stopping: bool
+    """Whether it was asked to stop here."""
+
+
+def _open_dashboard(run: RunDirectory, *, folder: Path | None = None, is_read_only: bool = False) -> _Closed:
     from ssdkd_cli.dashboard.app import DashboardApp
 
     app = DashboardApp(run, read_only=is_read_only, folder=folder)
     with _ending_with_the_terminal(), _detaching_when_terminated(app.detach_from_outside) as is_terminated:
         app.run()
-    if is_terminated():
-        return _TERMINATED, app.run_directory
-    return ExitCode.FAILED if app.return_code else ExitCode.DONE, app.run_directory
+    code = ExitCode.FAILED if app.return_code else ExitCode.DONE
+    return _Closed(_TERMINATED if is_terminated() else code, app.run_directory, app.is_stopping)
 
 
 @contextmanager
@@ -146,11 +153,17 @@ def _detaching_when_terminated(detach: Callable[[], None]) -> Iterator[Callable[
         signal.signal(signal.SIGTERM, before)
 
 
-def _say_how_to_come_back(run: RunDirectory) -> None:
+def _say_how_to_come_back(run: RunDirectory, *, is_stopping: bool = False) -> None:
     path = in_shell(run.path)
-    diagnostics.note(f"{run.path} goes on without this terminal")
-    diagnostics.note(f"  ssdkd watch {path}       look at it again")
-    diagnostics.note(f"  ssdkd runs stop {path}   save everything and stop")
+    does, commands = "goes on", {"watch": "look at it again", "runs stop": "save everything and stop"}
+    if is_stopping:
+        does, commands = "saves everything and stops", {"watch": "look at it"}
+    elif run.status() == "paused":
+        does, commands = "is paused and waits", {"runs resume": "let it go on", **commands}
+    diagnostics.note(f"{run.path} {does} without this terminal")
+    width = max(map(len, commands))
+    for command, what in commands.items():
+        diagnostics.note(f"  {f'ssdkd {command} {path}':{width + len(path) + 7}}   {what}")
 
 
 def _print_last_words(run: RunDirectory, start: int) -> None:

@@ -105,6 +105,8 @@ class DashboardApp(App[None]):
         self._answer_timeout_s = answer_timeout_s
         self._clock = clock
         self._pending: list[str] = []
+        self.is_stopping = False
+        """Whether the run on the screen was asked here to stop, and has not refused."""
         self._pictures_wanted: tuple[object, ...] | None = None
         self._leaving = threading.Event()
         for theme in THEMES:
@@ -260,6 +262,8 @@ class DashboardApp(App[None]):
         """Say what became of a request."""
         if message.action in self._pending:
             self._pending.remove(message.action)
+        if message.action == "stop" and message.level == "warning":
+            self.is_stopping = False
         severity = message.level if message.level in ("information", "warning") else "error"
         self.notify(message.text, severity=severity, title=None, markup=False)  # type: ignore[arg-type]
         self._refresh_header()
@@ -307,6 +311,7 @@ class DashboardApp(App[None]):
         if action in self._pending:
             return
         self._pending.append(action)
+        self.is_stopping |= action == "stop"
         self._refresh_header()
         self.run_worker(partial(self._ask, self.run_directory, action), thread=True, group="requests", name=action)
 
@@ -324,7 +329,7 @@ class DashboardApp(App[None]):
     def open_comparison(self) -> None:
         """Let the user choose runs to compare with, or another one to look at."""
         chosen = [overlay.path for overlay in self.overlays]
-        self.push_screen(CompareScreen(self.run_directory, chosen), self._take_choice)
+        self.push_screen(CompareScreen(self.run_directory, chosen, folder=self._folder), self._take_choice)
 
     def _take_choice(self, choice: RunDirectory | list[Path] | None) -> None:
         if isinstance(choice, RunDirectory):
@@ -337,6 +342,7 @@ class DashboardApp(App[None]):
         for group in ("requests", "pictures"):
             self.workers.cancel_group(self, group)
         self._pending.clear()
+        self.is_stopping = False
         self._pictures_wanted = None
         self.run_directory, self.run_view = run, None
         self.compare_with([])

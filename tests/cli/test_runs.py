@@ -23,6 +23,7 @@ from ssdkd_cli.summary import ECE_EXPLAINED
 from stages.control import ControlReader
 from stages.events import ControlAcknowledged, Evaluation, Event, EventLog, RunFinished, StageStarted, Warning
 from stages.run_directory import RunDirectory
+from stages.run_verification import hint_of_damage
 
 LEAVES = ["ls", "show", "compare", "verify", "pause", "resume", "checkpoint", "stop"]
 SECONDS = {"inversion": 30.0, "distillation": 60.0, "evaluation": 1.5, "total": 4000.0}
@@ -359,6 +360,24 @@ def test_verify_finds_a_missing_file(call, real_run, name):
     assert f"runs/real is damaged: {name}" in result.err
 
 
+@pytest.mark.parametrize(
+    ("names", "hints"),
+    [
+        (["buffer.safetensors", "manifest.json"], ["put manifest.json back from a copy", "writes buffer, students"]),
+        (["config.toml", "manifest.json"], ["put config.toml and manifest.json back"]),
+        (["checkpoints/epoch-000002.safetensors"], ["from another checkpoint once the damaged one is deleted"]),
+        (["events.jsonl"], ["what is damaged of events.jsonl is passed over"]),
+        (["samples", "student.safetensors"], ["writes buffer, students and hold-out again"]),
+        (["samples"], ["nothing depends on these pictures"]),
+    ],
+    ids=lambda values: values[0],
+)
+def test_what_to_do_depends_on_what_is_damaged(names, hints):
+    hint = hint_of_damage(RunDirectory(Path("runs/a-run")), names)
+    assert all(part in hint for part in hints)
+    assert hint.count("; ") == len(hints) - 1
+
+
 def test_verify_finds_a_file_of_another_kind(call, real_run):
     checkpoint = real_run.latest_checkpoint()
     assert checkpoint is not None
@@ -526,7 +545,7 @@ def test_stop_asks_first_on_a_terminal(call, place, monkeypatch, answer, options
     assert asked == asked_for
     assert bool(questions) == (options == [])
     assert (result.code == 0) == (asked_for == ["stop"])
-    assert ("was not asked, and goes on" in result.err) == (asked_for == [])
+    assert ("was not asked, and stays as it is" in result.err) == (asked_for == [])
 
 
 # -- the commands themselves ---------------------------------------------------------------------------------

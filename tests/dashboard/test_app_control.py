@@ -133,6 +133,22 @@ def test_no_answer_is_a_visible_time_out(run, monkeypatch):
     assert run.control_file.read_text().count("\n") == 1, "asked once, though the key was pressed twice"
 
 
+@pytest.mark.parametrize("answer", ["refused", "accepted", None])
+def test_a_run_that_was_asked_to_stop_is_known_to(run, monkeypatch, answer):
+    acknowledged = None if answer is None else control.Acknowledgement(answer == "accepted", "said so")
+    monkeypatch.setattr(control, "wait_for_acknowledgement", lambda *_, **__: acknowledged)
+
+    async def body(app, pilot):
+        await press(app, pilot, "x", "n")
+        assert not app.is_stopping
+        await press(app, pilot, "x", "y")
+        await until(pilot, lambda: run.control_file.exists() and app._pending == [])
+        assert app.is_stopping == (answer != "refused")
+
+    with run.lock.held():
+        drive(run, body)
+
+
 def test_leaving_does_not_wait_for_an_answer(run):
     async def body(app, pilot):
         await press(app, pilot, "p")
