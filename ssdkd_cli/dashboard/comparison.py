@@ -71,11 +71,13 @@ def lettered(paths: Sequence[Path]) -> list[tuple[str, str]]:
     return list(zip(LETTERS, names, strict=False))
 
 
-def candidates(run: RunDirectory, root: Path = RUNS_ROOT) -> list[Candidate]:
-    """The runs beside `run` (in its folder, and in `root` or a group there), newest first, without itself."""
-    beside, root = run.path.resolve().parent, root.resolve()
-    names = {other.path.resolve(): other.name for other in [*list_runs(beside), *list_runs(root)]}
-    names |= {path.resolve(): f"{path.parent.name}/{path.name}" for path in (other.path for other in list_groups(root))}
+def candidates(run: RunDirectory, folder: Path | None = None, *, root: Path = RUNS_ROOT) -> list[Candidate]:
+    """The other runs in the folder of `run`, and in `folder` and `root` or groups there, newest first."""
+    roots = [each.resolve() for each in (root, folder) if each is not None]
+    alone = [other for each in (run.path.resolve().parent, *roots) for other in list_runs(each)]
+    grouped = [other.path for each in roots for other in list_groups(each)]
+    names = {other.path.resolve(): other.name for other in alone}
+    names |= {path.resolve(): f"{path.parent.name}/{path.name}" for path in grouped}
     names.pop(run.path.resolve(), None)
     found = sorted(map(RunDirectory, names), key=RunDirectory.started_s, reverse=True)
     return [_candidate(other, names[other.path]) for other in found]

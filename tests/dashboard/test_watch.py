@@ -250,6 +250,34 @@ def test_runs_of_a_group_are_other_runs_too(run, tmp_path):
     assert {other.name for other in candidates(seeds[0], root=root)} == {"group/seed-1", run.name}
 
 
+def test_runs_of_the_folder_that_is_watched_are_other_runs_too(run, tmp_path):
+    """Wherever it is, and in groups there: of those the dashboard says that one is at work."""
+    folder = tmp_path / "elsewhere"
+    shown = make_run(folder / "one" / "seed-0", lines_of(whole_run(6)))
+    other = make_run(folder / "two" / "seed-0", lines_of(whole_run(6)))
+    assert candidates(shown, root=tmp_path / "nowhere") == []
+    (found,) = candidates(shown, folder, root=tmp_path / "nowhere")
+    assert (found.name, found.path) == ("two/seed-0", other.path.resolve())
+
+
+@pytest.mark.parametrize(
+    ("status", "is_stopping", "expected"),
+    [
+        ("running", False, ["goes on without this terminal", "ssdkd watch ", "ssdkd runs stop "]),
+        ("paused", False, ["is paused and waits", "ssdkd runs resume ", "ssdkd watch ", "ssdkd runs stop "]),
+        ("running", True, ["saves everything and stops", "ssdkd watch "]),
+    ],
+)
+def test_who_leaves_is_told_what_the_run_does(run, monkeypatch, capfd, status, is_stopping, expected):
+    monkeypatch.setattr(type(run), "status", lambda _self: status)
+    monkeypatch.setattr(viewing, "_open_dashboard", lambda *_, **__: viewing._Closed(0, run, is_stopping))
+    assert viewing.show(run) == 0
+    first, *commands = capfd.readouterr().err.splitlines()
+    assert expected[0] in first
+    assert [line.strip().partition(f"{run.path} ")[0] for line in commands] == expected[1:]
+    assert len({line.rindex("  ") for line in commands}) == 1, "in a column"
+
+
 def test_a_name_that_two_runs_have_is_told_with_its_folder():
     runs = [Path("runs/one/seed-0"), Path("runs/two/seed-0"), Path("runs/two/seed-1")]
     assert lettered(runs) == [("A", "one/seed-0"), ("B", "two/seed-0"), ("C", "seed-1")]

@@ -57,9 +57,11 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
             self.rows = rows
             self.problem = problem
 
-    def __init__(self, run: RunDirectory, chosen: Sequence[Path]) -> None:
+    def __init__(self, run: RunDirectory, chosen: Sequence[Path], *, folder: Path | None = None) -> None:
+        """`folder` is the one that is watched, whose runs are among those to choose from."""
         super().__init__()
         self._run = run
+        self._folder = folder
         self._chosen = [Path(path) for path in chosen]
         self._candidates: list[Candidate] = []
 
@@ -80,7 +82,7 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         self.run_worker(self._find, thread=True, group="candidates", name="candidates")
 
     def _find(self) -> None:
-        self.post_message(self.Found(candidates(self._run)))
+        self.post_message(self.Found(candidates(self._run, self._folder)))
 
     def on_compare_screen_found(self, message: Found) -> None:
         """Fill the list."""
