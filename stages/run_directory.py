@@ -201,6 +201,11 @@ class RunDirectory:
     def written_student(self) -> Path:
         """The student's file. Raises FileError while there is none."""
         if not self.student_file.is_file():
+            if self.manifest().get("command") == "invert":
+                raise FileError(
+                    f"the run {self.path} made a buffer and no student",
+                    hint=f"`ssdkd distill --buffer {in_shell(self.path)}` distils one from it",
+                )
             raise FileError(
                 f"the run {self.path} holds no student yet",
                 hint="a run writes it at its first checkpoint and at its end",

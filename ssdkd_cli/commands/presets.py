@@ -55,12 +55,20 @@ def show_preset(
       ssdkd presets show cifar100-wrn fast5 --set run.epochs=60
     """
     import presets
-    from stages.config import load
+    from stages.config import DEFAULT_PRESET, load
+    from stages.preset_loading import load_presets
 
-    if len(names) == 1 and not overrides and names[0] in presets.names() and presets.is_overlay(names[0]):
-        text = presets.read_text(names[0])
-    else:
+    name = names[0]
+    if load_presets(names).is_whole:
         text = load(names, overrides or ()).to_toml()
+    elif len(names) > 1 or overrides:
+        example = f"ssdkd presets show {DEFAULT_PRESET} {in_shell(name)}"
+        raise ConfigError(
+            f"only overlays were given: {', '.join(names)}",
+            hint=f"name the preset they go on first, for example `{example}`",
+        )
+    else:
+        text = presets.read_text(name) if name in presets.names() else typed_path(name).read_text(encoding="utf-8")
     if json:
         console.print_json(tomllib.loads(text))
     else:
@@ -86,7 +94,7 @@ def copy_preset(
     from stages.config import DEFAULT_PRESET
     from stages.preset_loading import load_presets
 
-    load_presets([name])  # an unknown name is an error with the nearest match
+    settings = load_presets([name])  # an unknown name is an error with the nearest match
     if name not in presets.names():
         raise ConfigError(f"{name} is a file already", hint="`presets cp` copies a shipped preset (`ssdkd presets ls`)")
     if file.suffix != ".toml":
@@ -99,9 +107,15 @@ def copy_preset(
     except OSError as error:
         raise FileError(f"cannot write {file}: {error.strerror or error}", hint="choose another folder") from error
     diagnostics.note(f"wrote {file}")
-    beneath = f"--preset {DEFAULT_PRESET} " if presets.is_overlay(name) else ""
     typed = in_shell(file)
-    diagnostics.print_hint(f"edit it, then `ssdkd presets check {typed}` and `ssdkd run {beneath}--preset {typed}`")
+    beneath, missing = "", ""
+    if not settings.is_whole and "task" in settings.values:
+        missing = ", and name the networks (`teacher.model`, `student.model`) and delete `overlay`"
+    elif not settings.is_whole:
+        beneath = f"--preset {DEFAULT_PRESET} "
+    diagnostics.print_hint(
+        f"edit it{missing}, then `ssdkd presets check {typed}` and `ssdkd run {beneath}--preset {typed}`"
+    )
 
 
 @app.command("check")

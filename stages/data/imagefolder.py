@@ -88,7 +88,8 @@ def _class_folders(root: Path, base: Path, split: str) -> list[Path]:
     if base == root and SPLIT_NAMES.issuperset(names):
         raise FileError(
             f"{root} has no folder for the split `{split}`",
-            hint=f"it has {', '.join(names)}: choose with `--set evaluation.split=`",
+            hint=f"it has {', '.join(names)}: choose what is measured with `--set evaluation.split=`, what a teacher"
+            " learns with `ssdkd teacher train --split`",
         )
     return folders
 

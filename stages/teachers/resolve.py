@@ -45,7 +45,7 @@ def teacher_file(config: Config) -> Path:
     raise FileError(
         f"no teacher: {cached.name} is neither shipped with the presets nor in {cached.parent}",
         hint="use one you have (`--set teacher.weights=FILE`), train one and keep it there "
-        "(`ssdkd teacher train --preset NAME`), or have it trained first (`--train-teacher`)",
+        "(`ssdkd teacher train --preset NAME`), or have a run train it first (`ssdkd run --train-teacher`)",
     )
 
 

@@ -46,6 +46,15 @@ def test_an_overlay_by_itself_is_its_own_text(call):
     assert json.loads(call("presets", "show", "fast5", "--json").out)["overlay"] is True
 
 
+def test_an_overlay_in_a_file_is_its_own_text_too(call, place):
+    call("presets", "cp", "plus", "mine.toml")
+    result = call("presets", "show", "mine.toml")
+    assert (result.code, result.out) == (0, presets.read_text("plus"))
+    both = call("presets", "show", "mine.toml", "fast5")
+    assert both.code == 2
+    assert "for example `ssdkd presets show digits mine.toml`" in both.err
+
+
 @pytest.mark.parametrize("command", ["show", "check"])
 def test_an_unknown_preset(call, command):
     result = call("presets", command, "digit")
@@ -83,6 +92,18 @@ def test_what_cannot_be_copied(call, place, source, target, code, names):
 def test_a_copied_preset_checks_out(call):
     call("presets", "cp", "digits", "mine.toml")
     assert call("presets", "check", "mine.toml") == (0, "mine.toml: ok\n", "")
+
+
+def test_a_copied_overlay_says_what_it_lacks(call, place):
+    assert "`ssdkd run --preset digits --preset mine.toml`" in call("presets", "cp", "plus", "mine.toml").err
+    told = call("presets", "cp", "cifar10", "theirs.toml").err
+    for part in ("`teacher.model`", "`student.model`", "`overlay`", "`ssdkd run --preset theirs.toml`"):
+        assert part in told
+    text = (place / "theirs.toml").read_text(encoding="utf-8").replace("overlay = true\n", "")
+    text = text.replace("[teacher]\n", '[teacher]\nmodel = "resnet32"\n') + '[student]\nmodel = "resnet20"\n'
+    (place / "theirs.toml").write_text(text, encoding="utf-8")
+    assert call("presets", "check", "theirs.toml").out == "theirs.toml: ok\n"
+    assert call("presets", "show", "theirs.toml").code == 0
 
 
 def test_check_reports_every_problem_of_a_file(call, place):

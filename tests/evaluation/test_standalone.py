@@ -118,6 +118,10 @@ def test_a_run_without_a_student(run: RunDirectory) -> None:
     run.student_file.unlink()
     with pytest.raises(FileError, match="holds no student yet"):
         evaluate_run(run, config(), "cpu")
+    run.manifest_file.write_text(json.dumps({"command": "invert"}))
+    with pytest.raises(FileError, match="made a buffer and no student") as refusal:
+        evaluate_run(run, config(), "cpu")
+    assert f"`ssdkd distill --buffer {run.path}`" in str(refusal.value.hint)
 
 
 def test_weights_agree_with_themselves() -> None:
