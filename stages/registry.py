@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -84,13 +86,19 @@ def installed(group: str) -> tuple[EntryPoint, ...]:
     return tuple(sorted(entry_points(group=f"ssdkd.{group}"), key=lambda point: not point.value.startswith("stages.")))
 
 
+def loaded(point: EntryPoint) -> Any:
+    """What an entry point names. What a stranger's module prints when it is imported goes to stderr."""
+    with redirect_stdout(sys.stderr):
+        return point.load()
+
+
 @cache
 def all_specs(group: str) -> tuple[Spec, ...]:
     """Every installed spec of a group. A plugin that fails to load is an error that names it."""
     specs: dict[str, Spec] = {}
     for point in installed(group):
         try:
-            spec = point.load()
+            spec = loaded(point)
         except (Exception, SystemExit) as error:  # a stranger's import can raise anything
             raise ConfigError(
                 f"plugin `{point.name}` of ssdkd.{group} cannot be loaded: {type(error).__name__}: {error}",

@@ -71,11 +71,11 @@ def find_plugins() -> Iterator[Plugin]:
 
 
 def _describe(group: str, point: EntryPoint) -> Plugin:
-    from stages.registry import Spec
+    from stages.registry import Spec, loaded
 
     name, example, summary, error = point.name, None, None, None
     try:
-        spec = point.load()
+        spec = loaded(point)
         if isinstance(spec, Spec):
             name, example, summary = spec.name, spec.example, spec.summary
         else:

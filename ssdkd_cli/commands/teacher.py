@@ -9,6 +9,7 @@ import typer
 
 from ssdkd_cli import console, diagnostics, options, progress, summary
 from ssdkd_cli.torch_import import import_torch
+from ssdkd_cli.words import duration
 from stages.errors import ConfigError
 from stages.paths import typed_path
 
@@ -113,7 +114,7 @@ def train(
     if json:
         console.print_json(document)
         return
-    console.print_text(f"{trained.path}: {config.teacher.model}, {progress.duration(trained.seconds)}")
+    console.print_text(f"{trained.path}: {config.teacher.model}, {duration(trained.seconds)}")
     summary.print_metrics({"teacher": trained.metrics})
 
 

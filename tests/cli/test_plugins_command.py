@@ -16,6 +16,7 @@ number = stranger:NUMBER
 twin = stranger:TWIN
 """
 STRANGER = """
+print("welcome")
 from stages.registry import Spec
 TINYNET = Spec("tinynet", "stranger:build", "a network of two layers")
 TWIN = Spec("tinynet", "stranger:build", "another with the same name")
@@ -54,7 +55,7 @@ def test_a_row_each_off_a_terminal(call):
 
 def test_broken_plugins_are_told_and_spoil_nothing(ssdkd, strangers):
     result = ssdkd("plugins", "ls", "--json", environment=strangers)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, "welcome\n")
     plugins = [plugin for plugin in json.loads(result.out) if plugin["package"] == "stranger"]
     assert {plugin["version"] for plugin in plugins} == {"1.2"}
     errors = {(plugin["name"], plugin["summary"]): plugin["error"] for plugin in plugins}

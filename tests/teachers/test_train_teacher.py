@@ -206,9 +206,7 @@ def test_short_epochs_do_not_wait_for_the_disk(make_config: MakeConfig, tmp_path
     assert interrupt(make_config(), tmp_path / "t.safetensors", after=2) == [2], "the first is saved at once"
 
 
-def test_an_unfinished_training_that_is_damaged_is_told(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinished_training_that_is_damaged_is_told(make_config: MakeConfig, tmp_path: Path) -> None:
     out = tmp_path / "t.safetensors"
     interrupt(make_config(), out, after=1, epochs=2)
     (saved,) = tmp_path.glob("*.unfinished")
@@ -218,8 +216,10 @@ def test_an_unfinished_training_that_is_damaged_is_told(
         train(make_config(), out, epochs=2)
     assert caught.value.hint == "delete it: the training then begins anew"
 
-    saved.write_bytes(content)
-    monkeypatch.setattr(train_module, "build_model", lambda *_, **__: torch.nn.Sequential(torch.nn.Linear(8, 10)))
+    saved.unlink()
+    interrupt(make_config("teacher.model=resnet8"), out, after=1, epochs=2)
+    (others,) = tmp_path.glob("*.unfinished")
+    content = others.rename(saved).read_bytes()
     with pytest.raises(FileError, match="does not fit the network"):
         train(make_config(), out, epochs=2)
     assert saved.read_bytes() == content
