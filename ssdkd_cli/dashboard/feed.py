@@ -157,7 +157,7 @@ class RunFeed:
             status_text=self._status_text(status, silent_s, model),
             silent_s=silent_s,
             header=model.header,
-            progress=model.progress() if status in LIVE_STATUSES else _at_rest(model.progress()),
+            progress=model.progress() if status in LIVE_STATUSES else _at_rest(model.progress(), summary),
             stage=model.stage,
             curves=model.curves(),
             buffer=model.buffer,
@@ -225,12 +225,17 @@ class RunFeed:
         return problems
 
 
-def _at_rest(progress: Progress | None) -> Progress | None:
-    """The progress of a run whose process is gone: no stage of it is at work, and no time is left."""
+def _at_rest(progress: Progress | None, summary: Any) -> Progress | None:
+    """The progress of a run whose process is gone: no stage of it is at work, and no time is left.
+
+    Its epoch is the last that it finished, as in `ssdkd runs show`, where its summary tells.
+    """
     if progress is None:
         return None
     stages = tuple(replace(stage, is_running=False, step=None) for stage in progress.stages)
-    return replace(progress, stages=stages, left_s=None)
+    done = summary.get("epochs") if isinstance(summary, dict) else None
+    epoch = done if isinstance(done, int) and 0 <= done <= progress.epoch else progress.epoch
+    return replace(progress, stages=stages, left_s=None, epoch=epoch)
 
 
 def _lines(num: int) -> str:

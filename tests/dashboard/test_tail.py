@@ -277,6 +277,14 @@ def test_the_status_is_that_of_the_run_directory(tmp_path, told, is_alive):
         assert RunFeed(run).poll().status == run.status()
 
 
+@pytest.mark.parametrize("summary", [{"epochs": 2}, {}, {"epochs": 99}, {"epochs": None}])
+def test_a_run_that_was_stopped_within_an_epoch_stands_at_the_one_before(tmp_path, summary):
+    """As `ssdkd runs show` has it; what a summary says beside the point does not count."""
+    ending = events.RunFinished(status="stopped", message="stopped", summary=summary)
+    run = make_run(tmp_path / "run", lines_of([*whole_run(3)[:-1], (ending, 3)]))
+    assert RunFeed(run).poll().progress.epoch == (2 if summary.get("epochs") == 2 else 3)
+
+
 def test_a_run_whose_process_died_is_said_to_be_dead(tmp_path):
     run = make_run(tmp_path / "run", lines_of(whole_run(3)))
     holder = (
