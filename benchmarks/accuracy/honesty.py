@@ -15,7 +15,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import figures
@@ -40,6 +40,8 @@ class Point:
 
     run: str
     setting: str
+    teacher: str
+    """The digest of its file."""
     accuracy: float
     estimates: Mapping[str, float | None]
 
@@ -78,9 +80,23 @@ def point_of(path: Path) -> Point | None:
     return Point(
         run="/".join(path.absolute().parts[-3:]),
         setting=f"{data}, {' -> '.join(models)}, {settings['run.epochs']} epochs",
+        teacher=str((document["manifest"] or {}).get("teacher_sha256")),
         accuracy=student["top1"],
         estimates={name: summary.get(name) for name in _ESTIMATES},
     )
+
+
+def told_apart(points: Sequence[Point]) -> list[Point]:
+    """The points with the beginning of their teacher's digest in the setting, where that has several."""
+    teachers: dict[str, set[str]] = {}
+    for point in points:
+        teachers.setdefault(point.setting, set()).add(point.teacher)
+    return [
+        replace(point, setting=f"{point.setting}, teacher {point.teacher[:8]}")
+        if len(teachers[point.setting]) > 1
+        else point
+        for point in points
+    ]
 
 
 def predictions(points: Sequence[Point], name: str) -> dict[str, Prediction]:
@@ -182,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HarnessError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 2
-    points = [point for point in found if point is not None]
+    points = told_apart([point for point in found if point is not None])
     if len(points) < _FEWEST_RUNS:
         print(
             f"error: {len(points)} of {len(found)} runs are done and measured on real data, 3 are needed",

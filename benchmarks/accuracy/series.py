@@ -28,8 +28,6 @@ from product import (
     resolved_settings,
 )
 
-_WRITTEN_OUT = ("student.start", "distillation.lr", "teacher.weights")
-"""Keys outside of `run` in which "auto" is something that a run finds out and writes down."""
 _OF_REAL_IMAGES = ("evaluation.data", "evaluation.root", "evaluation.split", "evaluation.download")
 _LIVE = ("starting", "running", "paused")
 _OVER = ("done", "failed", "diverged")
@@ -104,8 +102,11 @@ def planned(
         try:
             settings = resolved_settings(experiment.presets, given)
             places = machine.places(settings, given)
-            if places:
-                given = [*given, *places]
+            # As `ssdkd distill` does: a student from a buffer learns in all epochs that were asked for.
+            names = {text.partition("=")[0] for text in given}
+            is_short = buffer is not None and "run.epochs" in names and "run.warmup_epochs" not in names
+            if places or is_short:
+                given = [*given, *places, *["run.warmup_epochs=0"] * is_short]
                 settings = resolved_settings(experiment.presets, given)
         except HarnessError as error:
             problems.append(f"{experiment.name}: {error.message}")
@@ -123,12 +124,41 @@ def planned(
             look_at(run)
             problems += [f"{run.path} {what}" for what in _objections(run)]
             runs.append(run)
+    problems += _several_teachers(runs)
     if problems:
         raise HarnessError(
             "; ".join(problems),
             hint="give the settings that these runs were made with, or another --out; nothing is overwritten",
         )
     return runs
+
+
+def _several_teachers(runs: Sequence[Run]) -> list[str]:
+    """Where runs began with different files that one name stands for, or with another than lies there now."""
+    files: dict[tuple[Any, ...], dict[str, Path]] = {}
+    for run in runs:
+        weights = run.settings.get("teacher.weights")
+        name = (weights, run.settings.get("teacher.model"), run.settings.get("teacher.trained_on"))
+        known = files.setdefault(name, {})
+        if not known and (there := Path(str(weights)).expanduser()).is_file():
+            known[_sha256(there)] = there
+        began_with = _manifest(run).get("teacher_sha256")
+        if began_with is not None:
+            known.setdefault(began_with, run.path)
+    return [
+        f"{', '.join(map(str, known.values()))} are of different teachers, all called {name[1]}, {name[0]}"
+        for name, known in files.items()
+        if len(known) > 1
+    ]
+
+
+def _manifest(run: Run) -> Mapping[str, Any]:
+    return (run.document or {}).get("manifest") or {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seeds(experiment: Experiment, out: Path) -> list[int]:
@@ -175,11 +205,8 @@ def buffer_file(place: Path) -> Path:
 
 def _other_buffer(run: Run) -> bool:
     """Whether the run that is there began with other images than those asked for."""
-    asked = None
-    if run.buffer is not None:
-        with buffer_file(run.buffer).open("rb") as file:
-            asked = hashlib.file_digest(file, "sha256").hexdigest()
-    return ((run.document or {}).get("manifest") or {}).get("buffer_sha256") != asked
+    asked = None if run.buffer is None else _sha256(buffer_file(run.buffer))
+    return bool(_manifest(run).get("buffer_sha256") != asked)
 
 
 def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
@@ -190,12 +217,13 @@ def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
         found = resolved_settings([str(file)])
     keys = dict.fromkeys([*run.settings, *found])
     triples = [(key, run.settings.get(key), found.get(key)) for key in keys]
-    return [triple for triple in triples if not _is_same(*triple)]
+    automatic = {*_manifest(run).get("automatic", keys), "teacher.weights"}  # whose file is looked at by its digest
+    return [triple for triple in triples if not _is_same(*triple, is_automatic=triple[0] in automatic)]
 
 
-def _is_same(key: str, asked: Any, found: Any) -> bool:
-    is_written_out = asked == "auto" and (key.startswith("run.") or key in _WRITTEN_OUT)  # what that stood for
-    if asked == found or is_written_out:
+def _is_same(key: str, asked: Any, found: Any, *, is_automatic: bool = False) -> bool:
+    """Whether a value is the one asked for. One that is automatic was "auto", and is what that stood for."""
+    if asked == found or (asked == "auto" and is_automatic):
         return True
     if (key, asked, found) == ("run.acceleration", "graphs", "eager"):  # where nothing can be recorded
         return True

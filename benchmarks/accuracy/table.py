@@ -25,7 +25,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines += [_line(heads), _line(["---"] * len(heads))]
     seeds = {row["name"]: _seeds_done(row) for row in rows}
     strays = [row["name"] for row in rows if row["baseline"] in seeds and seeds[row["name"]] != seeds[row["baseline"]]]
-    baselines = {row["baseline"] for row in rows}
+    baselines = {row["baseline"] for row in rows} - {row["name"] for row in rows if row["baseline"] is not None}
     for row in rows:
         name = row["name"]
         cells = _cells(row, headline, has_paper=has_paper, is_stray=name in strays, is_baseline=name in baselines)

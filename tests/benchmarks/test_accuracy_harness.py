@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 from benchmark_modules import BENCHMARKS, import_beside
 
 from stages.config import load
@@ -339,6 +340,18 @@ def test_the_table(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
+def test_a_row_that_is_a_baseline_and_has_one_tells_its_difference(tmp_path: Path) -> None:
+    experiments = (
+        replace(EXPERIMENT, name="a"),
+        replace(EXPERIMENT, name="b", baseline="a"),
+        replace(EXPERIMENT, name="c", baseline="b"),
+    )
+    accuracies = dict(zip(experiments, (0.5, 0.6, 0.62), strict=True))
+    runs = [a_run(tmp_path / each.name, 0, top1, experiment=each) for each, top1 in accuracies.items()]
+    text = table.markdown(document_of(*runs, experiments=experiments))
+    assert [part for part in ("| baseline |", "| +.1000 |", "| +.0200 |") if text.count(part) != 1] == []
+
+
 def test_a_mean_over_other_seeds_than_the_baselines_is_marked(tmp_path: Path) -> None:
     mine = replace(EXPERIMENT, name="mine", baseline="all")
     base = [a_run(tmp_path / "base", seed, 0.5) for seed in (0, 1)]
@@ -352,13 +365,8 @@ def test_a_mean_over_other_seeds_than_the_baselines_is_marked(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("key", "asked", "found", "is_same"),
     [
-        ("run.threads", "auto", 2, True),
-        ("run.precision", "auto", "bf16", True),
-        ("student.start", "auto", "teacher", True),
         ("student.start", "random", "teacher", False),
-        ("distillation.lr", "auto", 0.1, True),
         ("distillation.steps", "auto", 40, False),
-        ("teacher.weights", "auto", "/cache/wrn40_2-cifar100.safetensors", True),
         ("run.acceleration", "graphs", "eager", True),
         ("run.acceleration", "eager", "graphs", False),
         ("run.device", "cuda", "cuda:0", True),
@@ -371,6 +379,39 @@ def test_a_mean_over_other_seeds_than_the_baselines_is_marked(tmp_path: Path) ->
 )
 def test_when_a_run_has_the_settings_that_are_asked_for(key, asked, found, is_same) -> None:
     assert series._is_same(key, asked, found) == is_same
+
+
+def test_what_was_set_by_hand_is_not_what_auto_stood_for(tmp_path: Path) -> None:
+    run = a_run(tmp_path, 0, 0.5)
+    asked = {"student.start": "auto", "distillation.lr": "auto", "run.threads": "auto", "teacher.weights": "auto"}
+    run.settings = asked
+    found = {"student": {"start": "random"}, "distillation": {"lr": 0.01}, "run": {"threads": 2}}
+    found["teacher"] = {"weights": "/cache/wrn40_2-cifar100.safetensors"}
+    (run.path / "config.toml").write_text(tomli_w.dumps(found), encoding="utf-8")
+    assert series.differing_settings(run) == [], "of a version that did not say what had been automatic"
+    run.document["manifest"]["automatic"] = ["run.threads", "distillation.lr"]
+    assert series.differing_settings(run) == [("student.start", "auto", "random")]
+    run.document["manifest"]["automatic"] = ["student.start"]
+    assert [key for key, *_ in series.differing_settings(run)] == ["distillation.lr", "run.threads"]
+
+
+def test_runs_of_two_teachers_of_one_name_have_no_mean(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path, seed, 0.5) for seed in (0, 1, 2)]
+    for run, sha256 in zip(runs, ("1" * 64, "1" * 64, None), strict=True):
+        run.document["manifest"]["teacher_sha256"] = sha256
+        run.settings = {"teacher.model": "wrn40_2", "teacher.weights": "auto", "teacher.trained_on": "cifar100"}
+    assert series._several_teachers(runs) == []
+    runs[1].document["manifest"]["teacher_sha256"] = "2" * 64
+    (told,) = series._several_teachers(runs)
+    assert told == f"{runs[0].path}, {runs[1].path} are of different teachers, all called wrn40_2, auto"
+    assert series._several_teachers(runs[1:]) == []
+
+    weights = tmp_path / "teacher.pt"
+    weights.write_bytes(b"another")
+    for run in runs:
+        run.settings = {**run.settings, "teacher.weights": str(weights)}
+    (told,) = series._several_teachers(runs[1:])
+    assert str(weights) in told, "a run that is to be started would begin with that one"
 
 
 # -- a list of real runs -------------------------------------------------------------------------------------
@@ -558,7 +599,7 @@ def test_a_list_that_inverts_nothing_distils_from_one_buffer(place: Path) -> Non
     assert harness().returncode == 0
     made = place / "out/good/seed-0"
     write(place / "list.toml", f'command = "distill"\n{LIST}')
-    students = ["--out", "students", "--set", "run.warmup_epochs=0", "--set", "run.epochs=2", "--only", "good"]
+    students = ["--out", "students", "--set", "run.epochs=2", "--only", "good"]
     for more, told in {
         (): "say which: --buffer FILE|RUN",
         ("--buffer", "nowhere"): "no buffer at nowhere",

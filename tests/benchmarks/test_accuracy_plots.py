@@ -133,8 +133,18 @@ def test_balance_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 # -- honesty -------------------------------------------------------------------------------------------------
 
 
-def point(accuracy: float, agreement: float | None, ece: float | None, setting: str = "a") -> Any:
-    return honesty.Point("run", setting, accuracy, {"agreement": agreement, "ece": ece})
+def point(
+    accuracy: float, agreement: float | None, ece: float | None, setting: str = "a", *, teacher: str = "0123456789"
+) -> Any:
+    return honesty.Point("run", setting, teacher, accuracy, {"agreement": agreement, "ece": ece})
+
+
+def test_runs_of_two_teachers_of_one_name_are_told_apart() -> None:
+    one, other = point(0.7, 0.5, 0.1, teacher="1" * 64), point(0.8, 0.6, 0.1, teacher="2" * 64)
+    assert [each.setting for each in honesty.told_apart([one, one])] == ["a", "a"]
+    alone = point(0.8, 0.6, 0.1, "b", teacher="2" * 64)
+    found = [each.setting for each in honesty.told_apart([one, other, alone])]
+    assert found == ["a, teacher 11111111", "a, teacher 22222222", "b"]
 
 
 def test_ranks_share_the_mean_of_equal_values() -> None:
