@@ -46,13 +46,24 @@ class Cost:
 def cost_of(call: Callable[[], object]) -> Cost:
     """Run `call` once and count."""
     meter = _ByteMeter()
-    with (
-        FlopCounterMode(display=False) as counter,
-        watching_networks(meter.enter, meter.leave),
-        torch.autograd.graph.saved_tensors_hooks(meter.saved, lambda tensor: tensor),
-    ):
+    of_optimizers = 0
+    with ExitStack() as stack:
+        counter = stack.enter_context(FlopCounterMode(display=False))
+
+        def step_begins(*_: object) -> None:
+            nonlocal of_optimizers
+            of_optimizers -= counter.get_total_flops()
+
+        def step_ends(*_: object) -> None:
+            nonlocal of_optimizers
+            of_optimizers += counter.get_total_flops()
+
+        stack.callback(register_optimizer_step_pre_hook(step_begins).remove)
+        stack.callback(register_optimizer_step_post_hook(step_ends).remove)
+        stack.enter_context(watching_networks(meter.enter, meter.leave))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(meter.saved, lambda tensor: tensor))
         call()
-    return Cost(counter.get_total_flops(), meter.num_bytes, meter.num_passes)
+    return Cost(counter.get_total_flops() - of_optimizers, meter.num_bytes, meter.num_passes)
 
 
 class _ByteMeter:

@@ -53,6 +53,22 @@ def test_flop_of_a_step_counts_only_the_gradients_that_are_taken(network: nn.Mod
     assert observing.cost_of(lambda: network(images).sum().backward()).flop == 2 * CONVOLUTION + 2 * LINEAR
 
 
+def _multiply() -> None:
+    torch.ones(8, 8) @ torch.ones(8, 8)
+
+
+def test_what_an_optimiser_multiplies_is_not_counted() -> None:
+    network = nn.Linear(4, 6)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    optimizer.register_step_pre_hook(lambda *_: _multiply())
+
+    def update() -> None:
+        network(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+
+    assert observing.cost_of(update).flop == 2 * 2 * (2 * 4 * 6)
+
+
 def test_bytes_are_weights_inputs_outputs_and_saved_activations_once_per_pass(network: nn.Module) -> None:
     images = torch.rand(B, IN, H, W)
     weights = 4 * (MIDDLE * IN * 9 + K * MIDDLE * H * W)
