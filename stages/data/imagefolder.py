@@ -114,12 +114,12 @@ def _image_files(folder: Path) -> list[Path]:
         raise _unreadable(error) from error
 
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, onerror=refuse)
-        for name in names
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
-    )
+    files = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # thumbnails, say: not walked into
+        shown = (name for name in names if not name.startswith("."))
+        files += [Path(parent, name) for name in shown if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
+    return sorted(files)
 
 
 def _decode(path: Path, image_shape: tuple[int, int, int], *, resize: bool) -> np.ndarray:

@@ -76,6 +76,8 @@ def test_other_files_are_passed_over(root: Path) -> None:
     (root / "test" / "cat" / "notes.txt").write_text("not an image")
     (root / "test" / "cat" / ".hidden.png").write_text("not an image")
     (root / "test" / ".cache").mkdir()
+    (root / "test" / "cat" / ".@__thumb").mkdir()
+    (root / "test" / "cat" / ".@__thumb" / "1.png").write_text("not an image")
     assert len(load(root)) == 3
 
 
