@@ -75,7 +75,7 @@ def print_details(document: Mapping[str, Any]) -> None:
             "started": _moment(document["started_s"]),
             "epoch": _progress(document),
             "device": document["device"],
-            "agreement": _percent(document["agreement"]),
+            "agreement": _percent(document["agreement"]) + _measured(document) * (document["agreement"] is not None),
             metric_title("ece"): _percent(document["ece"]),
         }
     )
@@ -147,7 +147,7 @@ def _state(document: Mapping[str, Any]) -> str:
 
 
 def _measured(document: Mapping[str, Any]) -> str:
-    """Where the results on real data are of an earlier epoch, which."""
+    """Where what is known of the student is of an earlier epoch, which."""
     epoch = document["evaluated_epoch"]
     return f", measured at epoch {epoch}" if epoch is not None and epoch != document["epoch"] else ""
 

@@ -23,9 +23,9 @@ _RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_syn
 def overview(run: RunDirectory) -> dict[str, Any]:
     """One run as a row of `ssdkd runs ls`; what it has not reached yet is None.
 
-    `epoch` is the present one, of a run that is over the last that it finished; `evaluated_epoch` the one that its
-    results on real data are of. Results are those of its summary, or of its newest events while it has none. Raises
-    FileError where its events cannot be read.
+    `epoch` is the present one, of a run that is over the last that it finished; `evaluated_epoch` the one that what is
+    known of its student, on real data or synthetic, is of. Results are those of its summary, or of its newest events
+    while it has none. Raises FileError where its events cannot be read.
     """
     summary, evaluation = run.summary(), run.events.last(Evaluation.kind) or {}
     results = _results(run, evaluation) if summary is None else _sound(summary)
@@ -35,7 +35,7 @@ def overview(run: RunDirectory) -> dict[str, Any]:
         run.status(),
         started=run.events.first() or {},
         epoch=present if summary is None else summary.get("epochs", present),
-        evaluated_epoch=evaluation.get("epoch") if results["student"] else None,
+        evaluated_epoch=evaluation.get("epoch") if results["student"] or results["agreement"] is not None else None,
         results=results,
     )
 

@@ -247,6 +247,9 @@ def test_results_of_an_earlier_epoch_say_so(call, place):
     assert "stopped, epoch -, measured at epoch 7" in call("runs", "compare", "stopped", "done").out
     assert "Results on real data, measured at epoch 7" in call("runs", "show", "stopped").out
     assert "measured" not in call("runs", "show", "done").out
+    blind = make_run("blind", Evaluation(real=None, synthetic={"agreement": 0.25}))
+    append(blind, RunFinished(status="stopped", message="", summary={"agreement": 0.25, "epochs": 9}))
+    assert re.search(r"agreement +25\.00%, measured at epoch 7\n", call("runs", "show", "blind").out)
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(call, place):
