@@ -19,8 +19,9 @@ WRN = Spec(
 CIFAR_RESNET = Spec(
     name="cifar-resnet",
     target="stages.models.cifar_resnet:cifar_resnet",
-    summary="the CIFAR ResNets of He et al., 8 to 110 layers; resnet56b: shortcuts with weights, resnet32x4: wider too",
-    pattern=r"resnet(?P<depth>8|14|20|32|44|56|110)(?P<variant>b|x4|)",
+    summary="the CIFAR ResNets of He et al., 6n+2 layers; resnet56b: shortcuts with weights, resnet32x4: wider too",
+    # Whoever says resnet50 means another network.
+    pattern=rf"resnet(?P<depth>{'|'.join(str(6 * n + 2) for n in range(1, 201) if n != 8)})(?P<variant>b|x4|)",
     example="resnet20",
 )
 

@@ -38,7 +38,8 @@ RESIDUAL_FUNCTION = ((0, "conv1"), (1, "bn1"), (3, "conv2"), (4, "bn2"), (6, "co
 SAME_PART = tuple(
     (re.compile(pattern), common)
     for pattern, common in (
-        (r"^(?:(?:module|_orig_mod|model|net|network|backbone)\.)+", ""),
+        (r"^(?:(?:module|_orig_mod|model|net|network|backbone|encoder)\.)+", ""),
+        (r"\.(?:module|_orig_mod)\.", "."),  # DataParallel around a part: `features.module.0`
         (r"^(?:block|layer)(\d+)\.layer\.", r"stage\1."),  # WRN: `block1.layer.0`, `layer1.layer.0`
         *((rf"^conv{number + 1}_x\.", f"layer{number}.") for number in range(1, 5)),  # weiaicunzai's ResNets
         *((rf"\.residual_function\.{place}\.", f".{part}.") for place, part in RESIDUAL_FUNCTION),
@@ -46,7 +47,7 @@ SAME_PART = tuple(
         (r"^conv1\.1\.", "bn1."),
         (r"\.(?:downsample|shortcut)\.", ".shortcut."),  # ResNet
         (r"\.(norm|conv)\.([12])\.", r".\1\2."),  # torchvision's DenseNets, as published
-        (r"^(?:fc|linear|classifier)\.(weight|bias)$", r"head.\1"),
+        (r"^(?:head\.)?(?:fc|linear|classifier)\.(weight|bias)$", r"head.\1"),
     )
 )
 
@@ -88,8 +89,19 @@ BUFFERS_ALONE_ARE_MISSING = (
 )
 PROJECTION = re.compile(r"\.(?:downsample|shortcut)\.")
 NAME_THE_NETWORK_WITH_PROJECTIONS = (
-    "their shortcuts have weights: a CIFAR ResNet of this kind has a name that ends in b, such as `resnet56b`"
+    "their shortcuts have weights: a CIFAR ResNet of this kind has a name that ends in b, such as `resnet56b`, or in x4"
+    " (`resnet32x4`) where one of `layer1` has weights, too"
 )
+NAME_THE_NETWORK_WITHOUT_PROJECTIONS = (
+    "their shortcuts have no weights: a CIFAR ResNet of this kind has a name without the b, such as `resnet56`"
+)
+NAME_THE_CODE_OF_A_VGG = (
+    "a VGG with all of its layers in `features` is not this one, which pools less often: name its own code,"
+    " `path/to/vgg.py:FUNCTION`"
+)
+NAME_A_NETWORK_OF_TORCHVISION = "a first layer of 7 x 7 is that of torchvision's networks: `torchvision:NAME`"
+OF_NORMALISATION = re.compile(r"(?:^|[._])(?:(?P<mean>mean|means|mu)|std|stds|sds|sigma)$")
+"""What code that normalises its images by itself keeps beside a network's weights."""
 
 
 class StoredWeights(NamedTuple):
@@ -108,7 +120,9 @@ def read_weights(path: Path) -> StoredWeights:
     Raises FileError where the file is missing, damaged, foreign, or would have to run code to be read.
     """
     stored = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    weights = _find_weights(stored) or _in_the_only_entry(path, stored)
+    weights = _find_weights(stored)
+    if not any("." in name for name in weights):  # none, or some number beside the entry that has them
+        weights = _in_the_only_entry(path, stored) or weights
     if not weights:
         raise FileError(
             f"no weights found in `{path}`: its entries are {_shorten(map(str, stored)) or 'none'}",
@@ -150,7 +164,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     missing = [name for name in expected if name not in weights and not name.endswith(BATCH_COUNTER)]
     unexpected = [name for name in weights if name not in expected]
     if missing or unexpected:
-        raise _other_network(path, model, missing=missing, unexpected=unexpected)
+        raise _other_network(path, model, missing=missing, unexpected={name: weights[name] for name in unexpected})
     misfits = [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
     if misfits:
         raise _misfit(path, misfits, stored=weights, expected=expected)
@@ -224,13 +238,14 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
         ):
             stored = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
+        refused = re.search(r"GLOBAL (\S+)|(Unsupported operand \d+|Can only build [^.]*)", str(error))
         if refused is None:
             raise _unreadable(path) from error
+        found = f"`{refused[1]}`" if refused[1] else refused[2]
         raise FileError(
-            f"`{path}` holds Python objects (`{refused[1]}`), not only weights: reading it would run code",
+            f"`{path}` holds Python objects ({found}), not only weights: reading it would run code",
             hint="where you trust it, save its weights alone: of a whole network torch.save(model.state_dict(), FILE),"
-            f" of a checkpoint {command_to_take(_index('state_dict'))}",
+            f" of a checkpoint {command_to_take(_index('state_dict'))}, or whatever its entry is called",
         ) from error
     except Exception as error:  # a damaged file can make the reader raise anything
         if "TorchScript archive" in str(error):
@@ -330,7 +345,7 @@ def _rename(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dic
     return renamed
 
 
-def _other_network(path: Path, model: nn.Module, *, missing: list[str], unexpected: list[str]) -> FileError:
+def _other_network(path: Path, model: nn.Module, *, missing: list[str], unexpected: Mapping[str, Tensor]) -> FileError:
     parts = [
         f"{len(names)} {kind} ({_shorten(names)})"
         for kind, names in (("missing", missing), ("unexpected", unexpected))
@@ -344,10 +359,20 @@ def _other_network(path: Path, model: nn.Module, *, missing: list[str], unexpect
 
 
 def _hint_at_names(
-    own: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], *, missing: list[str], unexpected: list[str]
+    own: Mapping[str, Tensor],
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    missing: list[str],
+    unexpected: Mapping[str, Tensor],
 ) -> str:
     if not missing and all(PROJECTION.search(name) for name in unexpected):
         return NAME_THE_NETWORK_WITH_PROJECTIONS
+    if not unexpected and all(PROJECTION.search(name) for name in missing):
+        return NAME_THE_NETWORK_WITHOUT_PROJECTIONS
+    if missing and missing[0].startswith("block0.") and all(name.startswith("features.") for name in unexpected):
+        return NAME_THE_CODE_OF_A_VGG
+    if not missing and all(OF_NORMALISATION.search(name) for name in unexpected):
+        return _hint_at_normalisation(unexpected)
     parts = {name.partition(".")[0] for name in own}
     if not missing and not any(name.partition(".")[0] in parts for name in unexpected):
         return ALL_ARE_THERE
@@ -355,6 +380,19 @@ def _hint_at_names(
     if not unexpected and not is_statistics and not any(name in parameters for name in missing):
         return BUFFERS_ALONE_ARE_MISSING
     return NAME_THE_NETWORK
+
+
+def _hint_at_normalisation(found: Mapping[str, Tensor]) -> str:
+    """Where the file's network had normalised its images, which ours are before they come to it."""
+    values = {
+        "task.mean" if OF_NORMALISATION.search(name)["mean"] else "task.std": value.flatten().tolist()  # type: ignore[index]
+        for name, value in found.items()
+    }
+    told = " and ".join(f"{key}={[round(value, 4) for value in values[key]]}" for key in sorted(values))
+    return (
+        f"the network they are of normalised its images by itself: set {told}, as here, and save the file without them,"
+        " `state_dict.pop(NAME)`"
+    )
 
 
 def _shorten(names: Iterable[str]) -> str:
@@ -380,10 +418,11 @@ def _misfit(
             f"`{path}` takes images of {got[1]} channels, the preset says {want[1]}",
             hint="set task.image_shape, task.mean and task.std to what the network was trained on",
         )
+    is_of_torchvision = misfits == names[:1] and got[2:] == (7, 7)
     return FileError(
         f"the weights in `{path}` are of another network: {len(misfits)} shapes differ, "
         f"`{misfits[0]}` is {list(got)}, expected {list(want)}",
-        hint=NAME_THE_NETWORK,
+        hint=NAME_A_NETWORK_OF_TORCHVISION if is_of_torchvision else NAME_THE_NETWORK,
     )
 
 

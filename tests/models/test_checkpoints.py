@@ -269,6 +269,62 @@ def test_shortcuts_with_weights_have_a_name_of_their_own(tmp_path):
     error = refused(FileError, "12 unexpected", tmp_path / "resnet20.pth", build("resnet20"))
     assert "`resnet56b`" in error.hint
     load_weights(build("resnet20b"), tmp_path / "resnet20.pth")
+    save_weights(build("resnet20"), tmp_path / "plain.safetensors")
+    error = refused(FileError, "10 missing", tmp_path / "plain.safetensors", build("resnet20b"))
+    assert "without the b" in error.hint
+
+
+def test_a_file_that_brings_its_normalisation_says_what_that_is(trained, tmp_path):
+    """Left out without a word it would be another teacher's images that the network sees."""
+    own = {"normalize.mean": torch.tensor([0.5, 0.25, 0.125]), "normalize.std": torch.tensor([0.2, 0.3, 0.4])}
+    for name, stored in {"one": own, "other": {"mu": own["normalize.mean"], "sigma": own["normalize.std"]}}.items():
+        torch.save(trained.state_dict() | stored, tmp_path / f"{name}.pt")
+        error = refused(FileError, "2 unexpected", tmp_path / f"{name}.pt")
+        assert "task.mean=[0.5, 0.25, 0.125] and task.std=[0.2, 0.3, 0.4]" in error.hint
+
+
+def test_a_number_beside_weights_under_a_name_of_their_own(trained, tmp_path):
+    torch.save({"student_model": trained.state_dict(), "best_acc": torch.tensor(91.0)}, tmp_path / "teacher.pt")
+    load_weights(network := build(), tmp_path / "teacher.pt")
+    assert same_outputs(network, trained)
+
+
+def test_weights_whose_names_have_no_dot_are_found(tmp_path):
+    linear = nn.Linear(3, 2)
+    torch.save({**linear.state_dict(), "options": {"epochs": 3}}, tmp_path / "teacher.pt")
+    assert read_weights(tmp_path / "teacher.pt").weights.keys() == {"weight", "bias"}
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: "backbone." + name if not name.startswith("linear") else name.replace("linear", "head.fc"),
+        lambda name: "encoder." + name if not name.startswith("linear") else name.replace("linear", "fc"),
+        lambda name: name.replace("layer2.", "layer2.module."),
+    ],
+    ids=["OpenMMLab", "SimCLR", "DataParallel around a part"],
+)
+def test_names_of_networks_in_two_parts(randomised, tmp_path, rename):
+    teacher = randomised(build("resnet20"))
+    torch.save({rename(name): value for name, value in teacher.state_dict().items()}, tmp_path / "teacher.pt")
+    load_weights(network := build("resnet20"), tmp_path / "teacher.pt")
+    assert same_outputs(network, teacher)
+
+
+def test_networks_that_are_often_taken_for_ours_are_named(tmp_path):
+    features = {f"features.{index}.weight": torch.ones(2, 2) for index in range(4)}
+    torch.save(features, tmp_path / "vgg.pt")
+    assert "name its own code" in refused(FileError, "another network", tmp_path / "vgg.pt", build("vgg11")).hint
+    stem = build("resnet18").state_dict() | {"conv1.weight": torch.zeros(64, 3, 7, 7)}
+    torch.save(stem, tmp_path / "resnet.pt")
+    assert "`torchvision:NAME`" in refused(FileError, "1 shapes differ", tmp_path / "resnet.pt", build("resnet18")).hint
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_newer_pickle_is_not_called_damaged(trained, tmp_path, protocol):
+    torch.save(trained.state_dict(), tmp_path / "teacher.pt", pickle_protocol=protocol)
+    error = refused(FileError, "reading it would run code", tmp_path / "teacher.pt")
+    assert "state_dict" in error.hint
 
 
 @pytest.mark.parametrize("rename", [dict, other_family], ids=["own names", "other family"])

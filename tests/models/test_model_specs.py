@@ -20,6 +20,8 @@ def test_every_target_exists(spec):
         ("wrn40_2", models.WRN, {"depth": 40, "width": 2}),
         ("wrn16_10", models.WRN, {"depth": 16, "width": 10}),
         ("resnet110", models.CIFAR_RESNET, {"depth": 110, "variant": ""}),
+        ("resnet26b", models.CIFAR_RESNET, {"depth": 26, "variant": "b"}),
+        ("resnet1202", models.CIFAR_RESNET, {"depth": 1202, "variant": ""}),
         ("resnet56b", models.CIFAR_RESNET, {"depth": 56, "variant": "b"}),
         ("resnet32x4", models.CIFAR_RESNET, {"depth": 32, "variant": "x4"}),
         ("resnet34", models.RESNET, {"depth": 34}),
