@@ -54,6 +54,8 @@ def hint_of_damage(run: RunDirectory, damaged: Sequence[str]) -> str:
         hints.append("`ssdkd run --resume` writes buffer, students and hold-out again from an undamaged checkpoint")
     if run.events_file.name in damaged:
         hints.append(f"what is damaged of {run.events_file.name} is passed over")
+    if run.checkpoints_dir.name in damaged:
+        hints.append("without a checkpoint the run cannot go on, and nothing of it be written again")
     return "; ".join(hints) or "nothing depends on these pictures: all else is sound"
 
 

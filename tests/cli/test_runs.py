@@ -371,6 +371,7 @@ def test_verify_finds_a_missing_file(call, real_run, name):
         (["checkpoints/epoch-000002.safetensors"], ["from another checkpoint once the damaged one is deleted"]),
         (["events.jsonl"], ["what is damaged of events.jsonl is passed over"]),
         (["samples", "student.safetensors"], ["writes buffer, students and hold-out again"]),
+        (["checkpoints"], ["without a checkpoint the run cannot go on"]),
         (["samples"], ["nothing depends on these pictures"]),
     ],
     ids=lambda values: values[0],
