@@ -1,11 +1,13 @@
 """Eq. 1 of SSD-KD: how far a batch's feature statistics are from those the teacher remembers of its training data.
 
-Legend: B batch, C channels, H W pixels, L batch-norm layers.
+Legend: B batch, C channels of a layer, H W pixels; R rows, two for each layer that runs, its means and its variances; M
+the most channels of any layer, with zeros behind those of the others. One tensor [R, M] for all layers, and not one for
+each, makes Eq. 1 some twenty operations, however many layers there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -16,13 +18,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.models.build import bn_layers
-
-
-class ChannelStatistics(NamedTuple):
-    """Mean and biased variance over batch and pixels of one layer's input: [C] float32 each."""
-
-    mean_C: Tensor
-    variance_C: Tensor
 
 
 class _BatchStatistics(torch.autograd.Function):
@@ -45,69 +40,82 @@ class _BatchStatistics(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_mean_C: Tensor, grad_variance_C: Tensor) -> Tensor:
         features_BCHW, mean_C = ctx.saved_tensors
-        # d mean / dx = 1 / n and d var / dx = 2 (x - mean) / n, so the gradient is scale * x + offset per channel.
+        # d mean / dx = 1 / n and d var / dx = 2 (x - mean) / n, so the gradient is scale * (x - mean) + offset per
+        # channel. Batch-norm in eval mode is such a map, and its kernel keeps the factors in fp32 beside bf16 features.
         num = features_BCHW.numel() // features_BCHW.shape[1]
-        scale_C = 2.0 * grad_variance_C / num
-        offset_C = grad_mean_C / num - scale_C * mean_C
-        # Batch-norm in eval mode is such a map, and its kernel keeps the factors in fp32 beside bf16 features.
-        zeros_C, ones_C = torch.zeros_like(scale_C), torch.ones_like(scale_C)
-        return F.batch_norm(features_BCHW, zeros_C, ones_C, scale_C, offset_C, eps=0.0)
+        scale_C, offset_C = grad_variance_C * (2 / num), grad_mean_C / num
+        return F.batch_norm(features_BCHW, mean_C, torch.ones_like(mean_C), scale_C, offset_C, eps=0.0)
 
 
-def channel_statistics(features_BCHW: Tensor) -> ChannelStatistics:
+def channel_statistics(features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """mu_l(x) and sigma_l^2(x) of Eq. 1: mean and biased variance over batch and pixels.
 
     Shapes: [B, C, ...] fp32, bf16 or fp16 -> two [C] float32, differentiable once.
     """
-    return ChannelStatistics(*_BatchStatistics.apply(features_BCHW))
-
-
-def standardized(statistics: ChannelStatistics, running: ChannelStatistics, eps: float) -> ChannelStatistics:
-    """As a layer sees them: the mean from its running one on, in running deviations; the variance in running variances.
-
-    `eps` is the layer's, which it adds to its variance, so that a channel that never varied is no division by 0.
-    """
-    unit_C = running.variance_C + eps
-    return ChannelStatistics((statistics.mean_C - running.mean_C) * unit_C.rsqrt(), statistics.variance_C / unit_C)
+    mean_C, variance_C = _BatchStatistics.apply(features_BCHW)
+    return mean_C, variance_C
 
 
 def bn_loss(
-    batch_L: Sequence[ChannelStatistics],
-    running_L: Sequence[ChannelStatistics],
-    average_L: Sequence[ChannelStatistics] | None = None,
-    *,
-    momentum: float | Tensor = 0.0,
-    device: torch.device | None = None,
+    batch_RM: Tensor, running_RM: Tensor, average_RM: Tensor | None = None, *, momentum: float | Tensor = 0.0
 ) -> Tensor:
     r"""L_BN(x) = sum_l ||mu_l(x) - E(mu_l)||_2 + ||sigma_l^2(x) - E(sigma_l^2)||_2, SSD-KD Eq. (1).
 
-    E is the teacher's running statistics. The norms are not squared. Differs from the paper where `average_L`, the
+    E is the teacher's running statistics. The norms are not squared. Differs from the paper where `average_RM`, the
     moving average of earlier calls' statistics, is given: then (1-m) mu_l(x) + m average_l takes the place of mu_l(x),
     and likewise for the variance (Fast-Datafree). `momentum` m = 0 is the paper's literal form.
-    Returns a scalar float32 tensor >= 0, on `device`; 0 where there is no layer.
+    Shapes: statistics [R, M] -> a scalar float32 tensor >= 0; 0 where there is no row.
     """
-    loss = torch.zeros((), device=device)
-    rest = 1 - momentum
-    for layer, (batch, running) in enumerate(zip(batch_L, running_L, strict=True)):
-        mean_C, variance_C = batch
-        if average_L is not None:
-            average = average_L[layer]
-            mean_C = rest * mean_C + momentum * average.mean_C
-            variance_C = rest * variance_C + momentum * average.variance_C
-        loss = loss + torch.linalg.vector_norm(mean_C - running.mean_C)
-        loss = loss + torch.linalg.vector_norm(variance_C - running.variance_C)
-    return loss
+    if average_RM is not None:
+        batch_RM = (1 - momentum) * batch_RM + momentum * average_RM
+    distance_R: Tensor = torch.linalg.vector_norm(batch_RM - running_RM, dim=1)
+    return distance_R.sum()
+
+
+class _Rows:
+    """Vectors of several lengths as the rows of one tensor [R, M]."""
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self._lengths = list(lengths)
+        self._device = device
+        lengths_R = torch.tensor(self._lengths, dtype=torch.int64)
+        columns_M = torch.arange(max(self._lengths, default=0))
+        begins_R = lengths_R.cumsum(0) - lengths_R
+        indices_RM = torch.where(columns_M < lengths_R[:, None], begins_R[:, None] + columns_M, lengths_R.sum())
+        self._shape = indices_RM.shape
+        self._indices = indices_RM.flatten().to(device)
+
+    def join(self, vectors: Iterable[Tensor], *, behind: float = 0.0) -> Tensor:
+        """[length] each -> [R, M] float32, differentiable, with the value `behind` in what the shorter ones leave."""
+        flat = torch.cat([*vectors, torch.full((1,), behind, device=self._device)])
+        return flat.index_select(0, self._indices).view(self._shape)
+
+    def split(self, rows_RM: Tensor) -> list[Tensor]:
+        """The vectors that were joined, each with memory of its own."""
+        return [row_M[:length].clone() for row_M, length in zip(rows_RM, self._lengths, strict=True)]
+
+
+class _Watched(NamedTuple):
+    """What stands still once it is known which layers run."""
+
+    rows: _Rows
+    origin_RM: Tensor
+    unit_RM: Tensor
+    """Statistics are compared as (statistics - origin) / unit."""
+    running_RM: Tensor
+    """The teacher's, in these units."""
 
 
 class BatchNormMatching:
     """Watches the inputs of a network's batch-norm layers and keeps the moving average of their statistics.
 
     Layers count in the order they run, which need not be that of their names; one that does not run (an auxiliary
-    head in eval mode) does not count. The average stays in the same tensors from call to call.
+    head in eval mode) does not count. Which run, and what they remember, is found out once, by the first `loss`. The
+    average stays in the same tensor from call to call.
 
-    Differs from the paper where `is_standardized`: then Eq. 1 compares statistics in each layer's own units
-    (`standardized`), which is what the layer passes on. By the numbers as they are, a layer whose features are small
-    hardly counts beside one whose features are large, though both see theirs at variance 1.
+    Differs from the paper where `is_standardized`: then Eq. 1 compares statistics as a layer sees them: the mean from
+    its running one on, in running deviations; the variance in running variances. By the numbers as they are, a layer
+    whose features are small hardly counts beside one whose features are large, though both see theirs at variance 1.
     """
 
     def __init__(self, model: nn.Module, *, momentum: float, is_standardized: bool = False) -> None:
@@ -115,17 +123,17 @@ class BatchNormMatching:
         self._layers = bn_layers(model)
         self._momentum = momentum
         self._is_standardized = is_standardized
-        self._batch: list[ChannelStatistics] = []
-        self._running: list[ChannelStatistics] = []
-        self._average: list[ChannelStatistics] | None = None
+        self._recorded: list[tuple[_BatchNorm, Tensor, Tensor]] = []
+        self._watched: _Watched | None = None
+        self._average_RM: Tensor | None = None
         """Zeros, which count for nothing, until the first call is over."""
-        device = next(chain(model.parameters(), model.buffers())).device
+        self._device = next(chain(model.parameters(), model.buffers())).device
         # m of Eq. 1 at present. In double precision, so that 1 - m is what Python makes of it.
-        self._weight = torch.zeros((), dtype=torch.float64, device=device)
+        self._weight = torch.zeros((), dtype=torch.float64, device=self._device)
         self._has_average = False
 
     def prepare(self, images_BCHW: Tensor) -> None:
-        """Find out which layers run, by a forward pass of any images, and make room for their averages.
+        """Find out which layers run, by a forward pass of any images, and make room for their average.
 
         Else the first `loss` does. A step that is compiled must not.
         """
@@ -138,13 +146,7 @@ class BatchNormMatching:
         """Within this context every forward pass of the network records its statistics."""
 
         def record(layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
-            batch = channel_statistics(inputs[0])
-            running = ChannelStatistics(layer.running_mean, layer.running_var)  # type: ignore[arg-type]
-            if self._is_standardized:
-                batch = standardized(batch, running, layer.eps)
-                running = standardized(running, running, layer.eps)
-            self._batch.append(batch)
-            self._running.append(running)
+            self._recorded.append((layer, *channel_statistics(inputs[0])))
 
         handles = [layer.register_forward_pre_hook(record) for layer in self._layers]
         try:
@@ -156,47 +158,63 @@ class BatchNormMatching:
 
     def forget(self) -> None:
         """Drop the statistics of forward passes so far: one that failed may have left some."""
-        self._batch, self._running = [], []
+        self._recorded = []
 
-    def loss(self) -> tuple[Tensor, list[ChannelStatistics]]:
-        """Eq. 1 for the forward passes since the last call of `loss`, and their statistics, which are forgotten."""
-        batch, running = self._batch, self._running
+    def loss(self) -> tuple[Tensor, Tensor]:
+        """Eq. 1 for the forward pass since the last call of `loss`, and the statistics [R, M] under it.
+
+        What was recorded is forgotten. A network without batch-norm has a loss of 0 and no statistics.
+        """
+        recorded = self._recorded
         self.forget()
-        if self._average is None:
-            self._average = [ChannelStatistics(*(torch.zeros_like(value_C) for value_C in layer)) for layer in running]
-        average = self._average if self._momentum > 0 else None
-        loss = bn_loss(batch, running, average, momentum=self._weight, device=self._weight.device)
-        return loss, [ChannelStatistics(mean_C.detach(), variance_C.detach()) for mean_C, variance_C in batch]
+        if self._watched is None:
+            self._watched = self._find_out([layer for layer, _, _ in recorded])
+        rows, origin_RM, unit_RM, running_RM = self._watched
+        if self._average_RM is None:
+            self._average_RM = torch.zeros_like(running_RM)
+        batch_RM = (rows.join(chain.from_iterable(statistics for _, *statistics in recorded)) - origin_RM) / unit_RM
+        average_RM = self._average_RM if self._momentum > 0 else None
+        return bn_loss(batch_RM, running_RM, average_RM, momentum=self._weight), batch_RM.detach()
 
-    def update_average(self, batch_L: Sequence[ChannelStatistics]) -> None:
+    def update_average(self, batch_RM: Tensor) -> None:
         """Move the average towards a batch's statistics: m * average + (1 - m) * batch. Once per inversion call."""
-        if not batch_L:
-            return
-        assert self._average is not None, "the statistics are those that `loss` gave"
+        assert self._average_RM is not None, "the statistics are those that `loss` gave"
         m = self._momentum if self._has_average else 0.0
-        average = list(chain.from_iterable(self._average))
-        torch._foreach_mul_(average, m)
-        torch._foreach_add_(average, torch._foreach_mul(list(chain.from_iterable(batch_L)), 1 - m))
+        self._average_RM.mul_(m).add_(batch_RM, alpha=1 - m)
         self._has_average = True
         self._weight.fill_(self._momentum)
 
     def state_dict(self) -> dict[str, Any]:
-        """The moving averages, as lists of tensors."""
-        if self._average is None or not self._has_average:
+        """The moving averages of each layer's statistics, as lists of tensors."""
+        if self._watched is None or self._average_RM is None or not self._has_average:
             return {}
-        return {
-            "mean": [statistics.mean_C for statistics in self._average],
-            "variance": [statistics.variance_C for statistics in self._average],
-        }
+        vectors = self._watched.rows.split(self._average_RM)
+        return {"mean": vectors[::2], "variance": vectors[1::2]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`. Before the first call."""
         if not state:
             return
-        device = self._weight.device
-        self._average = [
-            ChannelStatistics(mean_C.to(device, copy=True), variance_C.to(device, copy=True))
-            for mean_C, variance_C in zip(state["mean"], state["variance"], strict=True)
-        ]
+        layers = zip(state["mean"], state["variance"], strict=True)
+        vectors = [value_C.to(self._device) for value_C in chain.from_iterable(layers)]
+        self._average_RM = _Rows([len(value_C) for value_C in vectors], self._device).join(vectors)
         self._has_average = True
         self._weight.fill_(self._momentum)
+
+    def _find_out(self, layers: Sequence[_BatchNorm]) -> _Watched:
+        remembered = [_remembered(layer) for layer in layers]
+        rows = _Rows([layer.num_features for layer in layers for _ in range(2)], self._device)
+        running_RM = rows.join(chain.from_iterable(remembered))
+        origin_RM, unit_RM = torch.zeros_like(running_RM), torch.ones_like(running_RM)
+        if self._is_standardized:
+            # With eps, as in the layer: a channel that never varied is no division by 0.
+            units = [variance_C + layer.eps for layer, (_, variance_C) in zip(layers, remembered, strict=True)]
+            origin_RM[::2] = running_RM[::2]
+            unit_RM = rows.join(chain.from_iterable((unit_C.sqrt(), unit_C) for unit_C in units), behind=1.0)
+        return _Watched(rows, origin_RM, unit_RM, (running_RM - origin_RM) / unit_RM)
+
+
+def _remembered(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert layer.running_mean is not None, "only layers with running statistics are watched"
+    assert layer.running_var is not None
+    return layer.running_mean, layer.running_var

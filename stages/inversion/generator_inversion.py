@@ -91,7 +91,7 @@ class GeneratorInversion:
         inverted, last = self._call(run, "epoch", self._synthesis, is_reported=True)
         self._synthesis.give_meta_gradient(self._meta_generator)
         optimizers.step_if(self._meta_optimizer, ~self._synthesis.is_lost)
-        self._bn.update_average(last.statistics_L)
+        self._bn.update_average(last.statistics_RM)
         return inverted
 
     def invert_holdout(self, run: Run, num_images: int) -> Inverted:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
 from stages.data.augment import Augmentation, apply, moved_with
-from stages.inversion.bn_statistics import BatchNormMatching, ChannelStatistics
+from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
 from stages.optimizers import adam, reset, step_if
@@ -42,7 +42,7 @@ class StepOutcome(NamedTuple):
     """The loss before a step's update, and the statistics under its L_BN."""
 
     loss: InversionLoss
-    statistics_L: list[ChannelStatistics]
+    statistics_RM: Tensor
 
 
 class _Best:
@@ -140,7 +140,7 @@ class Synthesis:
         with self._run.autocast():
             images_BCHW = self._make_images(self._latent_BZ)
         images_BCHW = images_BCHW.float()
-        loss, teacher_class_B, statistics_L = self._loss(images_BCHW, inputs, is_adversarial=is_adversarial)
+        loss, teacher_class_B, statistics_RM = self._loss(images_BCHW, inputs, is_adversarial=is_adversarial)
         self._best.update(loss.total.detach(), images_BCHW.detach(), teacher_class_B)
         self._optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
@@ -148,16 +148,16 @@ class Synthesis:
         is_finite = loss.total.detach().isfinite()
         self.is_lost |= ~is_finite
         step_if(self._optimizer, is_finite)
-        return StepOutcome(loss.detach(), statistics_L)
+        return StepOutcome(loss.detach(), statistics_RM)
 
     def _loss(
         self, images_BCHW: Tensor, inputs: StepInputs, *, is_adversarial: bool
-    ) -> tuple[InversionLoss, Tensor, list[ChannelStatistics]]:
+    ) -> tuple[InversionLoss, Tensor, Tensor]:
         """Eq. 2 for the present images, the teacher's classes of them, and the statistics under its L_BN."""
         run, config = self._run, self._config
         views_BCHW = apply(images_BCHW, inputs.augmentation)
         with run.autocast():
-            teacher_logits_BK, bn, statistics_L = self._watch_teacher(views_BCHW)
+            teacher_logits_BK, bn, statistics_RM = self._watch_teacher(views_BCHW)
         teacher_class_B, teacher_prob_B = run.task.predict(teacher_logits_BK.detach())
         phi_B = modulation(
             teacher_class_B,
@@ -183,9 +183,9 @@ class Synthesis:
             task_weight=config.task_weight,
             adversarial_weight=config.adversarial_weight,
         )
-        return loss, teacher_class_B, statistics_L
+        return loss, teacher_class_B, statistics_RM
 
-    def _teacher_and_statistics(self, views_BCHW: Tensor) -> tuple[Tensor, Tensor, list[ChannelStatistics]]:
+    def _teacher_and_statistics(self, views_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The teacher's logits of the views, L_BN and the statistics under it."""
         self._bn.forget()
         teacher_logits_BK = self._run.teacher(views_BCHW)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 from tiny_network import TinyNetwork
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from stages.inversion.bn_statistics import BatchNormMatching, ChannelStatistics, bn_loss, channel_statistics
+from stages.inversion.bn_statistics import BatchNormMatching, bn_loss, channel_statistics
 
 SHAPES = [(6, 5, 4, 3), (6, 5), (6, 5, 7)]
+
+
+class ChannelStatistics(NamedTuple):
+    """Of one layer."""
+
+    mean_C: Tensor
+    variance_C: Tensor
 
 
 def features(shape: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -35,11 +45,11 @@ def random_statistics(num_channels: int, seed: int) -> ChannelStatistics:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_mean_and_variance_against_numpy(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     features_BCHW = features(shape, dtype=dtype)
-    statistics = channel_statistics(features_BCHW)
+    mean_C, variance_C = channel_statistics(features_BCHW)
     channels = np.moveaxis(features_BCHW.double().numpy(), 1, 0).reshape(shape[1], -1)
-    assert statistics.mean_C.dtype == statistics.variance_C.dtype == torch.float32
-    np.testing.assert_allclose(statistics.mean_C.numpy(), channels.mean(axis=1), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(statistics.variance_C.numpy(), channels.var(axis=1, ddof=0), rtol=1e-5, atol=1e-6)
+    assert mean_C.dtype == variance_C.dtype == torch.float32
+    np.testing.assert_allclose(mean_C.numpy(), channels.mean(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance_C.numpy(), channels.var(axis=1, ddof=0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -89,32 +99,48 @@ def three_layers(seed: int) -> list[ChannelStatistics]:
     return [random_statistics(num_channels, 10 * seed + index) for index, num_channels in enumerate((3, 5, 2))]
 
 
+def rows(layers: list[ChannelStatistics]) -> Tensor:
+    """[R, M]: means and variances of each layer, zeros behind."""
+    return pad_sequence([value_C for layer in layers for value_C in layer], batch_first=True)
+
+
+def loss_of(
+    batch: list[ChannelStatistics],
+    running: list[ChannelStatistics],
+    average: list[ChannelStatistics] | None = None,
+    *,
+    momentum: float = 0.0,
+) -> Tensor:
+    average_RM = None if average is None else rows(average)
+    return bn_loss(rows(batch), rows(running), average_RM, momentum=momentum)
+
+
 def test_bn_loss_is_eq_1() -> None:
     batch, running = three_layers(0), three_layers(1)
-    assert bn_loss(batch, running).item() == pytest.approx(eq1(batch, running, None, 0.0), rel=1e-5)
+    assert loss_of(batch, running).item() == pytest.approx(eq1(batch, running, None, 0.0), rel=1e-5)
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.9])
 def test_bn_loss_with_momentum(momentum: float) -> None:
     batch, running, average = three_layers(0), three_layers(1), three_layers(2)
-    result = bn_loss(batch, running, average, momentum=momentum)
+    result = loss_of(batch, running, average, momentum=momentum)
     assert result.item() == pytest.approx(eq1(batch, running, average, momentum), rel=1e-5)
     # Without an average yet, it is Eq. 1.
-    assert torch.equal(bn_loss(batch, running, None, momentum=momentum), bn_loss(batch, running))
+    assert torch.equal(loss_of(batch, running, momentum=momentum), loss_of(batch, running))
 
 
 def test_no_momentum_is_the_printed_form_whatever_the_average() -> None:
     batch, running = three_layers(0), three_layers(1)
-    assert torch.equal(bn_loss(batch, running, three_layers(2), momentum=0.0), bn_loss(batch, running))
+    assert torch.equal(loss_of(batch, running, three_layers(2), momentum=0.0), loss_of(batch, running))
 
 
-def test_bn_loss_is_zero_at_the_running_statistics_and_its_gradient_finite() -> None:
+def test_a_layer_at_its_running_statistics_adds_nothing_and_its_gradient_is_zero() -> None:
     running = three_layers(1)
-    batch = [ChannelStatistics(mean_C.clone().requires_grad_(), variance_C.clone()) for mean_C, variance_C in running]
-    loss = bn_loss(batch, running)
+    batch = [ChannelStatistics(*(value.clone().requires_grad_() for value in layer)) for layer in running]
+    loss = loss_of(batch, running)
     loss.backward()
     assert loss.item() == 0
-    assert all(batch_layer.mean_C.grad.isfinite().all() for batch_layer in batch)
+    assert all(not value_C.grad.any() for layer in batch for value_C in layer)
 
 
 def test_momentum_lets_one_minus_m_of_the_gradient_through() -> None:
@@ -124,7 +150,7 @@ def test_momentum_lets_one_minus_m_of_the_gradient_through() -> None:
     for momentum in (0.0, 0.9):
         batch = [ChannelStatistics(*(value.requires_grad_() for value in layer)) for layer in three_layers(0)]
         average = [ChannelStatistics(*(value.detach().clone() for value in layer)) for layer in batch]
-        loss = bn_loss(batch, running, average, momentum=momentum)
+        loss = loss_of(batch, running, average, momentum=momentum)
         assert loss.item() == pytest.approx(eq1(three_layers(0), running, None, 0.0), rel=1e-5)
         gradients.append(torch.autograd.grad(loss, batch[1].variance_C)[0])
     torch.testing.assert_close(gradients[1], 0.1 * gradients[0], rtol=1e-4, atol=1e-7)
@@ -156,8 +182,8 @@ def watched_loss(matching: BatchNormMatching, network: nn.Module, *batches: Tens
     with matching.watching():
         for images_BCHW in batches:
             network(images_BCHW)
-            loss, statistics_L = matching.loss()
-    matching.update_average(statistics_L)
+            loss, statistics_RM = matching.loss()
+    matching.update_average(statistics_RM)
     return loss
 
 
@@ -282,6 +308,31 @@ def test_a_channel_that_never_varied_has_a_finite_loss(network: TinyNetwork, var
     assert images_BCHW.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("is_standardized", [False, True])
+def test_layers_of_several_widths_and_without_eps(is_standardized: bool) -> None:
+    """The zeros behind a narrow layer's statistics change nothing, before a checkpoint and after it."""
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.BatchNorm2d(2, eps=0.0), nn.Conv2d(2, 7, 3), nn.BatchNorm2d(7, eps=0.0))
+    network = wide.eval().requires_grad_(False)
+    network[2].running_var.fill_(0.3)
+    # One layer at a time.
+    alone = [
+        BatchNormMatching(part.eval(), momentum=0.9, is_standardized=is_standardized)
+        for part in (network[0], network[2])
+    ]
+    matching = BatchNormMatching(network, momentum=0.9, is_standardized=is_standardized)
+    for seed in range(3):
+        inputs = (images(seed), network[1](network[0](images(seed))))
+        expected = sum(
+            watched_loss(one, layer, features).item()
+            for one, layer, features in zip(alone, (network[0], network[2]), inputs, strict=True)
+        )
+        resumed = BatchNormMatching(network, momentum=0.9, is_standardized=is_standardized)
+        resumed.load_state_dict(matching.state_dict())
+        assert watched_loss(resumed, network, images(seed)).item() == pytest.approx(expected, rel=1e-5)
+        assert watched_loss(matching, network, images(seed)).item() == pytest.approx(expected, rel=1e-5)
+
+
 class OtherOrder(nn.Module):
     """Layers of one width that run in another order than they are named, and one that does not run."""
 
@@ -309,7 +360,11 @@ def test_each_layer_is_compared_with_its_own_running_statistics() -> None:
 
 def test_a_network_without_batch_norm_has_no_loss() -> None:
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False))
-    assert watched_loss(BatchNormMatching(network, momentum=0.9), network, images(0)).item() == 0
+    matching = BatchNormMatching(network, momentum=0.9)
+    assert watched_loss(matching, network, images(0)).item() == 0
+    resumed = BatchNormMatching(network, momentum=0.9)
+    resumed.load_state_dict(matching.state_dict())
+    assert watched_loss(resumed, network, images(1)).item() == 0
 
 
 def num_hooks(network: nn.Module) -> int:
