@@ -32,13 +32,18 @@ def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpo
     if manifest.get("settings_sha256") not in (None, settings_sha256(settings(directory), left_out)):
         raise FileError(
             f"{directory.config_file} was changed since the run began",
-            hint=f"take the change back, but for {', '.join(left_out)}; {anew}",
+            hint=f"undo what was changed; only these may differ: {', '.join(_shown(key) for key in left_out)}; {anew}",
         )
     if checkpoint is None and directory.events.last(CheckpointSaved.kind) is not None:
         raise FileError(
             f"the checkpoints of {directory.path} are gone: it would begin anew and write over what it has reached",
             hint=f"put one back into {path}/{directory.checkpoints_dir.name}, or {anew}",
         )
+
+
+def _shown(key: str) -> str:
+    """A key of a preset, or all of a table."""
+    return f"{key}*" if key.endswith(".") else key
 
 
 def how_to_begin_anew(directory: RunDirectory, manifest: dict[str, Any]) -> str:

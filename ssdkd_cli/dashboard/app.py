@@ -214,17 +214,21 @@ class DashboardApp(App[None]):
                 sleep=self._sleep,
             )
         except SsdkdError as error:
-            self._post(worker, RequestAnswered(action, "error", str(error)))
+            self._post(worker, RequestAnswered(action, "error", str(error), stands=False))
             return
-        if answer is None:
+        if answer is None and run.is_alive():
             waited = f"no answer to `{action}` within {self._answer_timeout_s:.0f} s"
-            why = "the run may be in a long step; it still has the request"
-            text = f"{waited}: {why if run.is_alive() else 'its process is gone'}"
-            self._post(worker, RequestAnswered(action, "error", text))
+            text = f"{waited}: the run may be in a long step; it still has the request"
+            answered = RequestAnswered(action, "error", text, stands=True)
+        elif answer is None:
+            answered = RequestAnswered(
+                action, "error", f"no answer to `{action}`: the run's process has ended", stands=False
+            )
         elif answer.accepted:
-            self._post(worker, RequestAnswered(action, "information", answer.message or f"{action}: done"))
+            answered = RequestAnswered(action, "information", answer.message or f"{action}: done", stands=True)
         else:
-            self._post(worker, RequestAnswered(action, "warning", f"{action} was refused: {answer.message}"))
+            answered = RequestAnswered(action, "warning", f"{action} was refused: {answer.message}", stands=False)
+        self._post(worker, answered)
 
     def _sleep(self, seconds: float) -> None:
         """So long, or until the app ends."""
@@ -262,10 +266,9 @@ class DashboardApp(App[None]):
         """Say what became of a request."""
         if message.action in self._pending:
             self._pending.remove(message.action)
-        if message.action == "stop" and message.level == "warning":
+        if message.action == "stop" and not message.stands:
             self.is_stopping = False
-        severity = message.level if message.level in ("information", "warning") else "error"
-        self.notify(message.text, severity=severity, title=None, markup=False)  # type: ignore[arg-type]
+        self.notify(message.text, severity=message.severity, markup=False)
         self._refresh_header()
 
     def refresh_pictures(self) -> None:

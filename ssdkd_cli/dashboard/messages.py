@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textual.message import Message
+from textual.notifications import SeverityLevel
 
 from ssdkd_cli.dashboard.comparison import Overlay
 from ssdkd_cli.dashboard.pictures import Picture
@@ -45,10 +46,14 @@ class NextRunFound(Message):
 
 
 class RequestAnswered(Message):
-    """What became of a request to the run: `level` is "information", "warning" or "error"."""
+    """What became of a request to the run.
 
-    def __init__(self, action: str, level: str, text: str) -> None:
+    `severity` is that of the notification; `stands` says that the run has the request: it was neither refused nor lost.
+    """
+
+    def __init__(self, action: str, severity: SeverityLevel, text: str, *, stands: bool) -> None:
         super().__init__()
         self.action = action
-        self.level = level
+        self.severity = severity
         self.text = text
+        self.stands = stands

@@ -191,10 +191,11 @@ class RunModel:
         self._say(event, "info", f"resumed {where}")
 
     def _stage_started(self, event: Event) -> None:
-        state = self._state
-        if event["epoch"] != state.epoch:
-            state.stages_done = frozenset()
-        state.stage, state.step, state.num_steps = text(event, "stage") or None, None, None
+        state, stage = self._state, text(event, "stage")
+        # Not what was told of this epoch: of one that is resumed in its midst, a process does not tell the beginning.
+        in_order = () if self.header is None else self.header.stages
+        state.stages_done = frozenset(in_order[: in_order.index(stage)] if stage in in_order else ())
+        state.stage, state.step, state.num_steps = stage or None, None, None
 
     def _stage_finished(self, event: Event) -> None:
         state = self._state

@@ -44,7 +44,7 @@ def load_imagefolder(
             "`evaluation.data = imagefolder` needs `evaluation.root`",
             hint="`--set evaluation.root=DIR`, the folder that holds one folder a class",
         )
-    channels, height, width = image_shape
+    channels = image_shape[0]
     if channels not in PILLOW_MODES:
         raise ConfigError(
             f"image folders hold grey (1) or RGB (3) images, but `task.image_shape` has {channels} channels",
@@ -62,17 +62,16 @@ def load_imagefolder(
         paths += found
         labels += [label] * len(found)
 
-    pixels_NHWC = _room_for(len(paths), height, width, channels)
+    pixels_NCHW = _room_for(len(paths), image_shape)
 
     def decode(index: int) -> None:
-        pixels_NHWC[index] = _decode(paths[index], image_shape, resize=resize)
+        pixels_NCHW[index] = _decode(paths[index], image_shape, resize=resize).transpose(2, 0, 1)
 
     with ThreadPoolExecutor(num_usable_cpus()) as pool:
         list(pool.map(decode, range(len(paths))))  # raises for the first unreadable file, in their order
-    images_NCHW = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
     names = tuple(folder.name for folder in classes)
     part = UNSPLIT if base == root else split
-    return LabelledImages(images_NCHW, torch.tensor(labels), names, "imagefolder", part)
+    return LabelledImages(torch.from_numpy(pixels_NCHW), torch.tensor(labels), names, "imagefolder", part)
 
 
 def _class_folders(root: Path, base: Path, split: str) -> list[Path]:
@@ -98,9 +97,10 @@ def _unreadable(error: OSError) -> FileError:
     return FileError(f"cannot read the folder {error.filename}: {error.strerror}", hint="check its permissions")
 
 
-def _room_for(num: int, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
+def _room_for(num: int, image_shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    channels, height, width = image_shape
     try:
-        return np.empty((num, height, width, channels), dtype=np.uint8)
+        return np.empty((num, *image_shape), dtype=np.uint8)
     except MemoryError as error:
         size_gib = num * height * width * channels / 2**30
         raise MachineError(

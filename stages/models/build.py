@@ -61,7 +61,7 @@ def check_in_training(model: nn.Module, name: str, *, task: TaskTable, where: st
         if value.is_floating_point() and not value.isfinite().all():
             raise ConfigError(
                 f"`{where}` = `{name}` keeps values in `{key}` that are not finite",
-                hint="a student is saved while all it keeps is finite: register what never changes, such as a mask,"
+                hint="a network is saved while all it keeps is finite: register what never changes, such as a mask,"
                 " with persistent=False",
             )
     with torch.random.fork_rng(devices=[]):

@@ -138,8 +138,12 @@ def _children(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def _class(layer: nn.Module) -> tuple[object, ...]:
-    """What a layer's class is called: a file that is run twice makes its classes twice."""
-    return type(layer).__module__, type(layer).__qualname__
+    """What a layer's class is called, and where its code lies.
+
+    A file that is run twice makes its classes twice, and two files may have other classes by the same names.
+    """
+    code = getattr(type(layer).forward, "__code__", None)
+    return type(layer).__module__, type(layer).__qualname__, None if code is None else code.co_filename
 
 
 def _layer_kind(layer: nn.Module) -> tuple[object, ...]:

@@ -27,7 +27,7 @@ from stages.schedule import Command, Schedule
 from stages.tasks.task import Task, task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
 from stages.teachers.obtain import TRAINING_SPLIT, ensure_teacher, must_train, teacher_to_train
-from stages.teachers.train import Progress
+from stages.teachers.train import Progress, untrained_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +160,7 @@ def plan(
         hint = "free some space, or start with another --out or a lower buffer.capacity"
         check_disk(footprint.disk_bytes, launch.out, hint=hint)
     if trains_teacher:  # what does not go together is refused before hours of training
-        untrained = build_model(config.teacher.model, task=config.task, where="teacher.model")
-        _fitted_to_teacher(config, schedule, student, untrained)
+        _fitted_to_teacher(config, schedule, student, untrained_teacher(config))
         teacher = _trained_teacher(config, launch, schedule, device, training_progress)
     else:
         teacher = _teacher_at_hand(config, schedule, device)

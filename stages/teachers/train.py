@@ -31,7 +31,7 @@ from stages.errors import ConfigError, DivergedError, MachineError
 from stages.evaluation.measure import measure
 from stages.heap import keep_heap_warm
 from stages.models import FILE
-from stages.models.build import build_model
+from stages.models.build import build_model, check_in_training
 from stages.models.checkpoints import save_weights, sha256_of
 from stages.models.normalized import NormalizedModel
 from stages.optimizers import load as load_optimizer
@@ -65,6 +65,14 @@ class TrainedTeacher:
     metrics: dict[str, Any] | None
     """The task's metrics on the held-out split (top1, top5, loss, num_samples); None without one."""
     seconds: float
+
+
+def untrained_teacher(config: Config) -> nn.Module:
+    """`teacher.model` with random weights. Raises ConfigError where it cannot be built or cannot learn."""
+    name = config.teacher.model
+    network = build_model(name, task=config.task, where="teacher.model")
+    check_in_training(network, name, task=config.task, where="teacher.model", batch_size=BATCH_SIZE)
+    return network
 
 
 @out_of_memory_is_told("choose a smaller `teacher.model`, or another `--device`")
@@ -119,7 +127,7 @@ def train_teacher(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(derived_seed(seed, "teacher", "layers"))
-        network = build_model(config.teacher.model, task=config.task, where="teacher.model")
+        network = untrained_teacher(config)
         model = NormalizedModel.on(device, network, config.task)
         precision = resolve_precision(config.run.precision, device)
         settings = {

@@ -131,6 +131,16 @@ def lines_of(clock):
     return lines, ProgressLines(lines.append, Standing(), clock)
 
 
+def test_an_epoch_that_is_resumed_in_its_midst_ends():
+    """Its first stage was over before the run stopped, and this process has not told it."""
+    standing = Standing(first_line(epochs=10, warmup_epochs=0))
+    standing.update(events.RunResumed(checkpoint="c", checkpoint_seq=3), 6)
+    standing.update(events.StageStarted(stage="distillation"), 6)
+    assert standing.num_finished == 5
+    standing.update(events.StageFinished(stage="distillation", seconds=1.0), 6)
+    assert standing.num_finished == 6
+
+
 def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
     lines, listener = lines_of(clock := Clock())
     listener(started(epochs=60, warmup_epochs=1), 0)

@@ -13,6 +13,7 @@ from textual.events import Key
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
 from stages import control, events
 from stages.control import ControlReader
+from stages.errors import MachineError
 from stages.run_directory import RunDirectory
 
 TOLD = whole_run(4)
@@ -133,17 +134,26 @@ def test_no_answer_is_a_visible_time_out(run, monkeypatch):
     assert run.control_file.read_text().count("\n") == 1, "asked once, though the key was pressed twice"
 
 
-@pytest.mark.parametrize("answer", ["refused", "accepted", None])
+@pytest.mark.parametrize("answer", ["refused", "accepted", "none", "not sent"])
 def test_a_run_that_was_asked_to_stop_is_known_to(run, monkeypatch, answer):
-    acknowledged = None if answer is None else control.Acknowledgement(answer == "accepted", "said so")
+    acknowledged = None if answer == "none" else control.Acknowledgement(answer == "accepted", "said so")
     monkeypatch.setattr(control, "wait_for_acknowledgement", lambda *_, **__: acknowledged)
+    send_request, has_tried = control.send_request, threading.Event()
+
+    def send(*arguments):
+        has_tried.set()
+        if answer == "not sent":
+            raise MachineError("cannot write")
+        return send_request(*arguments)
+
+    monkeypatch.setattr(control, "send_request", send)
 
     async def body(app, pilot):
         await press(app, pilot, "x", "n")
         assert not app.is_stopping
         await press(app, pilot, "x", "y")
-        await until(pilot, lambda: run.control_file.exists() and app._pending == [])
-        assert app.is_stopping == (answer != "refused")
+        await until(pilot, lambda: has_tried.is_set() and app._pending == [])
+        assert app.is_stopping == (answer in ("accepted", "none"))
 
     with run.lock.held():
         drive(run, body)
@@ -157,6 +167,21 @@ def test_leaving_does_not_wait_for_an_answer(run):
 
     with run.lock.held():
         drive(run, body, answer_timeout_s=3600.0)
+
+
+def test_a_request_to_a_run_that_ends_meanwhile_says_so(run, monkeypatch):
+    def end(*_arguments, **_options):
+        monkeypatch.setattr(RunDirectory, "is_alive", lambda _: False)
+
+    monkeypatch.setattr(control, "wait_for_acknowledgement", end)
+
+    async def body(app, pilot):
+        await press(app, pilot, "x", "y")
+        await until(pilot, lambda: "no answer to `stop`: the run's" in screen_text(app))
+        assert not app.is_stopping
+
+    with run.lock.held():
+        drive(run, body)
 
 
 @pytest.mark.parametrize("is_live", [True, False])

@@ -281,6 +281,20 @@ class Net(nn.Module):
         return self.fc(x.mean((2, 3)))
 """
 
+
+def test_two_files_may_have_other_blocks_by_the_same_names(tmp_path: Path) -> None:
+    """The class is called the same, and computes something else: nothing of it counts as the teacher's."""
+    shares = []
+    for folder, text in (("one", THEIR_RESNET), ("two", THEIR_RESNET.replace("F.relu", "F.gelu"))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(text, encoding="utf-8")
+        student, teacher = (network(f"{tmp_path / name / 'net.py'}:Net", seed=0) for name in ("one", folder))
+        shares.append(select_weights(student, teacher)[:2])
+    assert shares[0] == (1, 1)
+    assert shares[1][0] == 1
+    assert shares[1][1] < 0.1
+
+
 STAGES_IN_A_ROW = """
 def net(num_classes, number, width=16):
     widths = [(width, width), (width, 2 * width), (2 * width, 4 * width)]

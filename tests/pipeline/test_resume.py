@@ -444,8 +444,9 @@ def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None
         text = config.read_text()
         assert old in text
         config.write_text(text.replace(old, new))
-        with pytest.raises(FileError, match=r"config\.toml was changed since the run began"):
+        with pytest.raises(FileError, match=r"config\.toml was changed since the run began") as refusal:
             resume(stopped)
+        assert "only these may differ: teacher.*, student.model," in (refusal.value.hint or "")
         config.write_text(text)
     # Of a run that began with an ssdkd that did not keep the checksum.
     manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if "settings" not in k}))

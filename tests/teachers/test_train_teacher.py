@@ -201,7 +201,10 @@ def test_a_network_whose_code_has_changed_begins_anew(
     assert interrupt(config, out, after=2, epochs=2) == [2]
 
 
-def test_short_epochs_do_not_wait_for_the_disk(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_short_epochs_do_not_wait_for_the_disk(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SAVE_EVERY_S", 3600.0)
     assert interrupt(make_config(), tmp_path / "t.safetensors", after=3) == [1, 2, 3]
     assert interrupt(make_config(), tmp_path / "t.safetensors", after=2) == [2], "the first is saved at once"
 
@@ -290,6 +293,19 @@ def test_teachers_of_pixels_are_not_trained(
     monkeypatch.setattr("stages.tasks.classification.Classification.label_shape", lambda _, shape: tuple(shape[1:]))
     with pytest.raises(ConfigError, match="cannot be trained"):
         train(make_config(), tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize("output", ["(logits, logits) if self.training else logits", "logits.detach()"])
+def test_a_network_that_cannot_learn_is_refused(make_config: MakeConfig, tmp_path: Path, output: str) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.fc = nn.Linear(64, 10)\n\n    def forward(self, images):\n"
+        f"        logits = self.fc(images.flatten(1))\n        return {output}\n"
+    )
+    with pytest.raises(ConfigError, match=r"`teacher\.model` = "):
+        train(make_config(f"teacher.model={file}:Net"), tmp_path / "t.safetensors")
+    assert not (tmp_path / "t.safetensors").exists()
 
 
 def test_data_that_does_not_fit(make_config: MakeConfig, tmp_path: Path) -> None:
