@@ -42,7 +42,7 @@ class Accounts:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Charge the time in this context to a stage, too; within that of another, to this one alone."""
+        """Charge the time in this context to a stage; within another stage's context, to this one alone."""
         self._settle()
         outer, self._stage = self._stage, name
         self._seconds.setdefault(name, 0.0)

@@ -1,7 +1,8 @@
 """Asking a running run to do something: requests in `control.jsonl`, answers in `events.jsonl`.
 
 Whoever asks appends one line, `{"id": ..., "action": ...}`. The trainer reads them at its safe points and
-answers each with a `control_acknowledged` event that carries the id. Neither side waits for the other.
+answers each with a `control_acknowledged` event that carries the id. The trainer waits for
+nobody; whoever asks may wait for the answer.
 """
 
 from __future__ import annotations

@@ -22,12 +22,14 @@ _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 
 _NUM_ITERATIONS: Final = 5
 _LEAST_ROWS: Final = 64
-"""Smaller matrices are done sooner in fp32 than their numbers are turned into others (a CPU with AMX)."""
+"""With fewer rows or columns, turning to bf16 takes more time than its products save (measured on a CPU with AMX)."""
 _SMALLEST_NORM: Final = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Two groups of parameters, `matrices` and others, with Nesterov's momentum for the former.
+    """Not `torch.optim.Muon`, which takes 2-D parameters only and cannot leave out an update on the device.
+
+    Two groups of parameters, `matrices` and others, with Nesterov's momentum for the former.
 
     A step never waits for the device and keeps no number on the host, so it can be recorded. Where `found_inf`, a
     scalar on the device, is not zero, a step leaves weights and momenta as they are.
@@ -81,8 +83,8 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(new_buffers, torch._foreach_add(gradients, parameters, alpha=weight_decay))
             moves = list(torch._foreach_mul(new_buffers, group["lr"]))
         if self.found_inf is not None:
-            is_wanted = self.found_inf == 0
-            moves = [torch.where(is_wanted, move, 0.0) for move in moves]
+            is_wanted, nothing = self.found_inf == 0, torch.zeros_like(self.found_inf)
+            moves = [torch.where(is_wanted, move, nothing) for move in moves]
             new_buffers = [torch.where(is_wanted, new, old) for new, old in zip(new_buffers, buffers, strict=True)]
         torch._foreach_sub_(parameters, moves)
         torch._foreach_copy_(buffers, new_buffers)
@@ -117,7 +119,8 @@ def _orthogonalized(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tenso
         stacked = torch.stack([tensors[index].flatten(1) for index in indices])
         is_small = min(stacked.shape[1:]) < _LEAST_ROWS
         for index, matrix in zip(indices, newton_schulz(stacked, torch.float32 if is_small else dtype), strict=True):
-            results[index] = matrix.to(tensors[index].dtype).view(shape)
+            # In memory as the weight itself, or the operations on whole lists go through them one by one.
+            results[index] = torch.empty_like(tensors[index]).copy_(matrix.view(shape))
     return [results[index] for index in range(len(tensors))]
 
 

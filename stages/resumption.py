@@ -85,7 +85,7 @@ def warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
 
 
 def for_this_machine(config: Config, manifest: dict[str, Any], device: str | None) -> Config:
-    """The settings with "auto" where it was that and the device is of another kind, or there are fewer CPUs."""
+    """The settings; what was "auto" is so again where the device is of another kind or this machine has fewer CPUs."""
     wanted = str(resolve_device(device)) if device == "auto" else device or config.run.device
     is_same_kind = wanted.partition(":")[0] == config.run.device.partition(":")[0]
     has_fewer_cpus = config.run.threads != "auto" and config.run.threads > num_usable_cpus()

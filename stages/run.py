@@ -86,8 +86,8 @@ class Run:
     tape: Tape | None = None
     """What records the steps of training; None where Python runs them all."""
     may_record: Callable[[], bool] = lambda: True
-    """Asked before a step is rehearsed or recorded, which bears nothing at work beside it: waits for what is, or says
-    that the step is to be run as it is this time."""
+    """Called before a step is rehearsed or recorded, which needs the device to itself: waits until nothing else is at
+    work there and returns True, or returns False, and the step runs unrecorded this time."""
     checks: list[Callable[[], None]] = field(default_factory=list)
     """What stages look for where the run waits for the device anyway; each raises DivergedError if it finds it."""
     finish: Callable[[NormalizedModel], NormalizedModel] = lambda student: student

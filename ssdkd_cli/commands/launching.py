@@ -192,7 +192,7 @@ def _settings(request: Request) -> _Settings:
     overrides = tuple(request.overrides or ())
     named = keys_of(overrides)
     if request.command != "run" and "run.epochs" in named and "run.warmup_epochs" not in named:
-        overrides = (*overrides, "run.warmup_epochs=0")  # a student from a buffer learns in all that were asked for
+        overrides = (*overrides, "run.warmup_epochs=0")  # distill has no warm-up and invert nothing else
     config = load(presets, overrides)
     if not request.preset and buffer_run is not None:  # what suited that run's student and machine may not suit these
         automatic = [key for key in buffer_run.manifest().get("automatic", []) if key not in named]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from stages.run_directory import LIVE_STATUSES
+
 TITLES = {
     "inversion/loss": "inversion loss",
     "inversion/loss_bn": "BN statistics",
@@ -306,7 +308,7 @@ class RunView:
     @property
     def is_live(self) -> bool:
         """Whether a process works on the run."""
-        return self.status in ("starting", "running", "paused")
+        return self.status in LIVE_STATUSES
 
     def curves_of(self, prefix: str) -> list[Curve]:
         """The curves whose names begin with `prefix`, in the order in which the run told them."""

@@ -62,10 +62,10 @@ class DistillationConfig(Table):
     """Augmented views kept of each buffered image with the teacher's logits; 0: a fresh view, and a teacher pass, at
     every draw.
 
-    Not in the paper: saves most of the teacher's work where an image is drawn far more often than this. Too few cost
-    accuracy: `cifar100-wrn-plus`, which draws an image 80 times, had .559 with 8 views and .567 with 32 (with
-    `inversion.bn_loss=absolute`); `cifar100-wrn`, which does not mix them, has .512 with 16 and had .496 with 32
-    (benchmarks/LOG.md).
+    Not in the paper: saves most of the teacher's work where an image is drawn far more often than this. Too few may
+    cost accuracy: `cifar100-wrn-plus`, which draws an image 80 times, had .559 with 8 views and .567 with 32 (with
+    `inversion.bn_loss=absolute`); without mixing, in `cifar100-wrn`, 16 (.512, .496 with another seed) are no worse
+    than 32 (.496) (benchmarks/LOG.md).
     """
 
     mix: Literal["none", "cutmix", "mixup"] = "none"

@@ -69,7 +69,7 @@ class Delivery:
         moment = (run.epoch, self._num_updates, run.buffer.num_inserted)
         if self._made is None or self._made[0] != moment:
             model = copy.deepcopy(student.model if self._average is None else self._average)
-            delivered = NormalizedModel.on(run.device, model, run.config.task)
+            delivered = NormalizedModel.on(run.device, model, run.config.task, memory_format=student.memory_format)
             if self._config.recalibration_batches > 0:
                 recalibrate(run, delivered, num_batches=self._config.recalibration_batches)
             self._made = moment, delivered.eval()

@@ -102,7 +102,7 @@ class GeneratorInversion:
     def _call(self, run: Run, stream: str, synthesis: Synthesis, *, is_reported: bool) -> tuple[Inverted, StepOutcome]:
         """Lines 4-10: initialise g, draw z, and minimise Eq. 2 over both for T_g steps. And the last step's outcome."""
         config, num_images = self.config, synthesis.num_images
-        if not run.schedule.overlaps:  # then nothing draws here, and the student's layers do meanwhile
+        if not run.schedule.overlaps:  # else the stream is the student's layers', and a generator that draws is refused
             run.seed_layers("inversion", f"{stream} layers")
         latent_BZ = torch.randn(
             num_images, config.latent_dim, generator=run.rng("inversion", f"{stream} latent"), device=run.device

@@ -3,8 +3,7 @@
     epoch e      insert the images of e | begin those of e + 1 from the student as it is now | distillation
     epoch e + 1  wait for them, insert  | begin those of e + 2 ...
 
-So the adversarial term sees a student that is one epoch old. When the work is done, at once or in between, changes
-nothing of what comes out.
+So the adversarial term sees a student that is one epoch old. The images do not depend on when the work is done.
 """
 
 from __future__ import annotations

@@ -32,16 +32,23 @@ class NormalizedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self._memory_format = memory_format
+        self.memory_format = memory_format
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     @classmethod
-    def on(cls, device: torch.device, model: nn.Module, task: TaskTable) -> NormalizedModel:
-        """The network on the device, channels-last if it can be, behind the task's normalisation."""
-        memory_format = _memory_format_of(model, task.image_shape)
+    def on(
+        cls,
+        device: torch.device,
+        model: nn.Module,
+        task: TaskTable,
+        *,
+        memory_format: torch.memory_format | None = None,
+    ) -> NormalizedModel:
+        """The network on the device behind the task's normalisation; None: channels-last if it can be, by trial."""
+        memory_format = memory_format or _memory_format_of(model, task.image_shape)
         made = cls(model, mean=task.mean, std=task.std, memory_format=memory_format)
         return made.to(device).to(memory_format=memory_format)
 
@@ -55,8 +62,8 @@ class NormalizedModel(nn.Module):
         elif not images_BCHW.is_floating_point():
             raise TypeError(f"images must be floating point in [0, 1], or uint8, not {images_BCHW.dtype}")
         normalized_BCHW = (images_BCHW - self.mean) / self.std
-        normalized_BCHW = normalized_BCHW.contiguous(memory_format=self._memory_format)
-        if self._memory_format == torch.contiguous_format:  # one channel is in either; convolutions go by its strides
+        normalized_BCHW = normalized_BCHW.contiguous(memory_format=self.memory_format)
+        if self.memory_format == torch.contiguous_format:  # one channel is in either; convolutions go by its strides
             normalized_BCHW = normalized_BCHW.clone(memory_format=torch.contiguous_format)
         logits: Tensor = self.model(normalized_BCHW)
         return logits

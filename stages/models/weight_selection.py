@@ -1,9 +1,9 @@
 """A small network's first weights out of a large one: weight selection (Xu et al., ICLR 2024).
 
-Of networks of one family, layers that bear the same name are matched; where the large network has more layers or blocks
-of a kind in a row, some are taken, from the first to the last, of each stage if all stages lie in one row; where two
-files have made them, they are of one kind if they have the same layers in the same order, and both networks the same
-rows. Networks of two families share few names: there layers of one kind are matched by how deep they lie. Of wider
+Of networks of one family, layers of the same name are matched. Where the large network has more blocks of a kind in a
+row, evenly spaced ones are taken, the first and the last among them; stage by stage, where all stages lie in one row.
+Blocks whose code lies in two files are of one kind if they have the same layers in the same order, and the networks the
+same rows. Networks of two families share few names: there layers of one kind are matched by how deep they lie. Of wider
 tensors evenly spaced channels are taken, the same ones wherever two widths meet, so that what one layer writes the next
 one reads.
 """

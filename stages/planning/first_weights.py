@@ -49,7 +49,8 @@ def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
     if inherited.only_in_one is not None:
         told = (
             f"blocks of the student `{config.student.model}` and of the teacher differ in `{inherited.only_in_one}`, so"
-            " it begins further from it than with the teacher's kind of blocks: of a `resnet56b` a `resnet20b`"
+            " the teacher's weights fit badly; a student with the teacher's kind of blocks starts closer (for a"
+            " `resnet56b`, a `resnet20b`)"
         )
         return (told,)
     if inherited.share >= MOST:

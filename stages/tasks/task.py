@@ -22,10 +22,10 @@ class Metrics(Protocol):
     """Accumulates a task's metrics over batches of real, labelled images."""
 
     def update(self, logits_BK: Tensor, labels_B: Tensor) -> None:
-        """Add one batch."""
+        """Add one batch: logits [B, K, ...] and labels [B, ...] int64."""
 
     def result(self) -> dict[str, Any]:
-        """The metrics so far, as plain numbers (fractions in [0, 1])."""
+        """The metrics so far: `loss` in nats, `num_samples` a count, all others fractions in [0, 1]."""
 
 
 class Task(Protocol):

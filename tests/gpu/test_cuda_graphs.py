@@ -277,11 +277,11 @@ def test_channel_statistics_and_their_gradient(dtype: torch.dtype, memory_format
     weights = torch.randn(2, 24, generator=rng).to(DEVICE)
     statistics = channel_statistics(features_BCHW)
     variance_C, mean_C = torch.var_mean(features_BCHW.double(), dim=(0, 2, 3), correction=0)
-    assert statistics.mean_C.dtype == statistics.variance_C.dtype == torch.float32
-    torch.testing.assert_close(statistics.mean_C, mean_C.float(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(statistics.variance_C, variance_C.float(), rtol=1e-4, atol=1e-5)
+    for value_C, expected_C in zip(statistics, (mean_C, variance_C), strict=True):
+        assert value_C.dtype == torch.float32
+        torch.testing.assert_close(value_C, expected_C.float(), rtol=1e-4, atol=1e-5)
     gradients = [
-        torch.autograd.grad((weights * torch.stack(list(pair)).float()).sum(), features_BCHW)[0].double()
+        torch.autograd.grad((weights * torch.stack(pair).float()).sum(), features_BCHW)[0].double()
         for pair in (statistics, (mean_C, variance_C))
     ]
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2
