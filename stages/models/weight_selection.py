@@ -90,14 +90,17 @@ def select_weights(small: nn.Module, large: nn.Module) -> Inheritance:
 def _take(small: nn.Module, pairs: Iterable[_Pair]) -> Inheritance:
     num_taken = num_whole = 0
     only_in_one: set[str] = set()
+    widths: tuple[int, int] | None = None  # channels that the layers before write
     for pair in pairs:
         only_in_one |= pair.only_in_one
         for own, other in _of_same_name(_tensors(pair.own), _tensors(pair.other)):
             if _can_select(own, other):
-                own.copy_(_selected(other, own.shape))
+                own.copy_(_selected(other, own.shape, _num_pixels(own, other, widths)))
                 num_values = own.numel() if isinstance(own, nn.Parameter) else 0
                 num_taken += num_values
                 num_whole += num_values if pair.is_in_place and own.shape == other.shape else 0
+            if own.ndim >= NUM_CHANNEL_DIMENSIONS:
+                widths = own.shape[0], other.shape[0]
     num_own = max(1, sum(parameter.numel() for parameter in small.parameters()))
     if only_in_one and num_whole / num_own >= MOST:
         return Inheritance(num_taken / num_own, 0.0, min(only_in_one))
@@ -248,7 +251,19 @@ def _can_select(own: Tensor, other: Tensor) -> bool:
     )
 
 
-def _selected(large: Tensor, shape: torch.Size) -> Tensor:
+def _num_pixels(own: Tensor, other: Tensor, widths: tuple[int, int] | None) -> int:
+    """How many neighbouring inputs of a linear layer are of one channel: more than one behind a flattened map."""
+    if own.ndim != NUM_CHANNEL_DIMENSIONS or widths is None:
+        return 1
+    pixels = {divmod(tensor.shape[1], width) for tensor, width in zip((own, other), widths, strict=True)}
+    num, rest = min(pixels)
+    return num if len(pixels) == 1 and rest == 0 else 1
+
+
+def _selected(large: Tensor, shape: torch.Size, num_pixels: int) -> Tensor:
     for dimension, (few, many) in enumerate(zip(shape, large.shape, strict=True)):
-        large = large.index_select(dimension, torch.arange(few, device=large.device) * many // few)
+        size = num_pixels if dimension == 1 else 1
+        starts = torch.arange(few // size, device=large.device) * (many // size) // (few // size) * size
+        indices = (starts[:, None] + torch.arange(size, device=large.device)).flatten()
+        large = large.index_select(dimension, indices)
     return large

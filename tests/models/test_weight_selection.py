@@ -104,6 +104,34 @@ def test_a_narrower_network_computes_what_a_pruned_teacher_computes() -> None:
     torch.testing.assert_close(outputs(student), outputs(pruned), rtol=1e-4, atol=1e-4)
 
 
+FLATTENED = """
+from torch import nn
+
+
+def net(num_classes, width):
+    return nn.Sequential(nn.Conv2d(3, width, 3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(16 * width, num_classes))
+
+
+def wide(num_classes): return net(num_classes, 12)
+def narrow(num_classes): return net(num_classes, 8)
+"""
+
+
+def test_of_a_flattened_map_all_pixels_of_the_same_channels_are_read(tmp_path: Path) -> None:
+    """Eight channels of twelve: not every second, and of each all sixteen pixels."""
+    file = tmp_path / "flattened.py"
+    file.write_text(FLATTENED, encoding="utf-8")
+    teacher, student = network(f"{file}:wide", seed=0), network(f"{file}:narrow", seed=1)
+    select_weights(student, teacher)
+    chosen = torch.tensor([0, 1, 3, 4, 6, 7, 9, 10])
+    assert torch.equal(student[0].weight, teacher[0].weight[chosen])
+    pruned = copy.deepcopy(teacher)
+    with torch.no_grad():
+        by_channel = pruned[3].weight.unflatten(1, (12, 16))
+        by_channel[:, [2, 5, 8, 11]] = 0
+    torch.testing.assert_close(outputs(student), outputs(pruned), rtol=1e-4, atol=1e-5)
+
+
 def test_layers_of_another_family_are_matched_by_their_depth() -> None:
     file = Path(__file__).with_name("nonstandard_resnet20.py")
     teacher, student = (
