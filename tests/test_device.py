@@ -87,7 +87,7 @@ def test_bf16_of_a_cpu_follows_its_instructions(
 
 
 def test_this_cpu_can_be_asked() -> None:
-    assert has_fast_bf16(CPU) in (True, False)
+    assert isinstance(has_fast_bf16(CPU), bool)
 
 
 @pytest.mark.parametrize(

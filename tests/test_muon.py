@@ -36,6 +36,40 @@ def test_singular_values_become_about_one_and_vectors_stay(shape, dtype: torch.d
         assert (turned - values.diag()).abs().max() < tolerance
 
 
+def test_small_singular_values_are_raised_too() -> None:
+    """What sets it apart from a plain step: two iterations would leave the smallest of these at a thirtieth."""
+    u, _ = torch.linalg.qr(drawn(16, 5, seed=1))
+    v, _ = torch.linalg.qr(drawn(40, 5, seed=2))
+    matrix = u @ torch.tensor([1.0, 0.1, 0.03, 0.01, 0.003]).diag() @ v.mT
+    values = (u.mT @ newton_schulz(matrix[None], F32)[0] @ v).diagonal()
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_how_far_a_matrix_moves() -> None:
+    """For a rate of 1, by singular values of about .2."""
+    weight = nn.Parameter(torch.zeros(16, 40))
+    weight.grad = drawn(16, 40)
+    muon([weight], lr=1.0).step()
+    values = torch.linalg.svdvals(weight.detach())
+    assert values.min() > 0.2 * 0.6
+    assert values.max() < 0.2 * 1.3
+
+
+@pytest.mark.parametrize(("shape", "is_small"), [((64, 64), False), ((32, 64), True)])
+def test_large_matrices_are_made_orthogonal_in_the_type_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], is_small: bool
+) -> None:
+    types = []
+    monkeypatch.setattr(
+        "stages.muon.newton_schulz", lambda matrices, dtype: types.append(dtype) or newton_schulz(matrices, dtype)
+    )
+    weight = nn.Parameter(drawn(*shape))
+    weight.grad = drawn(*shape, seed=1)
+    Muon([weight], (), lr=0.1, momentum=0.0, weight_decay=0.0, dtype=torch.bfloat16, fused=False).step()
+    assert types == [F32 if is_small else torch.bfloat16]
+
+
 def test_a_matrix_without_a_gradient_of_any_size_stays() -> None:
     assert newton_schulz(torch.zeros(1, 4, 9), F32).abs().max() == 0
 
@@ -47,7 +81,8 @@ def test_convolutions_are_matrices_and_the_classes_rows_are_not() -> None:
     model = build_model("wrn16_2", task=Images(), where="student.model")
     matrices, others = matrices_and_others(model, num_classes=10)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert all("conv" in names[id(parameter)] for parameter in matrices)
+    convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    assert {names[id(parameter)] for parameter in matrices} == {f"{name}.weight" for name in convolutions}
     assert {"fc.weight", "fc.bias", "bn1.weight"} <= {names[id(parameter)] for parameter in others}
     assert len(matrices) + len(others) == len(names)
 
