@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +103,12 @@ class RunDirectory:
                 hint="give `--out` a folder that can be written",
             )
 
+    @staticmethod
+    def label(name: str, stamp: str, *, seed: int | None = None) -> str:
+        """What a run's folder is called: `<name>-<stamp>[-<seed>]`, the name without what is no good in a folder's."""
+        fit = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"
+        return f"{fit}-{stamp}" + ("" if seed is None else f"-{seed}")
+
     @classmethod
     def create(
         cls,
@@ -112,7 +119,7 @@ class RunDirectory:
         seed: int | None = None,
         root: Path = RUNS_ROOT,
     ) -> RunDirectory:
-        """A new run directory: `out`, or `root/<name>-<stamp>[-<seed>]`, numbered where that is taken.
+        """A new run directory: `out`, or in `root` one of this `label`, numbered where that is taken.
 
         `stamp` is yyyymmdd-hhmmss, now by default. Raises ConfigError where `out` is used already,
         MachineError where the folder cannot be made.
@@ -122,9 +129,7 @@ class RunDirectory:
                 cls.refuse_used(out)
                 out.mkdir(parents=True, exist_ok=True)
                 return cls._with_folders(out)
-            label = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"
-            label += "-" + (stamp or datetime.now().strftime("%Y%m%d-%H%M%S"))
-            label += "" if seed is None else f"-{seed}"
+            label = cls.label(name, stamp or datetime.now().strftime("%Y%m%d-%H%M%S"), seed=seed)
             root.mkdir(parents=True, exist_ok=True)
             taken = 1
             while True:
@@ -162,15 +167,25 @@ class RunDirectory:
         """One of `STATUSES`, from the lock and the end of the events; reads little of a long file."""
         is_alive = self.is_alive()  # asked first: of a run that is over by now, all events are there to read
         last = self.events.last()
-        if last is not None and last["kind"] == RunFinished.kind and last.get("status") in FINAL_STATUSES:
-            return "starting" if is_alive and self.is_taken_up_since(last.get("time_s")) else str(last["status"])
+        ending = last if last is not None and last["kind"] == RunFinished.kind else None
+        return self.status_after(ending, is_alive=is_alive, has_spoken=last is not None, is_paused=self._is_paused)
+
+    def status_after(
+        self, ending: Mapping[str, Any] | None, *, is_alive: bool, has_spoken: bool, is_paused: Callable[[], bool]
+    ) -> str:
+        """The status by what is known of the events: the last one, if it is the run's end, and whether there are any.
+
+        Whether it is paused is asked where that is the question.
+        """
+        if ending is not None and ending.get("status") in FINAL_STATUSES:
+            return "starting" if is_alive and self._is_taken_up_since(ending.get("time_s")) else str(ending["status"])
         if not is_alive:
             return "dead"
-        if last is None:
+        if not has_spoken:
             return "starting"
-        return "paused" if self._is_paused() else "running"
+        return "paused" if is_paused() else "running"
 
-    def is_taken_up_since(self, then_s: Any) -> bool:
+    def _is_taken_up_since(self, then_s: Any) -> bool:
         """Whether a process took the run up later than its last event: it is being resumed, and has not said so yet."""
         since_s = self.lock.owner().get("since_s")
         return isinstance(since_s, int | float) and isinstance(then_s, int | float) and since_s > then_s

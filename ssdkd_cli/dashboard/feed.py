@@ -146,7 +146,9 @@ class RunFeed:
 
     def _view(self, *, is_alive: bool) -> RunView:
         model = self._glance or self._model
-        status = self._status(model, is_alive=is_alive)
+        status = self.run.status_after(
+            model.ending, is_alive=is_alive, has_spoken=model.num_events > 0, is_paused=lambda: model.is_paused
+        )
         silent_s = self._silent_s(status)
         ending = (model.ending if status in FINAL_STATUSES else None) or {}
         message, summary = ending.get("message"), ending.get("summary")
@@ -172,17 +174,6 @@ class RunFeed:
             has_directory=is_folder(self.run.path),
             loaded=1.0 if self._is_loaded else min(0.999, self._tail.offset / max(1, self._tail.size)),
         )
-
-    def _status(self, model: RunModel, *, is_alive: bool) -> str:
-        """As `RunDirectory.status` has it, without reading the file again."""
-        if model.ending is not None and model.ending.get("status") in FINAL_STATUSES:
-            is_resumed = is_alive and self.run.is_taken_up_since(model.ending.get("time_s"))
-            return "starting" if is_resumed else str(model.ending["status"])
-        if not is_alive:
-            return "dead"
-        if model.num_events == 0:
-            return "starting"
-        return "paused" if model.is_paused else "running"
 
     def _silent_s(self, status: str) -> float | None:
         is_at_end = self._is_loaded or self._glance is not None

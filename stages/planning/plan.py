@@ -97,7 +97,7 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """What is going to happen, for people and for `--dry-run`."""
         config, learns = self.config, "distillation" in self.schedule.stages
-        seed = "" if self.launch.seed_in_name is None else f"-{self.launch.seed_in_name}"
+        label = RunDirectory.label(self.launch.run_name, "<time>", seed=self.launch.seed_in_name)
         return {
             "command": self.launch.command,
             "preset": self.launch.preset_name,
@@ -120,7 +120,7 @@ class Plan:
             "images_set_aside": None if self.stored is None else config.evaluation.num_holdout,
             "buffer_mib": self.footprint.buffer_mib,
             "disk_mib": self.footprint.disk_mib,
-            "run_directory": str(self.launch.out or f"runs/{self.launch.run_name}-<time>{seed}"),
+            "run_directory": str(self.launch.out or RUNS_ROOT / label),
         }
 
 

@@ -25,6 +25,7 @@ from stages.models.checkpoints import save_weights
 from stages.planning import beginning, footprint
 from stages.planning.beginning import build_run
 from stages.registry import Found, Spec
+from stages.run_directory import RunDirectory
 from stages.trainer import Launch, plan
 
 REFUSED = {
@@ -238,6 +239,13 @@ def test_a_dry_run_downloads_no_images_for_a_teacher_either(make_config, monkeyp
 def test_a_run_of_a_group_is_planned_under_its_own_name(make_config) -> None:
     planned = plan(make_config(), Launch(command="run", preset_name="tiny", seed_in_name=7))
     assert planned.describe()["run_directory"] == "runs/tiny-<time>-7"
+
+
+def test_the_folder_that_is_planned_is_called_as_the_one_that_is_made(make_config, tmp_path: Path) -> None:
+    planned = plan(make_config(), Launch(command="invert", preset_name="my own: preset", seed_in_name=7))
+    made = RunDirectory.create(None, planned.launch.run_name, "<time>", seed=7, root=tmp_path / "runs")
+    assert planned.describe()["run_directory"] == made.path.relative_to(tmp_path).as_posix()
+    assert made.name == "invert-my-own-preset-<time>-7"
 
 
 def test_evaluation_that_is_not_in_the_run_needs_no_data(start) -> None:
