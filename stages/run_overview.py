@@ -10,12 +10,10 @@ from typing import Any
 
 from stages.atomic_file import is_half_written
 from stages.errors import FileError
+from stages.event_fields import is_measure, mapping
 from stages.events import Device, Evaluation, Warning
 from stages.paths import in_shell
 from stages.run_directory import FINAL_STATUSES, RunDirectory
-
-_MOST = 1e100
-"""No quantity of a run is larger, and what is would overflow when it is told."""
 
 _RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_synthesized", "buffer_size", "device")
 
@@ -66,7 +64,7 @@ def _row(
         "command": started.get("command"),
         "preset": started.get("preset"),
         "seed": started.get("seed"),
-        "started_s": _number(started.get("time_s")),
+        "started_s": _measure(started, "time_s"),
         "epoch": epoch,
         "epochs": started.get("epochs"),
         "evaluated_epoch": evaluated_epoch,
@@ -77,7 +75,7 @@ def _row(
 def _results(run: RunDirectory, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What a run that has no summary has told so far."""
     device = run.events.last(Device.kind) or {}
-    real, synthetic = _mapping(evaluation.get("real")), _mapping(evaluation.get("synthetic"))
+    real, synthetic = mapping(evaluation, "real"), mapping(evaluation, "synthetic")
     return _sound(
         {
             "teacher": real.get("teacher"),
@@ -94,28 +92,22 @@ def _sound(found: Mapping[str, Any]) -> dict[str, Any]:
     """The results, of which what is not of its kind counts as not there: whoever wrote it, no run is hidden by it."""
     results = {key: found.get(key) for key in _RESULT_KEYS}
     for key in ("teacher", "student", "seconds"):
-        table = _mapping(results[key])
+        table = mapping(results, key)
         kept = {
-            name: value for name, value in table.items() if _is_number(value) or (value is None and key != "seconds")
+            name: value for name, value in table.items() if is_measure(value) or (value is None and key != "seconds")
         }
         if "total" in kept:  # below what it is the total of
             kept["total"] = kept.pop("total")
         results[key] = kept or None
     for key in ("agreement", "ece", "images_synthesized", "buffer_size"):
-        results[key] = _number(results[key])
+        results[key] = _measure(results, key)
     return results
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST  # NaN is not
-
-
-def _number(value: Any) -> Any:
-    return value if _is_number(value) else None
+def _measure(found: Mapping[str, Any], name: str) -> Any:
+    """The number, whole where it is; None where there is none."""
+    value = found.get(name)
+    return value if is_measure(value) else None
 
 
 def details(run: RunDirectory) -> dict[str, Any]:
@@ -189,4 +181,4 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def metrics(document: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an overview by dotted key, `student.top1` for example; None and NaN left out."""
     results = {key: document.get(key) for key in _RESULT_KEYS}
-    return {key: value for key, value in flat(results).items() if _is_number(value)}
+    return {key: value for key, value in flat(results).items() if is_measure(value)}

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from ssdkd_cli.dashboard.fields import histogram, items, mapping, number, numbers, text, whole
 from ssdkd_cli.dashboard.pace import Pace
+from ssdkd_cli.dashboard.run_state import RunState
 from ssdkd_cli.dashboard.series import Series
 from ssdkd_cli.dashboard.view import (
     BufferView,
@@ -24,14 +24,15 @@ from ssdkd_cli.dashboard.view import (
     DeviceView,
     EvaluationView,
     Header,
+    Histogram,
     LogLine,
     Progress,
     SamplesView,
     SampleTile,
-    StageProgress,
     main_metric,
 )
 from ssdkd_cli.summary import metric_title
+from stages.event_fields import is_measure, items, mapping, number, numbers, text, whole
 from stages.events import SCHEMA_VERSION
 
 MAX_LOG_LINES = 500
@@ -42,30 +43,6 @@ _MAX_CHECKPOINTS = 4  # runs keep two checkpoints on disk: a resumption goes bac
 _CLOCK_JUMP_S = 5.0
 
 Event = Mapping[str, Any]
-
-
-class _State:
-    """What the newest event of each kind says. A checkpoint keeps a shallow copy: every value is replaced whole."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.stage: str | None = None
-        self.step: int | None = None
-        self.num_steps: int | None = None
-        """Steps that the running stage has in this epoch."""
-        self.compiling: str | None = None
-        """What is compiled at present."""
-        self.views_judged: tuple[int, int] | None = None
-        """How many of how many new images the teacher has seen the views of, while the student waits for that."""
-        self.stages_done: frozenset[str] = frozenset()
-        self.buffer: BufferView | None = None
-        self.device: DeviceView | None = None
-        self.evaluation: EvaluationView | None = None
-        self.samples: SamplesView | None = None
-
-    def leave_stage(self) -> None:
-        """No stage is at work any more. Something may be compiled all the same, beside it."""
-        self.stage = self.step = self.views_judged = None
 
 
 class RunModel:
@@ -84,8 +61,8 @@ class RunModel:
         self.num_misfits = 0
         """JSON lines that are no events, or whose fields do not fit their kind."""
         self.log: deque[LogLine] = deque(maxlen=MAX_LOG_LINES)
-        self._state = _State()
-        self._at_checkpoint: deque[tuple[int, _State]] = deque(maxlen=_MAX_CHECKPOINTS)
+        self._state = RunState()
+        self._at_checkpoint: deque[tuple[int, RunState]] = deque(maxlen=_MAX_CHECKPOINTS)
         self._series: dict[str, Series] = {}
         self._pace = Pace()
         self._readers: dict[str, Callable[[Event], None]] = {
@@ -177,7 +154,7 @@ class RunModel:
             series.drop_after(last_seq)
         while self._at_checkpoint and self._at_checkpoint[-1][0] > last_seq:
             self._at_checkpoint.pop()
-        self._state = copy.copy(self._at_checkpoint[-1][1]) if self._at_checkpoint else _State()
+        self._state = copy.copy(self._at_checkpoint[-1][1]) if self._at_checkpoint else RunState()
         self._state.leave_stage()
         self._state.compiling = None
         self._pace.forget_position()
@@ -231,8 +208,8 @@ class RunModel:
             size=whole(event, "size"),
             capacity=whole(event, "capacity"),
             class_counts=tuple(count for count in items(event, "class_counts") if _is_count(count)),
-            difficulty=histogram(mapping(event, "difficulty")),
-            priority=histogram(priority),
+            difficulty=_histogram(mapping(event, "difficulty")),
+            priority=_histogram(priority),
             priority_min=number(priority, "min"),
             priority_mean=number(priority, "mean"),
             priority_max=number(priority, "max"),
@@ -280,7 +257,7 @@ class RunModel:
         for name in ("images_per_s", "utilisation", "mem_mib"):
             self._tell("device/" + name, event["epoch"], event, name)
         # A checkpoint within an epoch tells the accounts, too.
-        if self.header is not None and self._state.stages_done.issuperset(self.header.stages):
+        if self.header is not None and self._state.is_epoch_over(self.header):
             steady_s = total_s - seconds.get("setup", 0.0)  # compiling and recording are done once
             self._pace.account(event["epoch"], steady_s, warmup_epochs=self.header.warmup_epochs)
 
@@ -377,7 +354,7 @@ class RunModel:
     @property
     def num_finished(self) -> int:
         """Epochs that are over."""
-        return 0 if self.header is None else int(self._epochs_finished(self.header))
+        return 0 if self.header is None else int(self._state.epochs_finished(self.header))
 
     @property
     def stage(self) -> str | None:
@@ -424,8 +401,11 @@ class RunModel:
         if header is None:
             return None
         is_done = self.ending is not None and self.ending.get("status") == "done"
-        stages = tuple(self._stage_progress(name, header, is_done=is_done) for name in header.stages)
-        finished = float(header.epochs) if is_done else self._epochs_finished(header)
+        stages = tuple(state.progress_of(name, header) for name in header.stages)
+        finished = state.epochs_finished(header)
+        if is_done:
+            stages = tuple(replace(stage, done=float(stage.total)) for stage in stages)
+            finished = float(header.epochs)
         num_warmup = max(0.0, header.warmup_epochs - finished)
         num_main = max(0.0, header.epochs - finished) - num_warmup
         left_s = None
@@ -440,50 +420,19 @@ class RunModel:
             left_s=left_s,
         )
 
-    def _num_steps(self, stage: str, header: Header) -> int | None:
-        return {"inversion": header.inversion_steps, "distillation": header.distillation_steps}.get(stage)
-
-    def _step_share(self, header: Header) -> float:
-        """Part of the running stage that is done."""
-        state = self._state
-        num_steps = state.num_steps or self._num_steps(state.stage or "", header)
-        return min(1.0, (state.step + 1) / num_steps) if state.step is not None and num_steps else 0.0
-
-    def _epochs_finished(self, header: Header) -> float:
-        """Epochs that are over, and of the present one the part that is done: its stages count alike."""
-        state = self._state
-        if state.epoch == 0 or not header.stages:
-            return 0.0
-        counted = [name for name in header.stages if name in ("inversion", "distillation")] or list(header.stages)
-        if state.epoch <= header.warmup_epochs and "inversion" in counted:
-            counted = ["inversion"]
-        done = sum(1.0 for name in counted if name in state.stages_done)
-        if state.stage in counted:
-            done += self._step_share(header)
-        is_over = state.stages_done.issuperset(header.stages)
-        return state.epoch - 1 + (1.0 if is_over else min(done / len(counted), 0.99))
-
-    def _stage_progress(self, name: str, header: Header, *, is_done: bool) -> StageProgress:
-        state = self._state
-        warmup = header.warmup_epochs if name == "distillation" else 0
-        total = max(0, header.epochs - warmup)
-        is_running = state.stage == name and self.ending is None
-        done = float(max(0, state.epoch - 1 - warmup))
-        if state.epoch > warmup:
-            done += 1.0 if name in state.stages_done else self._step_share(header) if is_running else 0.0
-        return StageProgress(
-            stage=name,
-            done=float(total) if is_done else min(done, float(total)),
-            total=total,
-            is_running=is_running,
-            step=state.step if is_running else None,
-            num_steps=(state.num_steps if is_running else None) or self._num_steps(name, header) or None,
-        )
-
 
 def _hint(event: Event) -> str:
     hint = text(event, "hint")
     return f" (hint: {hint})" if hint else ""
+
+
+def _histogram(event: Event) -> Histogram | None:
+    """Counts and edges that fit each other, or None."""
+    counts, edges = items(event, "counts"), items(event, "edges")
+    is_whole = all(isinstance(count, int) and is_measure(count) and count >= 0 for count in counts)
+    if not counts or len(edges) != len(counts) + 1 or not is_whole or not all(map(is_measure, edges)):
+        return None
+    return Histogram(tuple(counts), tuple(float(edge) for edge in edges))
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from ssdkd_cli.dashboard.view import Histogram
-
 _MOST = 1e100
-"""No quantity of a run is larger, and what is would overflow in the arithmetic of charts."""
+"""No quantity of a run is larger, and what is would overflow when it is told or drawn."""
 
 
 def number(event: Mapping[str, Any], name: str) -> float | None:
     """A number that a run may measure, or None."""
     value = event.get(name)
-    return float(value) if _is_measure(value) else None
+    return float(value) if is_measure(value) else None
 
 
-def _is_measure(value: Any) -> TypeGuard[int | float]:
+def is_measure(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a number that a run may measure: finite, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST  # NaN is not
 
 
@@ -48,12 +47,3 @@ def items(event: Mapping[str, Any], name: str) -> list[Any]:
     """A list; empty where there is none."""
     value = event.get(name)
     return value if isinstance(value, list) else []
-
-
-def histogram(event: Mapping[str, Any]) -> Histogram | None:
-    """Counts and edges that fit each other, or None."""
-    counts, edges = items(event, "counts"), items(event, "edges")
-    is_whole = all(isinstance(count, int) and 0 <= count < _MOST for count in counts)
-    if not counts or len(edges) != len(counts) + 1 or not is_whole or not all(map(_is_measure, edges)):
-        return None
-    return Histogram(tuple(counts), tuple(float(edge) for edge in edges))
