@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,7 +98,9 @@ Root = Annotated[
 
 def check_device(device: str | None) -> None:
     """Raise ConfigError where `--device` names no kind of device; whether there is such a one is seen later."""
-    if device is not None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    from stages.config import is_device_name
+
+    if device is not None and not is_device_name(device):
         raise ConfigError(
             f"`--device {device}` is not a device",
             hint="use auto, cpu, cuda, or cuda:N with the number of a GPU",

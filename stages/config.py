@@ -91,7 +91,7 @@ class RunTable(Table):
     @field_validator("device")
     @classmethod
     def _device_must_be_known(cls, device: str) -> str:
-        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
+        if not is_device_name(device):
             raise ValueError("it must be auto, cpu, cuda or cuda:N")
         return device
 
@@ -112,6 +112,11 @@ class RunTable(Table):
         if len(set(self.stages)) < len(self.stages):
             raise rule_error(self, "stages", message="each stage may be named once", hint="remove the repeated name")
         return self
+
+
+def is_device_name(text: str) -> bool:
+    """Whether `text` names a kind of device, and maybe which one; whether there is such a one is seen later."""
+    return re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is not None
 
 
 def _eighth_of_height(table: dict[str, Any]) -> int:
