@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,39 @@ from stages.events import BufferState, CheckpointSaved
 from stages.manifest import settings_sha256, versions
 from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
-from stages.planning.footprint import footprint_of
-from stages.planning.plan import Plan
+from stages.planning.footprint import check_disk, footprint_of
+from stages.planning.plan import Launch, Plan, plan
 from stages.run_directory import RunDirectory
 from stages.run_overview import settings
 from stages.teachers.resolve import teacher_file
 
 
-def refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpoint: Path | None) -> None:
+def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | None, *, device: str | None) -> Plan:
+    """The plan of a run that goes on from a checkpoint, or from its beginning.
+
+    For the one process that has the run's lock. Raises FileError where files of the run are missing or damaged, or
+    those it began with are other ones now; else as `plan`.
+    """
+    manifest = directory.manifest()
+    _refuse_incomplete(directory, manifest, checkpoint)
+    _refuse_missing_teacher(directory, config, manifest)
+    launch = Launch(
+        command=manifest["command"],
+        preset_name=str(manifest.get("preset", directory.name)),
+        buffer=None if checkpoint is not None else _first_buffer(manifest),  # a checkpoint has it
+        device=device,
+    )
+    planned = plan(for_this_machine(config, manifest, device), launch, is_resumption=True)
+    check_disk(_saving_bytes(directory, planned), directory.path, hint="free some space")
+    _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
+    started = directory.events.first()
+    if started is not None:  # even where the data that knew them has come or gone since
+        names = started.get("class_names")
+        planned = replace(planned, class_names=None if names is None else tuple(names))
+    return replace(planned, warnings=(*planned.warnings, *_warnings_of_versions(manifest)))
+
+
+def _refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpoint: Path | None) -> None:
     """Raise FileError where going on would not be going on with this run."""
     path = in_shell(directory.path)
     if "command" not in manifest:
@@ -53,7 +79,7 @@ def how_to_begin_anew(directory: RunDirectory, manifest: dict[str, Any]) -> str:
     return f"`{command}` starts a new run with these settings"
 
 
-def refuse_missing_teacher(directory: RunDirectory, config: Config, manifest: dict[str, Any]) -> None:
+def _refuse_missing_teacher(directory: RunDirectory, config: Config, manifest: dict[str, Any]) -> None:
     """Raise FileError where the teacher is not where it was, and say how to name its place."""
     try:
         teacher_file(config)
@@ -65,7 +91,7 @@ def refuse_missing_teacher(directory: RunDirectory, config: Config, manifest: di
         ) from error
 
 
-def saving_bytes(directory: RunDirectory, planned: Plan) -> int:
+def _saving_bytes(directory: RunDirectory, planned: Plan) -> int:
     """What the next save takes beside the files that are there; the buffer of `distill` is in the checkpoint."""
     size = (directory.events.last(BufferState.kind) or {}).get("size")
     num_stored = size if isinstance(size, int) else 0
@@ -75,7 +101,7 @@ def saving_bytes(directory: RunDirectory, planned: Plan) -> int:
     return max(planned.footprint.saving_bytes, footprint.saving_bytes)
 
 
-def warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
+def _warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
     """What has been installed since the run began: it then goes on, but not to the bit."""
     before, now = manifest.get("versions"), versions()
     if not isinstance(before, dict):
@@ -94,17 +120,17 @@ def for_this_machine(config: Config, manifest: dict[str, Any], device: str | Non
     return with_values(config, dict.fromkeys(automatic, "auto"))
 
 
-def first_buffer(manifest: dict[str, Any]) -> Path | None:
+def _first_buffer(manifest: dict[str, Any]) -> Path | None:
     """The buffer file that a run of `distill` began with."""
     if manifest.get("buffer") is None:
         return None
     path = Path(manifest["buffer"])
     if path.is_file():
-        refuse_other_file(path, sha256_of(path), manifest.get("buffer_sha256"))
+        _refuse_other_file(path, sha256_of(path), manifest.get("buffer_sha256"))
     return path
 
 
-def refuse_other_file(path: Path, sha256: str, expected_sha256: str | None) -> None:
+def _refuse_other_file(path: Path, sha256: str, expected_sha256: str | None) -> None:
     """Raise FileError where a file has another checksum than when the run began."""
     if expected_sha256 not in (None, sha256):
         raise FileError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from stages.manifest import manifest_of
 from stages.paths import in_shell
 from stages.pipeline import AnyStage, Pipeline
 from stages.planning.beginning import build_run, set_up_stages
-from stages.planning.footprint import check_disk
 from stages.planning.plan import Launch, Plan, plan
 from stages.recorder import Recorder
 from stages.run import Run, StopRequested
@@ -96,39 +95,32 @@ def resume(
     """
     directory = RunDirectory(path)
     config = from_file(directory.config_file)
-    summary = directory.summary()
-    if directory.status() == "done" and summary is not None:
-        if has_all_results(directory):
-            return Outcome(summary | {"run": str(path)}, path)  # it may have been moved
-        if directory.latest_checkpoint() is None:
-            raise FileError(
-                f"{path} is done and has lost files, and there is no checkpoint to write them from",
-                hint=f"`ssdkd runs verify {in_shell(path)}` tells which",
-            )
+    finished = _finished_before(directory)
+    if finished is not None:
+        return finished
     with directory.lock.held():
         control = ControlReader(directory.control_file)  # now: what is asked while the run is set up is heard, too
         directory.remove_half_written()  # a process that was killed may have left as much as is needed now
         checkpoint = directory.latest_checkpoint()
-        manifest = directory.manifest()
-        resumption.refuse_incomplete(directory, manifest, checkpoint)
-        resumption.refuse_missing_teacher(directory, config, manifest)
-        launch = Launch(
-            command=manifest["command"],
-            preset_name=str(manifest.get("preset", directory.name)),
-            buffer=None if checkpoint is not None else resumption.first_buffer(manifest),  # a checkpoint has it
-            device=device,
-        )
-        planned = plan(resumption.for_this_machine(config, manifest, device), launch, is_resumption=True)
-        planned = replace(planned, warnings=(*planned.warnings, *resumption.warnings_of_versions(manifest)))
-        check_disk(resumption.saving_bytes(directory, planned), path, hint="free some space")
-        resumption.refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
-        started = directory.events.first()
-        if started is not None:  # even where the data that knew them has come or gone since
-            names = started.get("class_names")
-            planned = replace(planned, class_names=None if names is None else tuple(names))
+        planned = resumption.planned_again(directory, config, checkpoint, device=device)
         ready = _set_up(planned)
         with ready.closing:
             return _train(ready, directory, control, listeners, on_signal=on_signal, checkpoint=checkpoint)
+
+
+def _finished_before(directory: RunDirectory) -> Outcome | None:
+    """The outcome of a run with which there is nothing left to do. Raises FileError where nothing can be done."""
+    summary, path = directory.summary(), directory.path
+    if directory.status() != "done" or summary is None:
+        return None
+    if has_all_results(directory):
+        return Outcome(summary | {"run": str(path)}, path)  # it may have been moved
+    if directory.latest_checkpoint() is None:
+        raise FileError(
+            f"{path} is done and has lost files, and there is no checkpoint to write them from",
+            hint=f"`ssdkd runs verify {in_shell(path)}` tells which",
+        )
+    return None
 
 
 @dataclass(frozen=True)

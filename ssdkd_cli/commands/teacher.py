@@ -54,24 +54,10 @@ def train(
     """
     from stages.config import load
     from stages.evaluation.config import NO_DATA
-    from stages.teachers.resolve import cached_teacher_file, shipped_teacher_file
 
     options.check_device(device)
     config = load(preset or (), overrides or ())
-    shipped = shipped_teacher_file(config)
-    if out is None and shipped is not None:
-        raise ConfigError(
-            f"the preset has a teacher that ships with it, {shipped.name}, and would go on with that one",
-            hint="`--out FILE` says where yours goes; `--set teacher.weights=FILE` uses it in a run",
-        )
-    file = out if out is not None else cached_teacher_file(config)
-    if file.is_dir():
-        raise ConfigError(f"{file} is a folder", hint="`--out` names the file that the teacher is written to")
-    if file.exists():
-        raise ConfigError(
-            f"{file} is there already",
-            hint="delete it, or choose another file with --out; nothing is overwritten",
-        )
+    file = _new_file(config, out)
     # Where the teacher learns the data that students are measured on, it is measured on the same part of it.
     measured = config.evaluation if data in (None, config.evaluation.data) else None
     config = options.with_data(config, data=data, root=root, split=None)
@@ -116,6 +102,27 @@ def train(
         return
     console.print_text(f"{trained.path}: {config.teacher.model}, {duration(trained.seconds)}")
     summary.print_metrics({"teacher": trained.metrics})
+
+
+def _new_file(config: Config, out: Path | None) -> Path:
+    """Where the teacher goes: `out`, or where presets find it. Raises ConfigError where that is no place for it."""
+    from stages.teachers.resolve import cached_teacher_file, shipped_teacher_file
+
+    shipped = shipped_teacher_file(config)
+    if out is None and shipped is not None:
+        raise ConfigError(
+            f"the preset has a teacher that ships with it, {shipped.name}, and would go on with that one",
+            hint="`--out FILE` says where yours goes; `--set teacher.weights=FILE` uses it in a run",
+        )
+    file = out if out is not None else cached_teacher_file(config)
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder", hint="`--out` names the file that the teacher is written to")
+    if file.exists():
+        raise ConfigError(
+            f"{file} is there already",
+            hint="delete it, or choose another file with --out; nothing is overwritten",
+        )
+    return file
 
 
 @app.command("check")

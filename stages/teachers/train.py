@@ -108,21 +108,8 @@ def train_teacher(
             f"teachers of task.kind = {config.task.kind} cannot be trained: crops and flips move the images alone",
             hint="bring a teacher with --set teacher.weights=FILE",
         )
-    train_data = real_images(config, split=split)
-    # Before training, so that a mistake shows at once.
-    test_data = None if test_split is None else real_images(config, split=test_split)
-    if test_data is not None and test_data.split == train_data.split:
-        test_data = None  # the folder has no splits
-
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=out.parent):  # not found out after hours of training
-            pass
-    except OSError as error:
-        raise MachineError(
-            f"cannot write into the folder {out.parent}: {error.strerror or error}",
-            hint="name a file in a folder that can be written",
-        ) from error
+    train_data, test_data = _data(config, split, test_split)  # before training, so that a mistake shows at once
+    _refuse_unwritable(out.parent)
     prepare_device(device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -130,18 +117,9 @@ def train_teacher(
         network = untrained_teacher(config)
         model = NormalizedModel.on(device, network, config.task)
         precision = resolve_precision(config.run.precision, device)
-        settings = {
-            "recipe": [LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, BATCH_SIZE, WARMUP_SHARE, MAX_WARMUP_EPOCHS],
-            "model": config.teacher.model,
-            "code": _code(config.teacher.model, network),
-            "first_weights": digest(network.state_dict()),
-            "task": config.task.model_dump(mode="json"),
-            "images": digest({"images": train_data.images_NCHW, "labels": train_data.labels_N}),
-            "epochs": epochs,
-            "seed": seed,
-            "precision": precision,
-            "device": device.type,  # its random numbers are its own
-        }
+        settings = _what_decides(
+            config, network, train_data, epochs=epochs, seed=seed, precision=precision, device=device
+        )
         unfinished = UnfinishedTraining(out, settings)
         fitting = _Fitting(model, train_data, config=config, device=device, precision=precision, seed=seed)
         try:
@@ -156,6 +134,52 @@ def train_teacher(
         batch_size = config.evaluation.batch_size
         metrics = measure(model, test_data, task_of(config.task), batch_size=batch_size, device=device)
     return TrainedTeacher(path, metrics, time.perf_counter() - start_s)
+
+
+def _data(config: Config, split: str, test_split: str | None) -> tuple[LabelledImages, LabelledImages | None]:
+    """What the teacher learns, and what it is measured on: nothing where these would be the same images."""
+    train_data = real_images(config, split=split)
+    test_data = None if test_split is None else real_images(config, split=test_split)
+    has_no_splits = test_data is not None and test_data.split == train_data.split  # the folder has none
+    return train_data, None if has_no_splits else test_data
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Raise MachineError where no file can be made in `folder`: not found out after hours of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MachineError(
+            f"cannot write into the folder {folder}: {error.strerror or error}",
+            hint="name a file in a folder that can be written",
+        ) from error
+
+
+def _what_decides(
+    config: Config,
+    network: nn.Module,
+    data: LabelledImages,
+    *,
+    epochs: int,
+    seed: int,
+    precision: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What decides how a training ends; `network` has its first weights."""
+    return {
+        "recipe": [LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, BATCH_SIZE, WARMUP_SHARE, MAX_WARMUP_EPOCHS],
+        "model": config.teacher.model,
+        "code": _code(config.teacher.model, network),
+        "first_weights": digest(network.state_dict()),
+        "task": config.task.model_dump(mode="json"),
+        "images": digest({"images": data.images_NCHW, "labels": data.labels_N}),
+        "epochs": epochs,
+        "seed": seed,
+        "precision": precision,
+        "device": device.type,  # its random numbers are its own
+    }
 
 
 def _code(name: str, network: nn.Module) -> list[str]:

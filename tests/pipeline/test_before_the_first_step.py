@@ -117,8 +117,7 @@ def test_the_disk_is_looked_at_for_a_buffer_that_is_in_the_checkpoint(
 ) -> None:
     """Of `distill`, which makes no images: as many as there are, whatever its capacity may be."""
     asked_for: list[int] = []
-    look = resumption.saving_bytes
-    monkeypatch.setattr(resumption, "saving_bytes", lambda *given: asked_for.append(look(*given)) or asked_for[-1])
+    monkeypatch.setattr(resumption, "check_disk", lambda num_bytes, _folder, **_: asked_for.append(num_bytes))
     buffer = undisturbed / "buffer.safetensors"
     stop = At("checkpoint_saved", lambda: ask(out, "stop"), epoch=2)
     start("buffer.capacity=1000000", command="distill", buffer=buffer, listeners=[stop])

@@ -98,16 +98,16 @@ def test_a_request_after_the_last_safe_point_is_refused(start, out: Path) -> Non
 
 def test_a_request_while_a_run_is_taken_up_is_heard(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=2)])
-    from stages import trainer
+    from stages import resumption
 
-    real_plan = trainer.plan
+    real_plan = resumption.plan
 
     def plan_and_ask(*arguments, **options):
         assert RunDirectory(out).status() == "starting"
         ask(out, "stop", "early")
         return real_plan(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "plan", plan_and_ask)
+    monkeypatch.setattr(resumption, "plan", plan_and_ask)
     assert go_on().summary["status"] == "stopped"
     assert events(out, "control_acknowledged")[-1]["id"] == "early"
 

@@ -324,7 +324,7 @@ def test_without_its_real_data_a_resumed_run_does_not_pass_off_an_earlier_result
 def test_a_finished_run_gives_its_summary_at_once(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = start()
     before = (out / "events.jsonl").read_bytes()
-    monkeypatch.setattr("stages.trainer.plan", None)  # nothing is loaded for it
+    monkeypatch.setattr("stages.resumption.plan", None)  # nothing is loaded for it
     again = go_on()
     assert again.summary == json.loads(json.dumps(finished.summary))
     assert again.error is None
