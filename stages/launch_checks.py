@@ -35,7 +35,7 @@ def refuse_futile(config: Config, schedule: Schedule, *, has_buffer: bool) -> No
 
 
 def refuse_lossless(config: Config, schedule: Schedule, *, num_batch_norms: int) -> None:
-    """Raise ConfigError where L_BN was the only loss of the first epoch and the teacher has no statistics to go by."""
+    """Raise ConfigError where L_BN was the only loss of the first epoch and no batch-norm of the teacher runs."""
     if num_batch_norms == 0:
         problems = list(_without_loss(config, schedule, has_statistics=False))
         if problems:
@@ -80,7 +80,7 @@ def _without_loss(config: Config, schedule: Schedule, *, has_statistics: bool = 
     values: dict[str, Any] = {"inversion.task_weight": inversion.task_weight}
     if has_statistics:
         values["inversion.bn_weight"] = inversion.bn_weight
-    without = "" if has_statistics else f", for the teacher `{config.teacher.model}` has no batch-norm statistics"
+    without = "" if has_statistics else f", for the teacher `{config.teacher.model}` gives no batch-norm statistics"
     yield contradiction(
         config.settings,
         values,

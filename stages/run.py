@@ -180,6 +180,6 @@ class Run:
 
 
 def derived_seed(seed: int, *counters: object) -> int:
-    """A 63-bit seed from the run's seed and any counters."""
+    """A 63-bit seed from the run's seed and any counters. Torch's generator of a CPU goes by its lower 32 bits."""
     digest = hashlib.blake2b(repr((seed, *counters)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -8,7 +8,6 @@ differs. Both need no labels.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from stages.data.augment import apply
 from stages.distillation.config import DistillationConfig
 from stages.models.build import bn_layers, statistics_taken_anew
+from stages.models.copying import copied
 from stages.models.normalized import NormalizedModel
 from stages.run import Run
 
@@ -29,7 +29,7 @@ class Delivery:
         self._config = config
         self._average: nn.Module | None = None
         if config.ema_decay > 0:
-            self._average = copy.deepcopy(run.student.model).requires_grad_(False)
+            self._average = copied(run.student.model).requires_grad_(False)
             # The tensors of both change in place, so they are looked up once; a layer may have two names.
             of_average, of_student = _tensors(self._average), _tensors(run.student.model)
             self._averaged = [average for average in of_average if average.is_floating_point()]
@@ -38,7 +38,7 @@ class Delivery:
             self._counters = [(average, trained) for average, trained in pairs if not average.is_floating_point()]
         self._num_updates = 0
         self._made: tuple[tuple[int, ...], NormalizedModel] | None = None
-        """The student delivered last, and the epoch, updates and insertions that it was made after."""
+        """The student delivered last, and what it was made after: see `deliver`."""
 
     @property
     def is_wanted(self) -> bool:
@@ -66,9 +66,12 @@ class Delivery:
         run = self._run
         if run.in_warmup or run.buffer.size == 0:
             return student  # it has not learnt yet
-        moment = (run.epoch, self._num_updates, run.buffer.num_inserted)
+        source = student.model if self._average is None else self._average
+        # Another stage may change the student, too, and an update that is recorded changes no version.
+        num_changes = sum(tensor._version for tensor in _tensors(source))
+        moment = (run.epoch, self._num_updates, run.buffer.num_inserted, num_changes)
         if self._made is None or self._made[0] != moment:
-            model = copy.deepcopy(student.model if self._average is None else self._average)
+            model = copied(source)
             delivered = NormalizedModel.on(run.device, model, run.config.task, memory_format=student.memory_format)
             if self._config.recalibration_batches > 0:
                 recalibrate(run, delivered, num_batches=self._config.recalibration_batches)

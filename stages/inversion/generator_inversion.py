@@ -1,10 +1,11 @@
 """SSD-KD's data inversion: a meta-learned generator that balances what it makes (Sec. 3.3; Algorithm 1, lines 4-10).
 
 The generator is that of Fast-Datafree: a persistent meta-generator whose clone is trained for a few steps at each call
-together with the latents; the sum of the clone's gradients is one gradient for the meta-generator (first-order MAML:
-Finn et al., ICML 2017). With phi = 1 (`inversion.diversity` and `inversion.difficulty` off) and targets drawn at random
-this is Fast-Datafree's inversion (the overlays `fast2`, `fast5` and `fast10`). Or the meta-generator moves to where the
-clone has come (Reptile: Nichol et al., 2018, arXiv:1803.02999).
+together with the latents; the sum of the clone's gradients is one gradient for the meta-generator (called first-order
+MAML there; that of Finn et al., ICML 2017, takes the gradient of the last step alone). With phi = 1
+(`inversion.diversity` and `inversion.difficulty` off) and targets drawn at random this is Fast-Datafree's inversion
+(the overlays `fast2`, `fast5` and `fast10`). Or the meta-generator moves to where the clone has come (Reptile: Nichol
+et al., 2018, arXiv:1803.02999).
 
 Differs from the paper, as Fast-Datafree does: Algorithm 1 initialises g anew in each epoch (line 4), here it begins as
 the meta-generator; and it inserts the images of the last step, here those of the step with the lowest loss are. Eq. 1-3
@@ -29,7 +30,7 @@ from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.latents import class_anchors
 from stages.inversion.method import Inverted
-from stages.inversion.synthesis import ADAM_BETAS, StepInputs, StepOutcome, Synthesis
+from stages.inversion.synthesis import ADAM_BETAS, StepInputs, StepOutcome, Synthesis, learning_parameters
 from stages.models.build import build_generator, draws_numbers
 from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.generator import first_layer, reset_first_layer
@@ -158,7 +159,7 @@ class GeneratorInversion:
 
 
 def _meta_optimizer(config: InversionConfig, generator: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    parameters, lr = list(generator.parameters()), config.lr_meta
+    parameters, lr = learning_parameters(generator), config.lr_meta
     if config.meta_update == "reptile":
         return optimizers.sgd(parameters, lr=lr, momentum=0.0, weight_decay=0.0, device=device)
     return optimizers.adam([{"params": parameters, "lr": lr}], betas=ADAM_BETAS, device=device)

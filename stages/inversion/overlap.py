@@ -8,7 +8,6 @@ So the adversarial term sees a student that is one epoch old. The images do not 
 
 from __future__ import annotations
 
-import copy
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import torch
 
 from stages.events import CompilationFinished, CompilationStarted, Event, InversionStep
 from stages.inversion.method import Inverted
+from stages.models.copying import copied
 from stages.run import Run
 
 ResultT = TypeVar("ResultT")
@@ -39,8 +39,8 @@ class Overlap:
         self._said: list[Event] = []
         self.run = replace(
             run,
-            teacher=copy.deepcopy(run.teacher),
-            student=copy.deepcopy(run.student),
+            teacher=copied(run.teacher),
+            student=copied(run.student),
             tape=None if run.tape is None else run.tape.another(),
             may_record=self._may_record_beside,
             emit=self._note,

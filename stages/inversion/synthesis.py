@@ -5,7 +5,6 @@ Legend: B batch, C channels, H W pixels, K classes, Z latent.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from stages.data.augment import Augmentation, apply, moved_with
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
+from stages.models.copying import copied
 from stages.optimizers import adam, reset, step_if
 from stages.run import Run
 
@@ -78,8 +78,8 @@ class Synthesis:
         self._run = run
         self._config = config
         self._bn = bn
-        self._generator = copy.deepcopy(generator)
-        self._parameters = list(self._generator.parameters())
+        self._generator = copied(generator)
+        self._parameters = learning_parameters(self._generator)
         self._latent_BZ = torch.zeros(num_images, config.latent_dim, device=run.device).requires_grad_()
         self._optimizer = adam(
             [
@@ -111,8 +111,7 @@ class Synthesis:
     @torch.no_grad()
     def begin(self, generator: nn.Module, latent_BZ: Tensor) -> None:
         """Lines 4-5: initialise g and z, and what a call accumulates."""
-        own = [*self._parameters, *self._generator.buffers()]
-        torch._foreach_copy_(own, [*generator.parameters(), *generator.buffers()])
+        torch._foreach_copy_(_tensors(self._generator), _tensors(generator))
         self._latent_BZ.copy_(latent_BZ)
         reset(self._optimizer)
         torch._foreach_zero_(self._gradient_sum)
@@ -127,9 +126,10 @@ class Synthesis:
     def give_meta_gradient(self, generator: nn.Module) -> None:
         """What the steps of a call have taught, as gradients of the generator with which it began.
 
-        By first-order MAML the sum of the clone's gradients, by Reptile the way back from the clone to the generator.
+        By "fomaml" the sum of the clone's gradients, by Reptile the way back from the clone to the generator.
         """
-        for parameter, own, gradient in zip(generator.parameters(), self._parameters, self._gradient_sum, strict=True):
+        parameters = learning_parameters(generator)
+        for parameter, own, gradient in zip(parameters, self._parameters, self._gradient_sum, strict=True):
             parameter.grad = parameter - own if self._config.meta_update == "reptile" else gradient
 
     def best(self) -> tuple[Tensor, Tensor]:
@@ -192,6 +192,15 @@ class Synthesis:
         return teacher_logits_BK, *self._bn.loss()
 
 
+def learning_parameters(generator: nn.Module) -> list[nn.Parameter]:
+    """What of a generator is trained: all that is not frozen."""
+    return [parameter for parameter in generator.parameters() if parameter.requires_grad]
+
+
+def _tensors(generator: nn.Module) -> list[Tensor]:
+    return [*generator.parameters(), *generator.buffers()]
+
+
 def _gradient(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None
+    assert parameter.grad is not None, "every parameter of a generator takes part in every pass, or is frozen"
     return parameter.grad

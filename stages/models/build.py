@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stages.errors import ConfigError, SsdkdError
 from stages.foreign_code import foreign_place
 from stages.models.checkpoints import WEIGHTS_OF_TORCHSCRIPT
+from stages.models.copying import copied
 from stages.registry import find
 from stages.tasks.task import task_of
 
@@ -81,14 +82,33 @@ def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, 
             f"`{where}` = `{name}` must make images of shape {[1, *image_shape]} of one latent; got {shape}",
             hint="it is called with latent_dim and image_shape",
         )
+    _check_learning(generator, name, torch.zeros(2, latent_dim), where=where)
     return generator
+
+
+def _check_learning(network: nn.Module, name: str, inputs: Tensor, *, where: str) -> None:
+    """Raise ConfigError where a network has nothing to train, or does not use what it has. A copy is tried."""
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        tried = copied(network).train()
+        output = tried(inputs)
+        trained = {key: value for key, value in tried.named_parameters() if value.requires_grad}
+        if output.requires_grad:
+            output.sum().backward()
+    idle = [key for key, parameter in trained.items() if parameter.grad is None]
+    if idle or not trained:
+        what = f"its output does not depend on the parameter `{idle[0]}`" if idle else "it has no parameters to train"
+        raise ConfigError(
+            f"`{where}` = `{name}` cannot be trained: {what}",
+            hint="leave torch.no_grad and .detach() out of its forward, and take out or freeze (requires_grad = False)"
+            " what it does not use",
+        )
 
 
 def draws_numbers(network: nn.Module, inputs: Tensor) -> bool:
     """Whether a network in training mode draws from torch's global stream, which stays where it was."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         before = torch.get_rng_state()
-        copy.deepcopy(network).train()(inputs)
+        copied(network).train()(inputs)
         return not torch.equal(torch.get_rng_state(), before)
 
 
@@ -120,6 +140,32 @@ def _built(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:
 def bn_layers(model: nn.Module) -> list[_BatchNorm]:
     """The batch-norm layers with running statistics, in the model's order; L_BN (Eq. 1) sums over them."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+
+
+@contextmanager
+def watched(layers: Iterable[_BatchNorm], look: Callable[[_BatchNorm, Tensor], None]) -> Iterator[None]:
+    """Within this context `look` is called with the input of each of the layers, [B, C, ...], before it runs."""
+
+    def see(layer: Any, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        look(layer, inputs[0] if inputs else named["input"])
+
+    handles = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def bn_layers_that_run(model: nn.Module, image_shape: tuple[int, int, int]) -> list[_BatchNorm]:
+    """Of `bn_layers` those that a network calls in eval mode: not heads for training, nor what it only reads."""
+    ran: list[_BatchNorm] = []
+    was_training, tensors = model.training, chain(model.parameters(), model.buffers())
+    with watched(bn_layers(model), lambda layer, _: ran.append(layer)):
+        model.eval()(torch.zeros(1, *image_shape, device=next(tensors).device))
+    model.train(was_training)
+    return ran
 
 
 @contextmanager
@@ -182,7 +228,7 @@ def _output(
     was_training = network.training
     mode = " in training mode" if is_training else ""
     try:
-        tried = copy.deepcopy(network).train() if is_training else network.eval()
+        tried = copied(network).train() if is_training else network.eval()
         with torch.set_grad_enabled(is_training):
             output = tried(inputs)
         network.train(was_training)

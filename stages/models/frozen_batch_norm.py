@@ -43,12 +43,12 @@ class _FrozenBatchNorm(torch.autograd.Function):
         return F.batch_norm(gradient_BC, zeros_C, ones_C, factor_C, zeros_C, eps=0.0), None, None, None, None, None
 
 
-def _forward(layer: nn.BatchNorm2d, x_BC: Tensor) -> Tensor:
+def _forward(layer: nn.BatchNorm2d, input: Tensor) -> Tensor:
     # What the layer is does not change in the context; the network may be a stranger's and set it to training itself.
     if layer.training:
-        return type(layer).forward(layer, x_BC)
+        return type(layer).forward(layer, input)
     frozen: Tensor = _FrozenBatchNorm.apply(
-        x_BC, layer.running_mean, layer.running_var, layer.weight, layer.bias, layer.eps
+        input, layer.running_mean, layer.running_var, layer.weight, layer.bias, layer.eps
     )
     return frozen
 

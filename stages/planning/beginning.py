@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import ExitStack
 from typing import Any
 
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.cuda_graph import CudaTape, can_record
+from stages.models.copying import copied
 from stages.models.normalized import NormalizedModel
 from stages.planning import stored_buffer
 from stages.planning.plan import Plan
@@ -39,7 +39,7 @@ def build_run(planned: Plan) -> Run:
         precision=config.run.precision,
         tape=CudaTape(device) if config.run.acceleration != "eager" and can_record(device) else None,
         teacher=NormalizedModel.on(device, planned.teacher.model, config.task).eval().requires_grad_(False),
-        student=NormalizedModel.on(device, copy.deepcopy(planned.student), config.task),
+        student=NormalizedModel.on(device, copied(planned.student), config.task),
         buffer=ReplayBuffer(
             config.buffer,
             image_shape=config.task.image_shape,

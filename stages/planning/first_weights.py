@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
 
 from stages.config import Config
 from stages.errors import ConfigError
+from stages.models.copying import copied
 from stages.models.weight_selection import MOST, NOTHING, Inheritance, select_weights
 from stages.teachers.resolve import AUTO
 
@@ -21,7 +21,7 @@ def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -
     start = config.student.start
     if start == "random":
         return student, NOTHING
-    heir = copy.deepcopy(student)
+    heir = copied(student)
     inherited = select_weights(heir, teacher)
     if inherited.share == 0 and start == "teacher":
         raise ConfigError(

@@ -17,7 +17,7 @@ from stages.errors import FileError, MachineError, NotDownloadedError
 from stages.evaluation.config import NO_DATA
 from stages.heap import keep_heap_warm
 from stages.launch_checks import refuse_futile, refuse_lossless
-from stages.models.build import bn_layers, build_model, check_in_training
+from stages.models.build import bn_layers_that_run, build_model, check_in_training
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer
 from stages.planning.footprint import Footprint, check_disk, footprint_of
@@ -224,7 +224,7 @@ def _fitted_to_teacher(
 
     Raises ConfigError where they do not go with the others, or nothing of the loss is left with this teacher.
     """
-    refuse_lossless(config, schedule, num_batch_norms=len(bn_layers(teacher)))
+    refuse_lossless(config, schedule, num_batch_norms=len(bn_layers_that_run(teacher, config.task.image_shape)))
     student, inherited = first_weights.with_first_weights(config, student, teacher)
     suitable = first_weights.suitable_values(config, inherited) if "distillation" in schedule.stages else {}
     return with_values(config, suitable, place="auto"), student, inherited, suitable

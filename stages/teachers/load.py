@@ -13,7 +13,7 @@ from torch import nn
 
 from stages.config import Config
 from stages.errors import ConfigError, FileError
-from stages.models.build import bn_layers, build_model
+from stages.models.build import bn_layers, bn_layers_that_run, build_model
 from stages.models.checkpoints import command_to_take, load_weights, sha256_of
 from stages.teachers.resolve import teacher_file
 
@@ -112,10 +112,13 @@ def _check_gradient(model: nn.Module, config: Config, device: torch.device) -> N
 
 
 def _warnings_of_inversion(model: nn.Module, config: Config) -> tuple[str, ...]:
-    if bn_layers(model):
+    if bn_layers_that_run(model, config.task.image_shape):
         return ()
+    why = "has no batch-norm statistics"
+    if bn_layers(model):
+        why = "has batch-norm layers and does not call them (its forward uses their numbers), so nothing can watch them"
     lost = (
-        f"the teacher `{config.teacher.model}` has no batch-norm statistics: the BN term (Eq. 1,"
+        f"the teacher `{config.teacher.model}` {why}: the BN term (Eq. 1,"
         " `inversion.bn_weight`) has nothing to match, so nothing draws the synthetic images towards the data the"
         " teacher saw, only its classes and the gap to the student shape them; expect a weaker student"
     )

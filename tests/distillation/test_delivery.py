@@ -108,6 +108,17 @@ def test_recalibrated_statistics_are_the_mean_over_uniform_draws(make_run, fill)
     assert not any(module.training for module in network.modules())
 
 
+def test_a_student_that_another_stage_changes_is_delivered_anew(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"recalibration_batches": 2})
+    fill(run, 20)
+    set_up(run).run_epoch(run)
+    before = run.finished_student
+    assert run.finished_student is before
+    with torch.no_grad():
+        run.student.model.linear.weight.mul_(2)
+    assert torch.equal(run.finished_student.model.linear.weight, 2 * before.model.linear.weight)
+
+
 OPTIONS = [{"ema_decay": 0.9}, {"recalibration_batches": 2}, {"ema_decay": 0.9, "recalibration_batches": 2}]
 
 

@@ -503,6 +503,26 @@ def test_a_restored_method_goes_on_as_the_first(make_run, update: dict[str, Any]
 # The reset of the first layer.
 
 
+@pytest.mark.parametrize("update", [{}, {"meta_update": "reptile"}], ids=["fomaml", "reptile"])
+def test_what_of_a_generator_is_frozen_stays(make_run, monkeypatch: pytest.MonkeyPatch, update: dict[str, Any]) -> None:
+    made: list[nn.Module] = []
+
+    def build(_name: str, **settings: Any) -> nn.Module:
+        made.append(TinyGenerator(**settings))
+        made[0][4].requires_grad_(False)
+        return made[0]
+
+    monkeypatch.setattr(BUILT_WITH, build)
+    run = make_run(inversion=RATES | update)
+    method = set_up(run)
+    before = snapshot(made[0].state_dict())
+    method.invert(run)
+    after = method.state_dict()["meta_generator"]
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {"0.weight", "2.weight"} <= changed
+    assert not changed & {"4.weight", "4.bias"}
+
+
 def test_a_generator_that_cannot_be_reset_is_refused_at_the_start(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BUILT_WITH, lambda *_, **__: nn.Sequential(nn.Linear(6, 4)))
     with pytest.raises(ConfigError, match=r"inversion\.reset_epoch"):

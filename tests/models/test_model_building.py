@@ -96,6 +96,18 @@ def test_an_unknown_generator():
     assert "`dcgan`" in raised.value.hint
 
 
+class Pictures(nn.Module):
+    """Pictures of 8x8, and a layer that makes nothing of them."""
+
+    def __init__(self, unused: nn.Module | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 64)
+        self.unused = None if unused is None else unused.weight
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.linear(latents).sigmoid().view(-1, 1, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
@@ -103,6 +115,8 @@ def test_an_unknown_generator():
         (lambda **_: None, "gives a NoneType"),
         (lambda **_: nn.Linear(4, 9), r"images of shape \[1, 1, 8, 8\] of one latent; got \[1, 9\]"),
         (lambda **_: nn.Linear(5, 9), "does not take latents of shape"),
+        (lambda **_: Pictures(nn.Linear(4, 9)), "does not depend on the parameter `unused`"),
+        (lambda **_: Pictures().requires_grad_(False), "no parameters to train"),
     ],
 )
 def test_a_stranger_s_generator_that_does_not_serve_is_refused(monkeypatch, factory, message):

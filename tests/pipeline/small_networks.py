@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -50,6 +51,38 @@ def teacher_without_norms(num_classes: int) -> nn.Module:
 def viewing(num_classes: int) -> nn.Module:
     """Flattens in a way that features with their channels last do not allow."""
     return SmallNetwork(num_classes=num_classes, width=4, views=True)
+
+
+class KeepingNetwork(SmallNetwork):
+    """Keeps its features for whoever wants to look, names the inputs of its layers, and flattens by a view."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.last = images_BCHW
+        for layer in self.features:
+            self.last = layer(input=self.last)
+        logits_BK: Tensor = self.linear(self.last.view(len(images_BCHW), -1))
+        return logits_BK
+
+
+def keeping(num_classes: int) -> nn.Module:
+    return KeepingNetwork(num_classes=num_classes, width=4)
+
+
+class ReadingNetwork(SmallNetwork):
+    """Reads the numbers of its batch-norm layers and does not call them."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        first, norm1, _, second, norm2, _ = self.features
+        features_BCHW = images_BCHW
+        for conv, norm in ((first, norm1), (second, norm2)):
+            numbers = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            features_BCHW = F.batch_norm(conv(features_BCHW), *numbers).relu()
+        logits_BK: Tensor = self.linear(features_BCHW.flatten(1))
+        return logits_BK
+
+
+def reading(num_classes: int) -> nn.Module:
+    return ReadingNetwork(num_classes=num_classes, width=4)
 
 
 def student(num_classes: int) -> nn.Module:

@@ -356,6 +356,45 @@ def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_
     assert "no batch-norm statistics" in warning["message"]
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_networks_that_keep_features_and_name_inputs_run(start, out: Path, tmp_path: Path, overlap: bool) -> None:
+    import small_networks
+
+    from stages.models.checkpoints import save_weights
+
+    torch.manual_seed(0)
+    weights = tmp_path / "keeping.safetensors"
+    save_weights(small_networks.keeping(num_classes=10), weights)
+    outcome = start(
+        f"teacher.model={NETWORKS}:keeping",
+        f"teacher.weights={weights}",
+        f"student.model={NETWORKS}:keeping",
+        "inversion.targets=balanced",
+        f"inversion.overlap={str(overlap).lower()}",
+        "distillation.recalibration_batches=2",
+        f"run.threads={2 if overlap else 1}",
+    )
+    assert (outcome.summary["status"], outcome.error) == ("done", None)
+    assert min(event["loss_bn"] for event in events(out, "inversion_step")) > 0
+    assert (out / "student.safetensors").is_file()
+
+
+def test_a_teacher_that_does_not_call_its_batch_norms_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:
+    import small_networks
+
+    from stages.models.checkpoints import save_weights
+
+    torch.manual_seed(0)
+    weights = tmp_path / "reading.safetensors"
+    save_weights(small_networks.reading(num_classes=10), weights)
+    teacher = (f"teacher.model={NETWORKS}:reading", f"teacher.weights={weights}", "inversion.targets=balanced")
+    with pytest.raises(ConfigError, match="gives no batch-norm statistics"):
+        start(*teacher, "inversion.task_weight=0", "inversion.adversarial_weight=0")
+    assert start(*teacher).summary["status"] == "done"
+    (warning,) = warnings(out)
+    assert "has batch-norm layers and does not call them" in warning["message"]
+
+
 def test_networks_that_flatten_by_view_run(start, tmp_path: Path) -> None:
     import small_networks
 
