@@ -6,6 +6,7 @@ pixel). The class dimension is the second, as in `torch.nn.functional.cross_entr
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -16,8 +17,13 @@ def kl_divergence(teacher_logits_BK: Tensor, student_logits_BK: Tensor, *, tempe
     """
     teacher_log_BK = (teacher_logits_BK.float() / temperature).log_softmax(dim=1)
     student_log_BK = (student_logits_BK.float() / temperature).log_softmax(dim=1)
-    divergence_B = (teacher_log_BK.exp() * (teacher_log_BK - student_log_BK)).sum(dim=1)
-    return divergence_B.clamp(min=0)  # rounding can leave -1e-8 where the two agree
+    ratio_BK, teacher_BK = teacher_log_BK - student_log_BK, teacher_log_BK.exp()
+    # sum_k (s_k - t_k) is 0. With it no term is below 0, and terms do not cancel one another where the two are close:
+    # at a high temperature they always are, and T^2 multiplies what rounding leaves. s - t = t (exp(-ratio) - 1).
+    is_close_BK = ratio_BK > -1
+    close_BK = teacher_BK * torch.expm1(-ratio_BK.clamp(min=-1))
+    difference_BK = torch.where(is_close_BK, close_BK, student_log_BK.exp() - teacher_BK)
+    return (teacher_BK * ratio_BK + difference_BK).sum(dim=1)
 
 
 def agreement(teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:

@@ -60,6 +60,36 @@ def test_kl_of_equals_is_zero() -> None:
     assert shifted_B.max() < 1e-6
 
 
+@pytest.mark.parametrize("temperature", [1.0, 20.0, 1000.0])
+@pytest.mark.parametrize("distance", [0.01, 0.3, 30.0])
+def test_kl_of_close_predictions_keeps_its_digits(temperature: float, distance: float) -> None:
+    """At a high temperature all predictions are close, and T^2 multiplies what rounding leaves."""
+    teacher_BK, difference_BK = logits(64, 100), logits(64, 100, seed=1, scale=distance)
+    student_BK = (teacher_BK + difference_BK).requires_grad_()
+    result_B = kl_divergence(teacher_BK, student_BK, temperature=temperature)
+    (gradient_BK,) = torch.autograd.grad(result_B.sum(), student_BK)
+
+    exact_BK = student_BK.detach().double().requires_grad_()
+    student_log_BK = (exact_BK / temperature).log_softmax(dim=1)
+    teacher_log_BK = (teacher_BK.double() / temperature).log_softmax(dim=1)
+    expected_B = (teacher_log_BK.exp() * (teacher_log_BK - student_log_BK)).sum(dim=1)
+    (expected_BK,) = torch.autograd.grad(expected_B.sum(), exact_BK)
+    assert result_B.min() > 0
+    torch.testing.assert_close(result_B.double(), expected_B, rtol=0.02, atol=0)
+    assert (gradient_BK - expected_BK).norm() < 0.03 * expected_BK.norm()
+
+
+def test_kl_of_opposite_certainties() -> None:
+    """Logits so far apart that a probability is 0 in fp32."""
+    teacher_BK = torch.tensor([[0.0, 300.0, -300.0]])
+    student_BK = torch.tensor([[0.0, -300.0, 300.0]]).requires_grad_()
+    divergence_B = kl_divergence(teacher_BK, student_BK)
+    divergence_B.sum().backward()
+    assert divergence_B.tolist() == [600.0]
+    assert student_BK.grad is not None
+    torch.testing.assert_close(student_BK.grad, torch.tensor([[0.0, -1.0, 1.0]]))
+
+
 def test_kl_has_a_direction() -> None:
     sure, unsure = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.0]])
     p = 1 / (1 + math.exp(-4))

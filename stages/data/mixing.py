@@ -17,7 +17,7 @@ class Mixing(NamedTuple):
     """How each of B images is mixed with another one; a few numbers, from which `mix` makes the same pixels again."""
 
     other_B: Tensor
-    """float32 [B] in [0, 1/2]: the other image's share; 0 where an image stays as it is."""
+    """float32 [B] in [0, 1/2]: the other image's share, at most; 0 where an image stays as it is."""
 
     y_B: Tensor
     """float32 [B] in [0, 1): the height at which CutMix's rectangle lies, between top and bottom."""
@@ -39,7 +39,7 @@ def draw_mixing(batch: int, *, share: float, rng: torch.Generator, device: torch
 def mix(kind: str, images_BCHW: Tensor, others_BCHW: Tensor, mixing: Mixing) -> Tensor:
     """Each image mixed with the other one at its place: a weighted mean ("mixup"), or a rectangle of it ("cutmix").
 
-    The rectangle has the image's proportions and lies inside it, with edges on whole pixels.
+    The rectangle has the image's proportions, as far as edges on whole pixels allow, and lies inside it.
     Shapes: uint8 [B, C, H, W] -> the same, rounded to nearest, in the same memory format.
     """
     if kind == "mixup":
@@ -47,16 +47,17 @@ def mix(kind: str, images_BCHW: Tensor, others_BCHW: Tensor, mixing: Mixing) -> 
         return torch.lerp(others_BCHW.float(), images_BCHW.float(), own_B111).round().to(torch.uint8)
     height, width = images_BCHW.shape[2:]
     side_B = mixing.other_B.sqrt()
-    is_other_BH = _is_inside(height, side_B * height, mixing.y_B)
-    is_other_BW = _is_inside(width, side_B * width, mixing.x_B)
+    rows_B, columns_B = (side_B * height).round(), (side_B * width).round()
+    columns_B = columns_B.minimum(height * width // 2 // rows_B.clamp(min=1))  # half of the image stays its own
+    is_other_BH = _is_inside(height, rows_B, mixing.y_B)
+    is_other_BW = _is_inside(width, columns_B, mixing.x_B)
     is_other_B1HW = (is_other_BH[:, None, :, None] & is_other_BW[:, None, None, :]).byte()
     # Bytes wrap, so this is exact; a choice by a mask that all channels share takes a CPU more than twice as long.
     return images_BCHW + is_other_B1HW * (others_BCHW - images_BCHW)
 
 
 def _is_inside(size: int, length_B: Tensor, place_B: Tensor) -> Tensor:
-    """Which of `size` pixels in a row lie in an interval of whole pixels, [B, size]; `place_B` in [0, 1) puts it."""
-    length_B = length_B.round()
+    """Which of `size` pixels in a row lie in an interval of so many, [B, size]; `place_B` in [0, 1) puts it."""
     first_B = (place_B * (size - length_B + 1)).floor()
     pixel = torch.arange(size, device=length_B.device)
     return (pixel >= first_B[:, None]) & (pixel < (first_B + length_B)[:, None])
