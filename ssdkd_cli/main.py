@@ -86,8 +86,8 @@ def describe(
 ) -> None:
     """Turn a trained vision model whose training data is gone into a small, fast student.
 
-    A generator is inverted from the teacher, its images fill a small prioritised replay buffer, and the
-    student is distilled from it, in one loop (SSD-KD, CVPR 2024).
+    Images are inverted from the teacher and kept in a small prioritised replay buffer, and the student is
+    distilled from it, in one loop (SSD-KD, CVPR 2024).
 
     \b
     Example:

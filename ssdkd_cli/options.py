@@ -44,7 +44,7 @@ Out = Annotated[
     typer.Option(
         parser=typed_path,
         metavar="DIR",
-        help="New or empty run directory (otherwise runs/PRESET-TIME); with --seeds the folder of theirs [path].",
+        help="New or empty run directory (otherwise runs/PRESET-TIME); with --seeds, the folder for their runs [path].",
     ),
 ]
 Resume = Annotated[
@@ -55,7 +55,7 @@ Buffer = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|RUN",
-        help="The buffer to distil from [path]; default: the newest run's. Of a run it brings the settings, too.",
+        help="The buffer to distil from [path]; default: the newest run's. A run supplies its settings, too.",
     ),
 ]
 Device = Annotated[
@@ -64,13 +64,13 @@ Device = Annotated[
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option(metavar="N,N,...", help="A run for each of these seeds, mean and spread [integers]."),
+    typer.Option(metavar="N,N,...", help="One run for each seed, then mean and spread [integers]."),
 ]
 Tui = Annotated[
     bool | None,
     typer.Option(
         "--tui/--no-tui",
-        help="The live dashboard (the default on a terminal, but for --seeds), or progress on stderr.",
+        help="The live dashboard (the default on a terminal, except with --seeds), or progress on stderr.",
         show_default=False,
     ),
 ]

@@ -41,7 +41,7 @@ _IDLE = (
     _Idle(
         ("distillation.delta_temperature",),
         lambda config: config.distillation.sampling == "uniform" and config.buffer.eviction == "oldest",
-        "nothing depends on the priorities of uniformly sampled images of which the oldest leave",
+        "with uniform sampling, and where the oldest images leave first, nothing depends on priorities",
     ),
     _Idle(
         ("distillation.temperature",),

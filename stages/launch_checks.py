@@ -58,7 +58,7 @@ def _measured_before_it_learns(config: Config, schedule: Schedule) -> Iterator[P
         yield contradiction(
             config.settings,
             {"run.stages": list(config.run.stages)},
-            "what is measured before it learns is the student of an epoch before",
+            "the student would be measured before it learns: as it was an epoch ago",
             'name "evaluation" after "distillation"',
         )
 
@@ -66,7 +66,7 @@ def _measured_before_it_learns(config: Config, schedule: Schedule) -> Iterator[P
 def _without_warmup(schedule: Schedule) -> Iterator[Problem]:
     if "inversion" in schedule.stages and schedule.warmup_epochs == 0:
         yield Problem(
-            "`run.warmup_epochs` is 0: at the end of warm-up the hold-out is made and the buffer looked at",
+            "`run.warmup_epochs` is 0, and one is needed: at its end the hold-out is made and the buffer checked",
             "set it to 1 or more; the default is 20",
         )
 
@@ -114,14 +114,14 @@ def _mixed_with_itself(config: Config, schedule: Schedule) -> Iterator[Problem]:
         yield contradiction(
             config.settings,
             {**mix, **batch_size},
-            "an image is mixed with another of its batch, and it is the only one",
+            "an image is mixed with another of its batch, and it is the only one there",
             'raise `distillation.batch_size` or set `distillation.mix` to "none"',
         )
     elif config.buffer.capacity == 1:
         yield contradiction(
             config.settings,
             {**mix, "buffer.capacity": 1},
-            "an image is mixed with another of the buffer, and it is the only one",
+            "an image is mixed with another of the buffer, and it is the only one there",
             'raise `buffer.capacity` or set `distillation.mix` to "none"',
         )
     elif "inversion" in schedule.stages and distillation.views > 0 and inversion.calls * inversion.batch_size == 1:

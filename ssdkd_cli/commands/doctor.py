@@ -166,7 +166,7 @@ def _why_acceleration(acceleration: str, device: torch.device) -> str:
     if device.type != "cpu":
         return _WHY_ACCELERATION[acceleration]
     if can_compile_for_cpu():
-        return "compiling pays in long runs only: where training steps see 250 million pixels or more"
+        return "auto compiles long runs, whose training steps see 250 million pixels or more; others gain nothing by it"
     return "compiling, which long runs gain by, takes Linux, a C++ compiler (g++ or CXX) and Python's header files"
 
 

@@ -34,7 +34,7 @@ def evaluate(
 ) -> None:
     """Measure a student on real, labelled images.
 
-    Or any weights that fit the preset's student.model, in whatever public layout. Always in fp32.
+    A run's, or any weights that fit the preset's student.model. Always in fp32.
 
     \b
     Example:

@@ -82,7 +82,7 @@ def _refuse_odd_picture(picture: Path | None) -> None:
     if picture is None:
         return
     if picture.suffix.lower() != ".png":
-        raise ConfigError(f"{picture} would be a PNG picture", hint="end its name in .png")
+        raise ConfigError(f"{picture} does not end in .png, and pictures are PNG files", hint="end its name in .png")
     if picture.is_dir():
         raise FileError(f"{picture} is a folder, not a picture", hint="choose another name")
     if not picture.absolute().parent.is_dir():

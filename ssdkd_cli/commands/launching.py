@@ -136,7 +136,7 @@ def _launch_with_viewer(request: Request) -> int:
     if run is None:
         signal_name = trainer.killed_by()
         if signal_name is not None:  # it could not say so itself
-            hint = "that is mostly for want of memory: `ssdkd doctor` says what is free"
+            hint = "usually the machine ran out of memory: `ssdkd doctor` says what is free"
             hint = hint if signal_name == "SIGKILL" else "`--no-tui` leaves out the dashboard and its second process"
             diagnostics.report(MachineError(f"{signal_name} ended the run before it had begun", hint=hint))
         return trainer.exit_code() or ExitCode.DONE

@@ -47,8 +47,8 @@ def show_preset(
 ) -> None:
     """Print a resolved preset as TOML.
 
-    Every key with its value, defaults included; the text runs as it is. An overlay by itself comes to nothing: its
-    own text is shown.
+    Every key with its value, defaults included; the text runs as it is. An overlay by itself is no whole
+    preset: its own text is printed.
 
     \b
     Example:

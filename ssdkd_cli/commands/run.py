@@ -21,8 +21,9 @@ def run(
     """Distil a student from a teacher, without its data.
 
     Images are inverted from the teacher into a buffer and distilled from there, epoch by epoch. Without --preset it
-    does so for the built-in handwritten digits, in a minute on a CPU. On a terminal it opens the dashboard, where q
-    leaves and x stops the run; with --no-tui or --seeds Ctrl-C stops it. Either saves everything, and --resume goes on.
+    does so for the built-in handwritten digits, in a minute or two on a CPU. On a terminal it opens the dashboard,
+    where q leaves and x stops the run; with --no-tui or --seeds Ctrl-C stops it. Either saves everything, and --resume
+    goes on.
 
     \b
     Example:

@@ -75,7 +75,7 @@ def list_all(
 def show(run: RunOrGroup = None, json: Json = False) -> None:
     """Show one run: results, seconds, settings, files.
 
-    Of a folder of runs, as --seeds with --out makes it, what `compare` tells: mean and spread over seeds.
+    For a folder of runs, as --seeds with --out makes it, print what `compare` prints: mean and spread over seeds.
 
     \b
     Example:
@@ -154,7 +154,7 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
 
 @app.command("pause")
 def pause(run: LiveRun, timeout: Timeout = _TIMEOUT_S) -> None:
-    """Let a run wait, with its memory, until it may go on.
+    """Pause a run: it keeps its memory and waits for `runs resume`.
 
     \b
     Example:

@@ -111,7 +111,7 @@ def _new_file(config: Config, out: Path | None) -> Path:
     shipped = shipped_teacher_file(config)
     if out is None and shipped is not None:
         raise ConfigError(
-            f"the preset has a teacher that ships with it, {shipped.name}, and would go on with that one",
+            f"the preset has a teacher that ships with it, {shipped.name}, and runs would keep using that one",
             hint="`--out FILE` says where yours goes; `--set teacher.weights=FILE` uses it in a run",
         )
     file = out if out is not None else cached_teacher_file(config)
@@ -137,7 +137,7 @@ def check(
 ) -> None:
     """Load the preset's teacher as a run would.
 
-    And report what it is and, with data at hand, how good.
+    Prints what it is and, where there is data, how good.
 
     \b
     Example:

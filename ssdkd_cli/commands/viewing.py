@@ -91,7 +91,7 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
         if signal_name is not None:  # it could not say so itself
             hint = f"`ssdkd {command} --resume {in_shell(run.path)}` goes on from its last checkpoint"
             if signal_name == "SIGKILL":
-                hint += "; that is mostly for want of memory: `ssdkd doctor` says what is free"
+                hint += "; usually the machine ran out of memory: `ssdkd doctor` says what is free"
             diagnostics.report(MachineError(f"{signal_name} ended the run", hint=hint))
         _print_last_words(run, trainer.log_start)
     return code

@@ -74,8 +74,8 @@ def load_cifar(name: str, class_name: str, root: Path | None, split: str, *, dow
     if data is None:
         raise NotDownloadedError(
             f"{name} is not in {folder}, or its files are damaged",
-            hint=f"set `evaluation.root` to the folder that holds `{_FOLDERS[class_name]}`, "
-            "or `evaluation.download = true` to fetch it",
+            hint=f"name the folder that holds `{_FOLDERS[class_name]}` by `--root` or `--set evaluation.root=FOLDER`; "
+            "`--set evaluation.download=true` fetches it",
         )
     images_NCHW = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return LabelledImages(images_NCHW, torch.tensor(data.targets), tuple(data.classes), name, split)

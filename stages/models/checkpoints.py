@@ -75,12 +75,16 @@ NUM_NAMES_SHOWN = 3
 BATCH_COUNTER = ".num_batches_tracked"
 PARTS_LEFT_OUT = "parts_left_out"
 """The attribute of a network that was built without some parts: how the names of their weights begin in a file."""
-NAME_THE_NETWORK = "name the network they belong to; `path/to/file.py:factory` takes any nn.Module"
+NAME_THE_NETWORK = (
+    "name the network they belong to by `teacher.model` or `student.model`; `path/to/file.py:factory` takes any"
+    " nn.Module"
+)
 WEIGHTS_OF_TORCHSCRIPT = (
-    "name the network itself, and as its file that of `torch.save(torch.jit.load(FILE).state_dict(), ANOTHER_FILE)`"
+    "name the network itself, and as its file that of"
+    ' `torch.save(torch.jit.load(FILE, map_location="cpu").state_dict(), ANOTHER_FILE)`'
 )
 ALL_ARE_THERE = (
-    "all of the network's names are there: where what is over is no part of it, such as a loss, save the file without"
+    "all of the network's names are there: if the rest is no part of it (a loss, for example), save the file without"
     " it, `state_dict.pop(NAME)`"
 )
 BUFFERS_ALONE_ARE_MISSING = (
@@ -180,7 +184,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 
 def command_to_take(index: str) -> str:
     """Python that saves an entry of a checkpoint, such as `["state_dict_ema"]`, in a file of its own."""
-    return f"torch.save(torch.load(FILE, weights_only=False){index}, ANOTHER_FILE)"
+    return f'torch.save(torch.load(FILE, map_location="cpu", weights_only=False){index}, ANOTHER_FILE)'
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -244,8 +248,9 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
         found = f"`{refused[1]}`" if refused[1] else refused[2]
         raise FileError(
             f"`{path}` holds Python objects ({found}), not only weights: reading it would run code",
-            hint="where you trust it, save its weights alone: of a whole network torch.save(model.state_dict(), FILE),"
-            f" of a checkpoint {command_to_take(_index('state_dict'))}, or whatever its entry is called",
+            hint="where you trust it, save its weights alone, where its code can be imported: of a checkpoint"
+            f" {command_to_take(_index('state_dict'))}, or whatever its entry is called; of a whole network"
+            f" {command_to_take('.state_dict()')}, in an entry {command_to_take(_index('net') + '.state_dict()')}",
         ) from error
     except Exception as error:  # a damaged file can make the reader raise anything
         if "TorchScript archive" in str(error):
@@ -369,7 +374,8 @@ def _hint_at_names(
         return NAME_THE_NETWORK_WITH_PROJECTIONS
     if not unexpected and all(PROJECTION.search(name) for name in missing):
         return NAME_THE_NETWORK_WITHOUT_PROJECTIONS
-    if missing and missing[0].startswith("block0.") and all(name.startswith("features.") for name in unexpected):
+    is_vgg = all(name.startswith(("features.", "classifier.")) for name in unexpected)
+    if missing and missing[0].startswith("block0.") and is_vgg:
         return NAME_THE_CODE_OF_A_VGG
     if not missing and all(OF_NORMALISATION.search(name) for name in unexpected):
         return _hint_at_normalisation(unexpected)

@@ -3,9 +3,9 @@
 Of networks of one family, layers of the same name are matched. Where the large network has more blocks of a kind in a
 row, evenly spaced ones are taken, the first and the last among them; stage by stage, where all stages lie in one row.
 Blocks whose code lies in two files are of one kind if they have the same layers in the same order, and the networks the
-same rows. Networks of two families share few names: there layers of one kind are matched by how deep they lie. Of wider
-tensors evenly spaced channels are taken, the same ones wherever two widths meet, so that what one layer writes the next
-one reads.
+same rows. What wraps a network does not count. Networks of two families share few names: there layers of one kind are
+matched by how deep they lie. Of wider tensors evenly spaced channels are taken, the same ones wherever two widths meet,
+so that what one layer writes the next one reads.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Inheritance(NamedTuple):
     only_in_one: str | None = None
     """What some blocks have and their counterparts do not, where most would be whole and in place otherwise: their
     function is lost with it, so nothing counts as whole."""
+    is_by_depth: bool = False
+    """Whether layers were matched by how deep they lie, for want of common names."""
 
 
 NOTHING = Inheritance(0.0, 0.0)
@@ -79,12 +81,26 @@ class _Layer(NamedTuple):
 @torch.no_grad()
 def select_weights(small: nn.Module, large: nn.Module) -> Inheritance:
     """Overwrite what of `small` has a counterpart in `large`: parameters and batch-norm statistics."""
-    by_name = _take(small, _counterparts_by_name(_Pair(small, large)))
-    if by_name.share >= MOST:
-        return by_name
+    by_name = NOTHING
+    for pair in (_Pair(_in_wrappers(small), _in_wrappers(large)), _Pair(small, large)):
+        by_name = max(by_name, _take(small, _counterparts_by_name(pair)), key=attrgetter("share"))
+        if by_name.share >= MOST:
+            return by_name
     by_depth = _take(small, _counterparts_by_depth(small, large))
+    if by_depth.share == 0:
+        return by_name
     # Layers of another family compute something else where they lie now.
-    return Inheritance(max(by_name.share, by_depth.share), by_name.whole if by_depth.share == 0 else 0.0)
+    return Inheritance(max(by_name.share, by_depth.share), 0.0, is_by_depth=True)
+
+
+def _in_wrappers(network: nn.Module) -> nn.Module:
+    """What is in modules that have no parameters beside those of one child: `nn.DataParallel`, a normalisation."""
+    while next(network.parameters(recurse=False), None) is None:
+        holding = [child for child in network.children() if next(child.parameters(), None) is not None]
+        if len(holding) != 1:
+            break
+        network = holding[0]
+    return network
 
 
 def _take(small: nn.Module, pairs: Iterable[_Pair]) -> Inheritance:

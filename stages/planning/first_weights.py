@@ -61,4 +61,7 @@ def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
 
 def told(inherited: Inheritance) -> str:
     """The first weights in a few words."""
-    return f"{inherited.share:.1%} the teacher's weights" if inherited.share > 0 else "random weights"
+    if inherited.share == 0:
+        return "random weights"
+    matched = ", layer by layer in their order" if inherited.is_by_depth else ""
+    return f"{inherited.share:.1%} the teacher's weights{matched}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.config import Config
 from stages.errors import ConfigError, FileError
@@ -21,6 +21,12 @@ _CHANGE_THEIR_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")
 """Networks that torchvision lets change the normalisation of their images where it loads its own weights."""
 
 _NORMALISATION_THERE = 0.5
+
+_HAVE_CIFAR_VARIANTS = ("torchvision:mobilenet_v2", "torchvision:shufflenet_v2_")
+"""Networks of torchvision that public code has changed for small images in what leaves no trace in a file: strides."""
+
+_SMALL_IMAGE = 64
+_NUM_NOISE_IMAGES = 3
 
 _SUM_TOLERANCE = 1e-3  # of probabilities in bf16, too
 
@@ -49,6 +55,7 @@ def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = Tr
     warnings = (
         _warnings_of_file(path, passed_over)
         + _warnings_of_normalisation(config)
+        + _warnings_of_strides(config)
         + _check_answer(model, config, path, device)
     )
     if is_inverted:
@@ -76,6 +83,18 @@ def _warnings_of_normalisation(config: Config) -> tuple[str, ...]:
     return (doubt,)
 
 
+def _warnings_of_strides(config: Config) -> tuple[str, ...]:
+    name = config.teacher.model
+    if not name.startswith(_HAVE_CIFAR_VARIANTS) or max(config.task.image_shape[1:]) >= _SMALL_IMAGE:
+        return ()
+    doubt = (
+        f"`{name}` makes images smaller five times, its variants for CIFAR in public code (chenyaofo's, huyvnphan's) do"
+        " so less often, and their weights fit it all the same: where yours are of such a variant, name its own code,"
+        " `path/to/file.py:factory`"
+    )
+    return (doubt,)
+
+
 @torch.no_grad()
 def _check_answer(model: nn.Module, config: Config, path: Path, device: torch.device) -> tuple[str, ...]:
     # Once normalised, zeros are the mean image: any teacher has something to say about it.
@@ -85,12 +104,16 @@ def _check_answer(model: nn.Module, config: Config, path: Path, device: torch.de
             f"the teacher in {path} answers NaN or infinity to the mean image",
             hint="its weights are damaged (a negative running variance?): take another checkpoint",
         )
-    sums = logits_1K.sum(dim=1)
-    if not bool((logits_1K >= 0).all() and ((sums - 1).abs() < _SUM_TOLERANCE).all()):
+    rng = torch.Generator().manual_seed(0)
+    noise_BCHW = torch.randn(_NUM_NOISE_IMAGES, *config.task.image_shape, generator=rng).to(device)
+    logits_BK = torch.cat([logits_1K, model(noise_BCHW)])
+    is_of_one = ((logits_1K.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all()
+    # The sums are 1 by a softmax; by sigmoids each is below 1, whatever the image.
+    if not bool((logits_BK >= 0).all() and (is_of_one or (logits_BK <= 1).all())):
         return ()
     doubt = (
         f"the teacher `{config.teacher.model}` answers with probabilities, which are taken for logits and teach hardly"
-        " anything: let its forward return what it has before its softmax"
+        " anything: let its forward return what it has before its softmax or sigmoids"
     )
     return (doubt,)
 
@@ -111,12 +134,20 @@ def _check_gradient(model: nn.Module, config: Config, device: torch.device) -> N
         raise ConfigError(what, hint=hint)
 
 
+def _keeps_statistics(module: nn.Module) -> bool:
+    statistics = [getattr(module, name, None) for name in ("running_mean", "running_var")]
+    return all(isinstance(value, Tensor) for value in statistics)
+
+
 def _warnings_of_inversion(model: nn.Module, config: Config) -> tuple[str, ...]:
     if bn_layers_that_run(model, config.task.image_shape):
         return ()
     why = "has no batch-norm statistics"
+    foreign = next((type(module).__name__ for module in model.modules() if _keeps_statistics(module)), None)
     if bn_layers(model):
         why = "has batch-norm layers and does not call them (its forward uses their numbers), so nothing can watch them"
+    elif foreign is not None:
+        why = f"keeps running statistics in `{foreign}`, which is no batch-norm of torch's: let it be nn.BatchNorm2d"
     lost = (
         f"the teacher `{config.teacher.model}` {why}: the BN term (Eq. 1,"
         " `inversion.bn_weight`) has nothing to match, so nothing draws the synthetic images towards the data the"

@@ -122,7 +122,7 @@ def test_missing_says_how_to_get_it(cache: Path) -> None:
     assert str(cache) in caught.value.message
     assert caught.value.hint is not None
     assert "evaluation.root" in caught.value.hint
-    assert "evaluation.download = true" in caught.value.hint
+    assert "evaluation.download=true" in caught.value.hint
     assert "cifar-10-batches-py" in caught.value.hint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,6 +64,40 @@ def test_of_a_longer_row_of_blocks_some_are_taken_from_the_first_to_the_last() -
             parts[1] = str({0: 0, 1: 2, 2: 4}[int(parts[1])])
         if value.is_floating_point():
             assert torch.equal(value, theirs[".".join(parts)]), name
+
+
+class Wrapper(nn.Module):
+    """A network and what it does to its images."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3, 1, 1))
+        self.net = net
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = self.net(images_BCHW - self.mean)
+        return logits_BK
+
+
+WRAPPERS = {
+    "wrapper": Wrapper,
+    "parallel": nn.DataParallel,
+    "behind a layer without weights": lambda net: nn.Sequential(nn.Identity(), net),
+    "twice": lambda net: Wrapper(nn.DataParallel(net)),
+}
+
+
+@pytest.mark.parametrize("which", ["teacher", "student", "both"])
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_what_wraps_a_network_does_not_count(wrap: Callable[[nn.Module], nn.Module], which: str) -> None:
+    teacher, student = network("resnet32", seed=0), network("resnet20", seed=1)
+    expected = network("resnet20", seed=1)
+    inherited = select_weights(expected, teacher)
+    assert inherited.whole == pytest.approx(1.0)
+    wrapped = (student if which == "teacher" else wrap(student), teacher if which == "student" else wrap(teacher))
+    assert select_weights(*wrapped) == inherited
+    for value, wanted in zip(student.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(value, wanted)
 
 
 def test_the_first_block_serves_a_row_of_one() -> None:
@@ -151,7 +186,7 @@ def test_layers_of_another_family_are_matched_by_their_depth() -> None:
 @pytest.mark.parametrize(("name", "other"), [("resnet18", "vgg11"), ("resnet20", "wrn40_2"), ("wrn16_1", "resnet18")])
 def test_pairs_of_two_families_share_nearly_all_layers(name: str, other: str) -> None:
     student = network(name, seed=1)
-    share, whole, _ = select_weights(student, network(other, seed=0))
+    share, whole, *_ = select_weights(student, network(other, seed=0))
     assert share > 0.95
     assert whole == 0, "where they lie now they compute something else"
     assert outputs(student).isfinite().all()
@@ -160,7 +195,7 @@ def test_pairs_of_two_families_share_nearly_all_layers(name: str, other: str) ->
 def test_what_has_no_counterpart_stays_as_it_was() -> None:
     teacher, student = network("resnet20", seed=0), network("vgg11", seed=1)
     before = copy.deepcopy(student.state_dict())
-    share, whole, _ = select_weights(student, teacher)
+    share, whole, *_ = select_weights(student, teacher)
     changed = [key for key, value in student.state_dict().items() if not torch.equal(value, before[key])]
     assert whole <= share < 0.1
     assert {key.rpartition(".")[0] for key in changed} == {"block0.0", "block0.1"}, "no other layer is as narrow"
@@ -218,7 +253,7 @@ def test_all_stages_may_lie_in_one_sequence(tmp_path: Path, num_student: int, nu
     teacher, student = (
         network(f"{file}:net{number}", seed=seed) for seed, number in enumerate((num_teacher, num_student))
     )
-    assert select_weights(student, teacher) == (1, 1, None)
+    assert select_weights(student, teacher)[:3] == (1, 1, None)
     for stage in range(3):
         for own in {0, num_student - 1}:
             place = 0 if own == 0 else num_teacher - 1
@@ -346,7 +381,7 @@ def test_blocks_that_another_file_made_are_matched_block_by_block(tmp_path: Path
     assert select_weights(theirs, ours).share == 1
     torch.testing.assert_close(outputs(theirs), outputs(ours), rtol=0, atol=0)
     student, expected = network("resnet20b", seed=2), network("resnet20b", seed=2)
-    share, whole, _ = select_weights(student, theirs)
+    share, whole, *_ = select_weights(student, theirs)
     assert (share, select_weights(expected, ours)[:2]) == (1, (1, 1))
     assert whole < 0.1, "who knows what their blocks compute"
     torch.testing.assert_close(student.state_dict(), expected.state_dict(), rtol=0, atol=0)
@@ -355,7 +390,7 @@ def test_blocks_that_another_file_made_are_matched_block_by_block(tmp_path: Path
 @pytest.mark.parametrize(("name", "other"), [("resnet20", "resnet32b"), ("resnet20b", "resnet32")])
 def test_blocks_that_lose_their_shortcut_are_not_whole(name: str, other: str) -> None:
     student, teacher = network(name, seed=0), network(other, seed=1)
-    share, whole, only_in_one = select_weights(student, teacher)
+    share, whole, only_in_one, _ = select_weights(student, teacher)
     assert share > 0.98
     assert (whole, only_in_one) == (0, "shortcut.0")
     assert torch.equal(student.layer3[2].conv2.weight, teacher.layer3[4].conv2.weight)
@@ -363,7 +398,7 @@ def test_blocks_that_lose_their_shortcut_are_not_whole(name: str, other: str) ->
 
 def test_blocks_of_other_widths_may_differ_in_their_shortcuts() -> None:
     """Of a stage that no longer widens; little of it is whole in any case."""
-    share, _, only_in_one = select_weights(network("wrn16_1", seed=0), network("wrn16_2", seed=1))
+    share, _, only_in_one, _ = select_weights(network("wrn16_1", seed=0), network("wrn16_2", seed=1))
     assert (share, only_in_one) == (1, None)
 
 

@@ -75,12 +75,16 @@ def test_teacher_that_answers_nan(make_config: MakeConfig, tmp_path: Path) -> No
 
 FACTORY = """
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 def plain(num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 
 def stateless(num_classes):
     return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(64, num_classes))
+
+def frozen(num_classes):
+    return nn.Sequential(FrozenBatchNorm2d(1), nn.Flatten(), nn.Linear(64, num_classes))
 
 def normed(num_classes):
     return nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, num_classes))
@@ -110,6 +114,12 @@ def probabilities(num_classes):
 def log_probabilities(num_classes):
     return Wrapped(num_classes, lambda net, images: net(images).log_softmax(1))
 
+def by_sigmoids(num_classes):
+    return Wrapped(num_classes, lambda net, images: net(images).sigmoid())
+
+def rectified(num_classes):
+    return Wrapped(num_classes, lambda net, images: 9 * net(images).relu())
+
 def no_grad(num_classes):
     return Wrapped(num_classes, without_gradient)
 
@@ -135,7 +145,10 @@ def careless(make_config: MakeConfig, tmp_path: Path) -> Callable[[str], Config]
     return make
 
 
-@pytest.mark.parametrize(("factory", "warns"), [("probabilities", True), ("log_probabilities", False)])
+@pytest.mark.parametrize(
+    ("factory", "warns"),
+    [("probabilities", True), ("by_sigmoids", True), ("log_probabilities", False), ("rectified", False)],
+)
 def test_warns_of_probabilities(careless: Callable[[str], Config], factory: str, warns: bool) -> None:
     warnings = load_teacher(careless(factory), CPU, is_inverted=False).warnings
     assert [("before its softmax" in warning) for warning in warnings] == [True] * warns
@@ -151,6 +164,16 @@ def test_a_teacher_without_gradient_can_be_asked_but_not_inverted(
     assert load_teacher(config, CPU, is_inverted=False).warnings == ()
 
 
+def test_warns_where_variants_for_small_images_fit(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(
+        "teacher.model=torchvision:shufflenet_v2_x0_5", f"teacher.weights={tmp_path / 'w.safetensors'}"
+    )
+    save_weights(
+        build_model(config.teacher.model, task=config.task, where="teacher.model"), Path(config.teacher.weights)
+    )
+    assert any("variants for CIFAR" in warning for warning in load_teacher(config, CPU, is_inverted=False).warnings)
+
+
 def test_a_teacher_may_change_its_images_in_place(careless: Callable[[str], Config]) -> None:
     assert load_teacher(careless("changing_its_images"), CPU).warnings == ()
 
@@ -160,7 +183,7 @@ def test_warns_of_weights_beside_those_that_it_takes(make_config: MakeConfig, tm
     average = {name: value + 1 for name, value in own.items()}
     torch.save({"state_dict": own, "state_dict_ema": average}, tmp_path / "teacher.pt")
     (warning,) = load_teacher(make_config(f"teacher.weights={tmp_path / 'teacher.pt'}"), CPU).warnings
-    assert 'torch.load(FILE, weights_only=False)["state_dict_ema"]' in warning
+    assert 'torch.load(FILE, map_location="cpu", weights_only=False)["state_dict_ema"]' in warning
 
 
 @pytest.mark.parametrize(("values", "warns"), [((0.485, 0.229), True), ((0.5, 0.5), False)])
@@ -207,7 +230,9 @@ def test_a_file_that_turns_gradients_off_does_so_for_itself_alone(make_config: M
     assert load_teacher(config, CPU).warnings == ()
 
 
-@pytest.mark.parametrize(("factory", "warns"), [("plain", True), ("stateless", True), ("normed", False)])
+@pytest.mark.parametrize(
+    ("factory", "warns"), [("plain", True), ("stateless", True), ("frozen", True), ("normed", False)]
+)
 def test_warns_where_there_are_no_statistics(
     make_config: MakeConfig, tmp_path: Path, factory: str, warns: bool
 ) -> None:
@@ -222,6 +247,7 @@ def test_warns_where_there_are_no_statistics(
     assert bool(warnings) == warns
     if warns:
         assert "no batch-norm" in warnings[0]
+        assert ("in `FrozenBatchNorm2d`" in warnings[0]) == (factory == "frozen")
         assert "inversion.bn_weight" in warnings[0]
         assert "set inversion.targets=balanced" in warnings[0]
         balanced = with_values(config, {"inversion.targets": "balanced"})
