@@ -80,10 +80,13 @@ def print_hint(hint: str) -> None:
     _print_labelled("hint", hint, style="bold cyan")
 
 
+STOP_IS_COMING = "saving and stopping at the next safe point; Ctrl-C again ends it at once"
+
+
 def say_that_a_stop_is_coming() -> None:
     """In a signal's handler: straight to the terminal, past whatever was being printed when the signal came."""
     with suppress(OSError):  # the terminal may be what has gone
-        os.write(2, b"\nsaving and stopping at the next safe point; Ctrl-C again ends it at once\n")
+        os.write(2, f"\n{STOP_IS_COMING}\n".encode())
 
 
 def note(text: str) -> None:

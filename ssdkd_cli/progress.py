@@ -16,7 +16,7 @@ from ssdkd_cli import console, diagnostics
 from ssdkd_cli.dashboard.model import RunModel
 from ssdkd_cli.words import duration, views_text
 from stages import events
-from stages.events import Event, Listener
+from stages.events import Event
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -112,6 +112,10 @@ class ProgressLines:
         elif isinstance(event, events.ViewsJudged):
             self._write_now_and_then(self.standing.activity)
 
+    def tell_of_stop(self) -> None:
+        """In a signal's handler: the run has heard it."""
+        diagnostics.say_that_a_stop_is_coming()
+
     def _write_now_and_then(self, line: str) -> None:
         now_s = self._clock()
         if now_s - self._last_line_s >= MIN_SECONDS_BETWEEN_LINES:
@@ -143,6 +147,7 @@ class ProgressBar:
             console=terminal,
         )
         self._task = self._bar.add_task("starting", total=None, left="", visible=False)
+        self._is_stopping = False
 
     def __call__(self, event: Event, epoch: int) -> None:
         """Take in one event (`stages.events.Listener`)."""
@@ -164,13 +169,19 @@ class ProgressBar:
         from rich.text import Text
 
         detail = Text(self.standing.describe(), style="dim", no_wrap=True, overflow="ellipsis")
+        if self._is_stopping:
+            detail = Text(diagnostics.STOP_IS_COMING, style="bold")
         return Group(self._bar.get_renderable(), detail)
+
+    def tell_of_stop(self) -> None:
+        """In a signal's handler: the run has heard it. What is written past the bar would be drawn over."""
+        self._is_stopping = True
 
 
 @contextmanager
 def shown(
     *, started: Mapping[str, Any] | None = None, as_lines: bool = False, clock: Clock = time.monotonic
-) -> Iterator[Listener]:
+) -> Iterator[ProgressLines | ProgressBar]:
     """A listener that shows the run's progress on stderr in the way that fits what stderr is.
 
     A resumed run does not tell its first event again: then it is given here. `as_lines` is for a process whose stderr

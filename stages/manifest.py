@@ -46,7 +46,7 @@ def manifest_of(planned: Plan) -> bytes:
         "settings_sha256": settings_sha256(tomllib.loads(config.to_toml()), _MAY_CHANGE),
         "settings_left_out": list(_MAY_CHANGE),
         "versions": versions(),
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(),
         "machine": {
             "platform": platform.platform(),
             "device": device_name(planned.device),
@@ -85,7 +85,7 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
     """The commit of the checkout that this code runs from, with "-dirty" where it has changes; None outside of one."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]

@@ -31,7 +31,8 @@ def typed_path(text: str | Path) -> Path:
 
 def in_shell(path: str | Path) -> str:
     """A path as it goes into a command that is to be pasted: quoted where a shell would take it apart."""
-    return shlex.quote(str(path))
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)  # else an option
 
 
 def is_there(path: Path) -> bool:

@@ -90,6 +90,7 @@ class Recorder:
         The checkpoint comes last: once it is there, a run that is killed has nothing left to write for this epoch.
         """
         epoch, began_s = self.run.epoch, time.perf_counter()
+        self.directory.make_folders()
         if self.run.buffer.size > 0:
             save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
             self.save_samples()

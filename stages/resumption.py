@@ -10,7 +10,7 @@ from stages.config import Config, with_values
 from stages.device import num_usable_cpus, resolve_device
 from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved
-from stages.manifest import settings_sha256, versions
+from stages.manifest import git_revision, settings_sha256, versions
 from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
 from stages.planning.footprint import check_disk, footprint_of
@@ -103,10 +103,15 @@ def _saving_bytes(directory: RunDirectory, planned: Plan) -> int:
 
 def _warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
     """What has been installed since the run began: it then goes on, but not to the bit."""
-    before, now = manifest.get("versions"), versions()
+    before, now = manifest.get("versions"), versions() | {"code": git_revision()}
     if not isinstance(before, dict):
         return ()
-    changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name) not in (None, now[name])]
+    before = before | {"code": manifest.get("git_revision")}
+    changed = [
+        f"{name} {before[name]} -> {now[name]}"
+        for name in now
+        if None not in (before.get(name), now[name]) and before[name] != now[name]
+    ]
     return (f"this run began with other versions, and goes on with today's: {', '.join(changed)}",) if changed else ()
 
 

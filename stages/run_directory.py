@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stages.errors import ConfigError, FileError, MachineError
+from stages.errors import ConfigError, FileError, MachineError, StorageError
 from stages.event_file import EventFile
 from stages.events import ControlAcknowledged, RunFinished, RunResumed, RunStarted
 from stages.paths import in_shell, json_object
@@ -235,6 +235,19 @@ class RunDirectory:
         with suppress(OSError):
             return self.path.stat().st_mtime
         return 0.0
+
+    def make_folders(self) -> None:
+        """Make those in a run at work that somebody has deleted. Raises StorageError where the run itself is gone."""
+        try:
+            for folder in (self.checkpoints_dir, self.samples_dir):
+                folder.mkdir(exist_ok=True)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"the run's directory {self.path} is gone: moved, or deleted",
+                hint="if it was moved, `ssdkd run --resume` with its new place goes on",
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cannot write into {self.path}: {error.strerror or error}") from error
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from types import FrameType
 
 from stages.control import ACTIONS, ControlReader, Request
-from stages.errors import SsdkdError
+from stages.errors import SsdkdError, StorageError
 from stages.events import ControlAcknowledged
 from stages.recorder import Recorder
 from stages.run import StopRequested
@@ -91,7 +91,10 @@ class SafePoint:
                 was_paused, self._is_paused = self._is_paused, False
                 return True, "goes on" if was_paused else "was not paused"
             case "checkpoint":
-                self._save()
+                try:
+                    self._save()
+                except StorageError as error:  # nobody needs this one: the run goes on, to where it would save anyway
+                    return False, error.message
                 return True, "checkpoint saved"
             case "stop":
                 self._is_stop_requested = True

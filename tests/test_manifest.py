@@ -32,9 +32,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_the_commit_of_the_checkout(checkout: Path) -> None:
-    assert manifest._git_revision() == git(checkout, "rev-parse", "HEAD")
+    assert manifest.git_revision() == git(checkout, "rev-parse", "HEAD")
     (checkout / "stages" / "manifest.py").write_text("# two\n")
-    assert manifest._git_revision() == git(checkout, "rev-parse", "HEAD") + "-dirty"
+    assert manifest.git_revision() == git(checkout, "rev-parse", "HEAD") + "-dirty"
 
 
 def test_no_commit_of_somebody_elses_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_no_commit_of_somebody_elses_checkout(checkout: Path, monkeypatch: pytes
     installed.parent.mkdir()
     installed.touch()
     monkeypatch.setattr(manifest, "__file__", str(installed))
-    assert manifest._git_revision() is None
+    assert manifest.git_revision() is None
 
 
 def test_a_machine_that_does_not_tell_its_processor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,4 +59,4 @@ def test_no_commit_without_git(monkeypatch: pytest.MonkeyPatch, error: Exception
         raise error
 
     monkeypatch.setattr(manifest.subprocess, "run", fail)
-    assert manifest._git_revision() is None
+    assert manifest.git_revision() is None

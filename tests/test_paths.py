@@ -27,3 +27,8 @@ def test_what_no_file_can_be_called_is_refused(text: str) -> None:
 @pytest.mark.parametrize("path", ["runs/digits", "runs/my run", "it's here", "$HOME;ls"])
 def test_a_path_in_a_command_is_one_word_to_a_shell(path: str) -> None:
     assert shlex.split(f"ssdkd run --resume {in_shell(Path(path))}")[-1] == path
+
+
+def test_a_path_in_a_command_is_no_option() -> None:
+    assert in_shell("-x") == "./-x"
+    assert in_shell("runs/-x") == "runs/-x"

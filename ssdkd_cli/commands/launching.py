@@ -280,9 +280,9 @@ def _execute(config: Config, launch: Launch) -> Outcome:
 
     readiness = Readiness.from_environment(out=launch.out, resumed=None)
     checked = _plan(config, launch)
-    with progress.shown(as_lines=readiness is not None) as listener:
-        listeners: list[Listener] = [listener] if readiness is None else [readiness, listener]
-        return execute(checked, listeners, on_signal=diagnostics.say_that_a_stop_is_coming)
+    with progress.shown(as_lines=readiness is not None) as shown:
+        listeners: list[Listener] = [shown] if readiness is None else [readiness, shown]
+        return execute(checked, listeners, on_signal=shown.tell_of_stop)
 
 
 def _plan(config: Config, launch: Launch) -> Plan:
@@ -305,13 +305,13 @@ def _resume(request: Request, text: str) -> int:
 
     from stages.trainer import resume
 
-    with progress.shown(started=started, as_lines=readiness is not None) as listener:
-        listeners: list[Listener] = [listener] if readiness is None else [readiness, listener]
+    with progress.shown(started=started, as_lines=readiness is not None) as shown:
+        listeners: list[Listener] = [shown] if readiness is None else [readiness, shown]
         outcome = resume(
             run.path,
             device=request.device,
             listeners=listeners,
-            on_signal=diagnostics.say_that_a_stop_is_coming,
+            on_signal=shown.tell_of_stop,
         )
     return _finish(outcome, request)
 

@@ -244,6 +244,17 @@ def test_the_bar_shows_epochs_stage_losses_and_time_left():
         assert part in text
 
 
+def test_the_bar_says_that_a_stop_is_heard():
+    """Not past the bar, whose next picture would be drawn over it."""
+    from rich.console import Console
+
+    screen = Console(file=io.StringIO(), width=100)
+    bar = ProgressBar(screen, Standing())
+    bar.tell_of_stop()
+    screen.print(bar)
+    assert "saving and stopping at the next safe point; Ctrl-C again ends it at once" in screen.file.getvalue()
+
+
 def test_the_bar_shows_what_is_compiled_until_it_is():
     standing = Standing()
     standing.update(events.StageStarted(stage="inversion"), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from stages.errors import ConfigError, DivergedError, MachineError, StorageError
 from stages.run_directory import RunDirectory
 from stages.run_verification import verify
 from stages.stage import Stage
-from stages.trainer import Outcome
+from stages.trainer import Outcome, resume
 
 SUMMARY = {
     *("run", "status", "epochs", "seconds", "images_synthesized", "buffer_size"),
@@ -154,6 +155,40 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def fill(disk: SimpleNamespace, **settings: bool) -> None:
     vars(disk).update(is_full=True, **settings)
+
+
+def test_a_checkpoint_that_somebody_asks_for_does_not_end_a_run(start, out: Path, undisturbed: Path, full_disk) -> None:
+    """The state is whole in memory, and the disk may have space again when the run would save anyway."""
+
+    def ask_on_a_full_disk() -> None:
+        fill(full_disk)
+        ask(out, "checkpoint")
+
+    answered = At("control_acknowledged", lambda: vars(full_disk).update(is_full=False))
+    started = At("stage_started", ask_on_a_full_disk, epoch=2, stage="inversion")
+    assert start("run.checkpoint_every=1000", listeners=[started, answered]).summary["status"] == "done"
+    (answer,) = events(out, "control_acknowledged")
+    assert not answer["accepted"]
+    assert "no space" in answer["message"]
+    assert_same_outcome(out, undisturbed)
+
+
+def test_folders_that_somebody_deletes_are_made_again(start, out: Path, undisturbed: Path) -> None:
+    def delete() -> None:
+        for folder in ("checkpoints", "samples"):
+            shutil.rmtree(out / folder)
+
+    assert start(listeners=[At("stage_started", delete, epoch=3)]).summary["status"] == "done"
+    assert_same_outcome(out, undisturbed)
+    assert RunDirectory(out).latest_checkpoint() is not None
+
+
+def test_a_run_that_is_moved_away_says_so(start, out: Path) -> None:
+    moved = At("stage_started", lambda: out.rename(out.with_name("elsewhere")), epoch=3)
+    error = start(listeners=[moved]).error
+    assert isinstance(error, StorageError)
+    assert "is gone: moved, or deleted" in error.message
+    assert resume(out.with_name("elsewhere")).summary["status"] == "done"
 
 
 def test_disk_full_at_a_checkpoint(start, go_on, out: Path, undisturbed: Path, full_disk) -> None:

@@ -522,9 +522,11 @@ def test_other_versions_are_told(stopped: Path) -> None:
     document = json.loads(manifest.read_text())
     now = document["versions"]["torch"]
     document["versions"]["torch"] = "1.0"
+    document["git_revision"] = "another commit"
     manifest.write_text(json.dumps(document))
     resume(stopped)
     assert any(f"torch 1.0 -> {now}" in event["message"] for event in warnings(stopped))
+    assert any("code another commit -> " in event["message"] for event in warnings(stopped))
 
 
 def test_events_that_are_lost_begin_anew_with_the_runs_beginning(stopped: Path, undisturbed: Path) -> None:
