@@ -66,7 +66,8 @@ def _measured_before_it_learns(config: Config, schedule: Schedule) -> Iterator[P
 def _without_warmup(schedule: Schedule) -> Iterator[Problem]:
     if "inversion" in schedule.stages and schedule.warmup_epochs == 0:
         yield Problem(
-            "`run.warmup_epochs` is 0, and 1 is needed: at the end of warm-up the hold-out is made and the buffer checked",
+            "`run.warmup_epochs` is 0, and 1 is needed: at the end of warm-up the hold-out is made and the buffer"
+            " looked at",
             "set it to 1 or more; the default is 20",
         )
 

@@ -13,7 +13,7 @@ from stages.atomic_file import is_half_written
 from stages.buffer.file import BufferContents, implausible, read_buffer
 from stages.errors import FileError, SsdkdError
 from stages.event_file import parse_event
-from stages.events import Evaluation, RunResumed, RunStarted
+from stages.events import CheckpointSaved, Evaluation, RunResumed, RunStarted
 from stages.run_directory import RunDirectory
 from stages.run_overview import flat, settings
 
@@ -70,7 +70,7 @@ def _looks(run: RunDirectory) -> Iterator[tuple[str, Callable[[], str]]]:
         name = path.relative_to(run.path).as_posix()
         yield name, lambda path=path: _look_at_checkpoint(path)  # type: ignore[misc]
     if not checkpoints:
-        yield "checkpoints", lambda: _look_at_no_checkpoints(is_complete=is_complete)
+        yield "checkpoints", lambda: _look_at_no_checkpoints(run, is_complete=is_complete)
     if any(run.samples_dir.glob("*.png")):
         yield run.samples_dir.name, lambda: _look_at_pictures(run.samples_dir)
 
@@ -216,7 +216,7 @@ def _look_at_pictures(folder: Path) -> str:
     return f"{len(paths)} picture{'' if len(paths) == 1 else 's'}"
 
 
-def _look_at_no_checkpoints(*, is_complete: bool) -> str:
-    if is_complete:
+def _look_at_no_checkpoints(run: RunDirectory, *, is_complete: bool) -> str:
+    if is_complete or run.events.last(CheckpointSaved.kind) is not None:
         raise _UnsoundError("there are none, so the run cannot be resumed")
     return "none yet"

@@ -288,11 +288,16 @@ def _value_problem(arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> 
     return None
 
 
+def is_as_written(contents: BufferContents) -> bool:
+    """Whether the rows have the digest that was written with them; True where there is none."""
+    return contents.sha256 in (None, _digest(contents.arrays(), _in_slices(contents.images)))
+
+
 def implausible(contents: BufferContents) -> list[str]:
     """What a run would not have written, though every reader can cope with it: [] for a file of ours."""
     meta, num_classes = contents.meta, contents.meta.num_classes
     problems = []
-    if contents.sha256 not in (None, _digest(contents.arrays(), _in_slices(contents.images))):
+    if not is_as_written(contents):
         problems.append("its rows are not those that were written (their sha256 is another one)")
     if not re.fullmatch(r"[0-9a-f]{64}", meta.teacher_sha256):
         problems.append("its metadata gives no sha256 of the teacher")

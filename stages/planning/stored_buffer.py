@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.buffer.file import BufferContents, read_buffer
+from stages.buffer.file import BufferContents, is_as_written, read_buffer
 from stages.buffer.stored import insert_stored_rows
 from stages.config import Config
 from stages.errors import ConfigError, DivergedError, FileError
@@ -18,9 +18,14 @@ from stages.scoring import score
 def read(config: Config, path: Path) -> BufferContents:
     """The rows of the file, known to fit the task and to leave some to learn from.
 
-    Raises FileError where they do not fit, ConfigError where the hold-out would take them all.
+    Raises FileError where they are damaged or do not fit, ConfigError where the hold-out would take them all.
     """
     rows = read_buffer(path)
+    if not is_as_written(rows):
+        raise FileError(
+            f"{path} is damaged: its rows are not those that were written (their sha256 is another one)",
+            hint="copy it again from where it was made, or make another by `ssdkd invert`",
+        )
     found = (rows.meta.task, list(rows.images.shape[1:]), rows.meta.num_classes)
     expected = (config.task.kind, list(config.task.image_shape), config.task.num_classes)
     if found != expected:

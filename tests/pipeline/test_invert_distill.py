@@ -278,6 +278,17 @@ def test_another_teacher_that_gives_no_numbers_is_refused(distill, out: Path, in
     assert not out.exists()
 
 
+def test_a_changed_bit_is_found_before_anything_is_learned_from_it(distill, out: Path, inverted: Path) -> None:
+    path = out.with_name("changed.safetensors")
+    content = bytearray((inverted / "buffer.safetensors").read_bytes())
+    images = read_buffer(inverted / "buffer.safetensors").images[20].tobytes()
+    content[content.index(images)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FileError, match="not those that were written"):
+        distill(buffer=path)
+    assert not out.exists()
+
+
 def test_an_empty_buffer_is_refused(distill, out: Path, inverted: Path) -> None:
     rows = read_buffer(inverted / "buffer.safetensors")
     empty = out.with_name("empty.safetensors")

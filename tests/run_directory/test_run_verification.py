@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from run_files import append_events, finished, make_run, started
 
-from stages.events import RunResumed, Warning
+from stages.events import CheckpointSaved, RunResumed, Warning
 from stages.run_directory import RunDirectory
 from stages.run_verification import Check, verify
 from stages.tensor_digest import save_with_digest
@@ -105,6 +105,11 @@ def test_missing_files_count_once_the_run_is_over(run: RunDirectory) -> None:
     append_events(run, [finished()], next_seq=3)
     for name in ("buffer.safetensors", "student.safetensors", "checkpoints"):
         assert not look_at(run, name).is_sound, name
+
+
+def test_checkpoints_that_were_there_are_missed(run: RunDirectory) -> None:
+    append_events(run, [CheckpointSaved(checkpoint="checkpoints/epoch-000010.safetensors", seconds=0.1)], next_seq=3)
+    assert look_at(run, "checkpoints") == Check("checkpoints", False, "there are none, so the run cannot be resumed")
 
 
 def test_pictures_that_were_cut_off(run: RunDirectory) -> None:
