@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stages.errors import FileError
+from stages.errors import FileError, MachineError
 
 
 def typed_path(text: str | Path) -> Path:
@@ -27,6 +27,19 @@ def typed_path(text: str | Path) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise FileError(f"`{text}` cannot be looked at: {reason}", hint="is it the path you mean?") from error
     return path
+
+
+def user_cache() -> Path:
+    """The folder in the user's cache for what was trained or fetched. Raises MachineError where there is no home."""
+    import platformdirs
+
+    try:
+        return platformdirs.user_cache_path("ssdkd")
+    except RuntimeError as error:  # a user that the system knows no home of, as in some containers
+        raise MachineError(
+            "there is no home folder for a cache of teachers and data sets",
+            hint="set XDG_CACHE_HOME, or HOME, to a folder that can be written",
+        ) from error
 
 
 def in_shell(path: str | Path) -> str:

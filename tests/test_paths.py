@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.errors import FileError
-from stages.paths import in_shell, typed_path
+from stages.errors import FileError, MachineError
+from stages.paths import in_shell, typed_path, user_cache
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +32,13 @@ def test_a_path_in_a_command_is_one_word_to_a_shell(path: str) -> None:
 def test_a_path_in_a_command_is_no_option() -> None:
     assert in_shell("-x") == "./-x"
     assert in_shell("runs/-x") == "runs/-x"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(_name: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_cache_path", no_home)
+    with pytest.raises(MachineError, match="no home folder") as raised:
+        user_cache()
+    assert "XDG_CACHE_HOME" in str(raised.value.hint)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import console, diagnostics, options
 from ssdkd_cli.diagnostics import ExitCode
+from stages.errors import MachineError
+from stages.paths import user_cache
 from stages.run_directory import RUNS_ROOT
 
 if TYPE_CHECKING:
@@ -264,11 +266,12 @@ def _memory_mib() -> dict[str, int] | None:
         return None
 
 
-def _cache() -> dict[str, Any]:
-    """Where teachers that were trained or fetched are kept, and which are there."""
-    import platformdirs
-
-    folder = platformdirs.user_cache_path("ssdkd")
+def _cache() -> dict[str, Any] | None:
+    """Where teachers that were trained or fetched are kept, and which are there; None where there is no such place."""
+    try:
+        folder = user_cache()
+    except MachineError:  # a run that needs it says so
+        return None
     teachers = sorted(path.name for path in (folder / "teachers").glob("*.safetensors"))
     return {"path": str(folder), "teachers": teachers}
 

@@ -17,12 +17,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 
 from stages.data.dataset import LabelledImages
 from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
-from stages.paths import typed_path
+from stages.paths import typed_path, user_cache
 
 DOWNLOAD_TIMEOUT_S = 30.0
 
@@ -56,7 +55,7 @@ def load_cifar100(
 
 def default_root() -> Path:
     """Where downloaded data sets are kept."""
-    return platformdirs.user_cache_path("ssdkd") / "data"
+    return user_cache() / "data"
 
 
 def load_cifar(name: str, class_name: str, root: Path | None, split: str, *, download: bool) -> LabelledImages:

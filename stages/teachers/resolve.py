@@ -8,12 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import platformdirs
-
 import presets
 from stages.config import Config
 from stages.errors import ConfigError, FileError, Problem
-from stages.paths import typed_path
+from stages.paths import typed_path, user_cache
 
 AUTO = "auto"
 
@@ -36,10 +34,10 @@ def teacher_file(config: Config) -> Path:
             hint="`--set teacher.weights=FILE` names your teacher's file; "
             "`--set teacher.trained_on=NAME` looks for one in the cache",
         )
-    cached = cached_teacher_file(config)
     shipped = shipped_teacher_file(config)
     if shipped is not None:
         return shipped
+    cached = cached_teacher_file(config)
     if cached.is_file():
         return cached
     raise FileError(
@@ -79,7 +77,7 @@ def cached_teacher_file(config: Config) -> Path:
             "the preset does not say which data its teacher learns (`teacher.trained_on`)",
             hint="`--set teacher.trained_on=NAME`, or say where the file goes with `--out FILE`",
         )
-    folder = platformdirs.user_cache_path("ssdkd") / "teachers"
+    folder = user_cache() / "teachers"
     return folder / _file_name(config.teacher.model, config.teacher.trained_on)
 
 
