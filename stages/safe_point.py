@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from types import FrameType
 
 from stages.control import ACTIONS, ControlReader, Request
-from stages.errors import SsdkdError, StorageError
+from stages.errors import SsdkdError
 from stages.events import ControlAcknowledged
 from stages.recorder import Recorder
 from stages.run import StopRequested
@@ -68,13 +68,8 @@ class SafePoint:
             self._acknowledge(request, accepted=False, message="the run is over")
 
     def _answer(self, requests: list[Request]) -> None:
-        for index, request in enumerate(requests):
-            try:
-                accepted, message = self._carry_out(request.action)
-            except SsdkdError as error:  # the run ends, and this is the last that is heard of the others
-                for unheard in requests[index:]:
-                    self._acknowledge(unheard, accepted=False, message=error.message)
-                raise
+        for request in requests:
+            accepted, message = self._carry_out(request.action)
             self._acknowledge(request, accepted=accepted, message=message)
 
     def _acknowledge(self, request: Request, *, accepted: bool, message: str) -> None:
@@ -93,7 +88,7 @@ class SafePoint:
             case "checkpoint":
                 try:
                     self._save()
-                except StorageError as error:  # nobody needs this one: the run goes on, to where it would save anyway
+                except SsdkdError as error:  # nobody needs this one: the run goes on, to where it would save anyway
                     return False, error.message
                 return True, "checkpoint saved"
             case "stop":

@@ -79,9 +79,9 @@ def _memory_format_of(model: nn.Module, image_shape: tuple[int, int, int]) -> to
     images_BCHW = torch.zeros(2, *image_shape)
     with torch.random.fork_rng(devices=[]):
         for memory_format in (torch.channels_last, torch.contiguous_format):
-            tried = copied(model).cpu().eval()
+            tried = copied(model)
             try:
-                tried.to(memory_format=memory_format)
+                tried.cpu().eval().to(memory_format=memory_format)
                 tried(images_BCHW.contiguous(memory_format=memory_format))
             except Exception:  # foreign networks fail in their own ways; what fails in both is told where it is used
                 continue

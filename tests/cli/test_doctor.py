@@ -54,7 +54,7 @@ def test_precision_follows_the_hardware(call, monkeypatch, is_fast, precision, w
 
 
 @pytest.mark.parametrize(
-    ("can_compile", "why"), [(True, "pays in long runs only"), (False, "takes Linux, a C++ compiler")]
+    ("can_compile", "why"), [(True, "auto compiles long runs"), (False, "takes Linux, a C++ compiler")]
 )
 def test_whether_long_runs_are_compiled(call, monkeypatch, can_compile, why):
     monkeypatch.setattr("stages.device.can_compile_for_cpu", lambda: can_compile)
