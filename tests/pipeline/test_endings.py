@@ -372,14 +372,20 @@ def test_a_stage_that_cannot_be_closed_is_a_run_that_failed(start, out: Path, mo
     assert (lines(out)[-1]["kind"], lines(out)[-1]["status"]) == ("run_finished", "failed")
 
 
-def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:
+def saved(factory: str, folder: Path) -> Path:
+    """Weights of a small network."""
     import small_networks
 
     from stages.models.checkpoints import save_weights
 
     torch.manual_seed(0)
-    weights = tmp_path / "plain.safetensors"
-    save_weights(small_networks.teacher_without_norms(num_classes=10), weights)
+    weights = folder / f"{factory}.safetensors"
+    save_weights(getattr(small_networks, factory)(num_classes=10), weights)
+    return weights
+
+
+def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:
+    weights = saved("teacher_without_norms", tmp_path)
     outcome = start(
         f"teacher.model={NETWORKS}:teacher_without_norms",
         f"teacher.weights={weights}",
@@ -393,13 +399,7 @@ def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_networks_that_keep_features_and_name_inputs_run(start, out: Path, tmp_path: Path, overlap: bool) -> None:
-    import small_networks
-
-    from stages.models.checkpoints import save_weights
-
-    torch.manual_seed(0)
-    weights = tmp_path / "keeping.safetensors"
-    save_weights(small_networks.keeping(num_classes=10), weights)
+    weights = saved("keeping", tmp_path)
     outcome = start(
         f"teacher.model={NETWORKS}:keeping",
         f"teacher.weights={weights}",
@@ -415,13 +415,7 @@ def test_networks_that_keep_features_and_name_inputs_run(start, out: Path, tmp_p
 
 
 def test_a_teacher_that_does_not_call_its_batch_norms_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:
-    import small_networks
-
-    from stages.models.checkpoints import save_weights
-
-    torch.manual_seed(0)
-    weights = tmp_path / "reading.safetensors"
-    save_weights(small_networks.reading(num_classes=10), weights)
+    weights = saved("reading", tmp_path)
     teacher = (f"teacher.model={NETWORKS}:reading", f"teacher.weights={weights}", "inversion.targets=balanced")
     with pytest.raises(ConfigError, match="gives no batch-norm statistics"):
         start(*teacher, "inversion.task_weight=0", "inversion.adversarial_weight=0")
@@ -431,13 +425,7 @@ def test_a_teacher_that_does_not_call_its_batch_norms_runs_with_a_warning(start,
 
 
 def test_networks_that_flatten_by_view_run(start, tmp_path: Path) -> None:
-    import small_networks
-
-    from stages.models.checkpoints import save_weights
-
-    torch.manual_seed(0)
-    weights = tmp_path / "viewing.safetensors"
-    save_weights(small_networks.viewing(num_classes=10), weights)
+    weights = saved("viewing", tmp_path)
     viewing = f"{NETWORKS}:viewing"
     outcome = start(
         f"teacher.model={viewing}",
