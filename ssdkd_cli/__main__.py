@@ -8,8 +8,10 @@ STDERR = 2
 
 def main() -> int:
     """Run the command line. A Ctrl-C while its modules are still imported ends it as quietly as one later on does."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        pass  # closed by the shell (`2>&-`): a file of the run's would take its place, and what is written there
+    # Where the shell closed one (`2>&-`), a file of the run's would take its place, and what is written there.
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= STDERR:
+        descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
     try:
         from ssdkd_cli.main import main as run_command_line

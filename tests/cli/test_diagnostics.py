@@ -160,3 +160,18 @@ def test_the_exit_code_tells_also_where_nobody_reads(arguments: str, redirection
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+def test_no_file_takes_the_place_of_a_stream_that_the_shell_closed(tmp_path: Path) -> None:
+    """What is written to stderr, a stop's message for one, would go into it: a run's lock."""
+    opened = tmp_path / "opened"
+    code = f"""
+import os, pathlib
+import ssdkd_cli.main as main
+from ssdkd_cli.__main__ import main as begin
+main.main = lambda: pathlib.Path({str(opened)!r}).write_text(str(os.open(os.devnull, os.O_RDONLY)))
+begin()
+"""
+    shell = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"
+    subprocess.run(["sh", "-c", shell], check=True)
+    assert int(opened.read_text()) > 2
