@@ -63,7 +63,7 @@ class RunTable(Table):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the networks; losses and statistics are fp32 always.
 
-    "auto": bf16 where the device has it in hardware.
+    "auto": bf16 where the device is faster with it.
     """
 
     acceleration: Literal["auto", "eager", "graphs", "compile"] = "auto"

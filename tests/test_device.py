@@ -12,6 +12,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from stages.device import (
+    device_name,
     has_fast_bf16,
     num_usable_cpus,
     out_of_memory_is_told,
@@ -67,23 +68,35 @@ def test_bf16_of_a_gpu_follows_its_generation(monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize(
-    ("instructions", "avx512_bf16", "amx", "is_fast"),
+    ("processor", "instructions", "avx512_bf16", "amx", "is_fast"),
     [
-        ("DEFAULT", True, True, False),
-        ("AVX2", True, True, False),
-        ("AVX512", False, False, False),
-        ("AVX512", True, False, True),
-        ("AVX512", False, True, True),
-        ("AMX", False, True, True),
+        ("AMD EPYC", "DEFAULT", True, True, False),
+        ("AMD EPYC", "AVX2", True, True, False),
+        ("AMD EPYC", "AVX512", False, False, False),
+        ("AMD EPYC", "AVX512", True, False, True),
+        ("Intel(R) Xeon(R) Processor", "AVX512", False, False, False),
+        ("Intel(R) Xeon(R) Processor", "AVX512", True, False, False),
+        ("Intel(R) Xeon(R) Processor", "AVX512", False, True, True),
+        ("Intel(R) Xeon(R) Processor", "AMX", True, True, True),
     ],
 )
 def test_bf16_of_a_cpu_follows_its_instructions(
-    monkeypatch: pytest.MonkeyPatch, instructions: str, avx512_bf16: bool, amx: bool, is_fast: bool
+    monkeypatch: pytest.MonkeyPatch, processor: str, instructions: str, avx512_bf16: bool, amx: bool, is_fast: bool
 ) -> None:
+    monkeypatch.setattr("stages.device.device_name", lambda _device: processor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert has_fast_bf16(CPU) is is_fast
+    assert resolve_precision("auto", CPU) == ("bf16" if is_fast else "fp32")
+
+
+def test_a_machine_that_does_not_tell_its_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert device_name(CPU)
 
 
 def test_this_cpu_can_be_asked() -> None:

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 
 from stages import manifest
 
@@ -43,14 +42,6 @@ def test_no_commit_of_somebody_elses_checkout(checkout: Path, monkeypatch: pytes
     installed.touch()
     monkeypatch.setattr(manifest, "__file__", str(installed))
     assert manifest.git_revision() is None
-
-
-def test_a_machine_that_does_not_tell_its_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: object, **_options: object) -> str:
-        raise PermissionError
-
-    monkeypatch.setattr(Path, "read_text", refuse)
-    assert manifest.device_name(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("git"), subprocess.TimeoutExpired("git", 5)])

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from stages.manifest import device_name
+from stages.device import device_name
 
 Clock = Callable[[], float]
 

@@ -187,8 +187,8 @@ def _why_device(device: torch.device, complaints: list[str]) -> str:
 def _why_precision(precision: str, device: torch.device) -> str:
     what = "GPU" if device.type == "cuda" else "CPU"
     if precision == "bf16":
-        return f"the {what} multiplies bf16 matrices in hardware; losses and statistics are fp32 all the same"
-    return f"the {what} has no hardware for bf16 matrices, and emulating them is slow"
+        return f"the {what} multiplies bf16 matrices faster; losses and statistics are fp32 all the same"
+    return f"the {what} has no hardware that multiplies bf16 matrices faster than fp32 ones"
 
 
 def _devices(problems: list[str]) -> list[dict[str, Any]]:
@@ -228,9 +228,8 @@ def _free_memory_mib(index: int, problems: list[str]) -> int | None:
 def _cpu() -> dict[str, Any]:
     import torch
 
-    from stages.device import has_fast_bf16, num_usable_cpus
+    from stages.device import device_name, has_fast_bf16, num_usable_cpus
     from stages.heap import keep_heap_warm
-    from stages.manifest import device_name
 
     cpu = torch.device("cpu")
     return {

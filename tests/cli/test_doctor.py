@@ -44,7 +44,9 @@ def test_what_auto_comes_to_is_what_a_run_takes(call):
         assert re.search(rf"^{name} +auto is {resolved['value']} here: {re.escape(resolved['why'])}$", people, re.M)
 
 
-@pytest.mark.parametrize(("is_fast", "precision", "why"), [(True, "bf16", "in hardware"), (False, "fp32", "emulating")])
+@pytest.mark.parametrize(
+    ("is_fast", "precision", "why"), [(True, "bf16", "matrices faster;"), (False, "fp32", "no hardware")]
+)
 def test_precision_follows_the_hardware(call, monkeypatch, is_fast, precision, why):
     monkeypatch.setattr("stages.device.has_fast_bf16", lambda device: is_fast)
     said = json.loads(call("doctor", "--json").out)
