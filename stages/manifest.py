@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -41,7 +40,7 @@ def manifest_of(planned: Plan) -> bytes:
         "teacher_sha256": planned.teacher.sha256,
         "buffer": None if launch.buffer is None else str(launch.buffer.resolve()),
         "buffer_sha256": None if launch.buffer is None else sha256_of(launch.buffer),
-        "settings_sha256": settings_sha256(tomllib.loads(config.to_toml()), _MAY_CHANGE),
+        "settings": lasting_settings(tomllib.loads(config.to_toml()), _MAY_CHANGE),
         "settings_left_out": list(_MAY_CHANGE),
         "versions": versions(),
         "git_revision": git_revision(),
@@ -54,10 +53,11 @@ def manifest_of(planned: Plan) -> bytes:
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def settings_sha256(settings: Mapping[str, Any], left_out: Sequence[str]) -> str:
-    """Of a run's settings as its `config.toml` has them, without the keys that begin so and may change on the way."""
+def lasting_settings(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """A run's settings as its `config.toml` has them, by key, without those that begin so: they may change."""
     kept = {key: value for key, value in flat(settings).items() if not key.startswith(tuple(left_out))}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+    lasting: dict[str, Any] = json.loads(json.dumps(kept, default=str))  # as it is read from the manifest again
+    return lasting
 
 
 def versions() -> dict[str, str | None]:

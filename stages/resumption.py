@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from stages.config import Config, with_values
 from stages.device import num_usable_cpus, resolve_device
 from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved
-from stages.manifest import git_revision, settings_sha256, versions
+from stages.manifest import git_revision, lasting_settings, versions
 from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
 from stages.planning.footprint import check_disk, footprint_of
@@ -55,9 +56,10 @@ def _refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkp
         )
     anew = how_to_begin_anew(directory, manifest)
     left_out = [str(key) for key in manifest.get("settings_left_out", [])]
-    if manifest.get("settings_sha256") not in (None, settings_sha256(settings(directory), left_out)):
+    changed = _changed_settings(manifest.get("settings"), lasting_settings(settings(directory), left_out))
+    if changed:
         raise FileError(
-            f"{directory.config_file} was changed since the run began",
+            f"{directory.config_file} was changed since the run began: {', '.join(changed)}",
             hint=f"undo what was changed; only these may differ: {', '.join(_shown(key) for key in left_out)}; {anew}",
         )
     if checkpoint is None and directory.events.last(CheckpointSaved.kind) is not None:
@@ -65,6 +67,22 @@ def _refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkp
             f"the checkpoints of {directory.path} are gone: it would begin anew and write over what it has reached",
             hint=f"put one back into {path}/{directory.checkpoints_dir.name}, or {anew}",
         )
+
+
+def _changed_settings(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+    """Each key that is not what it was. An older version wrote down nothing to compare with."""
+    if before is None:
+        return []
+    keys = [*now, *(key for key in before if key not in now)]
+    return [
+        f"`{key}` is {_told(now.get(key))} and was {_told(before.get(key))}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _told(value: Any) -> str:
+    return "not there" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _shown(key: str) -> str:

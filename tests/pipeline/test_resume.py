@@ -436,19 +436,20 @@ def test_without_its_damaged_checkpoint_a_run_goes_on_from_the_one_before(stoppe
 
 def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None:
     config, manifest = stopped / "config.toml", stopped / "manifest.json"
-    for old, new in (
-        ("latent_dim = 8", "latent_dim = 9"),
-        ("capacity = 40", "capacity = 80"),
-        ("lr = 0.2", "lr = 0.1"),
+    for old, new, told in (
+        ("latent_dim = 8", "latent_dim = 9", "`inversion.latent_dim` is 9 and was 8"),
+        ("capacity = 40", "capacity = 80", "`buffer.capacity` is 80 and was 40"),
+        ("lr = 0.2\n", "", "`distillation.lr` is not there and was 0.2"),
+        ("horizontal_flip = false", "horizontal_flip = true", "`task.horizontal_flip` is true and was false"),
     ):
         text = config.read_text()
         assert old in text
         config.write_text(text.replace(old, new))
-        with pytest.raises(FileError, match=r"config\.toml was changed since the run began") as refusal:
+        with pytest.raises(FileError, match=f"config.toml was changed since the run began: {told}$") as refusal:
             resume(stopped)
         assert "only these may differ: teacher.*, student.model," in (refusal.value.hint or "")
         config.write_text(text)
-    # Of a run that began with an ssdkd that did not keep the checksum.
+    # Of a run that began with an ssdkd that did not write the settings down.
     manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if "settings" not in k}))
     config.write_text(config.read_text().replace("latent_dim = 8", "latent_dim = 9"))
     with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
