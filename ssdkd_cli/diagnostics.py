@@ -28,6 +28,7 @@ from stages.errors import (
     FileError,
     MachineError,
     Problem,
+    RunInterrupted,
     SsdkdError,
     StorageError,
 )
@@ -101,6 +102,14 @@ def report(error: SsdkdError) -> None:
         _print_labelled("error", problem.message, style="bold red")
         if problem.hint:
             print_hint(problem.hint)
+
+
+def report_interruption(interrupt: KeyboardInterrupt) -> None:
+    """What a second Ctrl-C has left of a run, where it ended one."""
+    if isinstance(interrupt, RunInterrupted):
+        with unheard():
+            note(interrupt.message)
+            print_hint(interrupt.hint)
 
 
 def run_command(command: Callable[[], object]) -> int:

@@ -53,3 +53,12 @@ class StorageError(SsdkdError):
 
 class DivergedError(SsdkdError):
     """Training produced NaN or infinity, or the buffer collapsed to one class."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A run was ended without saving: `message` says what is kept of it, `hint` how it goes on."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint

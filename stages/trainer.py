@@ -22,7 +22,7 @@ from stages.checkpoint import load_checkpoint
 from stages.config import from_file
 from stages.control import ControlReader
 from stages.device import out_of_memory_is_told
-from stages.errors import DivergedError, FileError, MachineError, SsdkdError, StorageError
+from stages.errors import DivergedError, FileError, MachineError, RunInterrupted, SsdkdError, StorageError
 from stages.events import Event, Listener
 from stages.lazy_compiler import keep_compiler_unloaded
 from stages.manifest import manifest_of
@@ -57,7 +57,8 @@ def execute(
     """Make the run directory and run the pipeline; `on_signal` is called when a signal asks it to save and stop.
 
     A run that fails, diverges or is stopped is an Outcome too. Raises ConfigError, FileError, MachineError or
-    DivergedError where it cannot take its first step; no directory is left then.
+    DivergedError where it cannot take its first step; no directory is left then. RunInterrupted where it is ended at
+    once.
     """
     launch = planned.launch
     ready = _set_up(planned)
@@ -182,7 +183,10 @@ def _train(
                 for event in (*map(_warning, ready.planned.warnings), *ready.said):
                     run.emit(event)
             has_lost_files = pipeline.epochs_done == run.schedule.epochs and not has_all_results(directory)
-            status, error = _attempt(pipeline, ready.closing, saves_first=has_lost_files)
+            try:
+                status, error = _attempt(pipeline, ready.closing, saves_first=has_lost_files)
+            except KeyboardInterrupt as interrupt:
+                raise _interrupted(directory, run) from interrupt
             return _finish(directory, pipeline, safe_point, status, error)
 
 
@@ -218,6 +222,20 @@ def _attempt(pipeline: Pipeline, closing: ExitStack, *, saves_first: bool) -> tu
         return "diverged", error
     except Exception as error:
         return "failed", error
+
+
+def _interrupted(directory: RunDirectory, run: Run) -> RunInterrupted:
+    """What a run leaves that was ended without saving."""
+    checkpoint, resume_it = directory.latest_checkpoint(), f"ssdkd {run.schedule.command} --resume"
+    if checkpoint is None:
+        return RunInterrupted(
+            f"ended at once, in epoch {run.epoch}: nothing had been saved yet",
+            hint=f"`{resume_it} {in_shell(directory.path)}` begins it anew",
+        )
+    return RunInterrupted(
+        f"ended at once, in epoch {run.epoch}: {checkpoint.relative_to(directory.path)} is kept",
+        hint=f"go on from there with `{resume_it} {in_shell(directory.path)}`",
+    )
 
 
 def _train_or_stop(pipeline: Pipeline) -> str:

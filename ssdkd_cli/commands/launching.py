@@ -60,7 +60,11 @@ def launch(request: Request) -> int:
     if _wants_dashboard(request):
         return _launch_with_viewer(request)
     with console.reserved_stdout():
-        return _launch_here(request)
+        try:
+            return _launch_here(request)
+        except KeyboardInterrupt as interrupt:
+            diagnostics.report_interruption(interrupt)
+            return ExitCode.INTERRUPTED
 
 
 def _launch_here(request: Request) -> int:
@@ -353,9 +357,10 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
         try:
             with _sigterm_as_ctrl_c():  # between two runs nobody listens to it
                 outcome = _execute(config, launch)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if not summaries:
                 raise
+            diagnostics.report_interruption(interrupt)
             was_interrupted = True
             break
         except SsdkdError as error:

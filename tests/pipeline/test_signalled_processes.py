@@ -71,9 +71,10 @@ def signalled(folder: Path, config: Config, *names: str) -> dict[str, int]:
 
 
 def test_exit_codes(make_config, tmp_path: Path) -> None:
-    codes = signalled(tmp_path, make_config(), "SIGTERM", "SIGINT-SIGTERM", "SIGINT-SIGINT")
+    late = "SIGINT-SIGINT@epoch-000004.safetensors"
+    codes = signalled(tmp_path, make_config(), "SIGTERM", "SIGINT-SIGTERM", "SIGINT-SIGINT", late)
     told = {name: (tmp_path / f"{name}.err").read_text() for name in codes}
-    assert codes == {"SIGTERM": 75, "SIGINT-SIGTERM": 75, "SIGINT-SIGINT": 130}, told
+    assert codes == {"SIGTERM": 75, "SIGINT-SIGTERM": 75, "SIGINT-SIGINT": 130, late: 130}, told
     assert not any("Traceback" in text for text in told.values())
 
     stopped = RunDirectory(tmp_path / "SIGTERM")
@@ -89,6 +90,10 @@ def test_exit_codes(make_config, tmp_path: Path) -> None:
     assert interrupted.status() == "dead"
     assert (tmp_path / "SIGINT-SIGINT.out").read_text() == ""
     assert interrupted.latest_checkpoint() is None
+    assert "ended at once, in epoch 2: nothing had been saved yet\n" in told["SIGINT-SIGINT"]
+    assert "hint: `ssdkd run --resume SIGINT-SIGINT` begins it anew\n" in told["SIGINT-SIGINT"]
+    assert "ended at once, in epoch 4: checkpoints/epoch-000002.safetensors is kept\n" in told[late]
+    assert f"hint: go on from there with `ssdkd run --resume {late}`\n" in told[late]
 
 
 @pytest.mark.parametrize("changes", [(), ("inversion.overlap=true", "run.threads=2")], ids=str)
