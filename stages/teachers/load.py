@@ -29,6 +29,8 @@ _SMALL_IMAGE = 64
 _NUM_NOISE_IMAGES = 3
 
 _SUM_TOLERANCE = 1e-3  # of probabilities in bf16, too
+_SPREAD_TOLERANCE = 1e-2  # of the logits' standard deviation; less is no matter
+_ROUNDING = 1e-5  # of the largest logit, in fp32: kernels for another batch may round otherwise
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,39 @@ def _check_answer(model: nn.Module, config: Config, path: Path, device: torch.de
         )
     rng = torch.Generator().manual_seed(0)
     noise_BCHW = torch.randn(_NUM_NOISE_IMAGES, *config.task.image_shape, generator=rng).to(device)
-    logits_BK = torch.cat([logits_1K, model(noise_BCHW)])
-    is_of_one = ((logits_1K.sum(dim=1) - 1).abs() < _SUM_TOLERANCE).all()
+    logits_BK = model(noise_BCHW.clone())  # it may change its images in place
+    doubts = (
+        _doubt_of_probabilities(torch.cat([logits_1K, logits_BK])),
+        _doubt_of_chance(model, noise_BCHW, logits_BK),
+    )
+    return tuple(f"the teacher `{config.teacher.model}` {doubt}" for doubt in doubts if doubt is not None)
+
+
+def _doubt_of_probabilities(logits_BK: Tensor) -> str | None:
+    is_of_one = ((logits_BK[0].sum(dim=0) - 1).abs() < _SUM_TOLERANCE).all()
     # The sums are 1 by a softmax; by sigmoids each is below 1, whatever the image.
     if not bool((logits_BK >= 0).all() and (is_of_one or (logits_BK <= 1).all())):
-        return ()
-    doubt = (
-        f"the teacher `{config.teacher.model}` answers with probabilities, which are taken for logits and teach hardly"
-        " anything: let its forward return what it has before its softmax or sigmoids"
+        return None
+    return (
+        "answers with probabilities, which are taken for logits and teach hardly anything: let its forward return what"
+        " it has before its softmax or sigmoids"
     )
-    return (doubt,)
+
+
+def _doubt_of_chance(model: nn.Module, noise_BCHW: Tensor, logits_BK: Tensor) -> str | None:
+    """Of a teacher in eval mode, whether its answer goes by the image alone."""
+    tolerance = _SPREAD_TOLERANCE * logits_BK.std() + _ROUNDING * logits_BK.abs().max()
+    if (model(noise_BCHW.clone()) - logits_BK).abs().max() > tolerance:
+        return (
+            "answers the same images differently each time (a dropout that is always on, such as F.dropout without"
+            " training=self.training?): what is random in its answers is taught, too"
+        )
+    if (model(noise_BCHW[:1].clone()) - logits_BK[:1]).abs().max() > tolerance:
+        return (
+            "answers an image differently in another batch (batch-norm without running statistics?): what it says"
+            " depends on the images that happen to be beside it"
+        )
+    return None
 
 
 @torch.enable_grad()

@@ -120,6 +120,15 @@ def by_sigmoids(num_classes):
 def rectified(num_classes):
     return Wrapped(num_classes, lambda net, images: 9 * net(images).relu())
 
+def with_dropout(num_classes):
+    return Wrapped(num_classes, lambda net, images: nn.functional.dropout(net(images)))
+
+def with_dropout_in_training(num_classes):
+    return Wrapped(num_classes, lambda net, images: nn.functional.dropout(net(images), training=net.training))
+
+def by_the_batch(num_classes):
+    return Wrapped(num_classes, lambda net, images: net(images - images.mean(0)))
+
 def no_grad(num_classes):
     return Wrapped(num_classes, without_gradient)
 
@@ -152,6 +161,21 @@ def careless(make_config: MakeConfig, tmp_path: Path) -> Callable[[str], Config]
 def test_warns_of_probabilities(careless: Callable[[str], Config], factory: str, warns: bool) -> None:
     warnings = load_teacher(careless(factory), CPU, is_inverted=False).warnings
     assert [("before its softmax" in warning) for warning in warnings] == [True] * warns
+
+
+@pytest.mark.parametrize(
+    ("factory", "doubt"),
+    [
+        ("with_dropout", ["answers the same images differently each time"]),
+        ("by_the_batch", ["answers an image differently in another batch"]),
+        ("with_dropout_in_training", []),
+    ],
+)
+def test_warns_of_answers_that_do_not_go_by_the_image_alone(
+    careless: Callable[[str], Config], factory: str, doubt: list[str]
+) -> None:
+    warnings = load_teacher(careless(factory), CPU, is_inverted=False).warnings
+    assert [words for warning, words in zip(warnings, doubt, strict=True) if words in warning] == doubt
 
 
 @pytest.mark.parametrize("factory", ["no_grad", "by_numpy"])
@@ -246,12 +270,13 @@ def test_warns_where_there_are_no_statistics(
     warnings = load_teacher(config, CPU).warnings
     assert bool(warnings) == warns
     if warns:
-        assert "no batch-norm" in warnings[0]
-        assert ("in `FrozenBatchNorm2d`" in warnings[0]) == (factory == "frozen")
-        assert "inversion.bn_weight" in warnings[0]
-        assert "set inversion.targets=balanced" in warnings[0]
+        told = warnings[-1]
+        assert "no batch-norm" in told
+        assert ("in `FrozenBatchNorm2d`" in told) == (factory == "frozen")
+        assert "inversion.bn_weight" in told
+        assert "set inversion.targets=balanced" in told
         balanced = with_values(config, {"inversion.targets": "balanced"})
-        assert "inversion.targets" not in load_teacher(balanced, CPU).warnings[0]
+        assert "inversion.targets" not in load_teacher(balanced, CPU).warnings[-1]
         without_task = with_values(config, {"inversion.task_weight": 0.0, "evaluation.data": "none"})
         assert load_teacher(without_task, CPU).warnings == warnings, "to be measured it needs no loss"
         with pytest.raises(ConfigError, match="nothing is left to minimise"):
