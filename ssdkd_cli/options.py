@@ -82,6 +82,10 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Check everything, say what would be done and what it needs, and stop."),
 ]
+Estimate = Annotated[
+    bool,
+    typer.Option("--estimate", help="As --dry-run, and make a few steps: how long the run will take, in what memory."),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document on stdout and nothing else there."),

@@ -208,10 +208,17 @@ def print_series(document: Mapping[str, Any]) -> None:
 
 
 def print_plan(description: Mapping[str, Any]) -> None:
-    """What a run would do and need (`--dry-run`)."""
+    """What a run would do and need (`--dry-run`, `--estimate`)."""
     console.print_facts(
-        (key.replace("_", " ").replace(" mib", " [MiB]"), _plain(value)) for key, value in description.items()
+        (key.replace("_seconds", "_time").replace("_", " ").replace(" mib", " [MiB]"), _plain_fact(key, value))
+        for key, value in description.items()
     )
+
+
+def _plain_fact(key: str, value: Any) -> str:
+    if key.endswith("_seconds"):
+        return ", ".join(f"{name} {duration(seconds)}" for name, seconds in value.items())
+    return _plain(value)
 
 
 def _plain(value: Any) -> str:

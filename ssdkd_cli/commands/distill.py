@@ -17,6 +17,7 @@ def distill(
     tui: options.Tui = None,
     train_teacher: options.TrainTeacher = False,
     dry_run: options.DryRun = False,
+    estimate: options.Estimate = False,
     json: options.Json = False,
 ) -> int:
     """Distil a student from a buffer that is there already.
@@ -40,6 +41,7 @@ def distill(
             tui=tui,
             train_teacher=train_teacher,
             dry_run=dry_run,
+            estimate=estimate,
             json=json,
             buffer=buffer,
         )

@@ -16,6 +16,7 @@ def invert(
     tui: options.Tui = None,
     train_teacher: options.TrainTeacher = False,
     dry_run: options.DryRun = False,
+    estimate: options.Estimate = False,
     json: options.Json = False,
 ) -> int:
     """Fill a buffer with images inverted from the teacher.
@@ -39,6 +40,7 @@ def invert(
             tui=tui,
             train_teacher=train_teacher,
             dry_run=dry_run,
+            estimate=estimate,
             json=json,
         )
     )

@@ -50,6 +50,7 @@ class Request:
     tui: bool | None = None
     train_teacher: bool = False
     dry_run: bool = False
+    estimate: bool = False
     json: bool = False
     buffer: str | None = None
 
@@ -72,7 +73,7 @@ def _launch_here(request: Request) -> int:
     if request.resume is not None:
         return _resume(request, request.resume)
     launches = _prepare(request)
-    if request.dry_run:
+    if request.dry_run or request.estimate:
         return _describe(launches, request)
     if request.seeds is not None:
         return _run_series(launches, request)
@@ -121,7 +122,8 @@ def _refuse_contradictions(request: Request) -> None:
 
 def _wants_dashboard(request: Request) -> bool:
     """On a terminal, unless something else was asked for: then the run is in the process that was started."""
-    is_elsewhere = request.json or request.dry_run or request.seeds is not None or request.tui is False
+    is_only_asked = request.dry_run or request.estimate
+    is_elsewhere = request.json or is_only_asked or request.seeds is not None or request.tui is False
     return not is_elsewhere and console.has_screen()
 
 
@@ -262,15 +264,20 @@ def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
 
 
 def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> int:
-    """`--dry-run`: every check, no step, no file."""
+    """`--dry-run`: every check, no step, no file. `--estimate`: a few steps, too, of which nothing is kept."""
+    from stages.planning.estimate import estimate
     from stages.trainer import plan
 
     descriptions = []
+    estimated: dict[str, Any] | None = None if request.estimate else {}
     for config, launch in launches:
         checked = plan(config, replace(launch, is_dry_run=True))
         for warning in checked.warnings:
             diagnostics.warn(warning)
-        descriptions.append(checked.describe() | {"warnings": list(checked.warnings)})
+        if estimated is None:  # with other seeds they take as long
+            diagnostics.note("making a few steps, to time them")
+            estimated = estimate(checked).describe()
+        descriptions.append(checked.describe() | estimated | {"warnings": list(checked.warnings)})
     if request.json:
         console.print_json(descriptions[0] if request.seeds is None else {"runs": descriptions})
     else:

@@ -16,6 +16,7 @@ def run(
     tui: options.Tui = None,
     train_teacher: options.TrainTeacher = False,
     dry_run: options.DryRun = False,
+    estimate: options.Estimate = False,
     json: options.Json = False,
 ) -> int:
     """Distil a student from a teacher, without its data.
@@ -41,6 +42,7 @@ def run(
             tui=tui,
             train_teacher=train_teacher,
             dry_run=dry_run,
+            estimate=estimate,
             json=json,
         )
     )

@@ -67,7 +67,7 @@ def test_run_invert_and_distill_take_the_same_options(call):
     assert options("run") == options("invert") == options("distill") - {"--buffer"}
     assert options("run") >= {
         *("--preset", "--set", "--out", "--resume", "--device", "--seeds"),
-        *("--tui", "--train-teacher", "--dry-run", "--json"),
+        *("--tui", "--train-teacher", "--dry-run", "--estimate", "--json"),
     }
 
 

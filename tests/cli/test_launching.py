@@ -47,6 +47,7 @@ REFUSED = {
     "resume and set": (["--resume", "used", "--set", "run.seed=1"], 2, "--set"),
     "resume and preset": (["--resume", "used", "--preset", "digits"], 2, "--preset"),
     "resume and dry run": (["--resume", "used", "--dry-run"], 2, "--dry-run"),
+    "resume and estimate": (["--resume", "used", "--estimate"], 2, "--estimate"),
     "resume and teacher": (["--resume", "used", "--train-teacher"], 2, "--train-teacher"),
     "resume nothing": (["--resume", "nowhere"], 3, "nowhere"),
     "resume no run": (["--resume", "used"], 3, "used"),

@@ -339,6 +339,23 @@ def test_a_dry_run_checks_everything_and_leaves_nothing(call, tiny, place):
     assert list(place.iterdir()) == []
 
 
+def test_an_estimate_says_how_long_and_leaves_nothing(call, tiny, place):
+    description = document(call("run", *tiny, "--estimate", "--json"))
+    seconds = description["estimated_seconds"]
+    assert seconds["total"] == pytest.approx(seconds["inversion"] + seconds["distillation"], abs=0.002)
+    assert seconds["inversion"] > 0 < seconds["distillation"]
+    assert description["not_estimated"] == ["evaluation"]
+    assert description["epochs"] == 3, "beside what a dry run says"
+    people = call("run", *tiny, "--estimate")
+    assert re.search(r"^estimated time +total \d+ s, inversion \d+ s, distillation \d+ s$", people.out, re.M)
+    assert "making a few steps" in people.err
+    several = call("run", *tiny, "--estimate", "--json", "--seeds", "0,1")
+    runs = document(several)["runs"]
+    assert runs[0]["estimated_seconds"] == runs[1]["estimated_seconds"]
+    assert several.err.count("making a few steps") == 1
+    assert list(place.iterdir()) == []
+
+
 def test_evaluation_data_that_only_the_preset_names_may_be_missing(call, tiny, place):
     Path("mine.toml").write_text(
         'extends = "digits"\n[evaluation]\ndata = "imagefolder"\nroot = "nowhere"\n', encoding="utf-8"

@@ -366,7 +366,15 @@ def test_the_dashboard_for_several_seeds_is_refused(call, monkeypatch):
 
 @pytest.mark.parametrize(
     "options",
-    [["--no-tui"], ["--json"], ["--dry-run"], ["--seeds", "0,1"], ["--json", "--tui"], ["--dry-run", "--tui"]],
+    [
+        ["--no-tui"],
+        ["--json"],
+        ["--dry-run"],
+        ["--estimate"],
+        ["--seeds", "0,1"],
+        ["--json", "--tui"],
+        ["--dry-run", "--tui"],
+    ],
     ids=" ".join,
 )
 def test_what_stays_in_the_process_that_was_started(call, monkeypatch, options):

@@ -1,0 +1,170 @@
+"""How long a run will take: a few of its steps are made and timed, and nothing of them is kept."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import torch
+
+from stages.buffer.file import BufferContents
+from stages.config import with_values
+from stages.device import out_of_memory_is_told, resident_memory_mib
+from stages.events import DistillationStep, Event, InversionStep
+from stages.planning.beginning import build_run, set_up_stages
+from stages.planning.plan import Plan
+from stages.run import Run
+from stages.schedule import Schedule
+from stages.stage import Stage
+
+_TIMED_STAGES = ("inversion", "distillation")
+"""Whose steps tell what the rest of them will take."""
+
+_MOST_STEPS = 5
+"""Steps of a synthesis call, and updates of the student, that are made. The first of them does what is done once."""
+
+_MOST_VIEWS = 2
+"""Cached views of an image that are judged; one alone cannot be mixed."""
+
+_NUM_WARMUP_EPOCHS = 2
+"""The first is before inversion is adversarial, the last, which makes the hold-out, is left out, and so the student
+learns in the last epoch of the trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run will take, found out on the machine and by the networks it will run with."""
+
+    seconds: dict[str, float]
+    """Of inversion and distillation, as far as the run has them, uncompiled and one after the other."""
+    memory_mib: float | None
+    """What the process has taken for its steps: on the device for CUDA, resident otherwise [MiB]."""
+    not_timed: tuple[str, ...]
+    """The other stages."""
+
+    def describe(self) -> dict[str, Any]:
+        """For people and for `--json`."""
+        seconds = {"total": sum(self.seconds.values())} | self.seconds
+        return {
+            "estimated_seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "not_estimated": list(self.not_timed),
+            "memory_mib": self.memory_mib,
+        }
+
+
+@out_of_memory_is_told()
+def estimate(planned: Plan) -> Estimate:
+    """Make a few steps of each kind, in memory, and reckon what all of them will take.
+
+    Compilation and recording are left out, for they take longer than the steps: a run that has them is faster once it
+    has begun. Raises MachineError where the device runs out of memory, as the run would.
+    """
+    trial = _shortened(planned)
+    with ExitStack() as closing:
+        run = build_run(trial)
+        stages = set_up_stages(run, closing)
+        seconds = {}
+        if "inversion" in stages:
+            seconds["inversion"] = _inversion_seconds(planned, run, stages["inversion"])
+        if "distillation" in stages:
+            seconds["distillation"] = _distillation_seconds(planned, run, stages["distillation"])
+    return Estimate(
+        seconds=seconds,
+        memory_mib=resident_memory_mib(planned.device),
+        not_timed=tuple(name for name in planned.schedule.stages if name not in _TIMED_STAGES),
+    )
+
+
+def _shortened(planned: Plan) -> Plan:
+    """The same run with two kinds of epochs of a few steps."""
+    config = planned.config
+    short = with_values(
+        config,
+        {
+            "run.acceleration": "eager",
+            "run.log_every": 1,
+            "run.epochs": _NUM_WARMUP_EPOCHS + 1,
+            "run.warmup_epochs": _NUM_WARMUP_EPOCHS,
+            "inversion.steps": min(config.inversion.steps, _MOST_STEPS),
+            "inversion.calls": 1,
+            "inversion.warmup_calls": 1,
+            "inversion.overlap": False,
+            "distillation.steps": min(config.num_distillation_steps, _MOST_STEPS),
+            "distillation.views": min(config.distillation.views, _MOST_VIEWS),
+            "evaluation.num_holdout": 0,
+        },
+        place="a few steps",
+    )
+    schedule = Schedule.of(planned.launch.command, short)
+    stages = tuple(name for name in schedule.stages if name in _TIMED_STAGES)
+    few = 2 * config.distillation.batch_size
+    return replace(
+        planned,
+        config=short,
+        schedule=replace(schedule, stages=stages),
+        evaluation_data=None,
+        stored=None if planned.stored is None else _first_rows(planned.stored, few),
+    )
+
+
+def _first_rows(rows: BufferContents, num: int) -> BufferContents:
+    few: dict[str, Any] = {name: array[:num] for name, array in rows.arrays().items()}
+    return replace(rows, **few)
+
+
+def _inversion_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
+    """Of all synthesis calls, with the insertion of their images."""
+    schedule, num_steps = planned.schedule, planned.config.inversion.steps
+    epochs = range(1, schedule.epochs + 1)
+    kinds = {schedule.is_adversarial(epoch) for epoch in epochs}
+    call_s = {}
+    for is_adversarial in sorted(kinds):
+        epoch = _Epoch(run, stage, run.schedule.epochs if is_adversarial else 1, InversionStep)
+        call_s[is_adversarial] = epoch.end_s + (num_steps - run.config.inversion.steps) * epoch.step_s
+    return sum(schedule.num_calls(epoch) * call_s[schedule.is_adversarial(epoch)] for epoch in epochs)
+
+
+def _distillation_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
+    """Of all updates, and of the teacher's look at all views that are cached."""
+    config, schedule = planned.config, planned.schedule
+    epoch = _Epoch(run, stage, run.schedule.epochs, DistillationStep)
+    updates_s = schedule.distillation_epochs * config.num_distillation_steps * epoch.step_s
+    if config.distillation.views == 0:
+        return updates_s
+    view_s = epoch.beginning_s / (run.buffer.size * run.config.distillation.views)
+    num_at_first, num_later = planned.footprint.num_buffered, 0
+    if "inversion" in schedule.stages:
+        num_later = schedule.distillation_epochs * schedule.calls * config.inversion.batch_size
+        num_at_first = min(num_at_first, planned.footprint.num_images - num_later)
+    return updates_s + (num_at_first + num_later) * config.distillation.views * view_s
+
+
+class _Epoch:
+    """One epoch of a stage, timed by the events of its steps; each waits for the device."""
+
+    def __init__(self, run: Run, stage: Stage[Any], epoch: int, kind: type[Event]) -> None:
+        told_s: list[float] = []
+
+        def listen(event: Event) -> None:
+            if isinstance(event, kind):
+                told_s.append(time.perf_counter())
+
+        run.epoch, run.emit = epoch, listen
+        began_s = time.perf_counter()
+        stage.run_epoch(run)
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        ended_s = time.perf_counter()
+        if not told_s:  # a method of others' that tells nothing: the whole is as one step
+            told_s = [ended_s]
+        gaps_s = [later_s - earlier_s for earlier_s, later_s in pairwise(told_s)]
+        self.step_s = median(gaps_s) if gaps_s else ended_s - began_s
+        """A step."""
+        self.beginning_s = max(0.0, told_s[0] - began_s - self.step_s)
+        """What comes before the first step, with what only the first of all does."""
+        self.end_s = ended_s - told_s[0] + self.step_s
+        """All steps, and what comes after them."""

@@ -1,0 +1,128 @@
+"""What `--estimate` finds out: the time of a run, from a few of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from stages.config import Config
+from stages.events import DistillationStep, Event, InversionStep
+from stages.planning import estimate as module
+from stages.planning.estimate import Estimate, estimate
+from stages.planning.plan import Launch, Plan, plan
+from stages.run import Run
+
+LONG = ("run.epochs=50", "run.warmup_epochs=20", "inversion.steps=9", "distillation.steps=40", "buffer.capacity=500")
+
+
+def planned(config: Config, command: str = "run", **launch: Any) -> Plan:
+    return plan(config, Launch(command=command, preset_name="tiny", is_dry_run=True, **launch))
+
+
+class Played:
+    """A stage whose steps take a known time by a clock of its own: the first of all, later ones, what comes around."""
+
+    def __init__(self, kind: str, *, before_s: float = 0.0, after_s: float = 0.0) -> None:
+        self.kind, self.before_s, self.after_s = kind, before_s, after_s
+        self.now_s = 0.0
+
+    def run_epoch(self, run: Run) -> None:
+        inverts = self.kind == "inversion"
+        num_steps = run.config.inversion.steps if inverts else run.config.distillation.steps
+        step_s = 3.0 if inverts and run.schedule.is_adversarial(run.epoch) else 1.0
+        self.now_s += self.before_s
+        for step in range(int(num_steps)):
+            self.now_s += step_s + (100.0 if step == 0 and inverts else 0.0)
+            run.emit(self.told(step))
+        self.now_s += self.after_s
+        if inverts:
+            shape = (run.config.inversion.batch_size, *run.config.task.image_shape)
+            classes_B = torch.zeros(shape[0], dtype=torch.int64)
+            run.buffer.insert(
+                torch.zeros(shape, dtype=torch.uint8),
+                teacher_class_B=classes_B,
+                teacher_prob_B=torch.ones(shape[0]),
+                priority_B=torch.ones(shape[0]),
+                target_B=classes_B,
+                epoch=run.epoch,
+            )
+
+    def told(self, step: int) -> Event:
+        if self.kind == "inversion":
+            return InversionStep(step=step, num_steps=9, loss=1.0, loss_bn=1.0, loss_task=0.0, loss_adversarial=0.0)
+        return DistillationStep(step=step, loss=1.0, lr=0.1, agreement=0.5)
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the run have these stages, timed by their clocks."""
+
+    def put_in_place(**stages: Played) -> None:
+        def set_up(run: Run, _closing: ExitStack) -> dict[str, Played]:
+            assert set(run.schedule.stages) == set(stages)
+            return stages
+
+        monkeypatch.setattr(module, "set_up_stages", set_up)
+        clock = SimpleNamespace(perf_counter=lambda: sum(stage.now_s for stage in stages.values()))
+        monkeypatch.setattr(module, "time", clock)
+
+    return put_in_place
+
+
+def test_all_steps_are_reckoned_from_a_few(make_config, play) -> None:
+    play(inversion=Played("inversion", after_s=5.0), distillation=Played("distillation"))
+    found = estimate(planned(make_config(*LONG, "inversion.warmup_calls=2", "inversion.calls=3")))
+    # 19 epochs of warm-up are without the student, the last one and 30 more with it; what only the first step of all
+    # takes longer is no part of it.
+    assert found.seconds["inversion"] == 19 * 2 * (9 * 1 + 5) + (2 + 30 * 3) * (9 * 3 + 5)
+    assert found.seconds["distillation"] == 30 * 40
+    assert found.not_timed == ("evaluation",)
+    assert found.describe()["estimated_seconds"]["total"] == sum(found.seconds.values())
+
+
+def test_cached_views_are_counted_by_the_images_that_come(make_config, play) -> None:
+    play(inversion=Played("inversion"), distillation=Played("distillation", before_s=64.0))
+    settings = (*LONG, "inversion.batch_size=16", "distillation.views=8")
+    found = estimate(planned(make_config(*settings)))
+    # The trial's buffer holds two calls of 16, and two views of each take 64 s: one a view. The run shows the teacher
+    # all that the buffer holds after 20 epochs of warm-up, and then 30 times 16.
+    assert found.seconds["distillation"] == 30 * 40 + (20 * 16 + 30 * 16) * 8
+    smaller = estimate(planned(make_config(*settings, "buffer.capacity=100")))
+    assert smaller.seconds["distillation"] < found.seconds["distillation"]
+
+
+def test_a_method_that_tells_nothing_of_its_steps(make_config, play) -> None:
+    inversion = Played("inversion", after_s=2.0)
+    inversion.told = lambda _step: DistillationStep(step=0, loss=0.0, lr=0.0, agreement=0.0)  # type: ignore[method-assign]
+    play(inversion=inversion)
+    config = make_config(*LONG, "buffer.capacity=320", "inversion.steps=3")
+    found = estimate(planned(config, "invert"))
+    assert found.seconds == {"inversion": 20 * (100 + 3 + 2)}
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("distillation.views=4", "distillation.mix=cutmix"), ("inversion.overlap=true",)]
+)
+def test_the_real_stages(make_config, settings: tuple[str, ...], tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = planned(make_config(*LONG, *settings))
+    before = {name: value.clone() for name, value in asked.student.state_dict().items()}
+    found = estimate(asked)
+    assert set(found.seconds) == {"inversion", "distillation"}
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert found.memory_mib is None or found.memory_mib > 10
+    assert all(torch.equal(value, before[name]) for name, value in asked.student.state_dict().items())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_a_command_does_is_timed(make_config, undisturbed) -> None:
+    assert set(estimate(planned(make_config(), "invert")).seconds) == {"inversion"}
+    settings = ("distillation.views=4", "evaluation.num_holdout=4")
+    learned = estimate(planned(make_config(*settings), "distill", buffer=undisturbed / "buffer.safetensors"))
+    assert set(learned.seconds) == {"distillation"}
+    assert isinstance(learned, Estimate)
