@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -28,8 +28,8 @@ def model_from_file(
 ) -> nn.Module:
     """Call `factory(num_classes=...)` of the file at `path`, or `factory()` if that is all it takes.
 
-    Raises FileError where the file is missing, fails, or gives no nn.Module; ConfigError where it has no such
-    function.
+    Raises FileError where the file is missing, fails, must be given more, or gives no nn.Module; ConfigError where it
+    has no such function.
     """
     del in_channels, image_size  # such a network is made for one kind of image
     file = typed_path(path)
@@ -41,6 +41,7 @@ def model_from_file(
             problem = no_such_function(path, factory, functions)
             raise ConfigError(problem.message, hint=problem.hint)
         arguments = {"num_classes": num_classes} if _takes(function, "num_classes") else {}
+        _refuse_more_arguments(function, file, factory, known=arguments)
         try:
             model = function(**arguments)
         except (Exception, SystemExit) as error:  # the user's code can raise anything
@@ -55,6 +56,31 @@ def model_from_file(
             hint="the function is called with num_classes only, or nothing, and returns the network",
         )
     return model
+
+
+def _refuse_more_arguments(
+    function: Callable[..., object], file: Path, factory: str, *, known: Mapping[str, object]
+) -> None:
+    """Raise FileError where it must be given more than is known; many classes of networks take their depth or width."""
+    missing = [name for name in _required(function) if name not in known]
+    if not missing:
+        return
+    given = ", ".join([*(f"{name}=..." for name in missing), *(f"{name}={name}" for name in known)])
+    raise FileError(
+        f"`{factory}` of `{file}` must be given {', '.join(f'`{name}`' for name in missing)}, which nobody knows here",
+        hint=f"write a file beside it, and name that: `from {file.stem} import {factory}`, then"
+        f" `def teacher({', '.join(known)}): return {factory}({given})`",
+    )
+
+
+def _required(function: Callable[..., object]) -> list[str]:
+    """Parameters without a default value, as far as they are known."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
 
 
 def _takes(function: Callable[..., object], name: str) -> bool:

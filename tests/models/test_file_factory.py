@@ -157,8 +157,6 @@ def test_a_file_that_cannot_be_imported(build, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def small_network(width): pass", r"`small_network\(\)` of `network\.py` failed: TypeError"),
-        ("def small_network(width, num_classes): pass", r"`small_network\(num_classes=5\)` of .* failed: TypeError"),
         ("def small_network(): pass", "returned a NoneType"),
         ("def small_network(num_classes):\n    raise KeyError('x')", r"failed: KeyError: 'x' \(line 2\)"),
         ("def small_network(num_classes): exit()", "failed: SystemExit"),
@@ -169,6 +167,25 @@ def test_a_file_that_cannot_be_imported(build, text, message):
 def test_a_function_that_gives_no_network(build, text, message):
     error = refused(build, FileError, message, text)
     assert "num_classes only" in error.hint
+
+
+NEEDS_MORE = """
+from torch import nn
+class SmallNetwork(nn.Sequential):
+    def __init__(self, width, num_classes, *, depth, kernel_size=3, **unused):
+        blocks = [nn.Conv2d(3, width, kernel_size)] + [nn.Conv2d(width, width, 1) for _ in range(depth)]
+        super().__init__(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+"""
+
+
+def test_a_function_that_must_be_given_more_gets_an_example_that_works(build, tmp_path):
+    error = refused(build, FileError, "must be given `width`, `depth`, which", NEEDS_MORE, "network.py:SmallNetwork")
+    first, second = error.hint.split("`")[1::2]
+    assert second == "def teacher(num_classes): return SmallNetwork(width=..., depth=..., num_classes=num_classes)"
+    (tmp_path / "mine.py").write_text(f"{first}\n{second.replace('...', '4')}\n")
+    assert build(NEEDS_MORE, "mine.py:teacher")(torch.rand(2, 3, 8, 8)).shape == (2, 5)
+    alone = refused(build, FileError, "must be given `width`, which", "def small_network(width): pass")
+    assert "`def teacher(): return small_network(width=...)`" in alone.hint
 
 
 def test_a_network_for_another_number_of_classes(build):
