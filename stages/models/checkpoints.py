@@ -290,7 +290,8 @@ def _in_the_only_entry(path: Path, stored: Mapping[Any, Any]) -> dict[str, Tenso
     if len(found) > 1:
         raise FileError(
             f"`{path}` holds weights in {len(found)} places: {_shorten(map(str, found))}",
-            hint=f"save those you mean in a file of their own: {command_to_take(_index(next(iter(found))))}",
+            hint=f"save those you mean in a file of their own: {command_to_take(_index(next(iter(found))))}; parts of"
+            " one network, such as its backbone and its head, all in one, by the names that they have in the network",
         )
     return next(iter(found.values()), {})
 
