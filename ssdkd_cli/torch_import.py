@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
 
+from stages.errors import MachineError
 from stages.heap import keep_heap_warm
+
+
+def _refuse_no_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise MachineError("the current folder is gone", hint="`cd` to one that is there") from error
 
 
 def import_torch() -> None:
@@ -13,9 +22,12 @@ def import_torch() -> None:
 
     Its thousand modules make some 300,000 objects and hardly any garbage; looking for it again and again takes a sixth
     of the import. What is there afterwards stays for good, so later collections leave it out (`gc.freeze`).
+
+    Raises MachineError where the current folder is gone: oneMKL would end the process, and blame a library.
     """
     if "torch" in sys.modules:
         return
+    _refuse_no_folder()
     keep_heap_warm()
     was_enabled = gc.isenabled()
     gc.disable()

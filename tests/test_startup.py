@@ -119,3 +119,15 @@ def test_the_first_step_comes_soon(tmp_path: Path) -> None:
     # Processor time: on a busy machine the clock on the wall measures the neighbours. About 2 s, 4 s where Python may
     # keep no bytecode.
     assert report["first"]["cpu_s"] < 8
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from ssdkd_cli.main import main; os.rmdir(os.getcwd()); sys.exit(main(['run', '--dry-run']))"
+    )
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "gone", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert done.stderr == "error: the current folder is gone\nhint: `cd` to one that is there\n"
