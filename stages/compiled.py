@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _AT_ONCE = "force_non_lazy_backward_lowering"
 """Torch's setting for that; not public."""
+
+_LOOKS_FOR_CUDA = logging.getLogger("torch.utils.cpp_extension")
+"""Warns of nvcc on a machine without a GPU, to whoever compiles for a CPU, too."""
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -62,7 +66,7 @@ class Compiled(Generic[P, ResultT]):
         self._run.emit(CompilationStarted(what=self._name))
         began_s = time.perf_counter()
         try:
-            with self._run.charged_to("setup"), _folding() if self._folds else _backward_too():
+            with self._run.charged_to("setup"), _quiet(_LOOKS_FOR_CUDA), _folding() if self._folds else _backward_too():
                 yield
         finally:
             self._run.emit(CompilationFinished(what=self._name, seconds=time.perf_counter() - began_s))
@@ -76,6 +80,17 @@ class Compiled(Generic[P, ResultT]):
                 hint="the result is the same up to rounding; run.acceleration=eager compiles nothing",
             )
         )
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Within this context it tells of errors only."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _backward_too() -> AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -29,9 +30,9 @@ class Watched:
         self.has_fixed_weights = has_fixed_weights
         config = SimpleNamespace(run=SimpleNamespace(acceleration=acceleration))
         device = torch.device("cpu")
-        run = SimpleNamespace(config=config, device=device, emit=self.events.append, charged_to=self.charged_to)
+        self.run = SimpleNamespace(config=config, device=device, emit=self.events.append, charged_to=self.charged_to)
         monkeypatch.setattr(torch, "compile", self.compile)
-        self.function = Compiled(run, "the test's function", self.double, has_fixed_weights=has_fixed_weights)
+        self.function = Compiled(self.run, "the test's function", self.double, has_fixed_weights=has_fixed_weights)
 
     @contextmanager
     def charged_to(self, account: str) -> Iterator[None]:
@@ -68,6 +69,22 @@ def test_it_is_compiled_once_at_its_first_call(monkeypatch: pytest.MonkeyPatch, 
     assert started == CompilationStarted(what="the test's function")
     assert finished == CompilationFinished(what="the test's function", seconds=finished.seconds)
     assert 0 <= finished.seconds < 60
+
+
+def test_nobody_hears_of_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks_for_cuda, told = logging.getLogger("torch.utils.cpp_extension"), []
+    handler = logging.Handler()
+    handler.emit = told.append  # type: ignore[method-assign]
+    looks_for_cuda.addHandler(handler)
+    watched = Watched(monkeypatch, "compile")
+    watched.double = lambda value: looks_for_cuda.warning("No CUDA runtime is found") or 2 * value  # type: ignore[method-assign]
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
+    watched.function = Compiled(watched.run, "the test's function", watched.double)
+    try:
+        assert [watched.function(value) for value in range(2)] == [0, 2]
+        assert len(told) == 1, "not while it is compiled, but in later calls, which are somebody else's"
+    finally:
+        looks_for_cuda.removeHandler(handler)
 
 
 @pytest.mark.parametrize("acceleration", ["eager", "graphs"])
