@@ -13,7 +13,7 @@ import torch
 
 from stages.buffer.file import BufferContents
 from stages.config import with_values
-from stages.device import out_of_memory_is_told, resident_memory_mib
+from stages.device import out_of_memory_is_told, resident_memory_mib, resolve_acceleration
 from stages.events import DistillationStep, Event, InversionStep
 from stages.planning.beginning import build_run, set_up_stages
 from stages.planning.plan import Plan
@@ -44,7 +44,7 @@ class Estimate:
     memory_mib: float | None
     """What the process has taken for its steps: on the device for CUDA, resident otherwise [MiB]."""
     not_timed: tuple[str, ...]
-    """The other stages."""
+    """The other stages; and "acceleration", where compiling or recording will take time and save more."""
 
     def describe(self) -> dict[str, Any]:
         """For people and for `--json`."""
@@ -60,8 +60,8 @@ class Estimate:
 def estimate(planned: Plan) -> Estimate:
     """Make a few steps of each kind, in memory, and reckon what all of them will take.
 
-    Compilation and recording are left out, for they take longer than the steps: a run that has them is faster once it
-    has begun. Raises MachineError where the device runs out of memory, as the run would.
+    They are neither compiled nor recorded, which takes longer than to make them. Raises MachineError where the device
+    runs out of memory, as the run would.
     """
     trial = _shortened(planned)
     with ExitStack() as closing:
@@ -72,10 +72,14 @@ def estimate(planned: Plan) -> Estimate:
             seconds["inversion"] = _inversion_seconds(planned, run, stages["inversion"])
         if "distillation" in stages:
             seconds["distillation"] = _distillation_seconds(planned, run, stages["distillation"])
+    acceleration = resolve_acceleration(planned.config.run.acceleration, planned.device)
     return Estimate(
         seconds=seconds,
         memory_mib=resident_memory_mib(planned.device),
-        not_timed=tuple(name for name in planned.schedule.stages if name not in _TIMED_STAGES),
+        not_timed=(
+            *(name for name in planned.schedule.stages if name not in _TIMED_STAGES),
+            *(["acceleration"] if acceleration != "eager" else []),
+        ),
     )
 
 
@@ -116,6 +120,18 @@ def _first_rows(rows: BufferContents, num: int) -> BufferContents:
     return replace(rows, **few)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _EpochTimes:
+    """Of one epoch of a stage."""
+
+    step_s: float
+    """A step."""
+    beginning_s: float
+    """What comes before the first step, with what only the first of all does."""
+    end_s: float
+    """All steps, and what comes after them."""
+
+
 def _inversion_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
     """Of all synthesis calls, with the insertion of their images."""
     schedule, num_steps = planned.schedule, planned.config.inversion.steps
@@ -123,19 +139,19 @@ def _inversion_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
     kinds = {schedule.is_adversarial(epoch) for epoch in epochs}
     call_s = {}
     for is_adversarial in sorted(kinds):
-        epoch = _Epoch(run, stage, run.schedule.epochs if is_adversarial else 1, InversionStep)
-        call_s[is_adversarial] = epoch.end_s + (num_steps - run.config.inversion.steps) * epoch.step_s
+        times = _timed(run, stage, run.schedule.epochs if is_adversarial else 1, InversionStep)
+        call_s[is_adversarial] = times.end_s + (num_steps - run.config.inversion.steps) * times.step_s
     return sum(schedule.num_calls(epoch) * call_s[schedule.is_adversarial(epoch)] for epoch in epochs)
 
 
 def _distillation_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
     """Of all updates, and of the teacher's look at all views that are cached."""
     config, schedule = planned.config, planned.schedule
-    epoch = _Epoch(run, stage, run.schedule.epochs, DistillationStep)
-    updates_s = schedule.distillation_epochs * config.num_distillation_steps * epoch.step_s
+    times = _timed(run, stage, run.schedule.epochs, DistillationStep)
+    updates_s = schedule.distillation_epochs * config.num_distillation_steps * times.step_s
     if config.distillation.views == 0:
         return updates_s
-    view_s = epoch.beginning_s / (run.buffer.size * run.config.distillation.views)
+    view_s = times.beginning_s / (run.buffer.size * run.config.distillation.views)
     num_at_first, num_later = planned.footprint.num_buffered, 0
     if "inversion" in schedule.stages:
         num_later = schedule.distillation_epochs * schedule.calls * config.inversion.batch_size
@@ -143,28 +159,25 @@ def _distillation_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
     return updates_s + (num_at_first + num_later) * config.distillation.views * view_s
 
 
-class _Epoch:
-    """One epoch of a stage, timed by the events of its steps; each waits for the device."""
+def _timed(run: Run, stage: Stage[Any], epoch: int, kind: type[Event]) -> _EpochTimes:
+    """Run an epoch of a stage, and time it by the events of its steps; each waits for the device."""
+    told_s: list[float] = []
 
-    def __init__(self, run: Run, stage: Stage[Any], epoch: int, kind: type[Event]) -> None:
-        told_s: list[float] = []
+    def listen(event: Event) -> None:
+        if isinstance(event, kind):
+            told_s.append(time.perf_counter())
 
-        def listen(event: Event) -> None:
-            if isinstance(event, kind):
-                told_s.append(time.perf_counter())
-
-        run.epoch, run.emit = epoch, listen
-        began_s = time.perf_counter()
-        stage.run_epoch(run)
-        if run.device.type == "cuda":
-            torch.cuda.synchronize(run.device)
-        ended_s = time.perf_counter()
-        if not told_s:  # a method of others' that tells nothing: the whole is as one step
-            told_s = [ended_s]
-        gaps_s = [later_s - earlier_s for earlier_s, later_s in pairwise(told_s)]
-        self.step_s = median(gaps_s) if gaps_s else ended_s - began_s
-        """A step."""
-        self.beginning_s = max(0.0, told_s[0] - began_s - self.step_s)
-        """What comes before the first step, with what only the first of all does."""
-        self.end_s = ended_s - told_s[0] + self.step_s
-        """All steps, and what comes after them."""
+    run.epoch, run.emit = epoch, listen
+    began_s = time.perf_counter()
+    stage.run_epoch(run)
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
+    ended_s = time.perf_counter()
+    first_s = told_s[0] if told_s else ended_s  # a method of others' may tell nothing: the whole is as one step
+    gaps_s = [later_s - earlier_s for earlier_s, later_s in pairwise(told_s)]
+    step_s = median(gaps_s) if gaps_s else ended_s - began_s
+    return _EpochTimes(
+        step_s=step_s,
+        beginning_s=max(0.0, first_s - began_s - step_s),
+        end_s=ended_s - first_s + step_s,
+    )

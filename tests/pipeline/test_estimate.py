@@ -83,6 +83,8 @@ def test_all_steps_are_reckoned_from_a_few(make_config, play) -> None:
     assert found.seconds["distillation"] == 30 * 40
     assert found.not_timed == ("evaluation",)
     assert found.describe()["estimated_seconds"]["total"] == sum(found.seconds.values())
+    compiled = planned(make_config(*LONG, "run.acceleration=compile"))
+    assert estimate(compiled).not_timed == ("evaluation", "acceleration")
 
 
 def test_cached_views_are_counted_by_the_images_that_come(make_config, play) -> None:
