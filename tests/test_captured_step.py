@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from operation_tape import OperationTape
+from same_values import assert_same
 from torch import Tensor, nn
 
 from stages.captured_step import NUM_REHEARSALS, CapturedStep
@@ -76,10 +77,6 @@ class Training:
 
     def state(self) -> list[Tensor]:
         return [*self.model.state_dict().values(), *(p["momentum_buffer"] for p in self.optimizer.state.values())]
-
-
-def assert_same(one: Any, other: Any) -> None:
-    torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_a_recorded_step_does_what_the_step_does() -> None:

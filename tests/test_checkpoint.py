@@ -12,26 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
+from same_values import assert_same
 
 from stages.checkpoint import load_checkpoint, save_checkpoint
 from stages.errors import FileError, StorageError
-
-
-def assert_same(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert list(one) == list(other)
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for item, other_item in zip(one, other, strict=True):
-            assert_same(item, other_item)
-    else:
-        assert one == other
 
 
 def state() -> dict[str, Any]:

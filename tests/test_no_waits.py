@@ -52,6 +52,7 @@ def test_an_epoch_of_inversion_beyond_the_paper(make_run, fill, settings: dict[s
     stage.setup(run)
     with NoWaits():
         stage.run_epoch(run)
+    assert run.num_synthesized > 0
 
 
 @pytest.mark.parametrize("settings", [{"mix": "mixup"}, {"ema_decay": 0.9}], ids=str)
@@ -62,6 +63,7 @@ def test_an_epoch_of_distillation_beyond_the_paper(make_run, fill, settings: dic
     stage.setup(run)
     with NoWaits():
         stage.run_epoch(run)
+    assert run.num_trained > 0
 
 
 @pytest.mark.parametrize("num_views", [0, 2])
@@ -80,6 +82,7 @@ def test_an_epoch_of_distillation(make_run, fill, settings: dict[str, Any], num_
             stage.run_epoch(run)
         fill(run, 12)
         run.epoch += 1
+    assert run.num_trained == 2 * stage.config.steps * stage.config.batch_size
 
 
 @pytest.mark.parametrize("eviction", ["oldest", "lowest_priority"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from same_values import assert_same
 from torch import Tensor, nn
 
 from stages import optimizers
@@ -66,10 +66,6 @@ def learn(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, *, is_w
 def numbers(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
     state = [value for values in optimizer.state.values() for value in values.values()]
     return [value.detach().clone() for value in (*model.parameters(), *state)]
-
-
-def assert_same(one: Any, other: Any) -> None:
-    torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_on_a_cuda_device_they_are_fused() -> None:

@@ -56,10 +56,6 @@ def test_units_survive_into_the_help_text(call):
     assert "[path]" in call("run", "--help").out
 
 
-def test_help_has_no_control_codes(call):
-    assert "\x1b" not in call("run", "--help").out
-
-
 def test_run_invert_and_distill_take_the_same_options(call):
     def options(command):
         return set(re.findall(r"^  (--[a-z-]+)", call(command, "--help").out, re.M))

@@ -72,7 +72,7 @@ class TestStage:
         assert again == config
         assert again.stage_table("annealing") == _Annealing(every=3, schedule=_Schedule(rate=0.25))
 
-    def test_it_stays_out_of_runs_that_do_not_know_it(self, whole, problem_of):
+    def test_it_stays_out_of_runs_that_do_not_know_it(self, whole):
         with pytest.raises(KeyError):
             load([whole], ['run.stages=["inversion"]']).stage_table("annealing")
 

@@ -1,7 +1,7 @@
 """The tables one by one: defaults, types, ranges, and the rules between the keys of a table."""
 
 import ast
-from itertools import pairwise
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ def test_every_key_says_what_it_is(file):
     tables = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
     assert tables
     for table in tables:
-        for statement, following in pairwise(table.body):
+        for statement, following in zip_longest(table.body, table.body[1:]):
             if isinstance(statement, ast.AnnAssign):
                 assert isinstance(following, ast.Expr), f"{table.name}: {ast.unparse(statement)}"
                 assert isinstance(following.value, ast.Constant)

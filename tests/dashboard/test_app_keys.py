@@ -210,9 +210,11 @@ def test_what_has_not_changed_is_not_drawn_again(run, monkeypatch):
 
     async def body(app, pilot):
         await press(app, pilot, "6")
-        for chart in app.run_screen.open_view.query(ChartPanel):
+        charts = list(app.run_screen.open_view.query(ChartPanel))
+        assert charts
+        for chart in charts:
             monkeypatch.setattr(chart, "refresh", lambda *_, **__: drawn.append(1))
-        app.run_screen.open_view.show(app.run_view)
+        app.run_screen.open_view.show(RunFeed(run).poll())
         assert drawn == []
 
     drive(run, body)

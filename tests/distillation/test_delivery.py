@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from same_values import assert_same
 from torch import Tensor
 
 from stages.data.augment import apply, draw_augmentation
@@ -26,10 +27,6 @@ def set_up(run: Run) -> Distillation:
 
 def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def assert_same(first: Any, second: Any) -> None:
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_without_options_the_student_itself_is_delivered(make_run, fill) -> None:
@@ -182,7 +179,7 @@ def test_it_is_made_once_for_evaluation_and_files(make_run, fill) -> None:
     assert run.finished_student is not delivered
 
 
-def test_in_warmup_there_is_nothing_to_average_yet(make_run, fill) -> None:
+def test_in_warmup_there_is_nothing_to_average_yet(make_run) -> None:
     run = make_run(epoch=FIRST - 1, distillation={"ema_decay": 0.9, "recalibration_batches": 2})
     set_up(run)
     assert run.finished_student is run.student

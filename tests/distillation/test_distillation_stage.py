@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from same_values import assert_same
 from torch import Tensor, nn
 
 from stages.data.augment import apply, draw_augmentation
@@ -28,10 +29,6 @@ def set_up(run: Run) -> Distillation:
     stage = Distillation(run.config.distillation)
     stage.setup(run)
     return stage
-
-
-def assert_same(first: Any, second: Any) -> None:
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 # A plain reimplementation.

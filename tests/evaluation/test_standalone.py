@@ -167,6 +167,6 @@ def test_what_cannot_be_measured(student: Path, tmp_path: Path, monkeypatch: pyt
         evaluate_weights(student, config(), "cuda:0")
 
 
-def test_fp32_whatever_the_run_was_trained_in(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp32_whatever_the_run_was_trained_in(student: Path) -> None:
     plain = evaluate_weights(student, config("run.precision=fp32"), "cpu")
     assert evaluate_weights(student, config("run.precision=bf16"), "cpu") == plain

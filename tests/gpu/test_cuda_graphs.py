@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from same_values import assert_same
 from tiny_network import TinyNetwork
 from torch import Tensor, nn
 
@@ -248,13 +249,16 @@ def test_a_checkpoint_goes_from_device_to_device(make_cuda_run: MakeCudaRun, mak
     for training in trainings:
         training.epochs(1, WARMUP + 1)
     for source, target in (trainings, trainings[::-1]):
-        for stage, other in zip(source.stages, target.stages, strict=True):
-            other.load_state_dict(to_cpu(stage.state_dict()))
         target.run.student.load_state_dict(source.run.student.state_dict())
         fresh = Training(target.run)
         for stage, other in zip(source.stages, fresh.stages, strict=True):
-            other.load_state_dict(to_cpu(stage.state_dict()))
-        fresh.epochs(WARMUP + 2, WARMUP + 3)
+            saved = to_cpu(stage.state_dict())
+            other.load_state_dict(saved)
+            assert_same(to_cpu(other.state_dict()), saved)
+        weight_KC = target.run.student.model.linear.weight
+        before_KC = weight_KC.detach().clone()
+        fresh.epochs(WARMUP + 2, WARMUP + 3)  # fails where a tensor is on the wrong device, or a loss is not finite
+        assert not torch.equal(weight_KC, before_KC)
 
 
 def to_cpu(state: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from same_values import assert_same
 from tiny_network import TinyGenerator
 from torch import Tensor, nn
 
@@ -48,11 +49,6 @@ def generator_of(run: Run, state: dict[str, Any]) -> nn.Module:
 def snapshot(value: Any) -> Any:
     """A deep copy of a state, tensors included."""
     return copy.deepcopy(value)
-
-
-def assert_same(first: Any, second: Any) -> None:
-    """Two states are equal to the bit."""
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 # A plain reimplementation.

@@ -203,9 +203,10 @@ def test_half_precision_files_become_float32(trained, tmp_path, dtype):
 
 def test_the_content_decides_not_the_file_name(trained, tmp_path):
     save_weights(trained, tmp_path / "teacher.pth")
-    load_weights(build(), tmp_path / "teacher.pth")
     torch.save(trained.state_dict(), tmp_path / "teacher.safetensors")
-    load_weights(build(), tmp_path / "teacher.safetensors")
+    for name in ("teacher.pth", "teacher.safetensors"):
+        load_weights(network := build(), tmp_path / name)
+        assert same_outputs(network, trained)
 
 
 def test_names_that_fit_as_they_are_are_never_renamed(tmp_path):

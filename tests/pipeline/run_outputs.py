@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+from same_values import assert_same
 from told_events import events_of as events
 
 from stages.checkpoint import load_checkpoint
@@ -71,27 +71,10 @@ def last_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def assert_same_state(one: Any, other: Any, place: str = "state") -> None:
-    """Equal, tensors bit for bit."""
-    assert type(one) is type(other), place
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), place
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), place
-        for key in one:
-            assert_same_state(one[key], other[key], f"{place}/{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), place
-        for index, (item, other_item) in enumerate(zip(one, other, strict=True)):
-            assert_same_state(item, other_item, f"{place}/{index}")
-    else:
-        assert one == other, place
-
-
 def assert_same_outcome(one: Path, other: Path) -> None:
     """Two runs ended in the same student, buffer, hold-out and state, bit for bit."""
     assert tensor_files(one) == tensor_files(other)
-    assert_same_state(last_state(one), last_state(other))
+    assert_same(last_state(one), last_state(other))
 
 
 def warnings(path: Path) -> list[dict[str, Any]]:

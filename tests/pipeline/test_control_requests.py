@@ -174,15 +174,18 @@ def test_a_signal_after_a_request_to_stop_is_the_first_one(start, out: Path) -> 
     stop = At("distillation_step", lambda: ask(out, "stop"), epoch=3)
     signal_while_saving = At("samples", lambda: os.kill(os.getpid(), signal.SIGINT), epoch=3)
     assert start(listeners=[stop, signal_while_saving]).summary["status"] == "stopped"
+    assert signal_while_saving.has_happened
 
 
 def test_a_signal_that_is_to_be_ignored_is(start, out: Path, undisturbed: Path) -> None:
     """`nohup` starts a process so: it outlives its terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        outcome = start(listeners=[At("distillation_step", lambda: os.kill(os.getpid(), signal.SIGHUP))])
+        hang_up = At("distillation_step", lambda: os.kill(os.getpid(), signal.SIGHUP))
+        outcome = start(listeners=[hang_up])
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+    assert hang_up.has_happened
     assert outcome.summary["status"] == "done"
     assert tensor_files(out) == tensor_files(undisturbed)

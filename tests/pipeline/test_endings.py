@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from run_outputs import At, ask, assert_same_outcome, events, lines, warnings
+from run_outputs import At, ask, assert_same_outcome, events, lines, tensor_files, warnings
 from tiny_runs import NETWORKS
 
 from ssdkd_cli import progress
@@ -91,6 +91,7 @@ def test_a_student_that_is_lost_in_its_very_last_step_is_not_kept(start, go_on, 
     assert all(check.is_sound for check in verify(RunDirectory(out)))
     assert RunDirectory(out).latest_checkpoint() == RunDirectory(out).checkpoint_file(2)
     assert go_on().summary["status"] == "done"
+    assert tensor_files(out)["student.safetensors"] == tensor_files(undisturbed)["student.safetensors"]
 
 
 def test_a_loss_that_was_lost_just_before_a_stop_is_not_saved(start, go_on, out: Path) -> None:
@@ -178,7 +179,9 @@ def test_folders_that_somebody_deletes_are_made_again(start, out: Path, undistur
         for folder in ("checkpoints", "samples"):
             shutil.rmtree(out / folder)
 
-    assert start(listeners=[At("stage_started", delete, epoch=3)]).summary["status"] == "done"
+    deleted = At("stage_started", delete, epoch=3)
+    assert start(listeners=[deleted]).summary["status"] == "done"
+    assert deleted.has_happened
     assert_same_outcome(out, undisturbed)
     assert RunDirectory(out).latest_checkpoint() is not None
 
@@ -303,6 +306,7 @@ def test_an_evaluation_that_fails_loses_nothing_that_was_learned(
     assert lines(out)[-1]["status"] == "done"
     again = [event for event in lines(out)[began:] if event["epoch"] == epoch and event["kind"] == "stage_started"]
     assert [event["stage"] for event in again] == ["evaluation"], "what came before is not done again"
+    assert_same_outcome(out, undisturbed)
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_warning(start, out: Path, undisturbed: Path, monkeypatch) -> None:

@@ -13,7 +13,7 @@ import torch
 from stages.config import Config
 from stages.events import DistillationStep, Event, InversionStep
 from stages.planning import estimate as module
-from stages.planning.estimate import Estimate, estimate
+from stages.planning.estimate import estimate
 from stages.planning.plan import Launch, Plan, plan
 from stages.run import Run
 
@@ -117,7 +117,7 @@ def test_the_real_stages(make_config, settings: tuple[str, ...], tmp_path, monke
     found = estimate(asked)
     assert set(found.seconds) == {"inversion", "distillation"}
     assert all(seconds > 0 for seconds in found.seconds.values())
-    assert found.memory_mib is None or found.memory_mib > 10
+    assert found.memory_mib is None or found.memory_mib > 10  # None: not on Linux
     assert all(torch.equal(value, before[name]) for name, value in asked.student.state_dict().items())
     assert list(tmp_path.iterdir()) == []
 
@@ -127,4 +127,3 @@ def test_only_what_a_command_does_is_timed(make_config, undisturbed) -> None:
     settings = ("distillation.views=4", "evaluation.num_holdout=4")
     learned = estimate(planned(make_config(*settings), "distill", buffer=undisturbed / "buffer.safetensors"))
     assert set(learned.seconds) == {"distillation"}
-    assert isinstance(learned, Estimate)

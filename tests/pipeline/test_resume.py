@@ -299,6 +299,8 @@ def test_images_per_second_after_a_resumption_are_those_of_this_process(
         for path in (out, out.with_name("undisturbed"))
     ]
     assert speeds[0] == speeds[1]
+    assert len(speeds[0]) == 2
+    assert None not in speeds[0]
 
 
 def test_warnings_are_told_by_every_process(start, go_on, out: Path) -> None:
@@ -397,7 +399,7 @@ def stopped(start, out: Path) -> Path:
     return out
 
 
-def test_another_teacher_is_refused(make_config, tmp_path: Path, start, out: Path, go_on) -> None:
+def test_another_teacher_is_refused(tmp_path: Path, start, out: Path, go_on) -> None:
     mine = make_teacher_file(tmp_path / "mine.safetensors", seed=0)
     start(f"teacher.weights={mine}", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
     content = mine.read_bytes()
