@@ -93,7 +93,7 @@ def _rules_that_others_break(
 
 
 def parse_override(text: str, schemas: Schemas, *, place: str) -> tuple[str, Any]:
-    """The dotted key and the value of `key=value`: text for a string field, TOML elsewhere.
+    """The dotted key and the value of `key=value`: text for a string field, TOML elsewhere, or text if it is none.
 
     Raises ConfigError for an unknown key or a value that is no TOML; its range is validated later.
     """
@@ -115,16 +115,16 @@ def parse_override(text: str, schemas: Schemas, *, place: str) -> tuple[str, Any
     if annotation is _NO_SUCH_KEY:
         problem = _unknown_key(key, schemas, place)
         raise ConfigError(problem.message, hint=problem.hint)
-    if _takes_only_text(annotation):
+    if all(_is_string(one) for one in _alternatives(annotation)):
         return key, value_text
     try:
         document = tomllib.loads(f"value = {value_text}")
     except (ValueError, RecursionError):  # also numbers of thousands of digits, lists in thousands of lists
         document = {}
-    if set(document) == {"value"}:
+    if set(document) == {"value"} and (isinstance(document["value"], str) or not _takes_only_text(annotation)):
         return key, document["value"]
     if _takes_text(annotation):
-        return key, value_text
+        return key, value_text.strip()
     raise ConfigError(
         f"`{key}` is `{value_text}` in {place}: that is not a TOML value",
         hint='a number (0.5, not .5), true, false, or a list in quotes: --set "task.mean=[0.5, 0.5, 0.5]"',
@@ -175,10 +175,15 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     return () if annotation is NoneType else (annotation,)
 
 
+def _is_string(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, (str, PurePath))
+
+
 def _is_text(annotation: Any) -> bool:
+    """A string, or one of several words."""
     if get_origin(annotation) is Literal:
         return all(isinstance(value, str) for value in get_args(annotation))
-    return isinstance(annotation, type) and issubclass(annotation, (str, PurePath))
+    return _is_string(annotation)
 
 
 def _takes_only_text(annotation: Any) -> bool:

@@ -20,6 +20,10 @@ from stages.registry import Spec
         ("run.threads=auto", "run", "threads", "auto"),
         ('run.threads="auto"', "run", "threads", "auto"),
         ("run.precision=fp32", "run", "precision", "fp32"),
+        # One of several words may have quotes, as in a preset.
+        ('run.precision = "fp32"', "run", "precision", "fp32"),
+        ("run.precision = fp32", "run", "precision", "fp32"),
+        ("distillation.steps = auto", "distillation", "steps", "auto"),
         ('run.stages=["inversion"]', "run", "stages", ("inversion",)),
         ("task.mean=[0.1, 0.2, 0.3]", "task", "mean", (0.1, 0.2, 0.3)),
         ("task.horizontal_flip=false", "task", "horizontal_flip", False),
