@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from types import FrameType
 
 from stages.control import ACTIONS, ControlReader, Request
-from stages.errors import SsdkdError
+from stages.errors import SsdkdError, StorageError
 from stages.events import ControlAcknowledged
 from stages.recorder import Recorder
 from stages.run import StopRequested
@@ -69,7 +69,11 @@ class SafePoint:
 
     def _answer(self, requests: list[Request]) -> None:
         for request in requests:
-            accepted, message = self._carry_out(request.action)
+            try:
+                accepted, message = self._carry_out(request.action)
+            except SsdkdError as error:  # what ends the run; whoever asked is told before
+                self._acknowledge(request, accepted=False, message=error.message)
+                raise
             self._acknowledge(request, accepted=accepted, message=message)
 
     def _acknowledge(self, request: Request, *, accepted: bool, message: str) -> None:
@@ -88,7 +92,7 @@ class SafePoint:
             case "checkpoint":
                 try:
                     self._save()
-                except SsdkdError as error:  # nobody needs this one: the run goes on, to where it would save anyway
+                except StorageError as error:  # nobody needs this one: the run goes on, to where it would save anyway
                     return False, error.message
                 return True, "checkpoint saved"
             case "stop":

@@ -95,8 +95,8 @@ class Inversion(Stage[InversionConfig]):
                 hint="`stages.api.Inverted` says what a method gives; -1 is no class",
             )
         if self._must_vary:
-            self._must_vary = False
             self._require_variety(run)
+            self._must_vary = False
 
     def _require_variety(self, run: Run) -> None:
         counts_K = run.buffer.class_counts()
