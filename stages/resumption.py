@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.config import Config, with_values
+from stages.config import Config, is_device_name, with_values
 from stages.device import num_usable_cpus, resolve_device
 from stages.errors import FileError
-from stages.events import BufferState, CheckpointSaved
+from stages.events import BufferState, CheckpointSaved, RunResumed
 from stages.manifest import git_revision, lasting_settings, versions
 from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
@@ -22,12 +22,13 @@ from stages.teachers.resolve import teacher_file
 
 
 def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | None, *, device: str | None) -> Plan:
-    """The plan of a run that goes on from a checkpoint, or from its beginning.
+    """The plan of a run that goes on from a checkpoint, or from its beginning: where it was, unless a device is given.
 
     For the one process that has the run's lock. Raises FileError where files of the run are missing or damaged, or
     those it began with are other ones now; else as `plan`.
     """
     manifest = directory.manifest()
+    device = device or _moved_to(directory, config)
     _refuse_incomplete(directory, manifest, checkpoint)
     _refuse_missing_teacher(directory, config, manifest)
     launch = Launch(
@@ -44,6 +45,15 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
         names = started.get("class_names")
         planned = replace(planned, class_names=None if names is None else tuple(names))
     return replace(planned, warnings=(*planned.warnings, *_warnings_of_versions(manifest)))
+
+
+def _moved_to(directory: RunDirectory, config: Config) -> str | None:
+    """The device that a run went on with last; None where its settings say it, or name another one since it began."""
+    started, resumed = directory.events.first(), directory.events.last(RunResumed.kind)
+    if started is None or resumed is None or started.get("device") != config.run.device:
+        return None
+    device = resumed.get("device")
+    return device if isinstance(device, str) and is_device_name(device) else None
 
 
 def _refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpoint: Path | None) -> None:

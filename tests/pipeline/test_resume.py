@@ -478,6 +478,22 @@ def test_a_run_goes_on_where_it_was_unless_told_otherwise(stopped: Path, undistu
         assert (stopped / "student.safetensors").read_bytes() == (undisturbed / "student.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("is_named_since", [False, True])
+def test_a_run_that_was_moved_stays_where_it_is(stopped: Path, is_named_since: bool) -> None:
+    """From the device it began on to another by `--device`; to a third by its settings."""
+    config, log = stopped / "config.toml", stopped / "events.jsonl"
+    config.write_text(config.read_text().replace('device = "cpu"', 'device = "cuda:98"'))
+    log.write_text(log.read_text().replace('"device":"cpu"', '"device":"cuda:98"'))
+    asked = At("stage_finished", lambda: ask(stopped, "stop"), epoch=3)
+    assert resume(stopped, device="cpu", listeners=[asked]).summary["status"] == "stopped"
+    if is_named_since:
+        config.write_text(config.read_text().replace("cuda:98", "cuda:99"))
+        with pytest.raises(MachineError, match="cuda:99"):
+            resume(stopped)
+    else:
+        assert resume(stopped).summary["device"] == "cpu"
+
+
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(stopped: Path) -> None:
     student = (stopped / "student.safetensors").read_bytes()
     for path in (stopped / "checkpoints").iterdir():
