@@ -30,7 +30,7 @@ from stages.buffer.config import BufferConfig
 from stages.config_table import Table, rule_error
 from stages.config_warnings import warnings_of
 from stages.distillation.config import DistillationConfig
-from stages.errors import ConfigError, FileError, Problem
+from stages.errors import ConfigError, Problem
 from stages.evaluation.config import NO_DATA, EvaluationConfig
 from stages.inversion.config import InversionConfig
 from stages.preset_loading import Settings, config_error, load_file, load_presets, nested
@@ -315,8 +315,6 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
 
 def from_file(path: Path) -> Config:
     """The settings that a run keeps in its `config.toml`. Raises as `load`."""
-    if not path.is_file():
-        raise FileError(f"no such file: `{path}`", hint="every run keeps its settings there: put it back")
     return _config(load_file(path), [])
 
 

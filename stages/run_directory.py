@@ -213,6 +213,14 @@ class RunDirectory:
         """The manifest; {} where there is none or it cannot be read."""
         return json_object(self.manifest_file)
 
+    def written_settings(self) -> Path:
+        """The file of the run's settings. Raises FileError where it is missing."""
+        if not self.config_file.is_file():
+            raise FileError(
+                f"no such file: `{self.config_file}`", hint="every run keeps its settings there: put it back"
+            )
+        return self.config_file
+
     def written_student(self) -> Path:
         """The student's file. Raises FileError while there is none."""
         if not self.student_file.is_file():

@@ -113,7 +113,7 @@ def _checked(name: str, look: Callable[[], str]) -> Check:
 def _look_at_config(run: RunDirectory) -> str:
     from stages.config import from_file
 
-    config = from_file(run.config_file)
+    config = from_file(run.written_settings())
     return f"{config.teacher.model} -> {config.student.model}, {config.run.epochs} epochs"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from stages.config import Config, from_file
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights
+from stages.models.checkpoints import load_weights, warnings_of_others
 from stages.models.normalized import NormalizedModel
 from stages.run_lookup import resolve_run
 
@@ -21,11 +22,17 @@ def load_student(run: str | Path) -> NormalizedModel:
     Raises FileError where there is no such run, or it has no student yet or a damaged one.
     """
     directory = resolve_run(str(run))
-    return student_from(directory.written_student(), from_file(directory.config_file), torch.device("cpu"))
+    return student_from(directory.written_student(), from_file(directory.written_settings()), torch.device("cpu"))
 
 
-def student_from(weights: Path, config: Config, device: torch.device) -> NormalizedModel:
-    """The student that a preset names, with weights from a file in any public layout, in eval mode on the device."""
+def student_from(
+    weights: Path, config: Config, device: torch.device, *, warn: Callable[[str], object] = lambda _: None
+) -> NormalizedModel:
+    """The student that a preset names, with weights from a file in any public layout, in eval mode on the device.
+
+    `warn` is told of other weights for it in the file.
+    """
     model = build_model(config.student.model, task=config.task, where="student.model")
-    load_weights(model, weights)
+    for warning in warnings_of_others(weights, load_weights(model, weights)):
+        warn(warning)
     return NormalizedModel.on(device, model, config.task).eval().requires_grad_(False)

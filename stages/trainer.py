@@ -95,7 +95,7 @@ def resume(
     ConfigError where another process works on it.
     """
     directory = RunDirectory(path)
-    config = from_file(directory.config_file)
+    config = from_file(directory.written_settings())
     finished = _finished_before(directory)
     if finished is not None:
         return finished

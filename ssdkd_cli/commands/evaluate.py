@@ -53,11 +53,14 @@ def evaluate(
 
     is_named = "run.device" in options.keys_of(overrides or [])
     place = device or (config.run.device if is_named else "auto")  # where a run was trained need not be here
+    warnings: list[str] = []
     with console.reserved_stdout():
         if isinstance(subject, RunDirectory):
-            document, images = evaluate_run(subject, config, place), "held-out synthetic images"
+            document, images = evaluate_run(subject, config, place, warn=warnings.append), "held-out synthetic images"
         else:
-            document, images = evaluate_weights(subject, config, place), "these images"
+            document, images = evaluate_weights(subject, config, place, warn=warnings.append), "these images"
+    for warning in warnings:
+        diagnostics.warn(warning)
     reason = None if document["teacher"] is None else doubt(document["teacher"], num_classes=config.task.num_classes)
     if reason is not None:
         diagnostics.warn(reason, hint=DOUBT_HINT)
@@ -86,7 +89,7 @@ def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDir
                 f"{target} is a run and has its own settings: --preset does not apply",
                 hint="single keys can be changed with --set",
             )
-        return run, load([str(run.config_file)], overrides)
+        return run, load([str(run.written_settings())], overrides)
     if not presets and not is_run(path.parent):
         raise ConfigError(
             f"nothing says which model the weights in {target} are of",

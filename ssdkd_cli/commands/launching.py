@@ -193,7 +193,7 @@ def _settings(request: Request) -> _Settings:
         presets = presets or (DEFAULT_PRESET,)
         name = "-".join(map(_name_of, presets))
     else:  # the settings that made the buffer
-        presets = (str(buffer_run.config_file),)
+        presets = (str(buffer_run.written_settings()),)
         name = str(buffer_run.manifest().get("preset", buffer_run.name))
     overrides = tuple(request.overrides or ())
     named = keys_of(overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,35 @@ from stages.tasks.task import task_of
 from stages.teachers.load import load_teacher
 from stages.teachers.resolve import teacher_file
 
+Warn = Callable[[str], object]
 
-def evaluate_run(run: RunDirectory, config: Config, device: str) -> dict[str, Any]:
+
+def _silent(_warning: str) -> None: ...
+
+
+def evaluate_run(run: RunDirectory, config: Config, device: str, *, warn: Warn = _silent) -> dict[str, Any]:
     """The document of `evaluate RUN --json`: the run's student and its teacher on real images.
 
-    `agreement` is measured on the run's hold-out of synthetic images. Raises FileError where the run has no student
-    yet, where the data is missing, or where a teacher that is there is damaged or, unless the settings name another
-    one, not the one that the run had.
+    `agreement` is measured on the run's hold-out of synthetic images. `warn` is told what `teacher check` warns of,
+    inversion apart. Raises FileError where the run has no student yet, where the data is missing, or where a teacher
+    that is there is damaged or, unless the settings name another one, not the one that the run had.
     """
     student_file = run.written_student()
     teacher_sha256 = run.manifest().get("teacher_sha256")
-    if teacher_sha256 is not None and config.teacher != from_file(run.config_file).teacher:
+    if teacher_sha256 is not None and config.teacher != from_file(run.written_settings()).teacher:
         teacher_sha256 = None  # another one is asked for
-    return _evaluate(student_file, config, device, holdout_file=run.holdout_file, teacher_sha256=teacher_sha256)
+    return _evaluate(
+        student_file, config, device, warn=warn, holdout_file=run.holdout_file, teacher_sha256=teacher_sha256
+    )
 
 
-def evaluate_weights(path: Path, config: Config, device: str) -> dict[str, Any]:
+def evaluate_weights(path: Path, config: Config, device: str, *, warn: Warn = _silent) -> dict[str, Any]:
     """The document of `evaluate WEIGHTS --preset P --json`; the weights are of `student.model`, in any public layout.
 
     Without a run there is no synthetic hold-out: `agreement` is then measured on the real images. It and `teacher` are
-    None where the preset's teacher is not at hand.
+    None where the preset's teacher is not at hand. `warn` is told of other weights in the file, too.
     """
-    return _evaluate(path, config, device)
+    return _evaluate(path, config, device, warn=warn)
 
 
 @out_of_memory_is_told(MEASURING_HINT)
@@ -54,6 +62,7 @@ def _evaluate(
     config: Config,
     device_name: str,
     *,
+    warn: Warn,
     holdout_file: Path | None = None,
     teacher_sha256: str | None = None,
 ) -> dict[str, Any]:
@@ -62,8 +71,8 @@ def _evaluate(
     prepare_device(device)
     torch.set_num_threads(threads_to_measure(config.run.threads))
     task = task_of(config.task)
-    student = student_from(weights, config, device)
-    teacher = _teacher_if_at_hand(config, device, teacher_sha256)
+    student = student_from(weights, config, device, warn=warn)
+    teacher = _teacher_if_at_hand(config, device, teacher_sha256, warn)
     data = _real_images(config)
     how: dict[str, Any] = {"batch_size": config.evaluation.batch_size, "device": device}
     of_teacher = compared = None
@@ -86,7 +95,7 @@ def _evaluate(
     }
 
 
-def _teacher_if_at_hand(config: Config, device: torch.device, sha256: str | None) -> NormalizedModel | None:
+def _teacher_if_at_hand(config: Config, device: torch.device, sha256: str | None, warn: Warn) -> NormalizedModel | None:
     try:
         teacher_file(config)
     except FileError:  # it is not there, and the student can be measured without it
@@ -97,6 +106,8 @@ def _teacher_if_at_hand(config: Config, device: torch.device, sha256: str | None
             f"{loaded.path} is not the teacher that this run had",
             hint="put the old file back, manifest.json has its sha256; or name this one by `--set teacher.weights`",
         )
+    for warning in loaded.warnings:
+        warn(warning)
     return NormalizedModel.on(device, loaded.model, config.task)
 
 

@@ -138,7 +138,7 @@ def _built(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:
 
 
 def bn_layers(model: nn.Module) -> list[_BatchNorm]:
-    """The batch-norm layers with running statistics, in the model's order; L_BN (Eq. 1) sums over them."""
+    """The batch-norm layers with running statistics, in the model's order; L_BN (Eq. 1) sums over those that run."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
 
 

@@ -11,7 +11,7 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,7 +182,16 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     return read.others
 
 
-def command_to_take(index: str) -> str:
+def warnings_of_others(path: Path, others: Sequence[str]) -> tuple[str, ...]:
+    """What to say of other weights for a network that `load_weights` has passed over."""
+    return tuple(
+        f"{path} also holds other weights of this network, {index}, which were not taken, though an average of weights"
+        f" (EMA) is often what its author measured; where you trust the file: {_command_to_take(index)}"
+        for index in others
+    )
+
+
+def _command_to_take(index: str) -> str:
     """Python that saves an entry of a checkpoint, such as `["state_dict_ema"]`, in a file of its own."""
     return f'torch.save(torch.load(FILE, map_location="cpu", weights_only=False){index}, ANOTHER_FILE)'
 
@@ -249,8 +258,8 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
         raise FileError(
             f"`{path}` holds Python objects ({found}), not only weights: reading it would run code",
             hint="where you trust it, save its weights alone, where its code can be imported: of a checkpoint"
-            f" {command_to_take(_index('state_dict'))}, or whatever its entry is called; of a whole network"
-            f" {command_to_take('.state_dict()')}, in an entry {command_to_take(_index('net') + '.state_dict()')}",
+            f" {_command_to_take(_index('state_dict'))}, or whatever its entry is called; of a whole network"
+            f" {_command_to_take('.state_dict()')}, in an entry {_command_to_take(_index('net') + '.state_dict()')}",
         ) from error
     except Exception as error:  # a damaged file can make the reader raise anything
         if "TorchScript archive" in str(error):
@@ -290,7 +299,7 @@ def _in_the_only_entry(path: Path, stored: Mapping[Any, Any]) -> dict[str, Tenso
     if len(found) > 1:
         raise FileError(
             f"`{path}` holds weights in {len(found)} places: {_shorten(map(str, found))}",
-            hint=f"save those you mean in a file of their own: {command_to_take(_index(next(iter(found))))}; parts of"
+            hint=f"save those you mean in a file of their own: {_command_to_take(_index(next(iter(found))))}; parts of"
             " one network, such as its backbone and its head, all in one, by the names that they have in the network",
         )
     return next(iter(found.values()), {})

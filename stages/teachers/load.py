@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stages.config import Config
 from stages.errors import ConfigError, FileError
 from stages.models.build import bn_layers, bn_layers_that_run, build_model
-from stages.models.checkpoints import command_to_take, load_weights, sha256_of
+from stages.models.checkpoints import load_weights, sha256_of, warnings_of_others
 from stages.teachers.resolve import teacher_file
 
 _CHANGE_THEIR_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")
@@ -55,7 +55,7 @@ def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = Tr
     passed_over = load_weights(model, path)
     model.to(device).eval().requires_grad_(False)
     warnings = (
-        _warnings_of_file(path, passed_over)
+        warnings_of_others(path, passed_over)
         + _warnings_of_normalisation(config)
         + _warnings_of_strides(config)
         + _check_answer(model, config, path, device)
@@ -64,14 +64,6 @@ def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = Tr
         _check_gradient(model, config, device)
         warnings += _warnings_of_inversion(model, config)
     return LoadedTeacher(model, path, sha256_of(path), warnings)
-
-
-def _warnings_of_file(path: Path, passed_over: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(
-        f"{path} also holds other weights of this network, {index}, which were not taken, though an average of weights"
-        f" (EMA) is often what its author measured; where you trust the file: {command_to_take(index)}"
-        for index in passed_over
-    )
 
 
 def _warnings_of_normalisation(config: Config) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device,
 from stages.errors import FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import doubt, measure
-from stages.models.build import bn_layers
+from stages.models.build import bn_layers_that_run
 from stages.models.normalized import NormalizedModel
 from stages.tasks.task import task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
@@ -32,7 +32,7 @@ class TeacherReport:
     """How many layers with weights of each kind it has, the most frequent first."""
 
     num_batch_norms: int
-    """Layers with running statistics, which L_BN (Eq. 1) goes by."""
+    """Layers whose running statistics L_BN (Eq. 1) goes by: those that run in eval mode."""
 
     images: LabelledImages | None
     """What it was measured on; None where there is no data, or it is missing."""
@@ -71,7 +71,7 @@ def report_teacher(config: Config, device: torch.device, *, must_measure: bool =
         teacher=teacher,
         num_parameters=sum(parameter.numel() for parameter in teacher.model.parameters()),
         layers=_count_layers(teacher.model),
-        num_batch_norms=len(bn_layers(teacher.model)),
+        num_batch_norms=len(bn_layers_that_run(teacher.model, config.task.image_shape)),
         images=images,
         metrics=metrics,
         missing=missing,

@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 import presets
+from stages.data.digits import load_digits
 
 KEYS = {"task", "data", "split", "student", "teacher", "agreement"}
 TEACHER = str(presets.teachers_folder() / "wrn16_2-digits.safetensors")
@@ -58,6 +62,72 @@ def test_weights_need_no_teacher(call):
     assert document["student"]["top1"] > 0.95
     assert document["teacher"] is None
     assert document["agreement"] is None
+
+
+@pytest.fixture
+def labelled_folder(place: Path) -> Path:
+    """Pictures of digits in a folder a class, as people keep them."""
+    images, num_written = load_digits(None, "test", image_shape=(1, 8, 8), resize=False, download=False), 0
+    for image_CHW, label in zip(images.images_NCHW, images.labels_N.tolist(), strict=True):
+        path = place / "images" / str(label) / f"{(num_written := num_written + 1)}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image_CHW[0].numpy()).save(path)
+    return place / "images"
+
+
+def test_images_of_ones_own_in_folders(call, labelled_folder: Path):
+    """They are the digits themselves: a folder of them measures as they do."""
+    own = ["--data", "imagefolder", "--root", str(labelled_folder), "--json"]
+    weights = ["evaluate", TEACHER, "--preset", "digits", "--set", "student.model=wrn16_2"]
+    found, expected = (json.loads(call(*weights, *options).out) for options in (own, ["--json"]))
+    assert found["data"] == "imagefolder"
+    assert found["student"] == pytest.approx(expected["student"])
+    assert found["agreement"] == expected["agreement"]
+    checked = json.loads(call("teacher", "check", "--preset", "digits", *own).out)
+    assert checked["teacher"] == pytest.approx(expected["teacher"])
+
+
+def test_what_speaks_against_a_file_is_told(call, place):
+    weights = load_file(TEACHER)
+    average = {name: value + 1 for name, value in weights.items()}
+    torch.save({"state_dict": weights, "state_dict_ema": average}, "both.pt")
+    Path("sure.py").write_text(SURE, encoding="utf-8")
+    keys = {"student.model": "wrn16_2", "teacher.model": "sure.py:build", "teacher.weights": "sure.pt"}
+    named = [text for key, value in keys.items() for text in ("--set", f"{key}={value}")]
+    torch.save({f"network.{name}": value for name, value in weights.items()}, "sure.pt")
+    result = call("evaluate", "both.pt", "--preset", "digits", *named, "--json")
+    assert result.code == 0, result.err
+    assert 'also holds other weights of this network, ["state_dict_ema"]' in result.err
+    assert "answers with probabilities" in result.err
+
+
+SURE = """
+from torch import nn
+
+from stages.models.wrn import wide_resnet
+
+class Sure(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = wide_resnet(depth=16, width=2, num_classes=10, in_channels=1, image_size=(8, 8))
+
+    def forward(self, images):
+        return self.network(images).softmax(dim=1)
+
+def build():
+    return Sure()
+"""
+
+
+def test_a_run_without_its_settings_is_told_as_such(call, place):
+    (place / "r" / "checkpoints").mkdir(parents=True)
+    for name in ("events.jsonl", "manifest.json", "buffer.safetensors", "student.safetensors"):
+        (place / "r" / name).write_text("{}", encoding="utf-8")
+    for command in (["evaluate", "r"], ["distill", "--buffer", "r"]):
+        result = call(*command)
+        assert (result.code, result.out) == (3, "")
+        assert "no such file: `r/config.toml`" in result.err
+        assert "every run keeps its settings there" in result.err
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,9 @@ def test_check_counts_the_layers_that_inversion_can_use(call, tmp_path):
         "from torch import nn\n"
         "def net(num_classes):\n"
         "    norms = [nn.BatchNorm2d(1, affine=False), nn.BatchNorm2d(1, track_running_stats=False)]\n"
-        "    return nn.Sequential(*norms, nn.Flatten(), nn.Linear(64, num_classes))\n"
+        "    network = nn.Sequential(*norms, nn.Flatten(), nn.Linear(64, num_classes))\n"
+        "    network[0].of_training = nn.BatchNorm2d(1, affine=False)\n"
+        "    return network\n"
     )
     weights = tmp_path / "net.safetensors"
     save_file(
@@ -85,6 +87,8 @@ def test_check_counts_the_layers_that_inversion_can_use(call, tmp_path):
             "0.running_mean": torch.zeros(1),
             "0.running_var": torch.ones(1),
             "0.num_batches_tracked": torch.tensor(1),
+            "0.of_training.running_mean": torch.zeros(1),
+            "0.of_training.running_var": torch.ones(1),
             "1.weight": torch.ones(1),
             "1.bias": torch.zeros(1),
             "3.weight": torch.zeros(10, 64),
