@@ -9,10 +9,10 @@ count every step: inversion.calls x steps x batch_size and distillation.steps x 
 the epoch, evaluation and checkpoints left out. Nothing is extrapolated: both do all steps of the preset's epoch.
 `--set distillation.steps=10` makes it shorter for both.
 
-Both make and see their images as `plain.toml` says, which goes over the preset. With `--shipped` that is so for the
-loop alone, and ssdkd does what the preset says: as many images through training steps, where the preset is no lighter,
-but teacher views from its cache, and images made in its own way. `--set` goes to both, but reaches the reference only
-as far as it knows the setting: distillation.views=8, say, is ssdkd's alone.
+Both make and see their images by the paper's recipe alone (the overlay `paper`, over the preset). With `--shipped`
+that is so for the loop alone, and ssdkd does what the preset says: as many images through training steps, where the
+preset is no lighter, but teacher views from its cache, and images made in its own way. `--set` goes to both, but
+reaches the reference only as far as it knows the setting: distillation.views=8, say, is ssdkd's alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from workload import with_teacher
 
 COMMANDS = {"reference": "reference.py", "ssdkd": "epochs.py"}
 HERE = Path(__file__).resolve().parent
-PLAIN = str(HERE / "plain.toml")
+PLAIN = "paper"
 PAIRS = {"resnet32-resnet20": ["cifar10-resnet20-paper"], "wrn40_2-wrn16_1": ["cifar100-wrn"]}
 
 
@@ -123,7 +123,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--pair", choices=PAIRS, help="teacher and student")
     what.add_argument("--preset", action="append", help="any other preset, as of `ssdkd run`; may be given again")
-    parser.add_argument("--shipped", action="store_true", help="ssdkd does what the preset says, and not plain.toml")
+    parser.add_argument("--shipped", action="store_true", help="ssdkd does as the preset says, and not as `paper`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `ssdkd run`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each side")

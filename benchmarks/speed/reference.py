@@ -152,8 +152,7 @@ class Reference:
 
     def __init__(self, config: Config, pool: Path, device: torch.device, *, num_workers: int = NUM_WORKERS) -> None:
         if found := differences(config):
-            overlay = Path(__file__).with_name("plain.toml")
-            raise SystemExit(f"error: {' and '.join(found)}: not of the plain loop; add --preset {overlay}")
+            raise SystemExit(f"error: {' and '.join(found)}: not of the plain loop; add --preset paper")
         self.config = config
         self.device = device
         self.student = build_model(config.student.model, task=config.task, where="student.model").to(device)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark_modules import BENCHMARKS, import_beside
+from benchmark_modules import import_beside
 from torch import nn
 
 from stages.config import load
@@ -243,7 +243,7 @@ def test_both_sides_of_a_pair_do_the_same_work(pair: str, is_shipped: bool) -> N
 
 @pytest.mark.parametrize("preset", ["cifar10-resnet20", "cifar100-wrn-plus"])
 def test_other_work_than_the_plain_loops_is_refused(preset: str) -> None:
-    assert not reference.differences(load([preset, str(BENCHMARKS / "speed" / "plain.toml")]))
+    assert not reference.differences(load([preset, "paper"]))
     told = " ".join(reference.differences(load([preset])))
     assert "distillation.optimizer is muon" in told
     assert "distillation.mix is cutmix" in told

@@ -22,7 +22,7 @@ WHOLE = [name for name in presets.names() if not presets.is_overlay(name)]
 def test_their_names():
     scales = ("", "-relaxed", "-plus")
     paper = {f"cifar{data}-{pair}{scale}" for data in (10, 100) for pair in PAIRS for scale in scales}
-    overlays = {"cifar10", "cifar100", "plus", *RATES}
+    overlays = {"cifar10", "cifar100", "plus", "paper", *RATES}
     assert set(presets.names()) == paper | overlays | {"digits", "cifar10-resnet20", "cifar10-resnet20-paper"}
     assert {name for name in presets.names() if presets.is_overlay(name)} == overlays
 
@@ -121,6 +121,23 @@ def test_digits_are_not_mirrored_and_need_no_files():
     assert (config.teacher.weights, config.teacher.trained_on) == ("auto", "digits")
     assert (config.num_distillation_steps, config.distillation.batch_size) == (16, 128)
     assert config.run.precision == "fp32"
+
+
+@pytest.mark.parametrize("pair", ["cifar10-resnet20-paper", *(f"cifar10-{pair}" for pair in PAIRS)])
+def test_presets_of_ten_classes_have_the_papers_recipe(pair):
+    assert load([pair, "paper"]) == load([pair])
+
+
+def test_those_of_a_hundred_classes_are_taken_back_to_it():
+    recipe = ["inversion.meta_update=fomaml", "inversion.calls=1", "inversion.steps=5", "inversion.batch_size=256"]
+    recipe += ["inversion.lr_generator=3e-3", "distillation.views=0"]
+    assert load(["cifar100-wrn", "paper"]) == load(["cifar100-wrn"], recipe)
+
+
+@pytest.mark.parametrize(("name", "pair"), PLUS_PAIRS)
+def test_the_papers_recipe_takes_back_what_goes_beyond_it(name, pair):
+    length = [value for value in MORE.get(name, []) if value.startswith("run.")]
+    assert load([name, "paper"]) == load([pair, "paper"], length)
 
 
 @pytest.mark.parametrize("overlay", RATES)
