@@ -1,15 +1,15 @@
 """The live dashboard.
 
     tail.py, preview.py     lines of `events.jsonl`: the new ones; a long file at a glance
-    fields.py, series.py    what an event's fields hold; histories of bounded length
-    model.py                what events add up to
-    accounted_pace.py       how long the rest will take
+    series.py               histories of bounded length
+    run_state.py, model.py  where a run stands; what its events add up to
+    pace.py                 how long the rest will take
     view.py                 what a screen shows of a run, frozen
     feed.py                 a run directory as one view after the other, in small bites
     comparison.py           other runs beside it; the settings in which they differ
     pictures.py             single images of the buffer
     snapshot.py             a view as a page of text, or as one document
 
-None of these imports Textual or torch. The app around them (app.py, screens/, widgets/) does the drawing;
-curves.py, axes.py, plot.py, canvas.py and bars.py turn numbers into rows of characters for it.
+None of these imports Textual or torch. The app around them (app.py, views.py, screens/, widgets/) does the drawing;
+curves.py, axes.py, plot.py, canvas.py and glyphs.py turn numbers into rows of characters for it.
 """

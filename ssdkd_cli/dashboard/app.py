@@ -191,7 +191,7 @@ class DashboardApp(App[None]):
             )
             loaded = PicturesLoaded(tuple(found), "" if found else "the buffer holds no image of this class")
         except SsdkdError as error:
-            loaded = PicturesLoaded((), str(error))
+            loaded = PicturesLoaded((), error.message)
         self._post(worker, loaded)
 
     def _post(self, worker: Worker[object], message: Message) -> None:
@@ -214,7 +214,7 @@ class DashboardApp(App[None]):
                 sleep=self._sleep,
             )
         except SsdkdError as error:
-            self._post(worker, RequestAnswered(action, "error", str(error), stands=False))
+            self._post(worker, RequestAnswered(action, "error", _told(error), stands=False))
             return
         if answer is None and run.is_alive():
             waited = f"no answer to `{action}` within {self._answer_timeout_s:.0f} s"
@@ -416,6 +416,10 @@ class DashboardApp(App[None]):
         """The next of our three looks."""
         names = [theme.name for theme in THEMES]
         self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
+
+
+def _told(error: SsdkdError) -> str:
+    return error.message + (f" (hint: {error.hint})" if error.hint else "")
 
 
 def _encoding() -> str:

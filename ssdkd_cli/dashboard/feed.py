@@ -151,7 +151,7 @@ class RunFeed:
         )
         silent_s = self._silent_s(status)
         ending = (model.ending if status in FINAL_STATUSES else None) or {}
-        message, summary = ending.get("message"), ending.get("summary")
+        message, hint, summary = (ending.get(name) for name in ("message", "hint", "summary"))
         return RunView(
             path=self.run.path,
             name=self.run.name,
@@ -170,6 +170,7 @@ class RunFeed:
             problems=tuple(self._problems(is_alive=is_alive)),
             summary=summary if isinstance(summary, dict) else None,
             message=message if isinstance(message, str) else "",
+            hint=hint if isinstance(hint, str) else "",
             num_events=model.num_events,
             has_directory=is_folder(self.run.path),
             loaded=1.0 if self._is_loaded else min(0.999, self._tail.offset / max(1, self._tail.size)),

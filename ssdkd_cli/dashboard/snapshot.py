@@ -65,6 +65,7 @@ def document(view: RunView) -> dict[str, Any]:
         else {**asdict(view.samples), "picture": _path_in_run(view, view.samples.picture)},
         "log": [asdict(line) for line in view.log[-_NUM_LOG_LINES_JSON:]],
         "message": view.message,
+        "hint": view.hint,
         "summary": view.summary,
     }
 

@@ -299,6 +299,8 @@ class RunView:
     """The summary a finished run ended with."""
     message: str = ""
     """Why a finished run ended."""
+    hint: str = ""
+    """What to do about it."""
     num_events: int = 0
     has_directory: bool = True
     """Whether the run's directory is still there."""

@@ -27,6 +27,7 @@ from ssdkd_cli.charts import BLOCKS
 from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.snapshot import render_text
 from ssdkd_cli.dashboard.widgets.chart import ChartPanel
+from ssdkd_cli.dashboard.widgets.notice import notices
 from stages import events
 
 
@@ -207,6 +208,16 @@ def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):
         assert app.is_running
 
     drive(make_run(tmp_path / "run", lines_of(told)), body)
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [("diverged", False), ("failed", True)])
+def test_what_to_do_about_it_is_said_with_it(tmp_path, monkeypatch, status, goes_on):
+    monkeypatch.chdir(tmp_path)
+    ending = events.RunFinished(status=status, message="the loss is nan", hint="lower distillation.lr", summary={})
+    run = make_run(Path("run"), lines_of([*whole_run(3), (ending, 3)]))
+    goes_on = "; `ssdkd run --resume run` goes on with it" if goes_on else ""
+    ((_, told), *_) = notices(RunFeed(run).poll())
+    assert told == f"the run {status}: the loss is nan (lower distillation.lr{goes_on})"
 
 
 def test_a_small_screen_says_all_of_why_a_run_failed(tmp_path, monkeypatch):

@@ -156,6 +156,8 @@ def test_why_a_run_failed_is_told_to_the_last_word(call, run):
     out = call("watch", str(run.path), "--once").out
     assert max(map(cell_len, out.splitlines())) <= 80
     assert all(" ".join(text.split()) in " ".join(out.split()) for text in (message, hint))
+    document = json.loads(call("watch", str(run.path), "--json").out)
+    assert (document["message"], document["hint"]) == (message, hint)
     with run.lock.held():  # it is being resumed: that is no failure any more
         document = json.loads(call("watch", str(run.path), "--json").out)
     assert (document["status"], document["message"]) == ("starting", "")

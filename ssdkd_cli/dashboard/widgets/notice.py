@@ -25,8 +25,10 @@ def notices(view: RunView) -> list[tuple[str, str]]:
     has_vanished = view.status == "dead" and not view.has_directory  # then nobody can say what became of its process
     if view.status in _ENDINGS and not has_vanished:
         reason = f": {view.message}" if view.message else ""
-        is_resumable = view.status in RESUMABLE_STATUSES
-        hint = f" (`ssdkd run --resume {in_shell(view.path)}` goes on with it)" if is_resumable else ""
+        hints = [view.hint] if view.hint else []
+        if view.status in RESUMABLE_STATUSES and "--resume" not in view.hint:
+            hints.append(f"`ssdkd run --resume {in_shell(view.path)}` goes on with it")
+        hint = f" ({'; '.join(hints)})" if hints else ""
         found.append(("error", _ENDINGS[view.status] + reason + hint))
     elif view.status == "stopped":
         found.append(("warning", f"stopped with everything saved; `ssdkd run --resume {in_shell(view.path)}` goes on"))
