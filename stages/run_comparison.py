@@ -13,15 +13,21 @@ from stages.run_overview import conditions, metrics, overview
 
 _SEED = "run.seed"
 
+_OF_NO_MATTER = (
+    *("evaluation.root", "evaluation.download", "evaluation.batch_size"),
+    *("run.device", "run.threads", "run.acceleration", "run.checkpoint_every", "run.log_every"),
+)
+"""Where things lie, and how a machine does them: seeds of several machines are seeds of one setting."""
+
 
 def compare(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     """The document of `ssdkd runs compare`.
 
     `runs`: the overview of each. `metrics`: each result, with a value per run, None where a run has none.
     `differences`: each setting in which they differ, and teacher and buffer file by their checksums, with a value per
-    run. `seed_groups`: mean and sample standard deviation over runs that are done and differ in nothing but their seed;
-    `left_out` are those that would belong to them, but are not done. Raises FileError for a run without readable
-    settings.
+    run. `seed_groups`: mean and sample standard deviation over runs that are done and differ in nothing but their seed
+    and their machine; `left_out` are those that would belong to them, but are not done. Raises FileError for a run
+    without readable settings.
     """
     documents = [overview(run) for run in runs]
     results = [metrics(document) for document in documents]
@@ -54,7 +60,9 @@ def _seed_groups(
     members: dict[str, list[int]] = {}
     for index, (document, configuration) in enumerate(zip(documents, configurations, strict=True)):
         # The command counts, too: an `invert` run has the settings of the `run` it belongs to.
-        rest = {"command": document["command"], **configuration, _SEED: None}
+        rest = {"command": document["command"], **configuration, _SEED: None, **dict.fromkeys(_OF_NO_MATTER)}
+        if "teacher" in configuration:  # by its checksum, wherever it lies
+            rest["teacher.weights"] = None
         members.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(index)
     groups = []
     for group in members.values():

@@ -12,8 +12,17 @@ from stages.run_comparison import compare
 from stages.run_directory import RunDirectory
 
 
-def seeded(folder: Path, seed: int, top1: float, *, status: str = "done", command: str = "run", alpha: float = 0.6):
-    config = f"[run]\nseed = {seed}\n[distillation]\nalpha = {alpha}\n"
+def seeded(
+    folder: Path,
+    seed: int,
+    top1: float,
+    *,
+    status: str = "done",
+    command: str = "run",
+    alpha: float = 0.6,
+    more: str = "",
+) -> RunDirectory:
+    config = f"[distillation]\nalpha = {alpha}\n[run]\nseed = {seed}\n{more}"
     name = f"{command}-{alpha}-{seed}-{status}"
     end = finished(status, student={"top1": top1})
     return make_run(folder / name, started(seed=seed, command=command), end, config=config)
@@ -55,6 +64,19 @@ def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path: Path) -
     assert [group["seeds"] for group in groups] == [[0, 1], [0, 1]]
     assert groups_of(runs[0], runs[3]) == []
     assert groups_of(seeded(tmp_path, 5, 0.5), seeded(tmp_path, 6, 0.5, command="invert")) == []
+
+
+def test_where_a_seed_was_run_does_not_matter(tmp_path: Path) -> None:
+    """On another machine, with the images elsewhere; a teacher elsewhere is known by its checksum."""
+    here = seeded(tmp_path, 0, 0.5, more='threads = 2\n[evaluation]\nroot = "/a"\n[teacher]\nweights = "/a/t"\n')
+    there = seeded(tmp_path, 1, 0.6, more='threads = 16\n[evaluation]\nroot = "/b"\n[teacher]\nweights = "/b/t"\n')
+    assert groups_of(here, there) == []  # two files, for all that is known
+    for run in (here, there):
+        run.manifest_file.write_text(json.dumps({"teacher_sha256": "0" * 64}))
+    (group,) = groups_of(here, there)
+    assert group["seeds"] == [0, 1]
+    assert {"run.threads", "evaluation.root", "teacher.weights"} <= set(compare([here, there])["differences"])
+    assert groups_of(here, seeded(tmp_path, 2, 0.6, more='threads = 2\nprecision = "bf16"\n')) == []
 
 
 def test_runs_that_are_not_done_are_not_averaged(tmp_path: Path) -> None:
