@@ -91,7 +91,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-_LESS_OF_A_RUN = (
+LESS_OF_A_RUN = (
     "lower inversion.batch_size, distillation.batch_size, evaluation.batch_size, inversion.latent_dim or"
     " buffer.capacity"
 )
@@ -107,7 +107,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def out_of_memory_is_told(hint: str = _LESS_OF_A_RUN) -> Iterator[None]:
+def out_of_memory_is_told(hint: str = LESS_OF_A_RUN) -> Iterator[None]:
     """Where the device runs out of memory in this context, MachineError is raised, with what to do about it."""
     try:
         yield

@@ -11,8 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stages.config import Config
 from stages.device import device_name
+from stages.models import FILE
 from stages.models.checkpoints import sha256_of
+from stages.paths import typed_path
 from stages.planning.plan import Plan
 from stages.run_overview import flat
 
@@ -40,6 +43,7 @@ def manifest_of(planned: Plan) -> bytes:
         "teacher_sha256": planned.teacher.sha256,
         "buffer": None if launch.buffer is None else str(launch.buffer.resolve()),
         "buffer_sha256": None if launch.buffer is None else sha256_of(launch.buffer),
+        "code_sha256": code_of(config),
         "settings": lasting_settings(tomllib.loads(config.to_toml()), _MAY_CHANGE),
         "settings_left_out": list(_MAY_CHANGE),
         "versions": versions(),
@@ -51,6 +55,12 @@ def manifest_of(planned: Plan) -> bytes:
         },
     }
     return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def code_of(config: Config) -> dict[str, str]:
+    """The SHA-256 of each file of the user's that a network is made by, by the key that names it."""
+    named = {"teacher.model": FILE.match(config.teacher.model), "student.model": FILE.match(config.student.model)}
+    return {key: sha256_of(typed_path(file["path"])) for key, file in named.items() if file is not None}
 
 
 def lasting_settings(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:

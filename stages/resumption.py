@@ -10,8 +10,8 @@ from typing import Any
 from stages.config import Config, is_device_name, with_values
 from stages.device import num_usable_cpus, resolve_device
 from stages.errors import FileError
-from stages.events import BufferState, CheckpointSaved, RunResumed
-from stages.manifest import git_revision, lasting_settings, versions
+from stages.events import BufferState, CheckpointSaved, RunFinished, RunResumed
+from stages.manifest import code_of, git_revision, lasting_settings, versions
 from stages.models.checkpoints import sha256_of
 from stages.paths import in_shell
 from stages.planning.footprint import check_disk, footprint_of
@@ -44,7 +44,13 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
     if started is not None:  # even where the data that knew them has come or gone since
         names = started.get("class_names")
         planned = replace(planned, class_names=None if names is None else tuple(names))
-    return replace(planned, warnings=(*planned.warnings, *_warnings_of_versions(manifest)))
+    warnings = (
+        *planned.warnings,
+        *_warnings_of_divergence(directory, manifest),
+        *_warnings_of_code(planned.config, manifest),
+        *_warnings_of_versions(manifest),
+    )
+    return replace(planned, warnings=warnings)
 
 
 def _moved_to(directory: RunDirectory, config: Config) -> str | None:
@@ -127,6 +133,24 @@ def _saving_bytes(directory: RunDirectory, planned: Plan) -> int:
         planned.config, planned.schedule, task=planned.task, student=planned.student, num_stored=num_stored
     )
     return max(planned.footprint.saving_bytes, footprint.saving_bytes)
+
+
+def _warnings_of_divergence(directory: RunDirectory, manifest: dict[str, Any]) -> tuple[str, ...]:
+    ending = directory.events.last(RunFinished.kind) or {}
+    if ending.get("status") != "diverged":
+        return ()
+    anew = how_to_begin_anew(directory, manifest)
+    return (f"this run diverged, and where nothing else has changed it does so again; {anew}, others by --set",)
+
+
+def _warnings_of_code(config: Config, manifest: dict[str, Any]) -> tuple[str, ...]:
+    """Files of the user's that make its networks, and were changed: others may have weights of the same names."""
+    before = manifest.get("code_sha256")
+    now = code_of(config) if isinstance(before, dict) else {}
+    changed = [f"`{key}`" for key, sha256 in now.items() if before and before.get(key) not in (None, sha256)]
+    if not changed:
+        return ()
+    return (f"this run began with another file as {' and '.join(changed)}, and goes on with what is in it now",)
 
 
 def _warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:

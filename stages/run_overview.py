@@ -164,6 +164,9 @@ def conditions(run: RunDirectory) -> dict[str, Any]:
     """
     manifest = run.manifest()
     files = {name: manifest.get(f"{name}_sha256") for name in ("teacher", "buffer")}
+    code = manifest.get("code_sha256")
+    if isinstance(code, dict):
+        files |= {f"{key}, its code": sha256 for key, sha256 in code.items()}
     return flat(settings(run)) | {name: f"sha256 {str(sha256)[:12]}" for name, sha256 in files.items() if sha256}
 
 

@@ -21,7 +21,7 @@ from stages.atomic_file import write_atomically
 from stages.checkpoint import load_checkpoint
 from stages.config import from_file
 from stages.control import ControlReader
-from stages.device import out_of_memory_is_told
+from stages.device import LESS_OF_A_RUN, out_of_memory_is_told
 from stages.errors import DivergedError, FileError, MachineError, RunInterrupted, SsdkdError, StorageError
 from stages.events import Event, Listener
 from stages.lazy_compiler import keep_compiler_unloaded
@@ -37,6 +37,9 @@ from stages.run_verification import has_all_results
 from stages.safe_point import SafePoint
 
 __all__ = ["Launch", "Outcome", "Plan", "execute", "plan", "resume"]
+
+_MEMORY_HINT = f"free what others hold of it and go on, or begin a new run and {LESS_OF_A_RUN}"
+"""Of a run that has begun: its settings cannot be changed any more."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def _before_the_first_step() -> Iterator[None]:
 
 def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path, directory: RunDirectory) -> None:
     try:
-        with out_of_memory_is_told():
+        with out_of_memory_is_told(_MEMORY_HINT):
             pipeline.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(
@@ -214,7 +217,7 @@ def _load(pipeline: Pipeline, state: dict[str, Any], checkpoint: Path, directory
 def _attempt(pipeline: Pipeline, closing: ExitStack, *, saves_first: bool) -> tuple[str, Exception | None]:
     """Train, and close the stages; how it ended ("done", "stopped", "diverged", "failed") and what ended it."""
     try:
-        with out_of_memory_is_told(), closing:
+        with out_of_memory_is_told(_MEMORY_HINT), closing:
             if saves_first:
                 pipeline.save()
             return _train_or_stop(pipeline), None

@@ -17,11 +17,11 @@ import pytest
 import torch
 from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files, warnings
 from safetensors import safe_open
-from tiny_runs import PLUS, make_teacher_file
+from tiny_runs import NETWORKS, PLUS, make_teacher_file
 
 from stages.accounts import Accounts
 from stages.checkpoint import load_checkpoint
-from stages.errors import ConfigError, FileError, MachineError
+from stages.errors import ConfigError, DivergedError, FileError, MachineError
 from stages.run_directory import RunDirectory
 from stages.run_verification import verify
 from stages.trainer import resume
@@ -457,6 +457,29 @@ def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None
     with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
         resume(stopped)
     assert f"`ssdkd run --preset {config}` starts a new run" in (refusal.value.hint or "")
+
+
+def test_other_code_of_a_network_is_told(start, out: Path, tmp_path: Path) -> None:
+    """Its names and shapes fit, and nothing else would show it."""
+    network = tmp_path / "net.py"
+    network.write_text(NETWORKS.read_text())
+    start(f"student.model={network}:student", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    network.write_text(NETWORKS.read_text() + "\n# another activation, say\n")
+    assert resume(out).summary["status"] == "done"
+    (told,) = (event["message"] for event in warnings(out) if "another file" in event["message"])
+    assert told == "this run began with another file as `student.model`, and goes on with what is in it now"
+
+
+def test_that_a_run_diverged_is_told_when_it_goes_on(start, go_on, out: Path) -> None:
+    def diverge() -> None:
+        raise DivergedError("it is lost")
+
+    broken = At("stage_started", diverge, epoch=3)
+    assert start(listeners=[broken]).summary["status"] == "diverged"
+    go_on()
+    (told,) = (event["message"] for event in warnings(out) if "diverged" in event["message"])
+    assert "does so again" in told
+    assert f"`ssdkd run --preset {out}/config.toml` starts a new run" in told
 
 
 def test_what_does_not_change_the_run_may_be_changed(stopped: Path, undisturbed: Path) -> None:
