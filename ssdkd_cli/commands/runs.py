@@ -12,7 +12,7 @@ import typer
 
 from ssdkd_cli import console, diagnostics, run_reports
 from ssdkd_cli.options import Json
-from stages.errors import ConfigError, FileError, StorageError
+from stages.errors import ConfigError, FileError, SsdkdError
 from stages.paths import in_shell, typed_path
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def stop(
 
 
 def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> None:
-    """Send a request, wait for the answer and tell it. Raises StorageError (exit code 1) where none comes."""
+    """Send a request, wait for the answer and tell it. Raises SsdkdError (exit code 1) where none comes."""
     from stages.control import refuse_idle, send_request, wait_for_acknowledgement
     from stages.run_lookup import resolve_run
 
@@ -220,7 +220,7 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
     answer = wait_for_acknowledgement(run, request_id, timeout_s)
     if answer is None:
         refuse_idle(run, action)  # it has ended meanwhile
-        raise StorageError(
+        raise SsdkdError(
             f"{run.path} did not answer within {timeout_s:g} s",
             hint=f"the run does it at its next safe point all the same; `ssdkd runs show {in_shell(run.path)}` tells",
         )
@@ -235,19 +235,19 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
 
 
 def _wait_for_the_end(run: RunDirectory, timeout_s: float) -> None:
-    """Return once a run that agreed to stop has saved everything. Raises StorageError where it has not."""
+    """Return once a run that agreed to stop has saved everything. Raises SsdkdError where it has not."""
     from stages.run_directory import LIVE_STATUSES
 
     deadline_s = time.monotonic() + timeout_s
     while (status := run.status()) in LIVE_STATUSES and time.monotonic() < deadline_s:
         time.sleep(0.05)
     if status in LIVE_STATUSES:
-        raise StorageError(
+        raise SsdkdError(
             f"{run.path} has not ended within {timeout_s:g} s",
             hint=f"it is saving, and ends when it has; `ssdkd runs show {in_shell(run.path)}` tells",
         )
     if status not in ("stopped", "done"):
-        raise StorageError(
+        raise SsdkdError(
             f"{run.path} has not been saved as asked: it is {status}",
             hint=f"`ssdkd runs show {in_shell(run.path)}` tells why",
         )
