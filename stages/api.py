@@ -11,7 +11,7 @@ alone. Whoever is called refuses bad settings by ConfigError and files by FileEr
     ssdkd.generators   (latent_dim=, image_shape=) -> nn.Module     latents [B, Z] -> images [B, C, H, W] in [0, 1];
                                                                     every parameter takes part in every pass; layers
                                                                     that draw (dropout) repeat their draws in a resumed
-                                                                    run, but not with `inversion.overlap`
+                                                                    run; with `inversion.overlap` they are refused
     ssdkd.models       (num_classes=, in_channels=, image_size=) -> nn.Module       normalised images -> logits [B, K]
                        or [B, K, H, W] where the task has a label for each pixel
     ssdkd.datasets     (root, split, *, image_shape=, resize=, download=) -> LabelledImages        uint8, int64 labels;

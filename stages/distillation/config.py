@@ -49,8 +49,8 @@ class DistillationConfig(Table):
     `inversion.bn_loss=absolute`, from .527 to .533 in 80 epochs and changed nothing in 220 (benchmarks/LOG.md)."""
 
     optimizer: Literal["sgd", "muon"] = "sgd"
-    """"sgd", as in the paper; "muon": orthogonal steps for convolutions, a fifth of the rate long, and SGD for the rest
-    (`stages.muon`). Not in the paper."""
+    """"sgd", as in the paper; "muon": orthogonal steps for dense convolutions and hidden linear layers, a fifth of the
+    rate long, and SGD for the rest (`stages.muon`). Not in the paper."""
 
     weight_decay: NonNegativeFloat = 1e-4
     """Weight decay."""

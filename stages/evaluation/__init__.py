@@ -1,4 +1,4 @@
-"""Stage 3, evaluation: accuracy on real data, and agreement on held-out synthetic images without any."""
+"""Stage 3, evaluation: accuracy on real data where there is some, and agreement on held-out synthetic images."""
 
 from stages.evaluation.config import EvaluationConfig
 from stages.registry import Spec

@@ -106,7 +106,7 @@ class InversionConfig(Table):
     bn_momentum: float = Field(default=0.9, ge=0, lt=1)
     """m of the running average of batch statistics that L_BN compares; 0 is Eq. 1 as printed.
 
-    Not stated in the paper: .9 is the reference's, of which only 1 - m of the gradient comes through. By 0 and a weight
+    Not stated in the paper: .9 is Fast-Datafree's, of which only 1 - m of the gradient comes through. By 0 and a weight
     of 1 a student of 60 epochs was ten points worse (benchmarks/LOG.md, 2026-11-29).
     """
 

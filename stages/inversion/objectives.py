@@ -51,8 +51,10 @@ def task_loss(teacher_logits_BK: Tensor, target_B: Tensor | None) -> Tensor:
 def adversarial_loss(teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
     """L_KD as the generator maximises it: the batch mean of KL(f_t || f_s) where both agree on the class, else 0.
 
-    Shapes: [B, K, ...] twice -> scalar float32 >= 0. Not stated in the paper: the mask, taken from Fast-Datafree; where
-    teacher and student already disagree there is nothing to gain. Gradients flow through both networks to the images.
+    Shapes: [B, K, ...] twice -> scalar float32 >= 0. Differs from the paper, whose Eq. 2 has one L_KD for both sides:
+    as in Fast-Datafree it is masked, for where teacher and student already disagree there is nothing to gain, and of
+    temperature 1; the student's (`stages.distillation.losses`) is of all predictions, at a higher temperature.
+    Gradients flow through both networks to the images.
     """
     mask_B = agreement(teacher_logits_BK, student_logits_BK).float()
     return (mask_B * kl_divergence(teacher_logits_BK, student_logits_BK)).mean()
@@ -84,8 +86,8 @@ def inversion_loss(
     r"""L_g = w_bn L_BN + w_task mean(phi L_Task) - w_adv L_KD, SSD-KD Eq. (2), to be minimised over g and z.
 
     Differs from the paper: Eq. 2 prints max over g of the plain sum. Read literally the generator would flee the
-    teacher's statistics, against the text; so L_BN and L_Task are minimised and L_KD is maximised.
-    `task` is mean(phi L_Task).
+    teacher's statistics, against the text; so L_BN and L_Task are minimised and L_KD is maximised. The weights are
+    Fast-Datafree's, whose settings the paper follows; Eq. 2 has none. `task` is mean(phi L_Task).
     """
     total = bn_weight * bn + task_weight * task - adversarial_weight * adversarial
     return InversionLoss(total, bn, task, adversarial)
