@@ -15,7 +15,7 @@ import torch
 
 OutputsT = TypeVar("OutputsT")
 
-_FIRST_TORCH = "2.15"
+FIRST_TORCH = "2.15"
 """Before it a recording that failed takes memory along that earlier ones on its stream still write to (cuBLAS's
 workspace, pytorch/pytorch#193402), before 2.14 it gives none back, and before 2.13 the allocator and the generator of
 the device stay unusable after it.
@@ -28,7 +28,7 @@ _ABOUT_ITSELF = "Synchronization debug mode"
 
 def can_record(device: torch.device) -> bool:
     """Whether steps on the device can be recorded by this version of torch."""
-    return device.type == "cuda" and torch.__version__ >= _FIRST_TORCH
+    return device.type == "cuda" and torch.__version__ >= FIRST_TORCH
 
 
 class CudaTape:

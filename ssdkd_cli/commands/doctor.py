@@ -44,7 +44,7 @@ _DISTRIBUTIONS = {"PIL": "pillow", "tomli_w": "tomli-w"}
 
 _WHY_ACCELERATION = {
     "graphs": "the steps of training are recorded once on the GPU and replayed",
-    "eager": "recording takes a GPU and a recent torch",
+    "eager": "recording the steps of training, which keeps a fast GPU busy, takes a later torch",
 }
 
 

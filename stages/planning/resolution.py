@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from stages.config import Config, with_values
+from stages.cuda_graph import FIRST_TORCH
 from stages.device import can_compile_for_cpu, resolve_acceleration, resolve_precision, resolve_threads
 from stages.inversion.overlap import can_overlap_on_cpu
 from stages.models import FILE
@@ -54,8 +55,14 @@ def warnings_of(
     if is_resumption and wanted.run.threads == AUTO:
         threads = config.run.threads
         warnings.append(f"the run had more threads than there are CPUs here: it goes on with {threads}, not to the bit")
-    if (wanted.run.acceleration, config.run.acceleration) == ("graphs", "eager"):
-        warnings.append(f"run.acceleration is graphs, which {device} and this torch have none of: steps run eagerly")
+    is_eager = config.run.acceleration == "eager"
+    if is_eager and device.type == "cuda" and wanted.run.acceleration != "eager":
+        warnings.append(
+            f"torch {torch.__version__} cannot record steps safely: they run eagerly, and a fast GPU waits for Python;"
+            f" torch {FIRST_TORCH} and later can"
+        )
+    elif is_eager and wanted.run.acceleration == "graphs":
+        warnings.append(f"run.acceleration is graphs, which {device} has none of: steps run eagerly")
     is_idle = not can_overlap_on_cpu(config.run.acceleration, int(config.run.threads))
     if schedule.overlaps and device.type == "cpu" and is_idle:
         is_compiled = config.run.acceleration == "compile"
