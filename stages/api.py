@@ -37,7 +37,7 @@ which import no torch.
 
 from stages.config import Config, load
 from stages.config_table import Table, rule_error
-from stages.data.augment import Augmentation, apply, draw_augmentation
+from stages.data.augment import Augmentation, augmented, draw_augmentation
 from stages.data.dataset import UNSPLIT, LabelledImages
 from stages.divergence import agreement, kl_divergence
 from stages.errors import ConfigError, DivergedError, FileError, MachineError, SsdkdError, StorageError
@@ -84,7 +84,7 @@ __all__ = [
     "Warning",
     "adversarial_loss",
     "agreement",
-    "apply",
+    "augmented",
     "build_generator",
     "build_model",
     "draw_augmentation",

@@ -95,7 +95,7 @@ class Recorder:
             save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
             self.save_samples()
         if self.run.schedule.command != "invert":
-            save_weights(self.run.finished_student.model, self.directory.student_file)
+            save_weights(self.run.delivered_student.model, self.directory.student_file)
         if self.run.best_student is not None:
             notes = {key: str(value) for key, value in self.run.best_results().items()}
             save_with_digest(self.directory.best_student_file, self.run.best_student.weights, notes=notes)

@@ -90,7 +90,7 @@ class Run:
     work there and returns True, or returns False, and the step runs unrecorded this time."""
     checks: list[Callable[[], None]] = field(default_factory=list)
     """What stages look for where the run waits for the device anyway; each raises DivergedError if it finds it."""
-    finish: Callable[[NormalizedModel], NormalizedModel] = lambda student: student
+    deliver: Callable[[NormalizedModel], NormalizedModel] = lambda student: student
     """What makes the student that is measured and written of the one that is trained."""
     emit: Callable[[Event], None] = lambda _event: None
     safe_point: Callable[[], None] = lambda: None
@@ -104,9 +104,9 @@ class Run:
         return self.schedule.is_warmup(self.epoch)
 
     @property
-    def finished_student(self) -> NormalizedModel:
+    def delivered_student(self) -> NormalizedModel:
         """The student as it is measured and written now."""
-        return self.finish(self.student)
+        return self.deliver(self.student)
 
     @property
     def is_last_epoch(self) -> bool:
@@ -154,7 +154,7 @@ class Run:
         if self.best_student is None or score > self.best_student.score:
             weights = {
                 name: value.detach().clone(memory_format=torch.contiguous_format)
-                for name, value in self.finished_student.model.state_dict().items()
+                for name, value in self.delivered_student.model.state_dict().items()
             }
             self.best_student = BestStudent(score, self.epoch, weights)
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from stages.buffer.file import read_buffer
 from stages.buffer.priorities import effective_sample_size, sampling_probabilities
 from stages.config import Config
-from stages.data.augment import apply, draw_augmentation
+from stages.data.augment import augmented, draw_augmentation
 from stages.divergence import kl_divergence
 from stages.errors import ConfigError
 from stages.models.normalized import NormalizedModel
@@ -113,7 +113,7 @@ def divergences(
                     teacher(batch_BCHW), student(batch_BCHW), temperature=config.distillation.delta_temperature
                 )
             )
-            for batch_BCHW in apply(images_NCHW, view).split(BATCH_SIZE)
+            for batch_BCHW in augmented(images_NCHW, view).split(BATCH_SIZE)
         ]
         columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)

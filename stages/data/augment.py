@@ -49,7 +49,7 @@ def draw_augmentation(
     return Augmentation(shift_2B[0], shift_2B[1], flip_B.to(device, non_blocking=True))
 
 
-def apply(images_BCHW: Tensor, augmentation: Augmentation) -> Tensor:
+def augmented(images_BCHW: Tensor, augmentation: Augmentation) -> Tensor:
     """The images shifted and mirrored, each by its own draw, zeros coming in at the borders.
 
     Shapes: [B, C, H, W] of any type -> the same shape, type and memory format. Differentiable to any order.
@@ -65,7 +65,7 @@ def moved_with(augmentation: Augmentation, label_B: Tensor) -> Tensor:
     """
     if label_B.ndim < 3:
         return label_B
-    return apply(label_B.unsqueeze(1) + 1, augmentation).squeeze(1) - 1
+    return augmented(label_B.unsqueeze(1) + 1, augmentation).squeeze(1) - 1
 
 
 class _Shift(torch.autograd.Function):
@@ -81,7 +81,7 @@ class _Shift(torch.autograd.Function):
         shift_y_B, shift_x_B, flip_B = ctx.saved_tensors
         # out[x] = in[W-1-x + s] is its own adjoint in x: the gradient of in[u] is that of out[W-1-u + s].
         opposite = Augmentation(-shift_y_B, torch.where(flip_B, shift_x_B, -shift_x_B), flip_B)
-        return apply(gradient_BCHW, opposite), None, None, None
+        return augmented(gradient_BCHW, opposite), None, None, None
 
 
 def _gather_pixels(images_BCHW: Tensor, shift_y_B: Tensor, shift_x_B: Tensor, flip_B: Tensor) -> Tensor:

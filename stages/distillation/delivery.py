@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.data.augment import apply
+from stages.data.augment import augmented
 from stages.distillation.config import DistillationConfig
 from stages.models.build import bn_layers, statistics_taken_anew
 from stages.models.copying import copied
@@ -113,5 +113,5 @@ def recalibrate(run: Run, network: NormalizedModel, *, num_batches: int) -> None
             batch = run.buffer.draw(
                 config.batch_size, rng, sampling="uniform", alpha=config.alpha, epsilon=config.epsilon
             )
-            images_BCHW: Tensor = apply(batch.images_BCHW, run.draw_augmentation(config.batch_size, rng))
+            images_BCHW: Tensor = augmented(batch.images_BCHW, run.draw_augmentation(config.batch_size, rng))
             network(images_BCHW)

@@ -62,7 +62,7 @@ class Distillation(Stage[DistillationConfig]):
         self._views = make_views(run, self.config)
         self._delivery = Delivery(run, self.config)
         if self._delivery.is_wanted:
-            run.finish = self._delivery.deliver
+            run.deliver = self._delivery.deliver
         self._ask_student = Compiled(run, "the student", run.student)
         self._updates: dict[Loss, CapturedStep[StudentBatch, UpdateOutcome]] = {
             loss: CapturedStep(run, "the student's update", partial(self._update_student, run, loss))

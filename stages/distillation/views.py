@@ -15,7 +15,7 @@ from torch import Tensor
 from stages.buffer.replay_buffer import DrawnBatch
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
-from stages.data.augment import Augmentation, apply
+from stages.data.augment import Augmentation, augmented
 from stages.data.mixing import Mixing, draw_mixing, mix
 from stages.distillation.config import DistillationConfig
 from stages.events import ViewsJudged
@@ -175,15 +175,15 @@ class CachedViews:
         view_B = torch.randint(self._config.views, batch.slots_B.shape, generator=rng, device=run.device)
         if self._config.mix == "none":
             drawn = self._drawn(batch.slots_B, view_B)
-            return JudgedViews(apply(batch.images_BCHW, _augmentation(drawn)), drawn["logits"])
+            return JudgedViews(augmented(batch.images_BCHW, _augmentation(drawn)), drawn["logits"])
         slot_B, serial_B = (self._columns[name][batch.slots_B, view_B] for name in ("partner_slot", "partner_serial"))
         has_left_B = run.buffer.column("serial")[slot_B] != serial_B
         drawn = self._drawn(batch.slots_B, torch.where(has_left_B, 0, view_B))
         partners_BCHW = run.buffer.column("images").index_select(0, drawn["partner_slot"])
         views_BCHW = mix(
             self._config.mix,
-            apply(batch.images_BCHW, _augmentation(drawn)),
-            apply(partners_BCHW, _augmentation(drawn, "partner_")),
+            augmented(batch.images_BCHW, _augmentation(drawn)),
+            augmented(partners_BCHW, _augmentation(drawn, "partner_")),
             Mixing(drawn["other"], drawn["y"], drawn["x"]),
         )
         return JudgedViews(views_BCHW, drawn["logits"])
@@ -225,7 +225,7 @@ def _teachers_look(run: Run, at_what: str) -> CapturedStep[ViewInputs, JudgedVie
 
 
 def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: ViewInputs) -> JudgedViews:
-    views_BCHW = apply(look.images_BCHW, look.augmentation)
+    views_BCHW = augmented(look.images_BCHW, look.augmentation)
     if look.pairs is not None:
         others_BCHW = views_BCHW[look.pairs.partner_B]
         views_BCHW = mix(run.config.distillation.mix, views_BCHW, others_BCHW, look.pairs.mixing)

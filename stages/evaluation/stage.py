@@ -31,7 +31,7 @@ class EvaluationStage(Stage[EvaluationConfig]):
         if run.holdout_NCHW is not None and not run.in_warmup:
             found = compare_with_teacher(
                 run.teacher,
-                run.finished_student,
+                run.delivered_student,
                 run.holdout_NCHW,
                 run.task,
                 batch_size=self.config.batch_size,
@@ -59,7 +59,7 @@ class EvaluationStage(Stage[EvaluationConfig]):
         if run.in_warmup:
             return
         run.results.student = measure(
-            run.finished_student, data, run.task, batch_size=self.config.batch_size, device=run.device
+            run.delivered_student, data, run.task, batch_size=self.config.batch_size, device=run.device
         )
         if self.config.select_best:
             run.keep_if_best(run.results.student[run.task.headline])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stages.captured_step import CapturedStep
 from stages.compiled import Compiled
-from stages.data.augment import Augmentation, apply, moved_with
+from stages.data.augment import Augmentation, augmented, moved_with
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
@@ -155,7 +155,7 @@ class Synthesis:
     ) -> tuple[InversionLoss, Tensor, Tensor]:
         """Eq. 2 for the present images, the teacher's classes of them, and the statistics under its L_BN."""
         run, config = self._run, self._config
-        views_BCHW = apply(images_BCHW, inputs.augmentation)
+        views_BCHW = augmented(images_BCHW, inputs.augmentation)
         with run.autocast():
             teacher_logits_BK, bn, statistics_RM = self._watch_teacher(views_BCHW)
         teacher_class_B, teacher_prob_B = run.task.predict(teacher_logits_BK.detach())

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.config import Config
-from stages.data.augment import apply, draw_augmentation
+from stages.data.augment import augmented, draw_augmentation
 from stages.data.dataset import LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.errors import ConfigError, DivergedError, MachineError
@@ -279,7 +279,7 @@ class _Fitting:
             len(index_B), padding=self._padding, flip=self._flip, rng=self._rng, device=self._device
         )
         with self._autocast():
-            logits_BK = self._model(apply(self._images_NCHW[index_B], draw))
+            logits_BK = self._model(augmented(self._images_NCHW[index_B], draw))
         loss = F.cross_entropy(logits_BK.float(), labels_B)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

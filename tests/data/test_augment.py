@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
-from stages.data.augment import Augmentation, apply, draw_augmentation, moved_with
+from stages.data.augment import Augmentation, augmented, draw_augmentation, moved_with
 
 B, C, H, W, PADDING = 64, 3, 10, 7, 3
 
@@ -40,36 +40,36 @@ def random_images(dtype: torch.dtype, *, channels: int = C) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_is_what_torchvision_makes_of_it(dtype: torch.dtype, channels: int) -> None:
     images_BCHW = random_images(dtype, channels=channels)
-    result = apply(images_BCHW, draw())
+    result = augmented(images_BCHW, draw())
     assert result.dtype == dtype
     assert torch.equal(result, crop_and_flip(images_BCHW, draw()))
 
 
 def test_nothing_drawn_changes_nothing() -> None:
     images_BCHW = random_images(torch.uint8)
-    assert torch.equal(apply(images_BCHW, draw(padding=0, flip=False)), images_BCHW)
+    assert torch.equal(augmented(images_BCHW, draw(padding=0, flip=False)), images_BCHW)
 
 
 def test_image_shifted_away_leaves_zeros() -> None:
     images_BCHW = random_images(torch.float32) + 1
     far_B = torch.full((B,), 1000)
     away = Augmentation(far_B, -far_B, torch.zeros(B, dtype=torch.bool))
-    assert torch.equal(apply(images_BCHW, away), torch.zeros_like(images_BCHW))
+    assert torch.equal(augmented(images_BCHW, away), torch.zeros_like(images_BCHW))
 
 
 def test_memory_format_is_kept() -> None:
     images_BCHW = random_images(torch.float32)
-    assert apply(images_BCHW, draw()).is_contiguous()
+    assert augmented(images_BCHW, draw()).is_contiguous()
     channels_last = images_BCHW.contiguous(memory_format=torch.channels_last)
-    result = apply(channels_last, draw())
+    result = augmented(channels_last, draw())
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(result, apply(images_BCHW, draw()))
+    assert torch.equal(result, augmented(images_BCHW, draw()))
 
 
 def test_gradient_is_that_of_the_reference() -> None:
     weight_BCHW = torch.randn(B, C, H, W, generator=torch.Generator().manual_seed(2))
     gradients = []
-    for augment in (apply, crop_and_flip):
+    for augment in (augmented, crop_and_flip):
         images_BCHW = random_images(torch.float32).requires_grad_()
         (augment(images_BCHW, draw()) * weight_BCHW).sum().backward()
         gradients.append(images_BCHW.grad)
@@ -84,8 +84,8 @@ def test_gradient_and_its_gradient_are_exact() -> None:
     images_BCHW = torch.randn(
         4, 2, H, W, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True
     )
-    assert torch.autograd.gradcheck(lambda images: apply(images, augmentation), images_BCHW)
-    assert torch.autograd.gradgradcheck(lambda images: apply(images, augmentation), images_BCHW)
+    assert torch.autograd.gradcheck(lambda images: augmented(images, augmentation), images_BCHW)
+    assert torch.autograd.gradgradcheck(lambda images: augmented(images, augmentation), images_BCHW)
 
 
 def test_draws_are_uniform_and_independent() -> None:

@@ -10,7 +10,7 @@ import torch
 from same_values import assert_same
 from torch import Tensor
 
-from stages.data.augment import apply, draw_augmentation
+from stages.data.augment import augmented, draw_augmentation
 from stages.distillation.delivery import recalibrate
 from stages.distillation.stage import Distillation
 from stages.run import Run
@@ -33,7 +33,7 @@ def test_without_options_the_student_itself_is_delivered(make_run, fill) -> None
     run = make_run(epoch=FIRST)
     fill(run, 20)
     set_up(run).run_epoch(run)
-    assert run.finished_student is run.student
+    assert run.delivered_student is run.student
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.99])
@@ -55,7 +55,7 @@ def test_the_average_is_the_moving_average_of_the_updates(make_run, fill, decay:
     run.safe_point = follow
     stage.run_epoch(run)
     assert num_updates == STEPS
-    delivered = run.finished_student
+    delivered = run.delivered_student
     assert not delivered.training
     torch.testing.assert_close(weights_of(delivered.model), expected, rtol=1e-5, atol=1e-7)
     assert not torch.equal(delivered.model.linear.weight, run.student.model.linear.weight)
@@ -69,7 +69,7 @@ def test_a_layer_with_two_names_is_averaged_once(make_run, fill) -> None:
     stage = set_up(run)
     run.student.model.bn2.weight.data += 1
     stage._delivery.follow_update()
-    delivered = run.finished_student.model
+    delivered = run.delivered_student.model
     assert delivered.norm_again is delivered.bn2
     torch.testing.assert_close(delivered.bn2.weight, before + 9 / 11)  # a decay of 2/11 in the first update
 
@@ -99,7 +99,7 @@ def test_recalibrated_statistics_are_the_mean_over_uniform_draws(make_run, fill)
     seen: list[Tensor] = []
     probe = copy.deepcopy(run.student).eval()
     probe.model.bn1.register_forward_pre_hook(lambda _layer, args: seen.append(args[0].detach()))
-    probe(apply(batch.images_BCHW, augmentation))
+    probe(augmented(batch.images_BCHW, augmentation))
     torch.testing.assert_close(inputs[0], seen[0])
     assert network.model.bn1.momentum == run.student.model.bn1.momentum
     assert not any(module.training for module in network.modules())
@@ -109,11 +109,11 @@ def test_a_student_that_another_stage_changes_is_delivered_anew(make_run, fill) 
     run = make_run(epoch=FIRST, distillation={"recalibration_batches": 2})
     fill(run, 20)
     set_up(run).run_epoch(run)
-    before = run.finished_student
-    assert run.finished_student is before
+    before = run.delivered_student
+    assert run.delivered_student is before
     with torch.no_grad():
         run.student.model.linear.weight.mul_(2)
-    assert torch.equal(run.finished_student.model.linear.weight, 2 * before.model.linear.weight)
+    assert torch.equal(run.delivered_student.model.linear.weight, 2 * before.model.linear.weight)
 
 
 OPTIONS = [{"ema_decay": 0.9}, {"recalibration_batches": 2}, {"ema_decay": 0.9, "recalibration_batches": 2}]
@@ -127,7 +127,7 @@ def test_what_is_trained_stays_the_same(make_run, fill, options: dict[str, Any])
         stage = set_up(run)
         for run.epoch in (FIRST, FIRST + 1):
             stage.run_epoch(run)
-            assert (run.finished_student is run.student) == (run is runs[0])
+            assert (run.delivered_student is run.student) == (run is runs[0])
     plain, run = runs
     assert_same(weights_of(run.student.model), weights_of(plain.student.model))
     assert_same(run.buffer.state_dict(), plain.buffer.state_dict())
@@ -144,11 +144,11 @@ def test_a_restored_stage_delivers_the_same(make_run, fill, options: dict[str, A
     again.buffer.load_state_dict(first.buffer.state_dict())
     again.student.load_state_dict(first.student.state_dict())
     other.load_state_dict(state)
-    assert_same(weights_of(again.finished_student.model), weights_of(first.finished_student.model))
+    assert_same(weights_of(again.delivered_student.model), weights_of(first.delivered_student.model))
     for run, each in ((first, stage), (again, other)):
         run.epoch += 1
         each.run_epoch(run)
-    assert_same(weights_of(again.finished_student.model), weights_of(first.finished_student.model))
+    assert_same(weights_of(again.delivered_student.model), weights_of(first.delivered_student.model))
 
 
 @pytest.mark.parametrize("options", OPTIONS[1:])
@@ -161,7 +161,7 @@ def test_the_delivered_student_has_statistics_taken_anew(make_run, fill, options
     if "ema_decay" in options:
         expected.model.load_state_dict(stage.state_dict()["delivery"]["average"])
     recalibrate(run, expected, num_batches=2)
-    assert_same(weights_of(run.finished_student.model), weights_of(expected.model))
+    assert_same(weights_of(run.delivered_student.model), weights_of(expected.model))
 
 
 def test_it_is_made_once_for_evaluation_and_files(make_run, fill) -> None:
@@ -169,17 +169,17 @@ def test_it_is_made_once_for_evaluation_and_files(make_run, fill) -> None:
     fill(run, 20)
     stage = set_up(run)
     stage.run_epoch(run)
-    delivered = run.finished_student
-    assert run.finished_student is delivered
+    delivered = run.delivered_student
+    assert run.delivered_student is delivered
     fill(run, 1)
-    assert run.finished_student is not delivered, "its statistics are those of the buffer"
-    delivered = run.finished_student
+    assert run.delivered_student is not delivered, "its statistics are those of the buffer"
+    delivered = run.delivered_student
     run.epoch += 1
     stage.run_epoch(run)
-    assert run.finished_student is not delivered
+    assert run.delivered_student is not delivered
 
 
 def test_in_warmup_there_is_nothing_to_average_yet(make_run) -> None:
     run = make_run(epoch=FIRST - 1, distillation={"ema_decay": 0.9, "recalibration_batches": 2})
     set_up(run)
-    assert run.finished_student is run.student
+    assert run.delivered_student is run.student

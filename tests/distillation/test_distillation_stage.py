@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from same_values import assert_same
 from torch import Tensor, nn
 
-from stages.data.augment import apply, draw_augmentation
+from stages.data.augment import augmented, draw_augmentation
 from stages.distillation.losses import standardized_loss
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
@@ -76,7 +76,7 @@ class PlainDistillation:
         augmentation = draw_augmentation(
             16, padding=1, flip=True, rng=run.rng("distillation", "augmentation", step), device="cpu"
         )
-        views_BCHW = apply(run.buffer.column("images")[slots_B].float() / 255, augmentation)
+        views_BCHW = augmented(run.buffer.column("images")[slots_B].float() / 255, augmentation)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in ((0.4, 0.5), (0.2, 0.3)))
         with torch.no_grad():
             teacher_BK = run.teacher.model((views_BCHW - mean) / std)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.data.augment import Augmentation, apply
+from stages.data.augment import Augmentation, augmented
 from stages.distillation.stage import Distillation
 from stages.distillation.views import CachedViews, FreshViews, make_views
 from stages.events import ViewsJudged
@@ -156,7 +156,7 @@ def test_views_are_shifts_and_flips_of_the_drawn_image(make_run, fill) -> None:
     judged = views_of(run).judge(run, batch, 0)
     for image_CHW, view_CHW in zip(batch.images_BCHW, judged.images_BCHW, strict=True):
         candidates = [
-            apply(image_CHW[None], Augmentation(torch.tensor([y]), torch.tensor([x]), torch.tensor([flip])))[0]
+            augmented(image_CHW[None], Augmentation(torch.tensor([y]), torch.tensor([x]), torch.tensor([flip])))[0]
             for y in (-1, 0, 1)
             for x in (-1, 0, 1)
             for flip in (False, True)

@@ -13,7 +13,7 @@ from same_values import assert_same
 from tiny_network import TinyGenerator
 from torch import Tensor, nn
 
-from stages.data.augment import apply, draw_augmentation
+from stages.data.augment import augmented, draw_augmentation
 from stages.errors import ConfigError, DivergedError
 from stages.events import InversionStep
 from stages.inversion.generator_inversion import GeneratorInversion
@@ -127,7 +127,7 @@ def reference_call(
             rng=run.rng("inversion", f"{stream} augmentation", step),
             device="cpu",
         )
-        views_BCHW = (apply(images_BCHW, augmentation) - mean_C) / std_C
+        views_BCHW = (augmented(images_BCHW, augmentation) - mean_C) / std_C
         teacher_BK, features = teacher.logits_and_features(views_BCHW)
 
         bn = torch.zeros(())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.config import Config, with_values
-from stages.data.augment import Augmentation, apply
+from stages.data.augment import Augmentation, augmented
 from stages.data.dataset import LabelledImages, load_data
 from stages.errors import ConfigError, DivergedError, FileError, MachineError, StorageError
 from stages.teachers import train as train_module
@@ -266,16 +266,16 @@ def test_it_learns_from_crops_and_flips_by_the_usual_settings(
     draws: list[Augmentation] = []
     settings: list[dict[str, Any]] = []
 
-    def apply_and_note(images_BCHW: torch.Tensor, draw: Augmentation) -> torch.Tensor:
+    def augmented_and_noted(images_BCHW: torch.Tensor, draw: Augmentation) -> torch.Tensor:
         draws.append(draw)
-        return apply(images_BCHW, draw)
+        return augmented(images_BCHW, draw)
 
     class NotingSGD(torch.optim.SGD):
         def __init__(self, parameters: Any, **options: Any) -> None:
             settings.append(options)
             super().__init__(parameters, **options)
 
-    monkeypatch.setattr(train_module, "apply", apply_and_note)
+    monkeypatch.setattr(train_module, "augmented", augmented_and_noted)
     monkeypatch.setattr(torch.optim, "SGD", NotingSGD)
     train(make_config(f"task.horizontal_flip={json.dumps(flip)}"), tmp_path / "t.safetensors", epochs=2)
     assert len(draws) == 2 * (1433 // 128)
