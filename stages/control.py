@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from stages.errors import ConfigError, FileError
 from stages.event_file import parse_event
 from stages.events import ControlAcknowledged
+from stages.line_tail import Tail
 from stages.paths import in_shell
 from stages.run_directory import LIVE_STATUSES, RESUMABLE_STATUSES, RunDirectory
 
@@ -87,11 +88,11 @@ def wait_for_acknowledgement(
 ) -> Acknowledgement | None:
     """The answer to a request, or None where none comes within `timeout_s` or the run ends without one."""
     deadline_s = clock() + timeout_s
-    tail = _LineTail(run.events_file, look_back_bytes=_LOOK_BACK_BYTES)
+    tail = Tail(run.events_file, offset=max(0, _size(run.events_file) - _LOOK_BACK_BYTES))
     while True:
         # Liveness before the lines: an answer written just before the end is then still found.
         is_last_look = not run.is_alive() or clock() >= deadline_s
-        for line in tail.poll():
+        for line in _new_lines(tail):
             event = parse_event(line)
             if event and event["kind"] == ControlAcknowledged.kind and event.get("id") == request_id:
                 return Acknowledgement(bool(event.get("accepted")), str(event.get("message") or ""))
@@ -119,11 +120,27 @@ class ControlReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._tail = _LineTail(path, look_back_bytes=0)
+        self._tail = Tail(path, offset=_size(path))
 
     def poll(self) -> list[Request]:
         """New requests, oldest first; other lines are skipped. Costs one stat while nothing is new."""
-        return [request for line in self._tail.poll() if (request := _parse_request(line)) is not None]
+        return [request for line in _new_lines(self._tail) if (request := _parse_request(line)) is not None]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _new_lines(tail: Tail) -> Iterator[bytes]:
+    """All of them. A file that cannot be read has none: nothing that a run should end for."""
+    while True:
+        bite = tail.poll()
+        yield from bite.lines
+        if bite.is_at_end:
+            return
 
 
 def _parse_request(line: bytes) -> Request | None:
@@ -137,32 +154,3 @@ def _parse_request(line: bytes) -> Request | None:
     if not isinstance(request_id, str) or not isinstance(action, str):
         return None
     return Request(request_id, action)
-
-
-class _LineTail:
-    """The lines that were appended to a file since the last look; a torn line waits for its newline."""
-
-    def __init__(self, path: Path, *, look_back_bytes: int) -> None:
-        self._path = path
-        self._offset = max(0, self._size() - look_back_bytes)
-
-    def _size(self) -> int:
-        try:
-            return self._path.stat().st_size
-        except OSError:
-            return 0
-
-    def poll(self) -> list[bytes]:
-        """Whole new lines, without their newlines."""
-        size = self._size()
-        self._offset = min(self._offset, size)  # somebody cut the file
-        if size == self._offset:
-            return []
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                *lines, torn = file.read().split(b"\n")
-                self._offset = file.tell() - len(torn)
-        except OSError:  # gone, or another user's: nothing that a run should end for
-            return []
-        return lines

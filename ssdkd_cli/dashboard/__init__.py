@@ -1,6 +1,6 @@
 """The live dashboard.
 
-    tail.py, preview.py     lines of `events.jsonl`: the new ones; a long file at a glance
+    preview.py              the lines of a long `events.jsonl` at a glance
     series.py               histories of bounded length
     run_state.py, model.py  where a run stands; what its events add up to
     pace.py                 how long the rest will take

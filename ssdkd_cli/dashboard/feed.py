@@ -21,10 +21,10 @@ from typing import Any
 
 from ssdkd_cli.dashboard import preview
 from ssdkd_cli.dashboard.model import RunModel
-from ssdkd_cli.dashboard.tail import Bite, Tail
 from ssdkd_cli.dashboard.view import Progress, RunView
 from ssdkd_cli.words import duration, views_text
 from stages.events import SCHEMA_VERSION
+from stages.line_tail import Bite, Tail
 from stages.paths import is_folder, is_there
 from stages.run_directory import FINAL_STATUSES, LIVE_STATUSES, RunDirectory
 
