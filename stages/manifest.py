@@ -13,8 +13,8 @@ from typing import Any
 
 from stages.config import Config
 from stages.device import device_name
+from stages.file_digest import sha256_of
 from stages.models import FILE
-from stages.models.checkpoints import sha256_of
 from stages.paths import typed_path
 from stages.planning.plan import Plan
 from stages.run_overview import flat

@@ -71,7 +71,7 @@ def train(
 
     import_torch()
     from stages.device import resolve_device
-    from stages.models.checkpoints import sha256_of
+    from stages.file_digest import sha256_of
     from stages.teachers.train import EPOCHS, train_teacher
 
     with console.reserved_stdout(), progress.training_shown() as listener:

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.errors import ConfigError, SsdkdError
 from stages.foreign_code import foreign_place
-from stages.models.checkpoints import WEIGHTS_OF_TORCHSCRIPT
 from stages.models.copying import copied
+from stages.models.weight_file import WEIGHTS_OF_TORCHSCRIPT
 from stages.registry import find
 from stages.tasks.task import task_of
 

@@ -3,7 +3,7 @@
     conv 3x3, BN, ReLU -> 4 stages of blocks, 64, 128, 256, 512 channels, strides 1, 2, 2, 2 -> mean, linear
 
 State-dict names are those of the public small-image code (`layer1.0.conv1`, ..., `layer2.0.shortcut.0`, ...,
-`linear`); `stages.models.checkpoints` takes `downsample` and `fc` as well. With the stem for ImageNet it is
+`linear`); `stages.models.public_names` takes `downsample` and `fc` as well. With the stem for ImageNet it is
 `torchvision:resnet18`.
 
 Legend: B batch, C channels, H W pixels, K classes.

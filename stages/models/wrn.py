@@ -3,7 +3,7 @@
     conv 3x3 -> 3 stages of blocks, channels 16k, 32k, 64k, strides 1, 2, 2 -> BN, ReLU, mean, linear
 
 Depth 6n + 4: n blocks of two convolutions in each of three stages, the stem, and three 1x1 shortcuts, counted
-by tradition. State-dict names are those of most public checkpoints; `stages.models.checkpoints` translates
+by tradition. State-dict names are those of most public checkpoints; `stages.models.public_names` translates
 the other family.
 
 Legend: B batch, C channels, H W pixels, K classes.

@@ -29,10 +29,11 @@ from stages.data.dataset import LabelledImages, real_images
 from stages.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.errors import ConfigError, DivergedError, MachineError
 from stages.evaluation.measure import measure
+from stages.file_digest import sha256_of
 from stages.heap import keep_heap_warm
 from stages.models import FILE
 from stages.models.build import build_model, check_in_training
-from stages.models.checkpoints import save_weights, sha256_of
+from stages.models.checkpoints import save_weights
 from stages.models.normalized import NormalizedModel
 from stages.optimizers import load as load_optimizer
 from stages.optimizers import set_learning_rate
