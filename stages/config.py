@@ -285,12 +285,12 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
     `config.toml`, values that follow from others go on following them. Raises ConfigError with all problems at
     once, FileError for a preset file that is missing or unreadable.
     """
-    schemas = _schemas()
+    known = schemas()
     problems: list[Problem] = []
     overriding: list[tuple[str, Any]] = []
     for text in overrides:
         try:
-            overriding.append(parse_override(text, schemas, place="--set"))
+            overriding.append(parse_override(text, known, place="--set"))
         except ConfigError as error:
             problems.extend(error.problems)
     names = tuple(presets) or (DEFAULT_PRESET,)
@@ -348,8 +348,8 @@ def _followers(settings: Settings) -> list[str]:
     return followers
 
 
-def _schemas() -> dict[str, type[BaseModel]]:
-    """The schema of every table that any preset may have."""
+def schemas() -> dict[str, type[BaseModel]]:
+    """The schema of every table that any preset may have. Raises ConfigError where a plugin takes the name of ours."""
     brought = {}
     for spec in registry.all_specs("stages"):
         if spec.name not in _OWN_TABLES:
@@ -365,7 +365,7 @@ def _schemas() -> dict[str, type[BaseModel]]:
 def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
     """Settings held against all schemas and the registry; `problems` were found before."""
     stages = _as_texts(settings.value("run.stages"))
-    tables, table_problems = validate(settings, _schemas(), [*_OWN_TABLES, *stages])
+    tables, table_problems = validate(settings, schemas(), [*_OWN_TABLES, *stages])
     found = [*problems, *table_problems, *_unregistered_names(settings)]
     options, option_problems = _method_options(settings)
     found += option_problems

@@ -11,11 +11,11 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stages.config_table import RULE_ERROR
 from stages.errors import ConfigError, Problem
+from stages.key_docs import docstrings, first_sentence
 from stages.preset_loading import Settings
 
 Schemas = Mapping[str, type[BaseModel]]
@@ -34,7 +34,7 @@ def validate(
     `tables_of_run` are those that the run has though nothing be set in them.
     """
     problems = [
-        _unknown_key(key, schemas, settings.place_of(key))
+        unknown_key(key, schemas, settings.place_of(key))
         for name, content in settings.values.items()
         if name not in schemas
         for key in _leaves(content, name)
@@ -60,7 +60,7 @@ def validate_table(
     # A stranger's schema may ignore what it does not know: unknown keys are told here, for all alike.
     known = {key: value for key, value in values.items() if key in schema.model_fields}
     problems = [
-        _unknown_key(f"{name}.{key}", schemas, settings.place_of(f"{name}.{key}")) for key in values if key not in known
+        unknown_key(f"{name}.{key}", schemas, settings.place_of(f"{name}.{key}")) for key in values if key not in known
     ]
     try:
         table = schema.model_validate(known)
@@ -113,7 +113,7 @@ def parse_override(text: str, schemas: Schemas, *, place: str) -> tuple[str, Any
         )
     annotation = annotation_of(key, schemas)
     if annotation is _NO_SUCH_KEY:
-        problem = _unknown_key(key, schemas, place)
+        problem = unknown_key(key, schemas, place)
         raise ConfigError(problem.message, hint=problem.hint)
     if all(_is_string(one) for one in _alternatives(annotation)):
         return key, value_text
@@ -203,7 +203,8 @@ def _leaves(content: Any, key: str) -> Iterator[str]:
         yield from _leaves(value, f"{key}.{name}")
 
 
-def _unknown_key(key: str, schemas: Schemas, place: str | None) -> Problem:
+def unknown_key(key: str, schemas: Schemas, place: str | None = None) -> Problem:
+    """What to say of a key that no table has, with the nearest that one has."""
     return Problem(f"unknown key `{key}`{_in(place)}", _nearest(key, schemas))
 
 
@@ -260,8 +261,8 @@ def _problem(table: str, key: str, details: list[ErrorDetails], settings: Settin
         reasons = list(dict.fromkeys(_reason(detail) for detail in details))
     reason = " or ".join([reasons[0], *(other.removeprefix("it must be ") for other in reasons[1:])])
     message = f"`{key}` is {shown(value)}{_in(place)}: {reason}"
-    info = schema.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-    return Problem(message, _hint(info, value))
+    name = str(first["loc"][0]) if first["loc"] else ""
+    return Problem(message, _hint(schema, name, f"{table}.{name}", value))
 
 
 def _is_short_tuple(detail: ErrorDetails) -> bool:
@@ -291,8 +292,9 @@ def _reason(detail: ErrorDetails) -> str:
     )
 
 
-def _hint(info: FieldInfo | None, value: Any) -> str | None:
-    """The nearest of the values that a field allows, or its default."""
+def _hint(schema: type[BaseModel], name: str, key: str, value: Any) -> str | None:
+    """The nearest of the values that a field allows, or its default, or what it is."""
+    info = schema.model_fields.get(name)
     if info is None:
         return None
     allowed = [
@@ -301,10 +303,12 @@ def _hint(info: FieldInfo | None, value: Any) -> str | None:
     near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
     if near:
         return f"did you mean `{near[0]}`?"
-    if info.is_required() or info.default_factory is not None:
-        return None
-    default = info.get_default()
-    return None if default is None else f"the default is {shown(default)}"
+    has_default = not info.is_required() and info.default_factory is None and info.get_default() is not None
+    if has_default:
+        return f"the default is {shown(info.get_default())}"
+    what = first_sentence(docstrings(schema).get(name, ""))
+    more = "" if key.count(".") > 1 else f"; `ssdkd presets explain {key}` says more"  # not of a method's options
+    return what + more if what else None
 
 
 def _in(place: str | None) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +15,10 @@ from ssdkd_cli import console, diagnostics, options
 from stages.errors import ConfigError, FileError
 from stages.paths import in_shell, typed_path
 
-app = typer.Typer(no_args_is_help=True, help="List, show, copy and check presets.")
+if TYPE_CHECKING:
+    from stages.key_docs import KeyDoc
+
+app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check presets.")
 
 
 @app.command("ls")
@@ -116,6 +121,60 @@ def copy_preset(
     diagnostics.print_hint(
         f"edit it{missing}, then `ssdkd presets check {typed}` and `ssdkd run {beneath}--preset {typed}`"
     )
+
+
+@app.command("explain")
+def explain_keys(
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY|TABLE...]", help="Keys, or tables; default: all in short.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Say what keys of a preset mean.
+
+    Which values they take, their defaults, and where those come from: the paper, or an experiment. Those of
+    installed plugins, too.
+
+    \b
+    Example:
+      ssdkd presets explain inversion.steps distillation
+    """
+    from stages.config import schemas
+    from stages.key_docs import key_docs
+    from stages.preset_schema import shown, unknown_key
+
+    known = {table: key_docs(table, schema) for table, schema in schemas().items()}
+    by_key = {doc.key: doc for docs in known.values() for doc in docs}
+    found: list[KeyDoc] = []
+    for key in keys or known:
+        if key not in known and key not in by_key:
+            problem = unknown_key(key, schemas())
+            raise ConfigError(problem.message, hint=problem.hint)
+        found += known[key] if key in known else [by_key[key]]
+    if json:
+        told = [{"key": doc.key, "takes": doc.takes, "default": doc.default, "text": doc.text} for doc in found]
+        console.print_json(told)
+    elif keys:
+        _print_whole(found)
+    else:
+        rows = [(doc.key, "" if doc.default is None else shown(doc.default), doc.summary) for doc in found]
+        console.print_rows(("key", "default", "what it is"), rows)
+
+
+def _print_whole(docs: Sequence[KeyDoc]) -> None:
+    """All that is known of some keys, in the width of the terminal."""
+    from stages.preset_schema import shown
+
+    width = console.stdout().width if console.is_terminal(sys.stdout) else console.WIDTH_OFF_TERMINAL
+    for position, doc in enumerate(docs):
+        if position > 0:
+            console.say()
+        console.say(doc.key + ("" if doc.default is None else f" = {shown(doc.default)}"), style="bold")
+        if doc.takes:
+            console.say(f"  takes {doc.takes}")
+        for paragraph in filter(None, doc.text.split("\n\n")):
+            for line in wrap(" ".join(paragraph.split()), min(100, width) - 2, break_on_hyphens=False):
+                console.say(f"  {line}")
 
 
 @app.command("check")

@@ -49,8 +49,8 @@ class DistillationConfig(Table):
     `inversion.bn_loss=absolute`, from .527 to .533 in 80 epochs and changed nothing in 220 (benchmarks/LOG.md)."""
 
     optimizer: Literal["sgd", "muon"] = "sgd"
-    """"sgd", as in the paper; "muon": orthogonal steps for dense convolutions and hidden linear layers, a fifth of the
-    rate long, and SGD for the rest (`stages.muon`). Not in the paper."""
+    """Who makes the steps. "sgd", as in the paper; "muon": orthogonal steps for dense convolutions and hidden linear
+    layers, a fifth of the rate long, and SGD for the rest (`stages.muon`). Not in the paper."""
 
     weight_decay: NonNegativeFloat = 1e-4
     """Weight decay."""
@@ -83,8 +83,9 @@ class DistillationConfig(Table):
     those of training. Not in the paper."""
 
     loss: Loss = "kl"
-    """"kl": T^2 KL(teacher || student) at `temperature`, as in Fast-Datafree; "standardized": the KL of logits that are
-    divided by their standard deviation (`stages.distillation.losses`). The latter is not in the paper."""
+    """What the student minimises. "kl": T^2 KL(teacher || student) at `temperature`, as in Fast-Datafree;
+    "standardized": the KL of logits that are divided by their standard deviation (`stages.distillation.losses`). The
+    latter is not in the paper."""
 
     late_loss: Loss = Field(default_factory=lambda table: table["loss"])
     """The loss of the last updates, `late_share` of them. Default: `loss`. Another one is not in the paper."""

@@ -76,8 +76,8 @@ class InversionConfig(Table):
     """
 
     lr_meta: PositiveFloat = Field(default_factory=_meta_rate)
-    """Of "fomaml" Adam's rate, one step a call. Default: lr_generator * steps. Of "reptile" the fraction of the way to
-    the clone, at most 1. Default: 1.
+    """Rate of the meta-generator. Of "fomaml" it is Adam's, for one step a call; default: lr_generator * steps. Of
+    "reptile" it is the fraction of the way to the clone, at most 1; default: 1.
     """
 
     latent_dim: PositiveInt = 256

@@ -1,4 +1,4 @@
-"""`ssdkd presets`: list, show, copy, check."""
+"""`ssdkd presets`: list, show, explain, copy, check."""
 
 from __future__ import annotations
 
@@ -180,3 +180,35 @@ def test_a_copied_overlay_is_run_on_top_of_a_preset(call, place):
     copied = call("presets", "cp", "plus", "mine.toml")
     command = re.search(r"`ssdkd (run [^`]*)`", copied.err)[1]
     assert call(*command.split(), "--dry-run", "--json").code == 0
+
+
+def test_a_key_is_explained(call):
+    result = call("presets", "explain", "inversion.steps")
+    assert (result.code, result.err) == (0, "")
+    first, takes, *text = result.out.splitlines()
+    assert (first, takes) == ("inversion.steps = 5", "  takes a whole number above 0")
+    assert text[0].startswith("  Generator updates per call, T_g.")
+    assert max(map(len, text)) <= 100
+
+
+def test_a_table_is_explained_key_by_key(call):
+    told = json.loads(call("presets", "explain", "evaluation", "run.seed", "--json").out)
+    assert [doc["key"] for doc in told][-1] == "run.seed"
+    assert {doc["key"].partition(".")[0] for doc in told[:-1]} == {"evaluation"}
+    assert next(doc for doc in told if doc["key"] == "evaluation.data")["default"] == "none"
+    assert all(set(doc) == {"key", "takes", "default", "text"} for doc in told)
+
+
+def test_all_keys_in_short(call):
+    shown = tomllib.loads(call("presets", "show", "digits").out)
+    lines = call("presets", "explain").out.splitlines()
+    listed = {line.split("\t")[0] for line in lines}
+    assert {f"{table}.{key}" for table, keys in shown.items() for key in keys} <= listed
+    assert 'student.start\t"random"\tIts first weights' in "\n".join(lines)
+
+
+def test_a_key_that_there_is_not_is_told_with_the_nearest(call):
+    result = call("presets", "explain", "inversion.step")
+    assert (result.code, result.out) == (2, "")
+    assert "unknown key `inversion.step`" in result.err
+    assert "did you mean `inversion.steps`?" in result.err

@@ -112,8 +112,11 @@ def test_a_missing_key_is_told_how_to_be_set(write, problems_of):
         ("run.precision=bf61", "did you mean `bf16`?"),
         ("run.epochs=0", "the default is 220"),
         ("run.threads=0", 'the default is "auto"'),
-        ("inversion.lr_meta=0", None),
-        ("task.num_classes=0", None),
+        ("inversion.lr_meta=0", "Rate of the meta-generator; `ssdkd presets explain inversion.lr_meta` says more"),
+        (
+            "task.num_classes=0",
+            "Classes the teacher tells apart, K; `ssdkd presets explain task.num_classes` says more",
+        ),
     ],
 )
 def test_hints_of_refused_values(problem_of, override, hint):

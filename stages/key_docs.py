@@ -1,0 +1,110 @@
+"""What the keys of a preset mean: the docstrings of their tables, for people who have not the code before them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.errors import PydanticUserError
+
+_END_OF_SENTENCE = re.compile(r"(?<!\bEq)(?<!\bSec)\.\s")
+
+
+@dataclass(frozen=True)
+class KeyDoc:
+    """One key of a preset."""
+
+    key: str
+    """Dotted: `run.epochs`."""
+    takes: str
+    """Which values, in words; empty where its type is a stranger's and says nothing."""
+    default: Any
+    """As JSON has it; None where there is none, or where it follows from other keys."""
+    text: str
+    """What the docstring says, paragraph by paragraph; empty where there is none."""
+
+    @property
+    def summary(self) -> str:
+        """Its first sentence."""
+        return first_sentence(self.text)
+
+
+def key_docs(table: str, schema: type[BaseModel]) -> list[KeyDoc]:
+    """All keys of a table, in its order."""
+    texts, properties = docstrings(schema), _properties(schema)
+    return [
+        KeyDoc(
+            key=f"{table}.{name}",
+            takes=_in_words(properties.get(name, {})),
+            default=properties.get(name, {}).get("default"),
+            text=texts.get(name, ""),
+        )
+        for name in schema.model_fields
+    ]
+
+
+def docstrings(schema: type[BaseModel]) -> dict[str, str]:
+    """The docstring below each field of a table, inherited ones too; none where there is no source to read."""
+    found: dict[str, str] = {}
+    for level in reversed(schema.__mro__):
+        if issubclass(level, BaseModel) and level is not BaseModel:
+            found.update(_docstrings_of(level))
+    return found
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    line = " ".join(text.partition("\n\n")[0].split())
+    return _END_OF_SENTENCE.split(line, maxsplit=1)[0].rstrip(".:;")
+
+
+def _docstrings_of(schema: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    try:
+        source = inspect.getsource(schema)
+    except (OSError, TypeError):  # made by a program, or shipped without its source
+        return
+    (definition,) = ast.parse(textwrap.dedent(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    for statement, following in pairwise(definition.body):
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, inspect.cleandoc(text)
+
+
+def _properties(schema: type[BaseModel]) -> Mapping[str, Any]:
+    try:
+        document = schema.model_json_schema()
+    except PydanticUserError:  # a type of a stranger's that JSON does not have
+        return {}
+    properties: Mapping[str, Any] = document.get("properties", {})
+    return properties
+
+
+_KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
+_BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    """What a value may be, from its JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(filter(None, map(_in_words, schema["anyOf"])))
+    if "enum" in schema:
+        return f"one of {', '.join(map(json.dumps, schema['enum']))}"
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if schema.get("type") == "array":
+        members = schema.get("prefixItems", [schema.get("items", {})])
+        number = f"{len(members)} " if "prefixItems" in schema else ""
+        what = _in_words(members[0])
+        return f"a list of {number}values" + (f", each {what}" if what else "")
+    kind = _KINDS.get(str(schema.get("type")), "")
+    bounds = [f"{words} {schema[name]:g}" for name, words in _BOUNDS.items() if name in schema]
+    return " ".join(filter(None, [kind, " and ".join(bounds)]))

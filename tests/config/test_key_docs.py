@@ -1,0 +1,81 @@
+"""What keys mean: docstrings, types and defaults, of our tables and of strangers'."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from stages.config_table import Table
+from stages.key_docs import KeyDoc, docstrings, first_sentence, key_docs
+
+
+class Base(Table):
+    inherited: float = Field(default=1.5, ge=0, lt=2)
+    """Of the base. And more."""
+
+    changed: int = 1
+    """As it was."""
+
+
+class Own(Base):
+    """A table of tests."""
+
+    changed: int = 2
+    """As it is: two sentences.
+
+    A second paragraph.
+    """
+    word: Literal["a", "b"] | None = None
+    """A word."""
+    many: tuple[int, ...] = (1, 2)
+    pair: tuple[float, float] = (0.0, 1.0)
+    """Two of them"""
+    thing: Any = None
+    needed: bool
+    """Has no default, and is last."""
+
+
+def test_each_key_in_the_order_of_the_table() -> None:
+    docs = key_docs("own", Own)
+    assert docs == [
+        KeyDoc("own.inherited", "a number at least 0 and below 2", 1.5, "Of the base. And more."),
+        KeyDoc("own.changed", "a whole number", 2, "As it is: two sentences.\n\nA second paragraph."),
+        KeyDoc("own.word", 'one of "a", "b"', None, "A word."),
+        KeyDoc("own.many", "a list of values, each a whole number", [1, 2], ""),
+        KeyDoc("own.pair", "a list of 2 values, each a number", [0.0, 1.0], "Two of them"),
+        KeyDoc("own.thing", "", None, ""),
+        KeyDoc("own.needed", "true or false", None, "Has no default, and is last."),
+    ]
+    assert [doc.summary for doc in docs[:2]] == ["Of the base", "As it is: two sentences"]
+
+
+def test_a_table_without_source_has_no_docstrings() -> None:
+    made = type("Made", (BaseModel,), {"__annotations__": {"x": int}})
+    assert docstrings(made) == {}
+    assert key_docs("made", made) == [KeyDoc("made.x", "a whole number", None, "")]
+
+
+def test_a_type_that_json_does_not_have_says_nothing() -> None:
+    class Odd(BaseModel):
+        model_config = {"arbitrary_types_allowed": True}
+        thing: KeyDoc | object
+        """Some thing."""
+
+    (doc,) = key_docs("odd", Odd)
+    assert (doc.takes, doc.text) == ("", "Some thing.")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("One. Two.", "One"),
+        ("Over\ntwo lines, .9 of them. Then.", "Over two lines, .9 of them"),
+        ("A heading:\n\n- more", "A heading"),
+        ("Of Eq. 5 of Sec. 3.4. More", "Of Eq. 5 of Sec. 3.4"),
+        ("", ""),
+    ],
+)
+def test_first_sentence(text: str, sentence: str) -> None:
+    assert first_sentence(text) == sentence
