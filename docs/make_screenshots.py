@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ssdkd_cli.dashboard.app import DashboardApp
 from stages.run_directory import RunDirectory
-from stages.run_lookup import resolve_run
+from stages.run_directory.lookup import resolve_run
 
 SHOTS: tuple[tuple[str, tuple[int, int], tuple[str, ...]], ...] = (
     ("overview", (132, 42), ()),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import console, diagnostics
-from ssdkd_cli.dashboard.model import RunModel
+from ssdkd_cli.watching.model import RunModel
 from ssdkd_cli.words import duration, views_text
 from stages import events
 from stages.events import Event

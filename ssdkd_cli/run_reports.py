@@ -14,7 +14,7 @@ from ssdkd_cli.words import duration
 from stages.paths import in_shell
 
 if TYPE_CHECKING:
-    from stages.run_verification import Check
+    from stages.run_directory.verification import Check
 
 _HIGHLIGHTS = (
     "teacher.model",
@@ -59,7 +59,7 @@ def print_list(documents: Sequence[Mapping[str, Any]]) -> None:
 def print_details(document: Mapping[str, Any]) -> None:
     """One run from top to bottom."""
     from stages.run_directory import RESUMABLE_STATUSES
-    from stages.run_overview import flat
+    from stages.run_directory.overview import flat
 
     console.say(f"{document['run']}: {document['status']}", style="bold")
     if document["message"] and document["message"] != document["status"]:

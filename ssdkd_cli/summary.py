@@ -55,7 +55,7 @@ def _status(summary: Mapping[str, Any]) -> str:
 
 def _mean_and_std(values: Sequence[float | None]) -> dict[str, float] | None:
     """None unless every run has a value."""
-    from stages.run_comparison import mean_and_std
+    from stages.run_directory.comparison import mean_and_std
 
     known = [value for value in values if value is not None]
     return mean_and_std(known) if known and len(known) == len(values) else None
@@ -90,7 +90,7 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
 
 def _evaluated_epoch(run_directory: Path) -> int | None:
     from stages.run_directory import RunDirectory
-    from stages.run_overview import listed
+    from stages.run_directory.overview import listed
 
     epoch: int | None = listed(RunDirectory(run_directory))["evaluated_epoch"]
     return epoch
@@ -121,7 +121,7 @@ def _settings_of(run_directory: Path) -> Mapping[str, Any]:
     """The run's settings by dotted key; none where they cannot be read."""
     from stages.errors import FileError
     from stages.run_directory import RunDirectory
-    from stages.run_overview import flat, settings
+    from stages.run_directory.overview import flat, settings
 
     try:
         return flat(settings(RunDirectory(run_directory)))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from stages.errors import MachineError
-from stages.heap import keep_heap_warm
+from stages.machine.heap import keep_heap_warm
 
 
 def _refuse_no_folder() -> None:

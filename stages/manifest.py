@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.config import Config
-from stages.device import device_name
 from stages.file_digest import sha256_of
+from stages.machine.device import device_name
 from stages.models import FILE
 from stages.paths import typed_path
 from stages.planning.plan import Plan
-from stages.run_overview import flat
+from stages.run_directory.overview import flat
 
 _MAY_CHANGE = (
     *("teacher.", "student.model", "evaluation.data", "evaluation.root", "evaluation.split", "evaluation.resize"),

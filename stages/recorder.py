@@ -14,9 +14,9 @@ from stages.atomic_file import write_atomically
 from stages.buffer.file import BufferMeta
 from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import save_checkpoint
-from stages.device import resident_memory_mib, utilisation
 from stages.errors import SsdkdError, StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
+from stages.machine.device import resident_memory_mib, utilisation
 from stages.models.checkpoints import save_weights
 from stages.paths import in_shell
 from stages.pictures import choose_tiles, grid_png, tiles_of

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from stages.config import Config, is_device_name, with_values
-from stages.device import num_usable_cpus, resolve_device
 from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved, RunFinished, RunResumed
 from stages.file_digest import sha256_of
+from stages.machine.device import num_usable_cpus, resolve_device
 from stages.manifest import code_of, git_revision, lasting_settings, versions
 from stages.paths import in_shell
 from stages.planning.footprint import check_disk, footprint_of
 from stages.planning.plan import Launch, Plan, plan
 from stages.run_directory import RunDirectory
-from stages.run_overview import settings
+from stages.run_directory.overview import settings
 from stages.teachers.resolve import teacher_file
 
 

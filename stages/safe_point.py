@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from types import FrameType
 
-from stages.control import ACTIONS, ControlReader, Request
 from stages.errors import SsdkdError, StorageError
 from stages.events import ControlAcknowledged
 from stages.recorder import Recorder
 from stages.run import StopRequested
+from stages.run_directory.control import ACTIONS, ControlReader, Request
 
 _PAUSE_POLL_S = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

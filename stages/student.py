@@ -11,7 +11,7 @@ from stages.config import Config, from_file
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights, warnings_of_others
 from stages.models.normalized import NormalizedModel
-from stages.run_lookup import resolve_run
+from stages.run_directory.lookup import resolve_run
 
 
 def load_student(run: str | Path) -> NormalizedModel:

@@ -20,11 +20,10 @@ from stages import events, resumption
 from stages.atomic_file import write_atomically
 from stages.checkpoint import load_checkpoint
 from stages.config import from_file
-from stages.control import ControlReader
-from stages.device import LESS_OF_A_RUN, out_of_memory_is_told
 from stages.errors import DivergedError, FileError, MachineError, RunInterrupted, SsdkdError, StorageError
 from stages.events import Event, Listener
-from stages.lazy_compiler import keep_compiler_unloaded
+from stages.machine.device import LESS_OF_A_RUN, out_of_memory_is_told
+from stages.machine.lazy_compiler import keep_compiler_unloaded
 from stages.manifest import manifest_of
 from stages.paths import in_shell
 from stages.pipeline import AnyStage, Pipeline
@@ -33,7 +32,8 @@ from stages.planning.plan import Launch, Plan, plan
 from stages.recorder import Recorder
 from stages.run import Run, StopRequested
 from stages.run_directory import RunDirectory
-from stages.run_verification import has_all_results
+from stages.run_directory.control import ControlReader
+from stages.run_directory.verification import has_all_results
 from stages.safe_point import SafePoint
 
 __all__ = ["Launch", "Outcome", "Plan", "execute", "plan", "resume"]

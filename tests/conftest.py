@@ -15,12 +15,12 @@ from torch import nn
 
 from stages.buffer.config import BufferConfig
 from stages.buffer.replay_buffer import ReplayBuffer
-from stages.captured_step import Tape
 from stages.config import Config, RunTable, StudentTable, TaskTable, TeacherTable
 from stages.distillation.config import DistillationConfig
 from stages.evaluation.config import EvaluationConfig
 from stages.events import Event
 from stages.inversion.config import InversionConfig
+from stages.machine.captured_step import Tape
 from stages.models.normalized import NormalizedModel
 from stages.run import Run
 from stages.schedule import Schedule

@@ -13,7 +13,7 @@ from operation_tape import OperationTape
 from same_values import assert_same
 from torch import Tensor, nn
 
-from stages.captured_step import NUM_REHEARSALS, CapturedStep
+from stages.machine.captured_step import NUM_REHEARSALS, CapturedStep
 
 NUM_CALLS = NUM_REHEARSALS + 4
 

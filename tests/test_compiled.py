@@ -13,10 +13,10 @@ import torch
 import torch._functorch.config
 import torch._inductor.config
 
-from stages.compiled import Compiled
 from stages.distillation.stage import Distillation
 from stages.events import CompilationFinished, CompilationStarted
 from stages.inversion.stage import Inversion
+from stages.machine.compiled import Compiled
 
 
 class Watched:

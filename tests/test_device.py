@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from stages.device import (
+from stages.errors import ConfigError, MachineError
+from stages.machine.device import (
     device_name,
     has_fast_bf16,
     num_usable_cpus,
@@ -24,7 +25,6 @@ from stages.device import (
     resolve_threads,
     utilisation,
 )
-from stages.errors import ConfigError, MachineError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -83,7 +83,7 @@ def test_bf16_of_a_gpu_follows_its_generation(monkeypatch: pytest.MonkeyPatch, c
 def test_bf16_of_a_cpu_follows_its_instructions(
     monkeypatch: pytest.MonkeyPatch, processor: str, instructions: str, avx512_bf16: bool, amx: bool, is_fast: bool
 ) -> None:
-    monkeypatch.setattr("stages.device.device_name", lambda _device: processor)
+    monkeypatch.setattr("stages.machine.device.device_name", lambda _device: processor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
@@ -144,8 +144,8 @@ def test_long_runs_are_compiled_where_there_is_a_compiler(
     resolved: str,
 ) -> None:
     (tmp_path / "Python.h").touch()
-    monkeypatch.setattr("stages.device.sysconfig.get_path", lambda _name: str(tmp_path))
-    monkeypatch.setattr("stages.device.sys.platform", "linux")
+    monkeypatch.setattr("stages.machine.device.sysconfig.get_path", lambda _name: str(tmp_path))
+    monkeypatch.setattr("stages.machine.device.sys.platform", "linux")
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.15.0"))
     monkeypatch.setenv("CXX", compiler)
     assert resolve_acceleration(wanted, device, is_worth_compiling=is_worth_compiling) == resolved
@@ -204,7 +204,7 @@ def test_a_container_may_grant_less(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ("wanted", "num"), [(None, 4), ("3", 3), ("9", 4), ("0", 4), ("", 4), ("2,1", 4), ("nonsense", 4)]
 )
 def test_threads_follow_the_users_wish_downwards(monkeypatch: pytest.MonkeyPatch, wanted: str | None, num: int) -> None:
-    monkeypatch.setattr("stages.device.num_usable_cpus", lambda: 4)
+    monkeypatch.setattr("stages.machine.device.num_usable_cpus", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if wanted is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", wanted)
@@ -214,7 +214,7 @@ def test_threads_follow_the_users_wish_downwards(monkeypatch: pytest.MonkeyPatch
 
 def test_thousands_of_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """They would end the process without a word."""
-    monkeypatch.setattr("stages.device.num_usable_cpus", lambda: 4)
+    monkeypatch.setattr("stages.machine.device.num_usable_cpus", lambda: 4)
     assert resolve_threads(64) == 64
     with pytest.raises(ConfigError, match=r"`run.threads` is 100000, and this process may use 4"):
         resolve_threads(100_000)

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from stages.accounts import Accounts
-from stages.control import Request
 from stages.errors import StorageError
 from stages.run import StopRequested
+from stages.run_directory.control import Request
 from stages.safe_point import SafePoint
 
 

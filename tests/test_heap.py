@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from stages import heap
+from stages.machine import heap
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
@@ -27,7 +27,7 @@ def test_a_libc_without_mallopt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_freed_memory_is_kept() -> None:
     """A second buffer of the same size costs no page fault where the first one's memory is kept, else all of them."""
     code = (
-        "import ctypes, resource, sys; from stages.heap import keep_heap_warm\n"
+        "import ctypes, resource, sys; from stages.machine.heap import keep_heap_warm\n"
         "is_kept = keep_heap_warm() if sys.argv[1] == 'kept' else None\n"
         "libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p; libc.free.argtypes = [ctypes.c_void_p]\n"
         "def fill():\n"
@@ -61,7 +61,7 @@ def test_numpy_is_imported_before_torch_does_so_from_c() -> None:
 
 def test_the_heap_is_set_up_before_torch_is_imported() -> None:
     code = (
-        "import sys; from stages import heap\n"
+        "import sys; from stages.machine import heap\n"
         "heap.keep_heap_warm = lambda: print('torch' in sys.modules)\n"
         "from ssdkd_cli.torch_import import import_torch; import_torch(); print('torch' in sys.modules)"
     )

@@ -9,14 +9,12 @@ import sys
 
 import ssdkd_cli
 import stages
+from ssdkd_cli import watching
 
 LIGHT = {
     *("stages", "stages.errors", "stages.events", "stages.config", "stages.config_table", "stages.config_warnings"),
-    *("stages.registry", "stages.run_directory", "stages.control", "stages.preset_loading", "stages.preset_schema"),
-    *("stages.preset_check", "stages.models.model_file"),
-    *("stages.accounts", "stages.schedule", "stages.run_overview", "stages.run_comparison", "stages.run_lookup"),
-    "stages.run_verification",
-    *("stages.pictures", "stages.stage"),
+    *("stages.registry", "stages.preset_loading", "stages.preset_schema", "stages.preset_check", "stages.key_docs"),
+    *("stages.accounts", "stages.schedule", "stages.pictures", "stages.stage", "stages.models.model_file"),
     *("stages.buffer.file", "stages.buffer.statistics", "stages.buffer.priorities"),
     *("stages.teachers.resolve", "presets"),
 }
@@ -46,7 +44,17 @@ def test_light_modules_import_neither_torch_nor_a_terminal() -> None:
     schemas = {name for name in modules if name.endswith(".config")}
     assert len(packages) >= 8
     assert len(schemas) >= 4
-    assert run(LIGHT | packages | schemas) == [None, []]
+    of_directories = {name for name in modules if name.startswith("stages.run_directory.")}
+    assert len(of_directories) >= 9
+    assert run(LIGHT | packages | schemas | of_directories) == [None, []]
+
+
+def test_what_looks_at_runs_imports_neither_torch_nor_what_draws() -> None:
+    modules = {module.name for module in pkgutil.walk_packages(watching.__path__, "ssdkd_cli.watching.")}
+    assert len(modules) >= 10
+    guilty, terminals = run(modules)
+    assert guilty is None
+    assert "textual" not in terminals
 
 
 def test_commands_import_no_torch_until_they_need_it() -> None:

@@ -51,7 +51,7 @@ CASES = (
     (torch.optim.AdamW, {"weight_decay": 0.01}),
 )
 
-from stages.lazy_compiler import keep_compiler_unloaded
+from stages.machine.lazy_compiler import keep_compiler_unloaded
 keep_compiler_unloaded()
 without = [train(kind, **options) for kind, options in CASES]
 assert "torch._dynamo" not in sys.modules, "an optimiser has loaded the compiler"
@@ -76,7 +76,7 @@ print("equal")
 LEFT_ALONE = """
 import functools, sys, torch, types
 from torch.optim import Optimizer
-from stages.lazy_compiler import keep_compiler_unloaded
+from stages.machine.lazy_compiler import keep_compiler_unloaded
 
 def methods():
     return dict(vars(Optimizer)), dict(vars(torch.optim.SGD))

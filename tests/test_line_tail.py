@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import line_tail
-from stages.line_tail import Tail
+from stages.run_directory import line_tail
+from stages.run_directory.line_tail import Tail
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from operation_tape import OperationTape
 from torch import nn
 
 from stages import optimizers
-from stages.captured_step import NUM_REHEARSALS
 from stages.distillation.stage import Distillation
 from stages.inversion.stage import Inversion
+from stages.machine.captured_step import NUM_REHEARSALS
 from stages.run import Run
 
 NUM_EPOCHS = 7

@@ -33,7 +33,7 @@ from stages.buffer.file import read_buffer
 from stages.config import Config, TaskTable, from_file
 from stages.data.dataset import load_data
 from stages.errors import ConfigError, SsdkdError
-from stages.heap import keep_heap_warm
+from stages.machine.heap import keep_heap_warm
 from stages.models.build import classifying_layer
 from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory

@@ -30,8 +30,8 @@ import torch
 from generated_run import events, write_run
 from viewer import Viewer
 
-from stages.device import device_name
 from stages.events import to_line
+from stages.machine.device import device_name
 from stages.run_directory import RunDirectory
 
 PARTS = ("first-paint", "cpu", "slowdown")

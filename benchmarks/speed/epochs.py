@@ -18,8 +18,8 @@ from typing import Any
 from measuring import Clock, Spread, clock_of, machine, table, told_machine, write_json
 from workload import Workload, add_arguments, build_workload, fill_buffer
 
-from stages.captured_step import NUM_REHEARSALS
 from stages.events import Device, Event, EventLog, StageFinished, StageStarted
+from stages.machine.captured_step import NUM_REHEARSALS
 from stages.pipeline import Pipeline
 from stages.recorder import Recorder
 from stages.run import Run, StopRequested

@@ -32,8 +32,8 @@ from stages.buffer.replay_buffer import ReplayBuffer
 from stages.buffer.statistics import buffer_report
 from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import load_checkpoint, save_checkpoint
-from stages.device import device_name
-from stages.heap import keep_heap_warm
+from stages.machine.device import device_name
+from stages.machine.heap import keep_heap_warm
 from stages.pictures import choose_tiles
 
 SIZES = (500, 5_000, 50_000, 500_000, 1_000_000)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from stages.device import device_name
+from stages.machine.device import device_name
 
 Clock = Callable[[], float]
 

@@ -36,7 +36,7 @@ from torchvision import transforms
 from workload import generated_images, with_teacher
 
 from stages.config import Config
-from stages.device import resolve_device
+from stages.machine.device import resolve_device
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
 from stages.teachers.resolve import teacher_file

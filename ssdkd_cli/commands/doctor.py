@@ -144,7 +144,7 @@ def _bytecode() -> dict[str, Any]:
 
 def _auto() -> dict[str, dict[str, Any]]:
     """What the settings whose value is "auto" come to here, and why."""
-    from stages.device import resolve_acceleration, resolve_device, resolve_precision, resolve_threads
+    from stages.machine.device import resolve_acceleration, resolve_device, resolve_precision, resolve_threads
 
     with warnings.catch_warnings(record=True) as caught:  # of a driver that is too old, for one
         warnings.simplefilter("always")
@@ -163,7 +163,7 @@ def _auto() -> dict[str, dict[str, Any]]:
 
 
 def _why_acceleration(acceleration: str, device: torch.device) -> str:
-    from stages.device import can_compile_for_cpu
+    from stages.machine.device import can_compile_for_cpu
 
     if device.type != "cpu":
         return _WHY_ACCELERATION[acceleration]
@@ -195,7 +195,7 @@ def _devices(problems: list[str]) -> list[dict[str, Any]]:
     """The CUDA devices torch sees; a problem for each that it cannot use."""
     import torch
 
-    from stages.device import has_fast_bf16
+    from stages.machine.device import has_fast_bf16
 
     devices = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -228,8 +228,8 @@ def _free_memory_mib(index: int, problems: list[str]) -> int | None:
 def _cpu() -> dict[str, Any]:
     import torch
 
-    from stages.device import device_name, has_fast_bf16, num_usable_cpus
-    from stages.heap import keep_heap_warm
+    from stages.machine.device import device_name, has_fast_bf16, num_usable_cpus
+    from stages.machine.heap import keep_heap_warm
 
     cpu = torch.device("cpu")
     return {

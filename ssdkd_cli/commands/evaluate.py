@@ -79,7 +79,7 @@ def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDir
     """The run or the file that `target` means, and the settings that go with it."""
     from stages.config import load
     from stages.run_directory import is_run
-    from stages.run_lookup import resolve_run
+    from stages.run_directory.lookup import resolve_run
 
     path = typed_path(target)
     if not path.is_file():

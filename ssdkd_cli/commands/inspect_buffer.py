@@ -54,8 +54,8 @@ def inspect_buffer(
     for picture in (grid, plot):
         _refuse_odd_picture(picture)
     from stages.buffer.file import read_buffer
-    from stages.run_lookup import resolve_buffer
-    from stages.run_verification import buffer_problems
+    from stages.run_directory.lookup import resolve_buffer
+    from stages.run_directory.verification import buffer_problems
 
     path, run = resolve_buffer(source)
     contents = read_buffer(path)

@@ -129,7 +129,7 @@ def _wants_dashboard(request: Request) -> bool:
 
 def _launch_with_viewer(request: Request) -> int:
     """Start the trainer in a session of its own and look at its run; what is refused is refused as ever."""
-    from stages.run_lookup import resolve_run
+    from stages.run_directory.lookup import resolve_run
 
     if request.resume is not None:
         resolve_run(request.resume)
@@ -253,7 +253,7 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
 
 def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
     """The buffer that `distill` is to use, and the run it belongs to where it belongs to one."""
-    from stages.run_lookup import resolve_buffer
+    from stages.run_directory.lookup import resolve_buffer
 
     if request.command != "distill":
         return None, None
@@ -306,7 +306,7 @@ def _plan(config: Config, launch: Launch) -> Plan:
 
 
 def _resume(request: Request, text: str) -> int:
-    from stages.run_lookup import resolve_run
+    from stages.run_directory.lookup import resolve_run
 
     run = resolve_run(text)
     started = run.events.first()

@@ -53,8 +53,8 @@ def list_all(
       ssdkd runs ls
     """
     from stages.run_directory import RUNS_ROOT
-    from stages.run_lookup import list_groups, list_runs
-    from stages.run_overview import listed
+    from stages.run_directory.lookup import list_groups, list_runs
+    from stages.run_directory.overview import listed
 
     if root != RUNS_ROOT and not root.is_dir():
         raise FileError(f"there is no folder {root}", hint="name the folder that holds the runs")
@@ -81,8 +81,8 @@ def show(run: RunOrGroup = None, json: Json = False) -> None:
     Example:
       ssdkd runs show digits-20260101-120000
     """
-    from stages.run_lookup import group_of, resolve_run
-    from stages.run_overview import details
+    from stages.run_directory.lookup import group_of, resolve_run
+    from stages.run_directory.overview import details
 
     group = None if run is None else group_of(run)
     if group is not None:
@@ -110,7 +110,7 @@ def compare(
     Example:
       ssdkd runs compare runs/uniform runs/priority
     """
-    from stages.run_lookup import find_runs
+    from stages.run_directory.lookup import find_runs
 
     found = {run.path.resolve(): run for text in runs for run in find_runs(text)}
     if len(found) < 2:
@@ -119,7 +119,7 @@ def compare(
 
 
 def _print_comparison(runs: Sequence[RunDirectory], *, json: bool) -> None:
-    from stages.run_comparison import compare
+    from stages.run_directory.comparison import compare
 
     document = compare(runs)
     if json:
@@ -138,8 +138,8 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from stages.run_lookup import resolve_run
-    from stages.run_verification import hint_of_damage, verify
+    from stages.run_directory.lookup import resolve_run
+    from stages.run_directory.verification import hint_of_damage, verify
 
     found = resolve_run(run)
     checks = verify(found)
@@ -207,8 +207,8 @@ def stop(
 
 def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> None:
     """Send a request, wait for the answer and tell it. Raises SsdkdError (exit code 1) where none comes."""
-    from stages.control import refuse_idle, send_request, wait_for_acknowledgement
-    from stages.run_lookup import resolve_run
+    from stages.run_directory.control import refuse_idle, send_request, wait_for_acknowledgement
+    from stages.run_directory.lookup import resolve_run
 
     run = resolve_run(text)
     refuse_idle(run, action)

@@ -70,8 +70,8 @@ def train(
         )
 
     import_torch()
-    from stages.device import resolve_device
     from stages.file_digest import sha256_of
+    from stages.machine.device import resolve_device
     from stages.teachers.train import EPOCHS, train_teacher
 
     with console.reserved_stdout(), progress.training_shown() as listener:
@@ -155,8 +155,8 @@ def check(
 
     import_torch()
 
-    from stages.device import resolve_device
     from stages.evaluation.measure import DOUBT_HINT
+    from stages.machine.device import resolve_device
     from stages.teachers.report import report_teacher
 
     with console.reserved_stdout():

@@ -41,7 +41,7 @@ def watch(
     Example:
       ssdkd watch digits-20260101-120000
     """
-    from stages.run_lookup import run_to_watch
+    from stages.run_directory.lookup import run_to_watch
 
     found, folder = run_to_watch(run)
     if serve:
@@ -52,8 +52,8 @@ def watch(
         return serve_to_browsers(found, run, is_read_only=read_only, port=port)
     if json or once or not console.has_screen():
         from ssdkd_cli.charts import glyphs_for
-        from ssdkd_cli.dashboard.feed import RunFeed
-        from ssdkd_cli.dashboard.snapshot import document, render_text
+        from ssdkd_cli.watching.feed import RunFeed
+        from ssdkd_cli.watching.snapshot import document, render_text
 
         view = RunFeed(found).poll(budget_s=math.inf)  # a long history is read to its end
         if json:

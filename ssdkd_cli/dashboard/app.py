@@ -25,10 +25,7 @@ from textual.screen import Screen
 from textual.worker import Worker, get_current_worker
 
 from ssdkd_cli.charts import wants_ascii
-from ssdkd_cli.dashboard import pictures
 from ssdkd_cli.dashboard.bindings import EVERYWHERE, PALETTE_SECTIONS
-from ssdkd_cli.dashboard.comparison import MAX_OTHERS, Overlay, lettered
-from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, AsciiFilter, HarmlessFilter
 from ssdkd_cli.dashboard.messages import NextRunFound, OverlaysLoaded, PicturesLoaded, RequestAnswered, RunViewed
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
@@ -36,11 +33,13 @@ from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
 from ssdkd_cli.dashboard.screens.help_screen import HelpScreen
 from ssdkd_cli.dashboard.screens.run_screen import RunScreen
 from ssdkd_cli.dashboard.themes import DARK_NAME, FALLBACK_VARIABLES, THEMES
-from ssdkd_cli.dashboard.view import RunView
-from stages import control
+from ssdkd_cli.watching import pictures
+from ssdkd_cli.watching.comparison import MAX_OTHERS, Overlay, lettered
+from ssdkd_cli.watching.feed import RunFeed
+from ssdkd_cli.watching.view import RunView
 from stages.errors import SsdkdError
-from stages.run_directory import RunDirectory
-from stages.run_lookup import run_at_work
+from stages.run_directory import RunDirectory, control
+from stages.run_directory.lookup import run_at_work
 
 SECONDS_BETWEEN_VIEWS = 0.25
 """What the run says is drawn at most four times a second; keys and the mouse are answered at once."""

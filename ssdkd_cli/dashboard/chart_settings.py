@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ssdkd_cli.dashboard.view import epoch_text
+from ssdkd_cli.watching.view import epoch_text
 
 SMOOTHING_WEIGHTS = (0.0, 0.6, 0.9, 0.98)
 _MIN_SPAN_EPOCHS = 0.05

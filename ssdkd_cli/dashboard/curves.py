@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from dataclasses import replace
 
-from ssdkd_cli.dashboard.view import Curve
+from ssdkd_cli.watching.view import Curve
 
 
 def smoothed(curve: Curve, weight: float) -> Curve:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssdkd_cli.dashboard.view import RunView
+from ssdkd_cli.watching.view import RunView
 
 NO_REAL_DATA = "no real data: only agreement on synthetic images is measured"
 

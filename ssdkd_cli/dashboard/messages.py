@@ -5,9 +5,9 @@ from __future__ import annotations
 from textual.message import Message
 from textual.notifications import SeverityLevel
 
-from ssdkd_cli.dashboard.comparison import Overlay
-from ssdkd_cli.dashboard.pictures import Picture
-from ssdkd_cli.dashboard.view import RunView
+from ssdkd_cli.watching.comparison import Overlay
+from ssdkd_cli.watching.pictures import Picture
+from ssdkd_cli.watching.view import RunView
 from stages.run_directory import RunDirectory
 
 

@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.containers import Grid
 
 from ssdkd_cli.dashboard.empty_texts import no_agreement, no_real_results, no_step
-from ssdkd_cli.dashboard.view import RunView, main_metric, title_of
 from ssdkd_cli.dashboard.widgets.buffer_panels import (
     BufferSummary,
     ClassBalance,
@@ -23,6 +22,7 @@ from ssdkd_cli.dashboard.widgets.log_panel import LogPanel
 from ssdkd_cli.dashboard.widgets.panel import Panel
 from ssdkd_cli.dashboard.widgets.result_panels import Headline, RealResults, SyntheticAgreement
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
+from ssdkd_cli.watching.view import RunView, main_metric, title_of
 
 PanelT = TypeVar("PanelT", bound=Panel)
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from stages.data.dataset import UNSPLIT, LabelledImages
-from stages.device import num_usable_cpus
 from stages.errors import ConfigError, FileError, MachineError
+from stages.machine.device import num_usable_cpus
 from stages.paths import typed_path
 
 PILLOW_MODES = {1: "L", 3: "RGB"}

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from stages import optimizers
 from stages.buffer.priorities import importance_sampling_weights, updated_priority
-from stages.captured_step import CapturedStep
-from stages.compiled import Compiled
 from stages.distillation.config import DistillationConfig, Loss
 from stages.distillation.delivery import Delivery
 from stages.distillation.losses import distillation_loss, standardized_loss
@@ -23,6 +21,8 @@ from stages.distillation.views import make_views
 from stages.divergence import agreement, kl_divergence
 from stages.errors import DivergedError
 from stages.events import DistillationStep
+from stages.machine.captured_step import CapturedStep
+from stages.machine.compiled import Compiled
 from stages.run import Run
 from stages.stage import Stage
 

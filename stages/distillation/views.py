@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from stages.buffer.replay_buffer import DrawnBatch
-from stages.captured_step import CapturedStep
-from stages.compiled import Compiled
 from stages.data.augment import Augmentation, augmented
 from stages.data.mixing import Mixing, draw_mixing, mix
 from stages.distillation.config import DistillationConfig
 from stages.events import ViewsJudged
+from stages.machine.captured_step import CapturedStep
+from stages.machine.compiled import Compiled
 from stages.run import Run
 
 _FEW_BATCHES = 8

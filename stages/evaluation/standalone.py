@@ -13,11 +13,17 @@ from torch import Tensor
 
 from stages.config import Config, from_file
 from stages.data.dataset import LabelledImages, real_images
-from stages.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, resolve_device, threads_to_measure
 from stages.errors import ConfigError, FileError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import compare_with_teacher, measure, measure_with_teacher
-from stages.heap import keep_heap_warm
+from stages.machine.device import (
+    MEASURING_HINT,
+    out_of_memory_is_told,
+    prepare_device,
+    resolve_device,
+    threads_to_measure,
+)
+from stages.machine.heap import keep_heap_warm
 from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
 from stages.student import student_from

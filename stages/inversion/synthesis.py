@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stages.captured_step import CapturedStep
-from stages.compiled import Compiled
 from stages.data.augment import Augmentation, augmented, moved_with
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
+from stages.machine.captured_step import CapturedStep
+from stages.machine.compiled import Compiled
 from stages.models.copying import copied
 from stages.optimizers import adam, reset, step_if
 from stages.run import Run

@@ -13,8 +13,8 @@ import torch
 
 from stages.buffer.file import BufferContents
 from stages.config import with_values
-from stages.device import out_of_memory_is_told, resident_memory_mib, resolve_acceleration
 from stages.events import DistillationStep, Event, InversionStep
+from stages.machine.device import out_of_memory_is_told, resident_memory_mib, resolve_acceleration
 from stages.planning.beginning import build_run, set_up_stages
 from stages.planning.plan import Plan
 from stages.run import Run

@@ -12,11 +12,11 @@ from torch import nn
 from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
-from stages.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
 from stages.errors import FileError, MachineError, NotDownloadedError
 from stages.evaluation.config import NO_DATA
-from stages.heap import keep_heap_warm
 from stages.launch_checks import refuse_futile, refuse_lossless
+from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
+from stages.machine.heap import keep_heap_warm
 from stages.models.build import bn_layers_that_run, build_model, check_in_training
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from stages.config import Config, with_values
-from stages.cuda_graph import FIRST_TORCH
-from stages.device import can_compile_for_cpu, resolve_acceleration, resolve_precision, resolve_threads
 from stages.inversion.overlap import can_overlap_on_cpu
+from stages.machine.cuda_graph import FIRST_TORCH
+from stages.machine.device import can_compile_for_cpu, resolve_acceleration, resolve_precision, resolve_threads
 from stages.models import FILE
 from stages.paths import typed_path
 from stages.schedule import Schedule

@@ -26,11 +26,11 @@ from torch.nn import functional as F
 from stages.config import Config
 from stages.data.augment import augmented, draw_augmentation
 from stages.data.dataset import LabelledImages, real_images
-from stages.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.errors import ConfigError, DivergedError, MachineError
 from stages.evaluation.measure import measure
 from stages.file_digest import sha256_of
-from stages.heap import keep_heap_warm
+from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
+from stages.machine.heap import keep_heap_warm
 from stages.models import FILE
 from stages.models.build import build_model, check_in_training
 from stages.models.checkpoints import save_weights

@@ -17,8 +17,8 @@ from buffer_rows import make_rows
 
 from stages.buffer import file as file_module
 from stages.buffer.file import METADATA_KEY, implausible, read_buffer
-from stages.device import resident_memory_mib
 from stages.errors import FileError, StorageError
+from stages.machine.device import resident_memory_mib
 
 Arrays = dict[str, npt.NDArray[Any]]
 

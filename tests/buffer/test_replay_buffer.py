@@ -19,7 +19,7 @@ from stages.buffer.file import BufferMeta, read_buffer
 from stages.buffer.priorities import sampling_probabilities
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.buffer.stored import insert_stored_rows, save_buffer
-from stages.device import resident_memory_mib
+from stages.machine.device import resident_memory_mib
 
 IMAGE_SHAPE = (1, 2, 3)
 NUM_CLASSES = 4

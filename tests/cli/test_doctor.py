@@ -48,7 +48,7 @@ def test_what_auto_comes_to_is_what_a_run_takes(call):
     ("is_fast", "precision", "why"), [(True, "bf16", "matrices faster;"), (False, "fp32", "no hardware")]
 )
 def test_precision_follows_the_hardware(call, monkeypatch, is_fast, precision, why):
-    monkeypatch.setattr("stages.device.has_fast_bf16", lambda device: is_fast)
+    monkeypatch.setattr("stages.machine.device.has_fast_bf16", lambda device: is_fast)
     said = json.loads(call("doctor", "--json").out)
     assert said["auto"]["precision"]["value"] == precision
     assert why in said["auto"]["precision"]["why"]
@@ -59,7 +59,7 @@ def test_precision_follows_the_hardware(call, monkeypatch, is_fast, precision, w
     ("can_compile", "why"), [(True, "auto compiles long runs"), (False, "takes Linux, a C++ compiler")]
 )
 def test_whether_long_runs_are_compiled(call, monkeypatch, can_compile, why):
-    monkeypatch.setattr("stages.device.can_compile_for_cpu", lambda: can_compile)
+    monkeypatch.setattr("stages.machine.device.can_compile_for_cpu", lambda: can_compile)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said = json.loads(call("doctor", "--json").out)["auto"]["acceleration"]
     assert said["value"] == "eager"
@@ -68,7 +68,7 @@ def test_whether_long_runs_are_compiled(call, monkeypatch, can_compile, why):
 
 @pytest.mark.parametrize(("is_warm", "words"), [(True, "kept warm: "), (False, "not kept warm, for want of glibc: ")])
 def test_the_heap(call, monkeypatch, is_warm, words):
-    monkeypatch.setattr("stages.heap.keep_heap_warm", lambda: is_warm)
+    monkeypatch.setattr("stages.machine.heap.keep_heap_warm", lambda: is_warm)
     assert json.loads(call("doctor", "--json").out)["cpu"]["keeps_freed_memory"] is is_warm
     assert re.search(rf"^heap +{words}", call("doctor").out, re.M)
 
@@ -87,7 +87,7 @@ def test_why_there_is_no_gpu(call, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     assert why() == "this torch is built without CUDA"
     monkeypatch.setattr(torch.version, "cuda", "13.2")
-    monkeypatch.setattr("stages.device.torch.cuda.is_available", is_available)
+    monkeypatch.setattr("stages.machine.device.torch.cuda.is_available", is_available)
     monkeypatch.setattr(doctor, "_devices", lambda _problems: [])
     assert why() == "torch cannot use CUDA: CUDA initialization: the driver is too old"
 

@@ -20,10 +20,10 @@ import safetensors.numpy
 from ssdkd_cli import run_reports
 from ssdkd_cli.commands import runs as command
 from ssdkd_cli.summary import ECE_EXPLAINED
-from stages.control import ControlReader
 from stages.events import ControlAcknowledged, Evaluation, Event, EventLog, RunFinished, StageStarted, Warning
 from stages.run_directory import RunDirectory
-from stages.run_verification import hint_of_damage
+from stages.run_directory.control import ControlReader
+from stages.run_directory.verification import hint_of_damage
 
 LEAVES = ["ls", "show", "compare", "verify", "pause", "resume", "checkpoint", "stop"]
 SECONDS = {"inversion": 30.0, "distillation": 60.0, "evaluation": 1.5, "total": 4000.0}
@@ -583,7 +583,7 @@ def test_list_on_a_narrow_terminal_cuts_nothing(place, monkeypatch, capsys):
     """Wide names go above their rows."""
     from rich.console import Console
 
-    from stages.run_overview import overview
+    from stages.run_directory.overview import overview
 
     name = "cifar100-wrn-16-2-relaxed-20260101-120000-0"
     documents = [overview(make_run(name, finished(0.9)))]

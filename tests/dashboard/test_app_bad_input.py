@@ -24,10 +24,10 @@ from scripted_run import (
 )
 
 from ssdkd_cli.charts import BLOCKS
-from ssdkd_cli.dashboard.feed import RunFeed
-from ssdkd_cli.dashboard.snapshot import render_text
 from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from ssdkd_cli.dashboard.widgets.notice import notices
+from ssdkd_cli.watching.feed import RunFeed
+from ssdkd_cli.watching.snapshot import render_text
 from stages import events
 
 

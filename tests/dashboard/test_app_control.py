@@ -11,10 +11,10 @@ from scripted_run import append, lines_of, make_run, whole_run
 from textual.events import Key
 
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
-from stages import control, events
-from stages.control import ControlReader
+from stages import events
 from stages.errors import MachineError
-from stages.run_directory import RunDirectory
+from stages.run_directory import RunDirectory, control
+from stages.run_directory.control import ControlReader
 
 TOLD = whole_run(4)
 

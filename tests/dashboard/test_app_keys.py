@@ -12,10 +12,8 @@ from scripted_run import TIME_S, an_epoch, append, evaluation, lines_of, make_ru
 from textual.binding import Binding
 from textual.command import CommandList
 
-from ssdkd_cli.dashboard import pictures
 from ssdkd_cli.dashboard.app import DashboardApp
 from ssdkd_cli.dashboard.bindings import SECTIONS, VIEWS
-from ssdkd_cli.dashboard.feed import RunFeed
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
 from ssdkd_cli.dashboard.screens.help_screen import HelpScreen
@@ -25,6 +23,8 @@ from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from ssdkd_cli.dashboard.widgets.key_bar import MAX_KEYS, KeyBar
 from ssdkd_cli.dashboard.widgets.log_panel import LogPanel
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
+from ssdkd_cli.watching import pictures
+from ssdkd_cli.watching.feed import RunFeed
 from stages import events
 from stages.run_directory import RunDirectory
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from buffer_files import write_buffer
 
-from ssdkd_cli.dashboard.pictures import buffer_stamp, hardest_pictures
+from ssdkd_cli.watching.pictures import buffer_stamp, hardest_pictures
 from stages.buffer.file import BufferContents, BufferMeta
 from stages.errors import FileError
 from stages.run_directory import RunDirectory

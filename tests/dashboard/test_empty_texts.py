@@ -14,7 +14,7 @@ from ssdkd_cli.dashboard.empty_texts import (
     no_real_results,
     no_step,
 )
-from ssdkd_cli.dashboard.feed import RunFeed
+from ssdkd_cli.watching.feed import RunFeed
 from stages import events
 from stages.run_directory import RunDirectory
 

@@ -26,13 +26,13 @@ from scripted_run import (
 )
 
 from ssdkd_cli.charts import BLOCKS
-from ssdkd_cli.dashboard import preview
-from ssdkd_cli.dashboard.feed import RunFeed
-from ssdkd_cli.dashboard.snapshot import document, render_text
+from ssdkd_cli.watching import preview
+from ssdkd_cli.watching.feed import RunFeed
+from ssdkd_cli.watching.snapshot import document, render_text
 from stages import events
-from stages.control import send_request
 from stages.events import finite
 from stages.run_directory import RunDirectory
+from stages.run_directory.control import send_request
 
 
 class Clock:
@@ -296,7 +296,7 @@ def long_run(tmp_path, monkeypatch) -> RunDirectory:
     """Long for the sizes that this test gives the glance."""
     for name, size in (("MIN_BYTES", 50_000), ("_HEAD_BYTES", 2000), ("_BLOCK_BYTES", 500), ("_TAIL_BYTES", 4000)):
         monkeypatch.setattr(preview, name, size)
-    monkeypatch.setattr("ssdkd_cli.dashboard.feed._CHUNK_BYTES", 10_000)
+    monkeypatch.setattr("ssdkd_cli.watching.feed._CHUNK_BYTES", 10_000)
     return make_run(tmp_path / "run", lines_of(whole_run(100)))
 
 

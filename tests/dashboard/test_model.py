@@ -14,10 +14,10 @@ import pytest
 from scripted_run import TIME_S, an_epoch, buffer_state, device, evaluation, lines_of, run_started, samples, whole_run
 
 from ssdkd_cli.dashboard.curves import point_at, smoothed
-from ssdkd_cli.dashboard.model import MAX_LOG_LINES, MAX_SERIES, RunModel
-from ssdkd_cli.dashboard.pace import Pace
-from ssdkd_cli.dashboard.series import Series
-from ssdkd_cli.dashboard.view import Curve, DeviceView, LogLine, title_of
+from ssdkd_cli.watching.model import MAX_LOG_LINES, MAX_SERIES, RunModel
+from ssdkd_cli.watching.pace import Pace
+from ssdkd_cli.watching.series import Series
+from ssdkd_cli.watching.view import Curve, DeviceView, LogLine, title_of
 from stages import events
 
 
@@ -495,8 +495,8 @@ def test_everything_is_bounded():
 
 def test_the_data_side_imports_neither_torch_nor_textual():
     code = (
-        "import sys, ssdkd_cli.main, ssdkd_cli.dashboard.feed, ssdkd_cli.dashboard.snapshot\n"
-        "import ssdkd_cli.dashboard.comparison, ssdkd_cli.dashboard.pictures, ssdkd_cli.dashboard.curves\n"
+        "import sys, ssdkd_cli.main, ssdkd_cli.watching.feed, ssdkd_cli.watching.snapshot\n"
+        "import ssdkd_cli.watching.comparison, ssdkd_cli.watching.pictures, ssdkd_cli.dashboard.curves\n"
         "print([name for name in ('torch', 'textual', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,11 +21,11 @@ from ssdkd_cli import console, trainer_process
 from ssdkd_cli.charts import ASCII, BLOCKS
 from ssdkd_cli.commands import viewing
 from ssdkd_cli.commands.launching import Request, arguments_of
-from ssdkd_cli.dashboard.comparison import UNKNOWN, candidates, differences, lettered
-from ssdkd_cli.dashboard.feed import RunFeed
-from ssdkd_cli.dashboard.snapshot import render_text
 from ssdkd_cli.main import main
 from ssdkd_cli.trainer_process import Readiness, Trainer
+from ssdkd_cli.watching.comparison import UNKNOWN, candidates, differences, lettered
+from ssdkd_cli.watching.feed import RunFeed
+from ssdkd_cli.watching.snapshot import render_text
 from stages import events
 from stages.run_directory import STATUSES, RunDirectory
 
@@ -77,8 +77,8 @@ def test_once_json_is_one_document_with_the_status(call, run):
 
 
 def test_a_long_history_is_read_to_its_end(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("ssdkd_cli.dashboard.preview.MIN_BYTES", 1000)
-    monkeypatch.setattr("ssdkd_cli.dashboard.feed._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("ssdkd_cli.watching.preview.MIN_BYTES", 1000)
+    monkeypatch.setattr("ssdkd_cli.watching.feed._CHUNK_BYTES", 1000)
     told = whole_run(40)
     long = make_run(tmp_path / "runs" / "long", lines_of(told))
     document = json.loads(call("watch", str(long.path), "--json").out)

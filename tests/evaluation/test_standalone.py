@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import presets
 from stages.config import Config, load
-from stages.device import num_usable_cpus
 from stages.errors import ConfigError, FileError, MachineError
 from stages.evaluation.standalone import evaluate_run, evaluate_weights
 from stages.file_digest import sha256_of
+from stages.machine.device import num_usable_cpus
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.models.normalized import NormalizedModel

@@ -13,13 +13,13 @@ from same_values import assert_same
 from tiny_network import TinyNetwork
 from torch import Tensor, nn
 
-from stages.captured_step import NUM_REHEARSALS
-from stages.cuda_graph import CudaTape, can_record
-from stages.device import prepare_device
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
 from stages.inversion.bn_statistics import channel_statistics
 from stages.inversion.stage import Inversion
+from stages.machine.captured_step import NUM_REHEARSALS
+from stages.machine.cuda_graph import CudaTape, can_record
+from stages.machine.device import prepare_device
 from stages.run import Run
 
 DEVICE = torch.device("cuda", 0)

@@ -13,8 +13,8 @@ from told_events import events_of as events
 
 import presets
 from stages.config import Config, load, with_values
-from stages.cuda_graph import can_record
 from stages.events import Event
+from stages.machine.cuda_graph import can_record
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.run_directory import RunDirectory

@@ -189,7 +189,7 @@ def test_histograms_of_equal_reports_are_equal_bytes() -> None:
 
 def test_drawing_libraries_are_imported_on_use() -> None:
     code = (
-        "import sys, stages.pictures, stages.buffer.file, stages.buffer.statistics, stages.control\n"
+        "import sys, stages.pictures, stages.buffer.file, stages.buffer.statistics, stages.run_directory.control\n"
         "print([name for name in ('torch', 'matplotlib', 'PIL') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

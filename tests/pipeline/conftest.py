@@ -73,5 +73,5 @@ def go_on(out: Path) -> Callable[..., Outcome]:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused runs and held locks are looked at again at once."""
     monkeypatch.setattr("stages.safe_point._PAUSE_POLL_S", 0.001)
-    monkeypatch.setattr("stages.run_lock._PATIENCE_S", 0.0)
-    monkeypatch.setattr("stages.control._POLL_S", 0.001)
+    monkeypatch.setattr("stages.run_directory.lock._PATIENCE_S", 0.0)
+    monkeypatch.setattr("stages.run_directory.control._POLL_S", 0.001)

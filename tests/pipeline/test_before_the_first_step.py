@@ -288,7 +288,7 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
 def test_a_run_is_compiled_where_that_pays(
     make_config, monkeypatch: pytest.MonkeyPatch, changes: list[str], acceleration: str
 ) -> None:
-    monkeypatch.setattr("stages.device.can_compile_for_cpu", lambda: True)
+    monkeypatch.setattr("stages.machine.device.can_compile_for_cpu", lambda: True)
     config = make_config("run.device=cpu", *changes)
     planned = plan(config, Launch(command="run", preset_name="tiny"))
     assert planned.config.run.acceleration == acceleration, "what the run's own config.toml says"

@@ -12,8 +12,8 @@ import pytest
 from run_outputs import At, ask, assert_same_outcome, events, lines, tensor_files
 
 from stages.accounts import Accounts
-from stages.control import send_request, wait_for_acknowledgement
 from stages.run_directory import RunDirectory
+from stages.run_directory.control import send_request, wait_for_acknowledgement
 from stages.trainer import Outcome
 
 PATIENCE_S = 60.0

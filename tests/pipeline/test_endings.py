@@ -20,7 +20,7 @@ from stages import api
 from stages import events as events_module
 from stages.errors import ConfigError, DivergedError, MachineError, StorageError
 from stages.run_directory import RunDirectory
-from stages.run_verification import verify
+from stages.run_directory.verification import verify
 from stages.stage import Stage
 from stages.trainer import Outcome, resume
 

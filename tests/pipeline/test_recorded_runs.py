@@ -11,7 +11,7 @@ from run_outputs import At, ask, assert_same_outcome, events, warnings
 from torch.torch_version import TorchVersion
 
 from stages import optimizers, resumption
-from stages.device import num_usable_cpus
+from stages.machine.device import num_usable_cpus
 from stages.planning import resolution
 from stages.run_directory import RunDirectory
 from stages.schedule import Schedule
@@ -29,7 +29,7 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[OperationTape]:
         return made[-1]
 
     monkeypatch.setattr(optimizers, "is_fused", lambda _device: True)
-    for module in ("device", "planning.beginning"):
+    for module in ("machine.device", "planning.beginning"):
         monkeypatch.setattr(f"stages.{module}.can_record", lambda _device: True)
     monkeypatch.setattr("stages.planning.beginning.CudaTape", make_tape)
     return made

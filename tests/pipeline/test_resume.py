@@ -23,7 +23,7 @@ from stages.accounts import Accounts
 from stages.checkpoint import load_checkpoint
 from stages.errors import ConfigError, DivergedError, FileError, MachineError
 from stages.run_directory import RunDirectory
-from stages.run_verification import verify
+from stages.run_directory.verification import verify
 from stages.trainer import resume
 
 SAFE_POINTS = {

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from run_files import append_events, finished, make_run, started
 
-from stages.control import (
+from stages.errors import ConfigError, FileError
+from stages.events import ControlAcknowledged
+from stages.run_directory import RunDirectory
+from stages.run_directory.control import (
     ACTIONS,
     Acknowledgement,
     ControlReader,
@@ -15,9 +18,6 @@ from stages.control import (
     send_request,
     wait_for_acknowledgement,
 )
-from stages.errors import ConfigError, FileError
-from stages.events import ControlAcknowledged
-from stages.run_directory import RunDirectory
 
 
 class Clock:

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from run_files import append_events, make_run, started
 
-from stages import event_file
-from stages.event_file import lines_newest_first
 from stages.events import DistillationStep, RunResumed, Warning
-from stages.run_directory import RunDirectory
+from stages.run_directory import RunDirectory, event_file
+from stages.run_directory.event_file import lines_newest_first
 
 STEP = DistillationStep(step=0, loss=1.0, lr=0.1, agreement=0.5)
 

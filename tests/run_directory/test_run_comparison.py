@@ -8,8 +8,8 @@ import pytest
 from run_files import finished, make_run, started
 
 from stages.errors import FileError
-from stages.run_comparison import compare
 from stages.run_directory import RunDirectory
+from stages.run_directory.comparison import compare
 
 
 def seeded(

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from run_files import make_run
 
-from stages import run_lock
 from stages.errors import ConfigError, MachineError
 from stages.run_directory import RunDirectory
+from stages.run_directory import lock as run_lock
 
 HOLD_LOCK = """
 import sys, pathlib

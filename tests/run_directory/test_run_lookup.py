@@ -7,7 +7,15 @@ import pytest
 from run_files import make_run
 
 from stages.errors import FileError
-from stages.run_lookup import find_runs, group_of, list_groups, list_runs, newest_run, resolve_run, run_to_watch
+from stages.run_directory.lookup import (
+    find_runs,
+    group_of,
+    list_groups,
+    list_runs,
+    newest_run,
+    resolve_run,
+    run_to_watch,
+)
 
 
 def test_newest_run_is_the_one_taken_up_last(tmp_path: Path) -> None:

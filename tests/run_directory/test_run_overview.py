@@ -9,7 +9,7 @@ from run_files import append_events, finished, make_run, started
 
 from stages.errors import FileError
 from stages.events import Device, Evaluation, RunResumed, Warning
-from stages.run_overview import details, files, flat, listed, metrics, overview, settings
+from stages.run_directory.overview import details, files, flat, listed, metrics, overview, settings
 
 SECONDS = {"inversion": 1.0, "distillation": 2.0, "total": 3.5}
 

@@ -13,7 +13,7 @@ from run_files import append_events, finished, make_run, started
 
 from stages.events import CheckpointSaved, RunResumed, Warning
 from stages.run_directory import RunDirectory
-from stages.run_verification import Check, verify
+from stages.run_directory.verification import Check, verify
 from stages.tensor_digest import save_with_digest
 
 WARNING = Warning(message="a line")

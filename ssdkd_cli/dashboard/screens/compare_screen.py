@@ -17,7 +17,9 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ssdkd_cli.dashboard.bindings import COMPARE
-from ssdkd_cli.dashboard.comparison import (
+from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
+from ssdkd_cli.dashboard.widgets.panel import line
+from ssdkd_cli.watching.comparison import (
     LETTERS,
     MAX_OTHERS,
     UNKNOWN,
@@ -27,8 +29,6 @@ from ssdkd_cli.dashboard.comparison import (
     differences,
     lettered,
 )
-from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
-from ssdkd_cli.dashboard.widgets.panel import line
 from stages.run_directory import RunDirectory
 
 

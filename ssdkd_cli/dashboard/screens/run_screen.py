@@ -17,7 +17,6 @@ from textual.widgets import ContentSwitcher
 from ssdkd_cli.dashboard.bindings import CONTROL_ACTIONS, RUN_SCREEN_SECTIONS, VIEWS
 from ssdkd_cli.dashboard.chart_settings import ChartSettings
 from ssdkd_cli.dashboard.messages import PicturesLoaded
-from ssdkd_cli.dashboard.view import RunView
 from ssdkd_cli.dashboard.views import VIEW_CLASSES, Samples, View
 from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from ssdkd_cli.dashboard.widgets.header import Header
@@ -27,6 +26,7 @@ from ssdkd_cli.dashboard.widgets.notice import NoticeBar
 from ssdkd_cli.dashboard.widgets.panel import line
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
 from ssdkd_cli.dashboard.widgets.tab_bar import TabBar
+from ssdkd_cli.watching.view import RunView
 
 if TYPE_CHECKING:
     from ssdkd_cli.dashboard.app import DashboardApp

@@ -12,8 +12,8 @@ from textual.content import Content
 from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.bars import axis_labels, bar_width, grouped, upright_bars
 from ssdkd_cli.dashboard.empty_texts import no_buffer
-from ssdkd_cli.dashboard.view import BufferView, Histogram, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
+from ssdkd_cli.watching.view import BufferView, Histogram, RunView
 from stages.buffer.statistics import class_entropy
 
 _MIN_CLASS_COLUMN = 18

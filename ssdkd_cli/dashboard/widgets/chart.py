@@ -15,11 +15,11 @@ from textual.reactive import reactive
 
 from ssdkd_cli.dashboard.axes import short
 from ssdkd_cli.dashboard.chart_settings import ChartSettings, Range
-from ssdkd_cli.dashboard.comparison import LETTERS
 from ssdkd_cli.dashboard.curves import point_at, smoothed
 from ssdkd_cli.dashboard.plot import Drawing, Line, Mark, Plot, draw
-from ssdkd_cli.dashboard.view import Curve, RunView, epoch_text
 from ssdkd_cli.dashboard.widgets.panel import Panel, line
+from ssdkd_cli.watching.comparison import LETTERS
+from ssdkd_cli.watching.view import Curve, RunView, epoch_text
 
 _MAX_MARKED_POINTS = 24
 

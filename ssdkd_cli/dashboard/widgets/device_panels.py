@@ -8,8 +8,8 @@ from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import duration, percent
 from ssdkd_cli.dashboard.themes import stage_style
-from ssdkd_cli.dashboard.view import DeviceView, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
+from ssdkd_cli.watching.view import DeviceView, RunView
 
 EMPTY_TEXT = "no epoch has been timed yet"
 

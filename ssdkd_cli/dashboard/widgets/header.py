@@ -9,8 +9,8 @@ from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import duration
 from ssdkd_cli.dashboard.themes import stage_style
-from ssdkd_cli.dashboard.view import Progress, RunView, StageProgress
 from ssdkd_cli.dashboard.widgets.panel import Panel, line, spread
+from ssdkd_cli.watching.view import Progress, RunView, StageProgress
 
 STATUS_STYLES = {
     "starting": "$faint",

@@ -10,8 +10,8 @@ from textual import events
 from textual.content import Content
 from textual.reactive import reactive
 
-from ssdkd_cli.dashboard.view import LogLine, RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line, wrapped
+from ssdkd_cli.watching.view import LogLine, RunView
 
 _STYLES = {"info": "$foreground", "warning": "$warning", "error": "bold $error"}
 _WHEEL_LINES = 3

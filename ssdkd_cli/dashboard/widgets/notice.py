@@ -6,8 +6,8 @@ from typing import Any
 
 from textual.content import Content
 
-from ssdkd_cli.dashboard.view import RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel, line, wrapped
+from ssdkd_cli.watching.view import RunView
 from stages.paths import in_shell
 from stages.run_directory import RESUMABLE_STATUSES
 

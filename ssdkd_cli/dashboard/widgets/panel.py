@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from ssdkd_cli.dashboard.glyphs import Glyphs
-from ssdkd_cli.dashboard.view import RunView
+from ssdkd_cli.watching.view import RunView
 
 if TYPE_CHECKING:
     from ssdkd_cli.dashboard.app import DashboardApp

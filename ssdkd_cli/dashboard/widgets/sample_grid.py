@@ -17,9 +17,9 @@ from textual.reactive import reactive
 from textual.strip import Strip
 
 from ssdkd_cli.dashboard.axes import short
-from ssdkd_cli.dashboard.pictures import Picture
-from ssdkd_cli.dashboard.view import RunView
 from ssdkd_cli.dashboard.widgets.panel import Panel
+from ssdkd_cli.watching.pictures import Picture
+from ssdkd_cli.watching.view import RunView
 
 TILE_SIZES = (8, 12, 16, 24, 32, 48, 64)
 """Pixels along the longer side of a picture on the screen; a character is one pixel wide and two high."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssdkd_cli.dashboard.view import (
+from ssdkd_cli.watching.view import (
     BufferView,
     DeviceView,
     EvaluationView,

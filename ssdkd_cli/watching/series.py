@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ssdkd_cli.dashboard.view import Curve
+from ssdkd_cli.watching.view import Curve
 
 MAX_BUCKETS = 1024
 """Two points each: more than any terminal has columns, in 48 KiB."""

@@ -12,8 +12,8 @@ from typing import Any
 from rich.cells import cell_len
 
 from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
-from ssdkd_cli.dashboard.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
 from ssdkd_cli.summary import metric_title
+from ssdkd_cli.watching.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
 from ssdkd_cli.words import duration
 
 _LABEL_WIDTH = 16

@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from ssdkd_cli.dashboard import preview
-from ssdkd_cli.dashboard.model import RunModel
-from ssdkd_cli.dashboard.view import Progress, RunView
+from ssdkd_cli.watching import preview
+from ssdkd_cli.watching.model import RunModel
+from ssdkd_cli.watching.view import Progress, RunView
 from ssdkd_cli.words import duration, views_text
 from stages.events import SCHEMA_VERSION
-from stages.line_tail import Bite, Tail
 from stages.paths import is_folder, is_there
 from stages.run_directory import FINAL_STATUSES, LIVE_STATUSES, RunDirectory
+from stages.run_directory.line_tail import Bite, Tail
 
 SILENCE_S = 90.0
 """A run that says nothing for so long gets told so."""

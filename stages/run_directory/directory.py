@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import ConfigError, FileError, MachineError, StorageError
-from stages.event_file import EventFile
 from stages.events import ControlAcknowledged, RunFinished, RunResumed, RunStarted
 from stages.paths import in_shell, json_object
-from stages.run_lock import RunLock
+from stages.run_directory.event_file import EventFile
+from stages.run_directory.lock import RunLock
 
 RUNS_ROOT = Path("runs")
 FINAL_STATUSES = ("done", "stopped", "failed", "diverged")

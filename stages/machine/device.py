@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from stages.cuda_graph import can_record
 from stages.errors import ConfigError, MachineError
+from stages.machine.cuda_graph import can_record
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a process in a container the limits of its control group (version 2)."""

@@ -17,11 +17,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from stages.errors import ConfigError, FileError
-from stages.event_file import parse_event
 from stages.events import ControlAcknowledged
-from stages.line_tail import Tail
 from stages.paths import in_shell
 from stages.run_directory import LIVE_STATUSES, RESUMABLE_STATUSES, RunDirectory
+from stages.run_directory.event_file import parse_event
+from stages.run_directory.line_tail import Tail
 
 ACTIONS = ("pause", "resume", "checkpoint", "stop")
 

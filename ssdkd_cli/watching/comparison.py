@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssdkd_cli.dashboard.view import Curve, RunView
-from stages import run_comparison
+from ssdkd_cli.watching.view import Curve, RunView
 from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory
-from stages.run_lookup import list_groups, list_runs
-from stages.run_overview import conditions, listed
+from stages.run_directory import comparison as run_comparison
+from stages.run_directory.lookup import list_groups, list_runs
+from stages.run_directory.overview import conditions, listed
 
 LETTERS = "ABCDEF"
 """The run on the screen is A, those it is compared with follow: more lines in one chart nobody tells apart."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 import torch
 
-from stages.device import is_out_of_memory
 from stages.events import CompilationFinished, CompilationStarted, Warning
+from stages.machine.device import is_out_of_memory
 
 if TYPE_CHECKING:
     from stages.run import Run

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from stages.run_directory import RunDirectory
-from stages.run_overview import conditions, metrics, overview
+from stages.run_directory.overview import conditions, metrics, overview
 
 _SEED = "run.seed"
 

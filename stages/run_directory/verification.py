@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from stages.atomic_file import is_half_written
 from stages.buffer.file import BufferContents, implausible, read_buffer
 from stages.errors import FileError, SsdkdError
-from stages.event_file import parse_event
 from stages.events import CheckpointSaved, Evaluation, RunResumed, RunStarted
 from stages.run_directory import RunDirectory
-from stages.run_overview import flat, settings
+from stages.run_directory.event_file import parse_event
+from stages.run_directory.overview import flat, settings
 
 
 @dataclass(frozen=True)
