@@ -31,13 +31,19 @@ def adam(groups: list[dict[str, Any]], *, betas: tuple[float, float], device: to
 
 
 def sgd(
-    parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float, device: torch.device
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool = False,
+    device: torch.device,
 ) -> torch.optim.SGD:
     """SGD with momentum. Fused, it reads its learning rate on the device: see `set_learning_rate`."""
+    how: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
     if not is_fused(device):
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    rate = torch.tensor(lr, device=device)
-    optimizer = torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True)
+        return torch.optim.SGD(parameters, lr=lr, **how)
+    optimizer = torch.optim.SGD(parameters, lr=torch.tensor(lr, device=device), **how, fused=True)
     if momentum > 0:
         # Else it is the host that knows a first step, and where that is passed over the momenta are never set.
         for parameter in optimizer.param_groups[0]["params"]:

@@ -168,7 +168,8 @@ def _layers_of(source: _Source, *, above: tuple[_Source, ...], problems: list[Pr
     header = {key: values.pop(key) for key in _HEADER_KEYS if key in values}
     for key, value in header.items():
         if not _fits_header(key, value):
-            problems.append(Problem(f"`{key}` in {source.place} must be {_HEADER_KEYS[key]}, not {value!r}"))
+            message = f"`{key}` in {source.place} must be {_HEADER_KEYS[key]}, not {value!r}"
+            problems.append(Problem(message, "correct it there: it stands above the first table"))
             return []
     extended = header.get("extends", [])
     layers = []

@@ -38,12 +38,16 @@ def make_plain_sgd(model: nn.Module) -> torch.optim.Optimizer:
     return optimizers.sgd(model.parameters(), lr=0.1, momentum=0.0, weight_decay=0.0, device=CPU)
 
 
+def make_nesterov(model: nn.Module) -> torch.optim.Optimizer:
+    return optimizers.sgd(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True, device=CPU)
+
+
 def make_muon(model: nn.Module) -> torch.optim.Optimizer:
     settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
     return optimizers.muon(model, num_classes=2, dtype=torch.float32, device=CPU, **settings)
 
 
-MAKERS = [make_adam, make_sgd, make_plain_sgd, make_muon]
+MAKERS = [make_adam, make_sgd, make_plain_sgd, make_nesterov, make_muon]
 
 
 @pytest.fixture(params=[False, True], ids=["default", "fused"])

@@ -34,8 +34,9 @@ class Delivery:
             of_average, of_student = _tensors(self._average), _tensors(run.student.model)
             self._averaged = [average for average in of_average if average.is_floating_point()]
             self._trained = [trained for trained in of_student if trained.is_floating_point()]
-            pairs = zip(of_average, of_student, strict=True)
-            self._counters = [(average, trained) for average, trained in pairs if not average.is_floating_point()]
+            # Counters of batches are no numbers to average.
+            self._own_counters = [average for average in of_average if not average.is_floating_point()]
+            self._trained_counters = [trained for trained in of_student if not trained.is_floating_point()]
         self._num_updates = 0
         self._made: tuple[tuple[int, ...], NormalizedModel] | None = None
         """The student delivered last, and what it was made after: see `deliver`."""
@@ -58,8 +59,8 @@ class Delivery:
         n = self._num_updates
         decay = min(self._config.ema_decay, (1 + n) / (10 + n))
         torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)
-        for own, trained in self._counters:
-            own.copy_(trained)
+        if self._own_counters:
+            torch._foreach_copy_(self._own_counters, self._trained_counters)
 
     def deliver(self, student: NormalizedModel) -> NormalizedModel:
         """What is measured and written in place of the trained student."""

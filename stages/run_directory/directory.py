@@ -255,7 +255,9 @@ class RunDirectory:
                 hint="if it was moved, `ssdkd run --resume` with its new place goes on",
             ) from error
         except OSError as error:
-            raise StorageError(f"cannot write into {self.path}: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot write into {self.path}: {error.strerror or error}", hint="check the folder's permissions"
+            ) from error
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages import optimizers
 from stages.config import Config
 from stages.data.augment import augmented, draw_augmentation
 from stages.data.dataset import LabelledImages, real_images
@@ -35,8 +36,6 @@ from stages.models import FILE
 from stages.models.build import build_model, check_in_training
 from stages.models.checkpoints import save_weights
 from stages.models.normalized import NormalizedModel
-from stages.optimizers import load as load_optimizer
-from stages.optimizers import set_learning_rate
 from stages.paths import typed_path
 from stages.run import derived_seed
 from stages.tasks.task import task_of
@@ -223,8 +222,13 @@ class _Fitting:
         self._padding = config.task.crop_padding
         self._flip = config.task.horizontal_flip
         self._rng = torch.Generator(device).manual_seed(derived_seed(seed, "teacher", "batches"))
-        self._optimizer = torch.optim.SGD(
-            model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+        self._optimizer = optimizers.sgd(
+            model.parameters(),
+            lr=LEARNING_RATE,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+            nesterov=True,
+            device=device,
         )
         self._epoch = 0
         """Epochs that are over."""
@@ -240,7 +244,7 @@ class _Fitting:
             for step in range(steps_per_epoch):
                 num_done = self._epoch * steps_per_epoch + step
                 factor = learning_rate_factor(num_done, epochs * steps_per_epoch, steps_per_epoch)
-                set_learning_rate(self._optimizer, LEARNING_RATE * factor)
+                optimizers.set_learning_rate(self._optimizer, LEARNING_RATE * factor)
                 totals += self._step(order_N[step * self._batch_size : (step + 1) * self._batch_size])
             self._epoch += 1
             loss, accuracy = (totals / steps_per_epoch).tolist()
@@ -267,7 +271,7 @@ class _Fitting:
         """Continue from `state_dict()`, on a CPU to the same bits."""
         self._epoch = state["epoch"]
         self._model.model.load_state_dict(state["network"])
-        load_optimizer(self._optimizer, state["optimizer"])
+        optimizers.load(self._optimizer, state["optimizer"])
         self._rng.set_state(state["batches"])
         torch.set_rng_state(state["layers"])
         if state["layers_on_device"] is not None:
