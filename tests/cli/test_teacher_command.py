@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import presets
+from ssdkd_cli import progress
 from stages.config import load
 from stages.errors import MachineError
 from stages.models.build import build_model
@@ -43,6 +45,33 @@ def test_a_trained_teacher_is_kept_in_the_cache_and_found_again(call, tmp_path):
     again = call("teacher", "train", *arguments, "--epochs", "1")
     assert (again.code, again.out) == (2, "")
     assert "is there already" in again.err
+
+
+def test_after_an_interruption_the_same_command_goes_on(call, tmp_path, monkeypatch):
+    """To the same weights as without it."""
+    command = ["teacher", "train", "--preset", "digits", *SMALL, "--epochs", "2", "--json"]
+    whole = json.loads(call(*command, "--out", str(tmp_path / "whole.safetensors")).out)
+    drawn = progress._training_drawn
+
+    @contextmanager
+    def interrupted_after_an_epoch(*arguments, **options):
+        with drawn(*arguments, **options) as draw:
+
+            def tell(epoch, *rest):
+                draw(epoch, *rest)
+                raise KeyboardInterrupt
+
+            yield tell
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "_training_drawn", interrupted_after_an_epoch)
+        first = call(*command)
+    assert (first.code, first.out) == (130, "")
+    assert "the same command goes on from the last epoch saved" in first.err
+    second = call(*command)
+    assert second.code == 0, second.err
+    assert "goes on after epoch 1" in second.err
+    assert json.loads(second.out)["sha256"] == whole["sha256"]
 
 
 def test_beside_a_shipped_teacher_another_one_needs_a_place_of_its_own(call, place):
