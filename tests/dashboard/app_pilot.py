@@ -48,6 +48,14 @@ async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
         await pilot.pause(0.02)
 
 
+async def look_again(app: DashboardApp, pilot: Pilot[None], *, times: int = 3) -> None:
+    """Let the app look at its run some more times: whatever must not happen would have happened by then."""
+    for _ in range(times):
+        before = app.run_view
+        await until(pilot, lambda before=before: app.run_view is not before)
+    await settle(app, pilot)
+
+
 async def settle(app: DashboardApp, pilot: Pilot[None]) -> None:
     """Let all that was begun come to its end, and draw it: threads that read, keys that come and go."""
     await pilot.pause()

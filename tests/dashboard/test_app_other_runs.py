@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from app_pilot import drive, press, screen_text, settle, until
+from app_pilot import drive, look_again, press, screen_text, settle, until
 from scripted_run import an_epoch, append, evaluation, lines_of, make_run, run_started, whole_run
 
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
@@ -123,7 +123,7 @@ def test_the_next_run_of_the_folder_follows_the_one_that_ends_on_the_screen(firs
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
         with second.lock.held():
-            await pilot.pause(0.3)
+            await look_again(app, pilot)
             assert app.run_view.path == first.path, "two at work: the one on the screen stays"
             append(first, END)
             lock.release.set()
@@ -142,7 +142,7 @@ def test_an_open_dialog_is_not_pulled_away(first, second):
             append(first, END)
             lock.release.set()
             await until(pilot, lambda: app.run_view.status == "done")
-            await pilot.pause(0.5)
+            await look_again(app, pilot)
             assert isinstance(app.screen, CompareScreen)
             assert app.run_directory.path == first.path
             await press(app, pilot, "escape")
@@ -180,7 +180,7 @@ def test_a_run_that_was_over_when_it_was_opened_stays(first, second, has_folder)
     async def body(app, pilot):
         app.notify = lambda text, **_: said.append(text)
         with second.lock.held():
-            await (until(pilot, lambda: said) if has_folder else pilot.pause(0.5))
+            await (until(pilot, lambda: said) if has_folder else look_again(app, pilot))
         assert app.run_view.path == first.path
         assert said == ([f"{second.name} is at work: c lists it"] if has_folder else [])
 
@@ -195,7 +195,7 @@ def test_a_run_that_was_named_stays_when_it_ends(first, second):
             append(first, END)
             lock.release.set()
             await until(pilot, lambda: app.run_view.status == "done")
-            await pilot.pause(0.5)
+            await look_again(app, pilot)
             assert app.run_view.path == first.path
 
     with _Held(first) as lock:
