@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from run_files import started
+
 from stages import events
 from stages.events import Event, to_line
 from stages.run_directory import RunDirectory
@@ -15,28 +17,18 @@ from stages.run_directory import RunDirectory
 TIME_S = 1_700_000_000.0
 
 
+OF_THE_SCRIPT: dict[str, Any] = {
+    "epochs": 10,
+    "warmup_epochs": 2,
+    "num_classes": 3,
+    "class_names": ["cat", "dog", "emu"],
+    "teacher": "wrn16_2",
+    "student": "wrn10_1",
+}
+
+
 def run_started(**changes: Any) -> events.RunStarted:
-    values: dict[str, Any] = {
-        "run": "a-run",
-        "command": "run",
-        "preset": "digits",
-        "stages": ["inversion", "distillation", "evaluation"],
-        "epochs": 10,
-        "warmup_epochs": 2,
-        "seed": 0,
-        "device": "cpu",
-        "precision": "fp32",
-        "task": "classification",
-        "num_classes": 3,
-        "class_names": ["cat", "dog", "emu"],
-        "image_shape": [1, 8, 8],
-        "teacher": "wrn16_2",
-        "student": "wrn10_1",
-        "capacity": 100,
-        "inversion_steps": 5,
-        "distillation_steps": 4,
-    }
-    return events.RunStarted(**values | changes)
+    return started(**OF_THE_SCRIPT | changes)
 
 
 def buffer_state(size: int = 30) -> events.BufferState:

@@ -6,6 +6,7 @@ import io
 import json
 
 import pytest
+from run_files import started
 
 from ssdkd_cli import progress
 from ssdkd_cli.progress import ProgressBar, ProgressLines, Standing
@@ -20,27 +21,9 @@ class Clock:
         return self.now_s
 
 
-def started(epochs=10, warmup_epochs=4):
-    return events.RunStarted(
-        run="r",
-        command="run",
-        preset="digits",
-        stages=("inversion", "distillation"),
-        epochs=epochs,
-        warmup_epochs=warmup_epochs,
-        seed=0,
-        device="cpu",
-        precision="fp32",
-        task="classification",
-        num_classes=10,
-        class_names=None,
-        image_shape=(1, 8, 8),
-        teacher="t",
-        student="s",
-        capacity=64,
-        inversion_steps=2,
-        distillation_steps=2,
-    )
+def two_stages(epochs=10, warmup_epochs=4):
+    stages = ("inversion", "distillation")
+    return started(epochs=epochs, warmup_epochs=warmup_epochs, stages=stages, inversion_steps=2, distillation_steps=2)
 
 
 def inversion_step(loss=2.5):
@@ -69,7 +52,7 @@ def device(total_s, **accounts):
 
 def test_time_left_keeps_warm_up_and_the_other_epochs_apart():
     clock, standing = Clock(), Standing()
-    standing.update(started(epochs=10, warmup_epochs=4), 0)
+    standing.update(two_stages(epochs=10, warmup_epochs=4), 0)
     run_epochs(standing.update, clock, 1, 4, seconds=1.0)
     assert standing.seconds_left() is None  # no epoch with distillation has been timed
     run_epochs(standing.update, clock, 5, 6, seconds=10.0)
@@ -79,7 +62,7 @@ def test_time_left_keeps_warm_up_and_the_other_epochs_apart():
 
 def test_time_left_falls_within_an_epoch():
     clock, standing = Clock(), Standing()
-    standing.update(started(epochs=10, warmup_epochs=0), 0)
+    standing.update(two_stages(epochs=10, warmup_epochs=0), 0)
     run_epochs(standing.update, clock, 1, 4, seconds=10.0)
     standing.update(events.StageStarted(stage="inversion"), 5)
     standing.update(events.StageFinished(stage="inversion", seconds=5.0), 5)
@@ -89,7 +72,7 @@ def test_time_left_falls_within_an_epoch():
 
 def test_what_an_epoch_pays_once_is_no_measure_of_others():
     standing = Standing()
-    standing.update(started(epochs=10, warmup_epochs=0), 0)
+    standing.update(two_stages(epochs=10, warmup_epochs=0), 0)
     for epoch, setup_s in ((1, 0.0), (2, 60.0)):
         for stage in ("inversion", "distillation"):
             standing.update(events.StageFinished(stage=stage, seconds=5.0), epoch)
@@ -123,7 +106,7 @@ def test_what_was_left_of_a_resumed_epoch_is_not_taken_for_a_fast_one():
 
 def first_line(**changes):
     """Of a run's events, as who resumes it reads it."""
-    return json.loads(events.to_line(started(**changes), seq=0, epoch=0, time_s=1_700_000_000.0))
+    return json.loads(events.to_line(two_stages(**changes), seq=0, epoch=0, time_s=1_700_000_000.0))
 
 
 def lines_of(clock):
@@ -143,7 +126,7 @@ def test_an_epoch_that_is_resumed_in_its_midst_ends():
 
 def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
     lines, listener = lines_of(clock := Clock())
-    listener(started(epochs=60, warmup_epochs=1), 0)
+    listener(two_stages(epochs=60, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 30, seconds=1.0)
     assert [line.partition(",")[0] for line in lines] == ["epoch 10/60", "epoch 20/60", "epoch 30/60"]
     assert "inversion loss 2.500" in lines[0]
@@ -154,7 +137,7 @@ def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
 
 def test_long_epochs_give_one_line_each():
     lines, listener = lines_of(clock := Clock())
-    listener(started(epochs=4, warmup_epochs=1), 0)
+    listener(two_stages(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 4, seconds=60.0)
     listener(events.RunFinished(status="done", message="done"), 4)
     assert [line.partition(",")[0] for line in lines] == [f"epoch {epoch}/4" for epoch in range(1, 5)]
@@ -163,7 +146,7 @@ def test_long_epochs_give_one_line_each():
 
 def test_a_short_run_says_nothing_on_the_way():
     lines, listener = lines_of(clock := Clock())
-    listener(started(epochs=4, warmup_epochs=1), 0)
+    listener(two_stages(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 4, seconds=1.0)
     listener(events.RunFinished(status="done", message="done"), 4)
     assert lines == []
@@ -171,7 +154,7 @@ def test_a_short_run_says_nothing_on_the_way():
 
 def test_the_epoch_in_which_a_run_is_stopped_is_not_told_as_done():
     lines, listener = lines_of(clock := Clock())
-    listener(started(epochs=4, warmup_epochs=1), 0)
+    listener(two_stages(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 1, seconds=60.0)
     listener(events.StageStarted(stage="inversion"), 2)
     clock.now_s += 60.0
@@ -194,7 +177,7 @@ def test_a_resumed_run_knows_its_epochs_from_outside(capfd):
 
 def test_what_is_compiled_is_told_at_once(capfd):
     with progress.shown(clock=Clock()) as listener:
-        listener(started(), 0)
+        listener(two_stages(), 0)
         listener(events.StageStarted(stage="inversion"), 1)
         listener(events.CompilationStarted(what="the teacher"), 1)
     assert capfd.readouterr().err == "compiling the teacher\n"
@@ -202,7 +185,7 @@ def test_what_is_compiled_is_told_at_once(capfd):
 
 def test_what_the_student_waits_for_is_told_now_and_then():
     lines, listener = lines_of(clock := Clock())
-    listener(started(epochs=60, warmup_epochs=20), 0)
+    listener(two_stages(epochs=60, warmup_epochs=20), 0)
     listener(events.StageStarted(stage="distillation"), 21)
     for done in range(64, 2561, 64):
         clock.now_s += 4.0
@@ -228,7 +211,7 @@ def test_the_bar_shows_epochs_stage_losses_and_time_left():
     clock = Clock()
     screen = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     bar = ProgressBar(screen, Standing())
-    bar(started(epochs=10, warmup_epochs=2), 0)
+    bar(two_stages(epochs=10, warmup_epochs=2), 0)
     run_epochs(bar, clock, 1, 4, seconds=2.0)
     with screen.capture() as captured:
         screen.print(bar)
@@ -285,7 +268,7 @@ def test_the_bar_is_for_terminals_that_can_move_the_cursor(monkeypatch, stream, 
     clock = Clock()
     with progress.shown(clock=clock) as listener:
         assert isinstance(listener, shape)
-        listener(started(epochs=3, warmup_epochs=1), 1)
+        listener(two_stages(epochs=3, warmup_epochs=1), 1)
         run_epochs(listener, clock, 1, 3, seconds=20.0)
         listener(events.Warning(message="something"), 3)
     text = stream.getvalue()
