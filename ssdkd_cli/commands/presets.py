@@ -132,8 +132,8 @@ def explain_keys(
 ) -> None:
     """Say what keys of a preset mean.
 
-    Which values they take, their defaults, and where those come from: the paper, or an experiment. Those of
-    installed plugins, too.
+    Which values they take, their defaults, and where those come from: the paper, or an experiment. The tables
+    of installed stages, too.
 
     \b
     Example:
