@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,7 +22,7 @@ from stages.events import ControlAcknowledged
 from stages.paths import in_shell
 from stages.run_directory import LIVE_STATUSES, RESUMABLE_STATUSES, RunDirectory
 from stages.run_directory.event_file import parse_event
-from stages.run_directory.line_tail import Tail
+from stages.run_directory.line_tail import Bite, Tail
 
 ACTIONS = ("pause", "resume", "checkpoint", "stop")
 
@@ -92,7 +93,7 @@ def wait_for_acknowledgement(
     while True:
         # Liveness before the lines: an answer written just before the end is then still found.
         is_last_look = not run.is_alive() or clock() >= deadline_s
-        for line in _new_lines(tail):
+        for line in (line for bite in _bites(tail) for line in bite.lines):
             event = parse_event(line)
             if event and event["kind"] == ControlAcknowledged.kind and event.get("id") == request_id:
                 return Acknowledgement(bool(event.get("accepted")), str(event.get("message") or ""))
@@ -115,16 +116,32 @@ def refuse_idle(run: RunDirectory, action: str) -> None:
 class ControlReader:
     """The trainer's end: the requests that arrived since the last look.
 
-    Make it right after taking the run's lock. It starts at the end of the file: what was asked of an earlier
-    process of the run is not carried out again by this one.
+    Make it right after taking the run's lock. What is there by then was asked of an earlier process of the run, and is
+    not carried out again by this one.
     """
 
     def __init__(self, path: Path) -> None:
-        self._tail = Tail(path, offset=_size(path))
+        self._tail = Tail(path)
+        self._heard: Counter[bytes] = Counter()
+        self._heard_before: Counter[bytes] = Counter()
+        """Lines that a file which has taken the place of another has from that one, perhaps: an editor's copy has."""
+        self.poll()
 
     def poll(self) -> list[Request]:
         """New requests, oldest first; other lines are skipped. Costs one stat while nothing is new."""
-        return [request for line in _new_lines(self._tail) if (request := _parse_request(line)) is not None]
+        requests = []
+        for bite in _bites(self._tail):
+            if bite.is_replaced:
+                self._heard_before = self._heard.copy()
+            for line in bite.lines:
+                if self._heard_before[line] > 0:
+                    self._heard_before[line] -= 1
+                    continue
+                self._heard[line] += 1
+                request = _parse_request(line)
+                if request is not None:
+                    requests.append(request)
+        return requests
 
 
 def _size(path: Path) -> int:
@@ -134,11 +151,11 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _new_lines(tail: Tail) -> Iterator[bytes]:
-    """All of them. A file that cannot be read has none: nothing that a run should end for."""
+def _bites(tail: Tail) -> Iterator[Bite]:
+    """All that is new. A file that cannot be read has nothing: nothing that a run should end for."""
     while True:
         bite = tail.poll()
-        yield from bite.lines
+        yield bite
         if bite.is_at_end:
             return
 

@@ -126,6 +126,26 @@ def test_cut_file_is_survived(run: RunDirectory) -> None:
     assert reader.poll() == [Request("1", "pause")]
 
 
+def test_a_copy_that_takes_its_place_asks_for_nothing_again(run: RunDirectory, tmp_path: Path) -> None:
+    """As an editor saves a file. What was asked of an earlier process is in it, too."""
+    earlier, heard, new = (f'{{"id": "{word}", "action": "{word}"}}\n' for word in ("stop", "pause", "resume"))
+    run.control_file.write_text(earlier)
+    reader = ControlReader(run.control_file)
+    with run.control_file.open("a") as file:
+        file.write(heard)
+    assert reader.poll() == [Request("pause", "pause")]
+    copy = tmp_path / "copy"
+    copy.write_text(earlier + heard + new)
+    copy.replace(run.control_file)
+    assert reader.poll() == [Request("resume", "resume")]
+    run.control_file.write_text(earlier + heard)
+    assert reader.poll() == []
+    run.control_file.unlink()
+    assert reader.poll() == []
+    run.control_file.write_text(new + new)
+    assert reader.poll() == [Request("resume", "resume")]
+
+
 @pytest.mark.parametrize("status", ["done", "stopped", "failed", "diverged"])
 def test_run_that_is_over_is_not_asked(run: RunDirectory, status: str) -> None:
     append_events(run, [finished(status)], next_seq=1)
