@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from stages.run_directory import RunDirectory
-from stages.run_directory.overview import conditions, metrics, overview
+from stages.run_directory.overview import code_key, conditions, metrics, overview
 
 _SEED = "run.seed"
 
@@ -57,27 +57,52 @@ def _seed_groups(
     results: Sequence[dict[str, float]],
     configurations: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
+    # The command counts, too: an `invert` run has the settings of the `run` it belongs to.
+    settings = [
+        {"command": document["command"], **configuration, _SEED: None}
+        for document, configuration in zip(documents, configurations, strict=True)
+    ]
+    seeds = [configuration.get(_SEED) for configuration in configurations]
+
+    def done(group: list[int]) -> list[int]:
+        return [index for index in group if documents[index]["status"] == "done"]
+
+    def have_one_seed_each(group: list[int]) -> bool:
+        return len({seeds[index] for index in group}) == len(group)
+
+    groups: list[list[int]] = []
+    for group in _alike(range(len(documents)), [_without_its_machine(each) for each in settings]):
+        is_clear = have_one_seed_each(done(group))
+        groups += [group] if is_clear else _alike(group, settings)  # a seed on two machines: each is a group
+    return [
+        {
+            "runs": [documents[index]["run"] for index in done(group)],
+            "seeds": [seeds[index] for index in done(group)],
+            "left_out": [documents[index]["run"] for index in group if index not in done(group)],
+            "metrics": _of_shared_metrics([results[index] for index in done(group)]),
+        }
+        for group in groups
+        if len(done(group)) > 1 and have_one_seed_each(done(group))
+    ]
+
+
+def _alike(indices: Iterable[int], settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The indices of equal settings together."""
     members: dict[str, list[int]] = {}
-    for index, (document, configuration) in enumerate(zip(documents, configurations, strict=True)):
-        # The command counts, too: an `invert` run has the settings of the `run` it belongs to.
-        rest = {"command": document["command"], **configuration, _SEED: None, **dict.fromkeys(_OF_NO_MATTER)}
-        if "teacher" in configuration:  # by its checksum, wherever it lies
-            rest["teacher.weights"] = None
-        members.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(index)
-    groups = []
-    for group in members.values():
-        done = [index for index in group if documents[index]["status"] == "done"]
-        seeds = [configurations[index].get(_SEED) for index in done]
-        if len(done) > 1 and len(set(seeds)) == len(seeds):
-            groups.append(
-                {
-                    "runs": [documents[index]["run"] for index in done],
-                    "seeds": seeds,
-                    "left_out": [documents[index]["run"] for index in group if index not in done],
-                    "metrics": _of_shared_metrics([results[index] for index in done]),
-                }
-            )
-    return groups
+    for index in indices:
+        members.setdefault(json.dumps(settings[index], sort_keys=True, default=str), []).append(index)
+    return list(members.values())
+
+
+def _without_its_machine(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without what does not matter; a file that has a checksum among them is known by that."""
+    rest = {**settings, **dict.fromkeys(_OF_NO_MATTER)}
+    if "teacher" in settings:
+        rest["teacher.weights"] = None
+    for key in ("teacher.model", "student.model"):
+        if code_key(key) in settings:
+            rest[key] = str(settings[key]).rpartition(":")[2]
+    return rest
 
 
 def mean_and_std(values: Sequence[float]) -> dict[str, float]:

@@ -166,8 +166,13 @@ def conditions(run: RunDirectory) -> dict[str, Any]:
     files = {name: manifest.get(f"{name}_sha256") for name in ("teacher", "buffer")}
     code = manifest.get("code_sha256")
     if isinstance(code, dict):
-        files |= {f"{key}, its code": sha256 for key, sha256 in code.items()}
+        files |= {code_key(key): sha256 for key, sha256 in code.items()}
     return flat(settings(run)) | {name: f"sha256 {str(sha256)[:12]}" for name, sha256 in files.items() if sha256}
+
+
+def code_key(key: str) -> str:
+    """What `conditions` call the checksum of the user's file that a network is made by."""
+    return f"{key}, its code"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,6 +28,9 @@ def seeded(
     return make_run(folder / name, started(seed=seed, command=command), end, config=config)
 
 
+OF_A_MACHINE = 'threads = 2\n[evaluation]\nroot = "/a"\n[teacher]\nweights = "/a/t"\n'
+
+
 def groups_of(*runs: RunDirectory) -> list[dict[str, Any]]:
     return compare(runs)["seed_groups"]
 
@@ -68,15 +71,40 @@ def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path: Path) -
 
 def test_where_a_seed_was_run_does_not_matter(tmp_path: Path) -> None:
     """On another machine, with the images elsewhere; a teacher elsewhere is known by its checksum."""
-    here = seeded(tmp_path, 0, 0.5, more='threads = 2\n[evaluation]\nroot = "/a"\n[teacher]\nweights = "/a/t"\n')
-    there = seeded(tmp_path, 1, 0.6, more='threads = 16\n[evaluation]\nroot = "/b"\n[teacher]\nweights = "/b/t"\n')
+    here = seeded(tmp_path, 0, 0.5, more=OF_A_MACHINE)
+    there = seeded(tmp_path, 1, 0.6, more=OF_A_MACHINE.replace("/a", "/b").replace("2", "16"))
     assert groups_of(here, there) == []  # two files, for all that is known
     for run in (here, there):
         run.manifest_file.write_text(json.dumps({"teacher_sha256": "0" * 64}))
     (group,) = groups_of(here, there)
     assert group["seeds"] == [0, 1]
     assert {"run.threads", "evaluation.root", "teacher.weights"} <= set(compare([here, there])["differences"])
-    assert groups_of(here, seeded(tmp_path, 2, 0.6, more='threads = 2\nprecision = "bf16"\n')) == []
+    other = seeded(tmp_path, 2, 0.6, more=OF_A_MACHINE.replace("threads", 'precision = "bf16"\nthreads'))
+    other.manifest_file.write_text(here.manifest_file.read_text())
+    assert groups_of(here, other) == []
+
+
+def test_a_seed_on_two_machines_is_one_of_each(tmp_path: Path) -> None:
+    runs = [
+        seeded(tmp_path / f"{threads}", seed, 0.5, more=f"threads = {threads}\n")
+        for threads in (2, 16)
+        for seed in (0, 1)
+    ]
+    groups = groups_of(*runs)
+    assert [group["seeds"] for group in groups] == [[0, 1], [0, 1]]
+    assert groups[0]["runs"] == [str(run.path) for run in runs[:2]]
+    assert [group["seeds"] for group in groups_of(*runs[:3])] == [[0, 1]]
+
+
+def test_a_network_of_ones_own_is_known_by_its_code(tmp_path: Path) -> None:
+    runs = [
+        seeded(tmp_path, seed, 0.5, more=f'[student]\nmodel = "/{place}/net.py:build"\n')
+        for seed, place in enumerate(("a", "b", "b"))
+    ]
+    for run, sha256 in zip(runs, ("1" * 64, "1" * 64, "2" * 64), strict=True):
+        run.manifest_file.write_text(json.dumps({"code_sha256": {"student.model": sha256}}))
+    (group,) = groups_of(*runs)
+    assert group["seeds"] == [0, 1]
 
 
 def test_runs_that_are_not_done_are_not_averaged(tmp_path: Path) -> None:
