@@ -39,7 +39,7 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 f"no space left on the disk for {path} ({num_written / 2**20:.1f} MiB were written)",
-                hint="free some space; a run goes on from its last checkpoint with `ssdkd run --resume`",
+                hint="free some space",
             ) from error
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}", hint=f"check {path.parent} and its permissions"

@@ -18,7 +18,6 @@ from stages.errors import SsdkdError, StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
 from stages.machine.device import resident_memory_mib, utilisation
 from stages.models.checkpoints import save_weights
-from stages.paths import in_shell
 from stages.pictures import choose_tiles, grid_png, tiles_of
 from stages.run import Run
 from stages.run_directory import RunDirectory
@@ -57,7 +56,7 @@ class Recorder:
         except OSError as error:
             raise StorageError(
                 f"cannot write {self.directory.events_file}: {error.strerror or error}",
-                hint=f"free some space, then `ssdkd run --resume {in_shell(self.directory.path)}`",
+                hint="free some space",
             ) from error
 
     def finish_epoch(self) -> None:

@@ -223,8 +223,19 @@ def _attempt(pipeline: Pipeline, closing: ExitStack, *, saves_first: bool) -> tu
             return _train_or_stop(pipeline), None
     except DivergedError as error:
         return "diverged", error
+    except StorageError as error:
+        return "failed", _with_the_way_on(error, pipeline)
     except Exception as error:
         return "failed", error
+
+
+def _with_the_way_on(error: StorageError, pipeline: Pipeline) -> StorageError:
+    """The error with the command in its hint by which the run goes on once there is space."""
+    if "--resume" not in (error.hint or ""):
+        path = in_shell(pipeline.recorder.directory.path)
+        way_on = f"then `ssdkd {pipeline.run.schedule.command} --resume {path}` goes on from the last checkpoint"
+        error.hint = way_on if error.hint is None else f"{error.hint}, {way_on}"
+    return error
 
 
 def _interrupted(directory: RunDirectory, run: Run) -> RunInterrupted:

@@ -209,6 +209,8 @@ def test_a_run_that_is_moved_away_says_so(start, out: Path) -> None:
 def test_disk_full_at_a_checkpoint(start, go_on, out: Path, undisturbed: Path, full_disk) -> None:
     outcome = start(listeners=[At("device", lambda: fill(full_disk), epoch=4)])
     assert_ended(outcome, "failed", StorageError)
+    way_on = f"free some space, then `ssdkd run --resume {out}` goes on from the last checkpoint"
+    assert lines(out)[-1]["hint"] == way_on
     assert not list(out.rglob("*.tmp"))
     assert all(check.is_sound for check in verify(RunDirectory(out)))
     full_disk.is_full = False
@@ -230,6 +232,7 @@ def test_disk_full_under_the_log(start, go_on, out: Path, undisturbed: Path, ful
     outcome = start(listeners=[At("distillation_step", lambda: fill(full_disk, has_log=True), epoch=3)])
     assert (outcome.summary["status"], type(outcome.error)) == ("failed", StorageError)
     assert "events.jsonl" in outcome.error.message
+    assert f"--resume {out}`" in (outcome.error.hint or "")
     assert lines(out)[-1]["kind"] == "distillation_step", "no torn line is left, and no farewell could be written"
     full_disk.is_full = False
     assert go_on().summary["status"] == "done"
