@@ -55,7 +55,7 @@ def warnings_of(
     if is_resumption and wanted.run.threads == AUTO:
         threads = config.run.threads
         warnings.append(f"the run had more threads than there are CPUs here: it goes on with {threads}, not to the bit")
-    is_eager = config.run.acceleration == "eager"
+    is_eager = resolve_acceleration(config.run.acceleration, device) == "eager"
     if is_eager and device.type == "cuda" and wanted.run.acceleration != "eager":
         warnings.append(
             f"torch {torch.__version__} cannot record steps safely: they run eagerly, and a fast GPU waits for Python;"

@@ -104,17 +104,18 @@ def test_graphs_that_cannot_be_had_are_told(start, out: Path, undisturbed: Path)
     assert_same_outcome(out, undisturbed)
 
 
+@pytest.mark.parametrize("command", ["run", "invert"])
 @pytest.mark.parametrize(
     ("acceleration", "version", "is_told"),
     [("auto", "2.9.1", True), ("auto", "2.15.0", False), ("eager", "2.9.1", False)],
 )
 def test_a_torch_too_old_for_graphs_is_told_on_a_gpu(
-    make_config, monkeypatch: pytest.MonkeyPatch, acceleration: str, version: str, is_told: bool
+    make_config, monkeypatch: pytest.MonkeyPatch, command: str, acceleration: str, version: str, is_told: bool
 ) -> None:
     monkeypatch.setattr(torch, "__version__", TorchVersion(version))
     monkeypatch.setattr(resolution, "resolve_precision", lambda *_: "fp32")
     wanted = make_config(f"run.acceleration={acceleration}")
-    device, schedule = torch.device("cuda", 0), Schedule.of("run", wanted)
+    device, schedule = torch.device("cuda", 0), Schedule.of(command, wanted)
     found = resolution.warnings_of(
         wanted, resolution.resolved(wanted, device, schedule), device, schedule, is_resumption=False
     )
