@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
 
 _END_OF_SENTENCE = re.compile(r"(?<!\bEq)(?<!\bSec)\.\s")
 
@@ -45,9 +45,9 @@ def key_docs(table: str, schema: type[BaseModel]) -> list[KeyDoc]:
             key=f"{table}.{name}",
             takes=_in_words(properties.get(name, {})),
             default=properties.get(name, {}).get("default"),
-            text=texts.get(name, ""),
+            text=texts.get(name) or info.description or "",
         )
-        for name in schema.model_fields
+        for name, info in schema.model_fields.items()
     ]
 
 
@@ -68,11 +68,11 @@ def first_sentence(text: str) -> str:
 
 def _docstrings_of(schema: type[BaseModel]) -> Iterator[tuple[str, str]]:
     try:
-        source = inspect.getsource(schema)
-    except (OSError, TypeError):  # made by a program, or shipped without its source
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(schema))).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # made by a program, without its source, oddly indented
         return
-    (definition,) = ast.parse(textwrap.dedent(source)).body
-    assert isinstance(definition, ast.ClassDef)
+    if not isinstance(definition, ast.ClassDef):
+        return
     for statement, following in pairwise(definition.body):
         match statement, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
@@ -81,11 +81,20 @@ def _docstrings_of(schema: type[BaseModel]) -> Iterator[tuple[str, str]]:
 
 def _properties(schema: type[BaseModel]) -> Mapping[str, Any]:
     try:
-        document = schema.model_json_schema()
-    except PydanticUserError:  # a type of a stranger's that JSON does not have
+        document = schema.model_json_schema(by_alias=False, schema_generator=_Lenient)
+    except Exception:  # a stranger's type may describe itself, and fail: then nothing is said of the table's types
         return {}
     properties: Mapping[str, Any] = document.get("properties", {})
     return properties
+
+
+class _Lenient(GenerateJsonSchema):
+    """Says nothing of a type or a default that JSON does not have, in place of refusing or warning."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+    def handle_invalid_for_json_schema(self, schema: object, error_info: str) -> JsonSchemaValue:  # noqa: ARG002
+        return {}
 
 
 _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}

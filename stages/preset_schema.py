@@ -166,6 +166,11 @@ def annotation_of(key: str, schemas: Schemas) -> Any:
     return annotation
 
 
+def is_key(key: str, schemas: Schemas) -> bool:
+    """Whether a preset may have this dotted key."""
+    return annotation_of(key, schemas) is not _NO_SUCH_KEY
+
+
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
     """The types a field takes, None apart."""
     if get_origin(annotation) is Annotated:

@@ -141,16 +141,19 @@ def explain_keys(
     """
     from stages.config import schemas
     from stages.key_docs import key_docs
-    from stages.preset_schema import shown, unknown_key
+    from stages.preset_schema import is_key, shown, unknown_key
 
     known = {table: key_docs(table, schema) for table, schema in schemas().items()}
     by_key = {doc.key: doc for docs in known.values() for doc in docs}
     found: list[KeyDoc] = []
     for key in keys or known:
-        if key not in known and key not in by_key:
+        parent = ".".join(key.split(".")[:2])  # of a key within a key, such as a method's option
+        if key not in known and (parent not in by_key or not is_key(key, schemas())):
             problem = unknown_key(key, schemas())
             raise ConfigError(problem.message, hint=problem.hint)
-        found += known[key] if key in known else [by_key[key]]
+        if keys and known.get(key) == []:
+            diagnostics.note(f"`{key}` has no keys")
+        found += known[key] if key in known else [by_key[parent]]
     if json:
         told = [{"key": doc.key, "takes": doc.takes, "default": doc.default, "text": doc.text} for doc in found]
         console.print_json(told)

@@ -207,6 +207,11 @@ def test_all_keys_in_short(call):
     assert 'student.start\t"random"\tIts first weights' in "\n".join(lines)
 
 
+def test_of_a_key_within_a_key_the_key_is_explained(call):
+    told = json.loads(call("presets", "explain", "inversion.options.rate", "--json").out)
+    assert [doc["key"] for doc in told] == ["inversion.options"]
+
+
 def test_a_key_that_there_is_not_is_told_with_the_nearest(call):
     result = call("presets", "explain", "inversion.step")
     assert (result.code, result.out) == (2, "")

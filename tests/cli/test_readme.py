@@ -1,4 +1,4 @@
-"""What README and the benchmarks' README tell people to type, to set and to open is there."""
+"""What README tells people to type, to set and to open is there, and what the benchmarks' README links to."""
 
 from __future__ import annotations
 

@@ -57,14 +57,46 @@ def test_a_table_without_source_has_no_docstrings() -> None:
     assert key_docs("made", made) == [KeyDoc("made.x", "a whole number", None, "")]
 
 
-def test_a_type_that_json_does_not_have_says_nothing() -> None:
-    class Odd(BaseModel):
-        model_config = {"arbitrary_types_allowed": True}
-        thing: KeyDoc | object
+class Strange:
+    """A type that JSON does not have."""
+
+
+class Odd(BaseModel):
+    model_config = {"arbitrary_types_allowed": True}
+
+    thing: Strange
+    """Some thing."""
+    other: Strange | int = Strange()
+    plain: int = Field(default=3, description="As pydantic has it.", alias="flat")
+
+
+def test_a_type_that_json_does_not_have_says_nothing_and_the_others_do() -> None:
+    assert key_docs("odd", Odd) == [
+        KeyDoc("odd.thing", "", None, "Some thing."),
+        KeyDoc("odd.other", "a whole number", None, ""),
+        KeyDoc("odd.plain", "a whole number", 3, "As pydantic has it."),
+    ]
+
+
+def test_a_type_that_fails_to_describe_itself_says_nothing() -> None:
+    class Failing(BaseModel):
+        thing: int
         """Some thing."""
 
-    (doc,) = key_docs("odd", Odd)
-    assert (doc.takes, doc.text) == ("", "Some thing.")
+        @classmethod
+        def __get_pydantic_json_schema__(cls, *_: object) -> dict[str, Any]:
+            raise ZeroDivisionError
+
+    assert key_docs("failing", Failing) == [KeyDoc("failing.thing", "", None, "Some thing.")]
+
+
+def test_a_class_whose_text_is_indented_oddly_has_no_docstrings() -> None:
+    class Oddly(BaseModel):
+        thing: int
+        """Some
+thing."""
+
+    assert docstrings(Oddly) == {}
 
 
 @pytest.mark.parametrize(
