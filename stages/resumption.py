@@ -54,7 +54,10 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
 
 
 def _moved_to(directory: RunDirectory, config: Config) -> str | None:
-    """The device that a run went on with last; None where its settings say it, or name another one since it began."""
+    """The device that a run went on with last; None where its settings say it, or name another one since it began.
+
+    Back to the one it began on leads `--device` alone.
+    """
     started, resumed = directory.events.first(), directory.events.last(RunResumed.kind)
     if started is None or resumed is None or started.get("device") != config.run.device:
         return None
@@ -140,7 +143,7 @@ def _warnings_of_divergence(directory: RunDirectory, manifest: dict[str, Any]) -
     if ending.get("status") != "diverged":
         return ()
     anew = how_to_begin_anew(directory, manifest)
-    return (f"this run diverged, and where nothing else has changed it does so again; {anew}, others by --set",)
+    return (f"this run diverged, and does so again where nothing has changed; {anew}: add --set to change some",)
 
 
 def _warnings_of_code(config: Config, manifest: dict[str, Any]) -> tuple[str, ...]:
