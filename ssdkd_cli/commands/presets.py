@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
+from textwrap import shorten, wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +17,8 @@ from stages.paths import in_shell, typed_path
 
 if TYPE_CHECKING:
     from stages.key_docs import KeyDoc
+
+_MAX_DEFAULT = 20
 
 app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check presets.")
 
@@ -161,6 +163,8 @@ def explain_keys(
         _print_whole(found)
     else:
         rows = [(doc.key, "" if doc.default is None else shown(doc.default), doc.summary) for doc in found]
+        if console.is_terminal(sys.stdout):  # a list of all stages would leave no room for words
+            rows = [(key, shorten(default, _MAX_DEFAULT, placeholder=" ..."), what) for key, default, what in rows]
         console.print_rows(("key", "default", "what it is"), rows)
 
 
