@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from stages.errors import ConfigError, FileError
+from stages.models.public_names import common_name
 from stages.models.weight_file import shortened
 
 _NAME_THE_NETWORK = (
@@ -70,13 +71,42 @@ def _hint_at_names(
         return _NAME_THE_CODE_OF_A_VGG
     if not missing and all(_OF_NORMALISATION.search(name) for name in unexpected):
         return _hint_at_normalisation(unexpected)
-    parts = {name.partition(".")[0] for name in own}
-    if not missing and not any(name.partition(".")[0] in parts for name in unexpected):
+    parts, of_missing, of_unexpected = (_first_parts(names) for names in (own, missing, unexpected))
+    if not missing and len(of_unexpected) == 1 and _is_a_network_like(own, unexpected):
+        return _hint_at_two_networks(*of_unexpected)
+    if not missing and not parts & of_unexpected:
         return _ALL_ARE_THERE
+    if of_missing == of_unexpected and len(of_missing) == 1:
+        return _hint_at_another_part(*of_missing)
     is_statistics = any(name.endswith((".running_mean", ".running_var")) for name in missing)
     if not unexpected and not is_statistics and not any(name in parameters for name in missing):
         return _BUFFERS_ALONE_ARE_MISSING
     return _NAME_THE_NETWORK
+
+
+def _first_parts(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def _is_a_network_like(own: Mapping[str, Tensor], others: Iterable[str]) -> bool:
+    """Whether most of a network's names are among those of others, behind their first part."""
+    common = {common_name(name) for name in own}
+    return 2 * len(common & {common_name(name.partition(".")[2]) for name in others}) > len(common)
+
+
+def _hint_at_two_networks(prefix: str) -> str:
+    those = f'{{name: value for name, value in state_dict.items() if name.startswith("{prefix}.")}}'
+    return (
+        f"weights of two such networks are in it, one under `{prefix}.` (an average of the other, say): save those you"
+        f" mean alone, these by `{those}`"
+    )
+
+
+def _hint_at_another_part(part: str) -> str:
+    return (
+        f"all but `{part}` fits, in place of which there is another part (a classifier of one's own, say): build the"
+        " network with it in a Python file, and name that, `path/to/file.py:factory`"
+    )
 
 
 def _hint_at_normalisation(found: Mapping[str, Tensor]) -> str:

@@ -570,6 +570,25 @@ def test_a_loss_among_the_weights(trained, tmp_path):
     assert "all of the network's names are there" in error.hint
 
 
+def test_two_networks_under_their_names(trained, tmp_path):
+    own = trained.state_dict()
+    state_dict = {f"{prefix}.{name}": value for prefix in ("model", "ema_model") for name, value in own.items()}
+    torch.save(state_dict, tmp_path / "teacher.pt")
+    error = refused(FileError, rf"{len(own)} unexpected \(`ema_model\.", tmp_path / "teacher.pt")
+    assert "two such networks are in it, one under `ema_model.`" in error.hint
+    torch.save(eval(error.hint.split("`")[-2], {"state_dict": state_dict}), tmp_path / "one.pt")
+    load_weights(network := build(), tmp_path / "one.pt")
+    assert same_outputs(network, trained)
+
+
+def test_a_classifier_of_ones_own(trained, tmp_path):
+    trained.fc = nn.Sequential(nn.Dropout(), trained.fc)
+    torch.save(trained.state_dict(), tmp_path / "teacher.pt")
+    error = refused(FileError, r"2 missing \(`fc.weight`, `fc.bias`\), 2 unexpected \(`fc.1", tmp_path / "teacher.pt")
+    assert "all but `fc` fits" in error.hint
+    assert "path/to/file.py:factory" in error.hint
+
+
 def test_buffers_that_no_file_holds(trained, tmp_path):
     save_weights(trained, tmp_path / "teacher.safetensors")
     network = build()
