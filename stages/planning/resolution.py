@@ -10,7 +10,13 @@ import torch
 from stages.config import Config, with_values
 from stages.inversion.overlap import can_overlap_on_cpu
 from stages.machine.cuda_graph import FIRST_TORCH
-from stages.machine.device import can_compile_for_cpu, resolve_acceleration, resolve_precision, resolve_threads
+from stages.machine.device import (
+    can_compile_for_cpu,
+    has_fast_bf16,
+    resolve_acceleration,
+    resolve_precision,
+    resolve_threads,
+)
 from stages.models import FILE
 from stages.paths import typed_path
 from stages.schedule import Schedule
@@ -55,6 +61,9 @@ def warnings_of(
     if is_resumption and wanted.run.threads == AUTO:
         threads = config.run.threads
         warnings.append(f"the run had more threads than there are CPUs here: it goes on with {threads}, not to the bit")
+    if not is_resumption and config.run.precision == "bf16" and not has_fast_bf16(device):
+        what = "GPU" if device.type == "cuda" else "CPU"
+        warnings.append(f"run.precision is bf16, in which this {what} is no faster than in fp32: auto would take that")
     is_eager = resolve_acceleration(config.run.acceleration, device) == "eager"
     if is_eager and device.type == "cuda" and wanted.run.acceleration != "eager":
         warnings.append(

@@ -464,6 +464,19 @@ def test_a_stranger_begins_at_random_where_that_is_left_to_the_program(make_conf
         assert torch.equal(value, expected)
 
 
+@pytest.mark.parametrize(
+    ("precision", "is_fast", "num_told"),
+    [("bf16", False, 1), ("bf16", True, 0), ("auto", False, 0), ("fp32", False, 0)],
+)
+def test_a_precision_that_brings_nothing_here_is_told(
+    make_config, monkeypatch: pytest.MonkeyPatch, precision: str, is_fast: bool, num_told: int
+) -> None:
+    for module in ("machine.device", "planning.resolution"):
+        monkeypatch.setattr(f"stages.{module}.has_fast_bf16", lambda _device: is_fast)
+    planned = plan(make_config(f"run.precision={precision}"), Launch(command="run", preset_name="tiny"))
+    assert sum("run.precision is bf16" in warning for warning in planned.warnings) == num_told
+
+
 def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
     views = "distillation.views=3"
     plain, cached, cached_bf16, mixed = (
