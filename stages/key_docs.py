@@ -82,7 +82,7 @@ def _docstrings_of(schema: type[BaseModel]) -> Iterator[tuple[str, str]]:
 def _properties(schema: type[BaseModel]) -> Mapping[str, Any]:
     try:
         document = schema.model_json_schema(by_alias=False, schema_generator=_Lenient)
-    except Exception:  # a stranger's type may describe itself, and fail: then nothing is said of the table's types
+    except Exception:  # a stranger's type may describe itself, and fail in any way: its table is told without types
         return {}
     properties: Mapping[str, Any] = document.get("properties", {})
     return properties
