@@ -27,7 +27,7 @@ class DistillationConfig(Table):
 
     The paper's "data scale", read literally, is the number of images that an epoch draws, which is 20 updates of 256 at
     5,000 images; 40 fit its times best. 20 took the student of `cifar10-resnet20-paper` from .730 to .568 in 60 epochs,
-    one seed (benchmarks/LOG.md).
+    80 to .774, one seed each (benchmarks/LOG.md).
     """
 
     batch_size: PositiveInt = 256
@@ -123,8 +123,8 @@ class DistillationConfig(Table):
     def learning_rate(self, *, whole_share: float) -> float:
         """`lr`, or what "auto" stands for where that share of the student's first weights is the teacher's, unchanged.
 
-        Chosen by experiment: a student that is the teacher with fewer blocks gains most from a rate that would leave
-        one with random weights far behind.
+        Found with ResNet-32 -> ResNet-20, where it was not told apart from smaller batches; with ResNet-20 ->
+        ResNet-8 it gains nothing that shows (benchmarks/LOG.md). A student of random weights is far behind with it.
         """
         if self.lr != "auto":
             return self.lr

@@ -17,7 +17,7 @@ def _meta_rate(table: dict[str, Any]) -> float:
 
 
 def _bn_weight(table: dict[str, Any]) -> float:
-    """L_BN in other units is another number. The second weight is that of the better students (benchmarks/LOG.md)."""
+    """L_BN in other units is another number: there 1 made better students than .3 (benchmarks/LOG.md)."""
     return 1.0 if table["bn_loss"] == "standardized" else 10.0
 
 
