@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import pickle
+import socket
 import tarfile
 import threading
 import urllib.error
@@ -19,7 +20,7 @@ import torch
 from torchvision import datasets
 
 from stages.data import cifar
-from stages.data.cifar import load_cifar10, load_cifar100
+from stages.data.cifar import DOWNLOAD_TIMEOUT_S, load_cifar10, load_cifar100
 from stages.data.dataset import LabelledImages
 from stages.errors import ConfigError, FileError, MachineError
 
@@ -169,13 +170,18 @@ def test_downloads_only_if_asked(
 def test_network_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], failure: Exception
 ) -> None:
+    patience_s = []
+
     def fail(*_: object, **__: object) -> None:
+        patience_s.append(socket.getdefaulttimeout())
         print("Downloading ...")  # as older versions of torchvision do
         raise failure
 
     monkeypatch.setattr(datasets.CIFAR10, "download", fail)
+    before = socket.getdefaulttimeout()
     with pytest.raises(FileError, match="cannot download cifar10") as caught:
         load10(tmp_path / "data", "test", download=True)
+    assert (patience_s, socket.getdefaulttimeout()) == ([DOWNLOAD_TIMEOUT_S], before)
     assert str(failure) in caught.value.message
     assert "cifar-10-python.tar.gz" in (caught.value.hint or "")
     assert capsys.readouterr().out == ""  # stdout is for data

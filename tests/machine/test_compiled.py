@@ -108,6 +108,15 @@ def test_where_it_fails_the_function_is_run_as_it_is(monkeypatch: pytest.MonkeyP
     assert warning.message == "the test's function is not compiled and runs as it is: RuntimeError: g++ is missing"
 
 
+def test_memory_that_is_out_is_no_reason_to_do_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, "compile")
+    watched.error = torch.OutOfMemoryError("2 GiB")
+    with pytest.raises(torch.OutOfMemoryError):
+        watched.function(3)
+    assert watched.calls == ["compiled"]
+    assert [type(event) for event in watched.events] == [CompilationStarted, CompilationFinished]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_training_is_the_same_up_to_rounding(make_run, fill) -> None:

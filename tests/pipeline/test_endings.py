@@ -125,6 +125,7 @@ def test_collapse_ends_the_run_and_can_be_looked_at(start, out: Path, monkeypatc
     assert_ended(outcome, "diverged", DivergedError)
     assert outcome.error is not None
     assert "collapsed" in outcome.error.message
+    assert outcome.summary["epochs"] == 0, "in the first epoch, before anything is saved"
     (told,) = (event for event in lines(out) if event["kind"] == "samples")
     assert len({tile["class"] for tile in told["tiles"]}) == 1
     assert (out / told["picture"]).read_bytes().startswith(b"\x89PNG")
@@ -380,6 +381,7 @@ def test_stages_are_closed_also_where_the_run_is_interrupted(start, out: Path, m
             start(out=out.with_name(kind), listeners=[At(kind, interrupt)])
         assert {"Distillation", "EvaluationStage"} <= set(closed)
         assert len(set(closed)) == len(closed)
+        assert out.with_name(kind).exists() == (kind == "distillation_step"), "before, there is nothing to go on with"
 
 
 def test_a_stage_that_cannot_be_closed_is_a_run_that_failed(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -577,7 +577,24 @@ def test_events_that_are_lost_begin_anew_with_the_runs_beginning(stopped: Path, 
     assert tensor_files(stopped) == tensor_files(undisturbed)
     first, second, *_ = lines(stopped)
     assert (first["kind"], first["epoch"], second["kind"]) == ("run_started", 0, "run_resumed")
+    assert second["seq"] == second["checkpoint_seq"] + 1
     assert all(check.is_sound for check in verify(RunDirectory(stopped)))
+
+
+@pytest.mark.parametrize("num_left", [0, 1, 9])
+def test_what_is_told_after_events_were_lost_is_superseded_as_ever(stopped: Path, undisturbed: Path, num_left) -> None:
+    """The log has fewer lines than the checkpoint knows of; what a killed process adds to them holds no longer."""
+    log = stopped / "events.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:num_left]))
+    with pytest.raises(KilledError):
+        resume(stopped, listeners=[At("distillation_step", kill, nth=2)])
+    assert resume(stopped).summary["status"] == "done"
+    told = [(event["kind"], event["epoch"]) for event in events(stopped) if event["kind"] != "run_resumed"]
+    whole = [(event["kind"], event["epoch"]) for event in events(undisturbed)]
+    num_known = max(num_left, 1)  # with all lines lost, the first is written again
+    assert told[:num_known] == whole[:num_known]
+    assert told[num_known:] == whole[-len(told) + num_known :]
+    assert [kind for kind, _ in told].count("distillation_step") == 6, "in the epoch it was stopped in, and the last"
 
 
 def test_an_event_that_did_not_fit_leaves_no_hole(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

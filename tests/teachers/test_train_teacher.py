@@ -106,6 +106,21 @@ def test_divergence_is_told_and_nothing_written(
     assert list(tmp_path.iterdir()) == [tmp_path / "small.toml"]
 
 
+def test_a_training_that_diverged_leaves_nothing_to_go_on_with(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was saved of it would diverge again."""
+    monkeypatch.setattr(unfinished, "SAVE_EVERY_S", 0.0)
+
+    def lose(*_: object) -> None:
+        assert len(list(tmp_path.glob("*.unfinished"))) == 1
+        monkeypatch.setattr(train_module, "LEARNING_RATE", 1e30)
+
+    with pytest.raises(DivergedError, match="diverged in epoch 2"):
+        train(make_config(), tmp_path / "t.safetensors", progress=lose)
+    assert list(tmp_path.iterdir()) == [tmp_path / "small.toml"]
+
+
 class Interrupted(Exception):  # noqa: N818 - what stands for a crash is no error of its own
     """The process ends here."""
 

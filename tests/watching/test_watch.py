@@ -9,18 +9,21 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 from rich.cells import cell_len
+from run_files import append_events, finished, started
 from scripted_run import append, evaluation, lines_of, make_run, raw_line, samples, whole_run
 
 from ssdkd_cli import console, trainer_process
 from ssdkd_cli.charts import ASCII, BLOCKS
 from ssdkd_cli.commands import viewing
 from ssdkd_cli.commands.launching import Request, arguments_of
+from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.main import main
 from ssdkd_cli.trainer_process import Readiness, Trainer
 from ssdkd_cli.watching.comparison import UNKNOWN, candidates, differences, lettered
@@ -504,12 +507,52 @@ def test_the_last_words_are_of_the_trainer_that_ended_now(tmp_path, capsys):
     assert "earlier" not in told
 
 
+def closing_at_once(run: RunDirectory, *, is_stopping: bool = False):
+    """A dashboard that is closed as soon as it is opened."""
+    return viewing._Closed(ExitCode.DONE, run, is_stopping)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [("done", 0, ""), ("stopped", 75, "  hint: go on with `ssdkd invert --resume {path}`\n")],
+)
+def test_a_run_that_ends_under_its_viewer_is_summed_up(
+    trainer_running, tmp_path, monkeypatch, capsys, status, code, hint
+):
+    trainer = trainer_running(CHILD.replace("sys.exit(5)", f"sys.exit({code})"), str(tmp_path))
+    run = trainer.wait_until_ready()
+    append_events(run, [started(), finished(status)])
+    monkeypatch.setattr(viewing, "_open_dashboard", closing_at_once)
+    assert viewing.show_own(run, trainer, command="invert") == code
+    told = capsys.readouterr()
+    assert f"{tmp_path}: {status}" in told.out
+    assert told.err == hint.format(path=tmp_path)
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_a_run_that_goes_on_without_its_viewer_has_no_exit_code_yet(
+    trainer_running, tmp_path, monkeypatch, capsys, is_stopping
+):
+    trainer = trainer_running(CHILD.replace("sys.exit(5)", "import time; time.sleep(600)"), str(tmp_path))
+    run = trainer.wait_until_ready()
+    try:
+        monkeypatch.setattr(viewing, "_open_dashboard", partial(closing_at_once, is_stopping=is_stopping))
+        assert viewing.show_own(run, trainer, command="run") == 0
+    finally:
+        trainer.process.kill()
+    told = capsys.readouterr()
+    what = "saves everything and stops" if is_stopping else "goes on"
+    assert told.err.startswith(f"{tmp_path} {what} without this terminal\n")
+    assert f"ssdkd watch {tmp_path}" in told.err
+    assert ("runs stop" in told.err) == (not is_stopping)
+
+
 def test_a_trainer_that_was_killed_at_work_is_told_of(trainer_running, tmp_path, monkeypatch, capsys):
     killed = CHILD.replace("sys.exit(5)", "os.kill(os.getpid(), signal.SIGKILL)")
     trainer = trainer_running(killed, str(tmp_path))
     run = trainer.wait_until_ready()
     trainer.exit_code()
-    monkeypatch.setattr(viewing, "_open_dashboard", lambda run: (0, run))
+    monkeypatch.setattr(viewing, "_open_dashboard", closing_at_once)
     assert viewing.show_own(run, trainer, command="distill") == 137
     told = capsys.readouterr().err
     assert told.startswith("error: SIGKILL ended the run\n")
