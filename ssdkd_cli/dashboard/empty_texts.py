@@ -22,11 +22,19 @@ def no_step(view: RunView, stage: str) -> str:
 
 def no_buffer(view: RunView) -> str:
     """Why nothing is known of the images in the buffer."""
-    if view.buffer is not None:
-        return "the buffer is empty so far"
+    return _no_epoch(view, "counted") if view.buffer is None else "the buffer is empty so far"
+
+
+def no_device(view: RunView) -> str:
+    """Why nothing is known of the device, or of one of its figures."""
+    return _no_epoch(view, "timed") if view.device is None else "not measured on this device"
+
+
+def _no_epoch(view: RunView, what_is_done: str) -> str:
     if view.header is None or view.progress is None:
         return "nothing yet"
-    return "counted when the first epoch is over" if view.is_live else "the run ended before its first epoch was over"
+    over = "the first epoch is over" if view.is_live else "its first epoch was over"
+    return f"{what_is_done} when {over}" if view.is_live else f"the run ended before {over}"
 
 
 def no_evaluation(view: RunView) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from textual.app import ComposeResult
 from textual.containers import Grid
 
-from ssdkd_cli.dashboard.empty_texts import no_agreement, no_real_results, no_step
+from ssdkd_cli.dashboard.empty_texts import no_agreement, no_buffer, no_device, no_real_results, no_step
 from ssdkd_cli.dashboard.widgets.buffer_panels import (
     BufferSummary,
     ClassBalance,
@@ -140,11 +140,14 @@ class Buffer(View):
         yield _on(0, ClassBalance("classes", id="buffer-classes"))
         yield _on(0, DifficultyHistogram("difficulty, 1 - p of the teacher", id="buffer-difficulty"))
         effective = [Trace("priority/effective_sample_size")]
-        yield _on(0, ChartPanel("effective sample size", effective, id="buffer-effective"))
         priorities = [Trace("priority/mean", "mean"), Trace("priority/max", "highest")]
-        yield _on(1, ChartPanel("priority: mean and highest", priorities, id="buffer-priority-chart"))
-        yield _on(1, ChartPanel("mean age in epochs", [Trace("buffer/age_mean")], id="buffer-age"))
-        yield _on(1, ChartPanel("samples in the buffer", [Trace("buffer/size")], id="buffer-size"))
+        for page, title, traces, id in (
+            (0, "effective sample size", effective, "buffer-effective"),
+            (1, "priority: mean and highest", priorities, "buffer-priority-chart"),
+            (1, "mean age in epochs", [Trace("buffer/age_mean")], "buffer-age"),
+            (1, "samples in the buffer", [Trace("buffer/size")], "buffer-size"),
+        ):
+            yield _on(page, ChartPanel(title, traces, empty_text=no_buffer, id=id))
 
 
 class Samples(View):
@@ -201,16 +204,19 @@ class Device(View):
         """Shares and totals above, the device's history below."""
         yield TimeSplit("device time by stage", id="device-time")
         yield DeviceFigures("now", id="device-figures")
-        yield ChartPanel("images per second", [Trace("device/images_per_s")], id="device-images")
+        images = [Trace("device/images_per_s")]
+        yield ChartPanel("images per second", images, empty_text=no_device, id="device-images")
         yield ChartPanel(
             "utilisation",
             [Trace("device/utilisation")],
             factor=100.0,
             unit=" %",
             is_log_allowed=False,
+            empty_text=no_device,
             id="device-utilisation",
         )
-        yield ChartPanel("memory", [Trace("device/mem_mib")], unit=" MiB", id="device-memory")
+        memory = [Trace("device/mem_mib")]
+        yield ChartPanel("memory", memory, unit=" MiB", empty_text=no_device, id="device-memory")
 
     def show(self, view: RunView) -> None:
         """Hand on a run's state; what the charts show differs between GPU and CPU. The figures give the full names."""

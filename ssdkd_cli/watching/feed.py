@@ -198,7 +198,8 @@ class RunFeed:
         problems = [said for said in (self._error, self._notice) if said]
         num_damaged = self._num_unreadable + model.num_misfits + self._tail.num_too_long
         if num_damaged:
-            problems.append(f"{_lines(num_damaged)} of events.jsonl could not be read and passed over")
+            was = "was" if num_damaged == 1 else "were"
+            problems.append(f"{_lines(num_damaged)} of events.jsonl could not be read and {was} passed over")
         if model.newer_schemas:
             newest, num_events = max(model.newer_schemas), sum(model.newer_schemas.values())
             problems.append(

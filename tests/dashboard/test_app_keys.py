@@ -269,6 +269,29 @@ def test_samples_by_class_page_and_size(run):
         drive(run, body)
 
 
+def test_pictures_grow_as_far_as_they_fit_and_shrink_at_the_first_key(run):
+    async def body(app, pilot):
+        await press(app, pilot, "4")
+        grid = app.screen.query_one("#samples-grid", SampleGrid)
+
+        def rows() -> int:
+            return grid.layout_for(*grid.size).tile_rows
+
+        seen = [rows()]
+        for key in ("plus",) * 8 + ("minus",) * 8:
+            await press(app, pilot, key)
+            seen.append(rows())
+        largest = max(seen)
+        assert seen[1] > seen[0]
+        assert largest <= grid.size.height
+        after = seen[9:]
+        assert after[0] < largest, "no press is lost on sizes that do not fit"
+        assert after == sorted(after, reverse=True)
+        assert after[-1] == min(seen)
+
+    drive(run, body)
+
+
 def test_more_room_leaves_the_last_page_on_the_screen(run):
     async def body(app, pilot):
         assert "page 4 of 4" in await press(app, pilot, "4", "n", "n", "n", "n")

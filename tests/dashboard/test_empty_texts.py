@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from app_pilot import shown
 from scripted_run import buffer_state, device, evaluation, lines_of, make_run, run_started
@@ -10,6 +12,7 @@ from ssdkd_cli.dashboard.empty_texts import (
     NO_REAL_DATA,
     no_agreement,
     no_buffer,
+    no_device,
     no_evaluation,
     no_real_results,
     no_step,
@@ -65,6 +68,26 @@ def test_a_buffer_that_nobody_has_counted_is_not_called_empty(tmp_path, is_live,
     view = view_of(tmp_path / "first", (events.StageStarted(stage="inversion"), 1), is_live=is_live)
     assert no_buffer(view) == said
     assert no_buffer(view_of(tmp_path / "second", (buffer_state(), 1))) == "the buffer is empty so far"
+
+
+@pytest.mark.parametrize(
+    ("is_live", "said"),
+    [(True, "timed when the first epoch is over"), (False, "the run ended before its first epoch was over")],
+)
+def test_a_device_that_nobody_has_timed(tmp_path, is_live, said):
+    view = view_of(tmp_path / "first", (events.StageStarted(stage="inversion"), 1), is_live=is_live)
+    assert no_device(view) == said
+    timed = view_of(tmp_path / "second", (replace(device(1.0), utilisation=None), 1))
+    assert no_device(timed) == "not measured on this device"
+
+
+def test_the_views_of_a_run_that_is_over_promise_nothing(tmp_path):
+    told = [(run_started(), 0), (replace(device(1.0), utilisation=None), 1), (DONE, 10)]
+    run = make_run(tmp_path / "run", lines_of(told))
+    assert "not measured on this device" in shown(run, "6", size=(120, 40))
+    for key in ("3", "6"):
+        for size in ((80, 24), (120, 40)):
+            assert "nothing yet" not in shown(run, key, size=size)
 
 
 def test_a_run_without_real_data_is_not_told_to_wait_for_any(tmp_path):

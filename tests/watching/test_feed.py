@@ -82,7 +82,7 @@ def test_a_line_that_is_no_event_is_passed_over_and_told(tmp_path, garbage):
     run = make_run(tmp_path / "run", [*lines[:9], garbage, b"\n", *lines[9:]])
     view = RunFeed(run).poll()
     assert view.num_events == len(lines)
-    assert view.problems == ("1 line of events.jsonl could not be read and passed over",)
+    assert view.problems == ("1 line of events.jsonl could not be read and was passed over",)
 
 
 def test_a_torn_line_of_a_dead_run_is_told(tmp_path):

@@ -150,8 +150,9 @@ class RunScreen(Screen[None]):
             ], "f a class  o order  +/- size"
         if self.open_view_id == "log":
             return ["newest at the bottom"], "up/down scroll  w warnings only"
-        runs = self.dashboard.run_letters()
-        compared = "  ".join(f"{letter} {name}" for letter, name in runs) + "  " if len(runs) > 1 else ""
+        compared = ""
+        if self.dashboard.overlays:
+            compared = "".join(f"{letter} {name}  " for letter, name in self.dashboard.run_letters())
         if not self._has_log_scale():
             return [f"{page}{compared}{self.settings.words(has_log_scale=False)}"], _CHART_HINT
         return [f"{page}{compared}{self.settings.words()}"], f"l log  {_CHART_HINT}"

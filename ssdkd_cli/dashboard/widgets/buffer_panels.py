@@ -97,9 +97,8 @@ class ClassBalance(Panel):
         values, share = grouped(counts, width)
         bars = upright_bars(values, width=width, height=max(1, height - 1), glyphs=self.glyphs)
         together = f", {share} a bar" if share > 1 else ""
-        last = bar_width(len(values), width) * len(values)
         text = f"classes 0 to {len(counts) - 1}{together}"
-        return [*(line((row, "$line-1")) for row in bars), line((text[: max(width, last)], "$faint"))]
+        return [*(line((row, "$line-1")) for row in bars), line((text[:width], "$faint"))]
 
 
 class DifficultyHistogram(Panel):

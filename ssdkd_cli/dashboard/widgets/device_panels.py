@@ -7,18 +7,17 @@ from typing import Any
 from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import duration, percent
+from ssdkd_cli.dashboard.empty_texts import no_device
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.watching.view import DeviceView, RunView
-
-EMPTY_TEXT = "no epoch has been timed yet"
 
 
 class TimeSplit(Panel):
     """One bar cut into the stages' shares, with each share and its total below."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.device,)
+        return (view.device, no_device(view))
 
     def _update_frame(self, view: RunView) -> None:
         self.border_subtitle = "" if view.device is None else f"{duration(view.device.total_s)} in all"
@@ -26,7 +25,7 @@ class TimeSplit(Panel):
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         device = view.device
         if device is None or not device.shares:
-            return centred(EMPTY_TEXT, width, height)
+            return centred(no_device(view), width, height)
         shares = {stage: share for stage, share in device.shares.items() if stage != "other" or share >= 0.005}
         rows = [self._bar(shares, width)] * (2 if height >= 5 else 1)
         legend: list[Content] = []
@@ -72,12 +71,12 @@ class DeviceFigures(Panel):
     """The device's numbers with the right words for a GPU and for a CPU."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.device, view.header.device if view.header is not None else "")
+        return (view.device, view.header.device if view.header is not None else "", no_device(view))
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         device = view.device
         if device is None:
-            return centred(EMPTY_TEXT, width, height)
+            return centred(no_device(view), width, height)
         figures = [
             ("device", device.device),
             ("images per second", "-" if device.images_per_s is None else f"{device.images_per_s:,.0f}"),

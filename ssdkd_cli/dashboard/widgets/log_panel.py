@@ -18,7 +18,7 @@ _WHEEL_LINES = 3
 _MIN_TEXT = 8
 
 
-class LogPanel(Panel, can_focus=True):
+class LogPanel(Panel):
     """The last lines of the log; scrolled back, it stays where it is while new lines come."""
 
     lines_back: reactive[int] = reactive(0)

@@ -66,18 +66,23 @@ class SampleGrid(Panel):
         return (view.header.class_names if view.header is not None else None,)
 
     def layout_for(self, width: int, height: int) -> Layout:
-        """How pictures of the present size are laid out in so much room."""
-        image_height, image_width = self.pictures[0].pixels_HW3.shape[:2] if self.pictures else (1, 1)
-        columns, rows = 2, 1
-        # The largest size up to the chosen one that fits.
-        for size in TILE_SIZES[: TILE_SIZES.index(self.tile_size) + 1]:
-            scale = size / max(image_height, image_width)
-            wanted = max(1, round(image_width * scale)), max(1, round(image_height * scale / 2))
-            if wanted[0] <= width and wanted[1] + _CAPTION_ROWS <= height:
-                columns, rows = wanted
+        """How pictures of the present size, or of the largest below it that fits, are laid out in so much room."""
+        fitting = [size for size in self._fitting(width, height) if size <= self.tile_size]
+        columns, rows = self._tile(fitting[-1]) if fitting else (2, 1)
         cell = max(columns, _MIN_CAPTION) + _GAP
         across = max(1, (width + _GAP) // cell)
         return Layout(columns, rows, cell, across, max(1, height // (rows + _CAPTION_ROWS)))
+
+    def _tile(self, size: int) -> tuple[int, int]:
+        """Columns and rows of characters that a picture of this size takes."""
+        image_height, image_width = self.pictures[0].pixels_HW3.shape[:2] if self.pictures else (1, 1)
+        scale = size / max(image_height, image_width)
+        return max(1, round(image_width * scale)), max(1, round(image_height * scale / 2))
+
+    def _fitting(self, width: int, height: int) -> list[int]:
+        """The sizes of which a picture and its caption fit in so much room."""
+        tiles = {size: self._tile(size) for size in TILE_SIZES}
+        return [size for size, (columns, rows) in tiles.items() if columns <= width and rows + _CAPTION_ROWS <= height]
 
     @property
     def num_pages(self) -> int:
@@ -104,9 +109,11 @@ class SampleGrid(Panel):
         self.page = min(self.num_pages - 1, max(0, self.shown_page + steps))
 
     def resize_tiles(self, steps: int) -> None:
-        """Larger or smaller pictures."""
-        index = TILE_SIZES.index(self.tile_size) + steps
-        self.tile_size = TILE_SIZES[min(len(TILE_SIZES) - 1, max(0, index))]
+        """Larger or smaller pictures than those on the screen, as far as they fit."""
+        fitting = self._fitting(*self.size)
+        shown = sum(size <= self.tile_size for size in fitting) - 1
+        if fitting:
+            self.tile_size = fitting[min(len(fitting) - 1, max(0, shown + steps))]
 
     def render_line(self, y: int) -> Strip:
         """One line of the panel: a strip of pixels or of captions."""
