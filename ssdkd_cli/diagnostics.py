@@ -143,16 +143,18 @@ def _call(command: Callable[[], object]) -> int:
         with unheard():
             _report_usage(error)
         return ExitCode.USAGE
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort as abort:  # Typer's for a Ctrl-C, and for an input that is over, which it takes for its prompts'
+        if isinstance(abort.__cause__, EOFError):
+            return _report_unexpected(abort.__cause__)
+        return ExitCode.INTERRUPTED
+    except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             return _report_output(error)
         if isinstance(error, PermissionError) and _is_the_users(error):
             return ExitCode.FILE
-        traceback.print_exc()
-        _report_unexpected(error)
-        return ExitCode.FAILED
+        return _report_unexpected(error)
 
 
 def _is_the_users(error: PermissionError) -> bool:
@@ -172,17 +174,20 @@ def unheard() -> AbstractContextManager[None]:
     return suppress(OSError)
 
 
-def _report_unexpected(error: Exception) -> None:
+def _report_unexpected(error: Exception) -> ExitCode:
     """Whose bug it is, below its traceback: that of ssdkd, or of a network or plugin that it called."""
     from stages.foreign_code import foreign_place
 
+    traceback.print_exception(error)
     place = foreign_place(error)
     if place is None:
         _print_labelled("error", "this is a bug in ssdkd, not a mistake of yours", style="bold red")
         print_hint("please report it with the lines above and what `ssdkd doctor` prints")
-        return
-    _print_labelled("error", f"{type(error).__name__}: {error} ({place}, which is no part of ssdkd)", style="bold red")
-    print_hint("correct it there; the lines above say how ssdkd came to call it")
+    else:
+        told = f"{type(error).__name__}: {error} ({place}, which is no part of ssdkd)"
+        _print_labelled("error", told, style="bold red")
+        print_hint("correct it there; the lines above say how ssdkd came to call it")
+    return ExitCode.FAILED
 
 
 def _report_output(error: OSError) -> ExitCode:

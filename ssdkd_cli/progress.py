@@ -107,6 +107,8 @@ class ProgressLines:
             diagnostics.warn(event.message, hint=event.hint)
         if isinstance(event, events.CompilationStarted):
             self._write(f"compiling {event.what}")
+        if isinstance(event, events.ControlAcknowledged):
+            self._write(f"asked to {event.action}: {event.message}")
         if self.standing.update(event, epoch):
             self._write_now_and_then(self._line(epoch))
         elif isinstance(event, events.ViewsJudged):

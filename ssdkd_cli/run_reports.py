@@ -9,8 +9,8 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
-from ssdkd_cli.summary import ECE_EXPLAINED, best_in_words, format_metric, metric_title, print_metrics
-from ssdkd_cli.words import duration
+from ssdkd_cli.summary import ECE_EXPLAINED, best_in_words, print_metrics
+from ssdkd_cli.words import duration, format_metric, metric_title, precise_duration, setting_text
 from stages.paths import in_shell
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def print_details(document: Mapping[str, Any]) -> None:
         console.say(f"  another student was kept: {best_in_words(best_student)}")
     if document["seconds"]:
         _print_heading("Time")
-        _print_pairs({name: _seconds(value) for name, value in document["seconds"].items()})
+        _print_pairs({name: precise_duration(value) for name, value in document["seconds"].items()})
     _print_heading("Settings")
     config = flat(document["config"])
     _print_pairs({key: config[key] for key in _HIGHLIGHTS if key in config})
@@ -114,7 +114,7 @@ def print_comparison(document: Mapping[str, Any]) -> None:
         console.say(f"  {ECE_EXPLAINED}", style="dim")
     _print_heading("Settings that differ")
     if document["differences"]:
-        settings = {key: [_plain(value) for value in values] for key, values in document["differences"].items()}
+        settings = {key: [setting_text(value) for value in values] for key, values in document["differences"].items()}
         _print_columns(list(letters.values()), settings)
     else:
         console.say("  none")
@@ -165,7 +165,7 @@ def _print_heading(text: str) -> None:
 
 
 def _print_pairs(pairs: Mapping[str, Any]) -> None:
-    known = {key: _plain(value) for key, value in pairs.items() if value not in (None, "-")}
+    known = {key: setting_text(value) for key, value in pairs.items() if value not in (None, "-")}
     width = max((len(key) for key in known), default=0)
     for key, text in known.items():
         console.say(f"  {key:<{width}}  {text}")
@@ -208,7 +208,7 @@ def _metric(dotted: str, value: float | None) -> str:
         return "-"
     owner, _, name = dotted.rpartition(".")
     if owner == "seconds":
-        return _seconds(value)
+        return precise_duration(value)
     if owner or name in ("agreement", "ece"):
         return format_metric(name, value)
     return f"{value:,.0f}"
@@ -237,10 +237,6 @@ def _time(seconds: Mapping[str, Any] | None) -> str:
     return "-" if total is None else duration(total)
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value < 60 else duration(value)
-
-
 def _moment(time_s: float | None) -> str:
     try:
         return "-" if time_s is None else datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
@@ -253,13 +249,3 @@ def _size(size_bytes: int) -> str:
         if size_bytes >= scale:
             return f"{size_bytes / scale:.1f} {unit}"
     return f"{size_bytes} bytes"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return f"[{', '.join(_plain(item) for item in value)}]"
-    return str(value)

@@ -7,26 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_cli import charts, console
-from ssdkd_cli.words import duration
+from ssdkd_cli.words import duration, format_metric, metric_title, num_epochs, precise_duration
 from stages.paths import in_shell
 
-_TITLES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "miou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
-    "num_samples": "images",
-    "ece": "ECE",
-}
 ECE_EXPLAINED = (
     "ECE, expected calibration error: how far the student's confidence is from how\n"
     "  often it agrees with the teacher on held-out synthetic images; 0 % is best"
 )
-
-
-def metric_title(name: str) -> str:
-    """A metric's name for people."""
-    return _TITLES.get(name, name.replace("_", " "))
 
 
 def series(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,11 +48,6 @@ def _mean_and_std(values: Sequence[float | None]) -> dict[str, float] | None:
     return mean_and_std(known) if known and len(known) == len(values) else None
 
 
-def num_epochs(number: int) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{number} epoch" if number == 1 else f"{number} epochs"
-
-
 def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     """After a run: how good teacher and student are, what it cost, where the files are, what to do next."""
     seconds = summary["seconds"]
@@ -80,7 +62,9 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
         if summary.get("student") is None:
             console.say("no real images were at hand: accuracy is unknown until `ssdkd evaluate`")
     stages = ", ".join(
-        f"{stage} {value:.1f} s" for stage, value in seconds.items() if stage != "total" and value is not None
+        f"{stage} {precise_duration(value)}"
+        for stage, value in seconds.items()
+        if stage != "total" and value is not None
     )
     images = f"{summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer"
     console.say(f"{stages}; {images}{_set_aside(run_directory)}")
@@ -147,15 +131,6 @@ def best_in_words(best_student: Mapping[str, Any]) -> str:
     results = {name: value for name, value in best_student.items() if name not in ("selection", "epoch")}
     measured = ", ".join(f"{format_metric(name, value)} {metric_title(name)}" for name, value in results.items())
     return f"{best_student['selection']} ({measured} in epoch {best_student['epoch']})"
-
-
-def format_metric(name: str, value: float | None) -> str:
-    """A metric as people read it: fractions in percent, losses and counts as they are."""
-    if value is None:
-        return "-"
-    if name == "num_samples":
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
 
 
 def _print_files(run_directory: Path, summary: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ from stages.errors import MachineError
 from stages.machine.heap import keep_heap_warm
 
 
-def _refuse_no_folder() -> None:
+def refuse_no_folder() -> None:
+    """Raise MachineError where the current folder is gone."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
@@ -27,7 +28,7 @@ def import_torch() -> None:
     """
     if "torch" in sys.modules:
         return
-    _refuse_no_folder()
+    refuse_no_folder()
     keep_heap_warm()
     was_enabled = gc.isenabled()
     gc.disable()

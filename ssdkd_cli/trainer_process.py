@@ -105,12 +105,17 @@ class Readiness:
         """Leave the terminal, and say where the run is (`stages.events.Listener`)."""
         if self._descriptor is None:
             return
-        path = self._resumed or self._out or RUNS_ROOT / str(getattr(event, "run", ""))
+        path = run_path(event, out=self._out, resumed=self._resumed)
         told = {"run": str(path), "log_start": _write_to(RunDirectory(path).trainer_log_file)}
         with suppress(BrokenPipeError):  # the viewer has gone already
             os.write(self._descriptor, json.dumps(told).encode() + b"\n")
         os.close(self._descriptor)
         self._descriptor = None
+
+
+def run_path(first: Event, *, out: Path | None, resumed: Path | None) -> Path:
+    """Where a run is, by its first event and by what was typed."""
+    return resumed or out or RUNS_ROOT / str(getattr(first, "run", ""))
 
 
 def _write_to(path: Path) -> int:

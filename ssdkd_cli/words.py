@@ -1,11 +1,57 @@
-"""How times and counts are said."""
+"""How times, counts, metrics and settings are said."""
 
 from __future__ import annotations
+
+from typing import Any
+
+_TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "num_samples": "images",
+    "ece": "ECE",
+}
+
+
+def metric_title(name: str) -> str:
+    """A metric's name for people."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """A metric as people read it: fractions in percent, losses and counts as they are."""
+    if value is None:
+        return "-"
+    if name == "num_samples":
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value as a preset has it, but for quotes; `-` where there is none."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(setting_text, value))}]"
+    return str(value)
+
+
+def num_epochs(number: int) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
 
 
 def views_text(done: int, total: int) -> str:
     """What the student waits for while the teacher looks at new images."""
     return f"showing the teacher new images, {done:,} of {total:,}"
+
+
+def precise_duration(seconds: float) -> str:
+    """The same with tenths below a minute: `8.4 s`."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else duration(seconds)
 
 
 def duration(seconds: float) -> str:

@@ -121,10 +121,9 @@ def test_the_first_step_comes_soon(tmp_path: Path) -> None:
     assert report["first"]["cpu_s"] < 8
 
 
-def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
-    script = (
-        "import os, sys; from ssdkd_cli.main import main; os.rmdir(os.getcwd()); sys.exit(main(['run', '--dry-run']))"
-    )
+@pytest.mark.parametrize("command", [["run", "--dry-run"], ["run", "--out", "x"], ["doctor"]], ids=" ".join)
+def test_a_current_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
+    script = f"import os, sys; from ssdkd_cli.main import main; os.rmdir(os.getcwd()); sys.exit(main({command!r}))"
     (tmp_path / "gone").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path / "gone", capture_output=True, text=True, check=False

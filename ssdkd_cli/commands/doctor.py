@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import console, diagnostics, options
 from ssdkd_cli.diagnostics import ExitCode
+from ssdkd_cli.torch_import import refuse_no_folder
 from stages.errors import MachineError
 from stages.paths import user_cache
 from stages.run_directory import RUNS_ROOT
@@ -69,7 +70,11 @@ def doctor(json: options.Json = False) -> int:
 
 
 def examine(folder: Path = Path()) -> dict[str, Any]:
-    """Everything the report holds; `problems` says in words what a run started in `folder` would miss."""
+    """Everything the report holds; `problems` says in words what a run started in `folder` would miss.
+
+    Raises MachineError where the current folder is gone.
+    """
+    refuse_no_folder()
     problems: list[str] = []
     runs = folder / RUNS_ROOT
     if runs.exists() and not runs.is_dir():

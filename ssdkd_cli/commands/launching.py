@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.options import check_device, keys_of, names_evaluation_data
-from ssdkd_cli.torch_import import import_torch
-from ssdkd_cli.trainer_process import Readiness, Trainer
+from ssdkd_cli.torch_import import import_torch, refuse_no_folder
+from ssdkd_cli.trainer_process import Readiness, Trainer, run_path
+from ssdkd_cli.words import num_epochs
 from stages.errors import ConfigError, MachineError, SsdkdError
 from stages.paths import in_shell
 
 if TYPE_CHECKING:
     from stages.config import Config
-    from stages.events import Listener
+    from stages.events import Event
     from stages.run_directory import RunDirectory
     from stages.trainer import Launch, Outcome, Plan
 
@@ -57,6 +58,7 @@ class Request:
 
 def launch(request: Request) -> int:
     """Do what was asked for, print the result, and return the exit code."""
+    refuse_no_folder()
     _refuse_contradictions(request)
     if _wants_dashboard(request):
         return _launch_with_viewer(request)
@@ -253,13 +255,14 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
 
 def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
     """The buffer that `distill` is to use, and the run it belongs to where it belongs to one."""
-    from stages.run_directory.lookup import resolve_buffer
+    from stages.run_directory.lookup import newest_made_buffer, resolve_buffer
 
     if request.command != "distill":
         return None, None
-    path, run = resolve_buffer(request.buffer)
-    if request.buffer is None:
-        diagnostics.note(f"distilling from {path}, the newest run")
+    if request.buffer is not None:
+        return resolve_buffer(request.buffer)
+    path, run = newest_made_buffer()
+    diagnostics.note(f"distilling from {path}, of the newest run that made images and is over")
     return path, run
 
 
@@ -292,8 +295,26 @@ def _execute(config: Config, launch: Launch) -> Outcome:
     readiness = Readiness.from_environment(out=launch.out, resumed=None)
     checked = _plan(config, launch)
     with progress.shown(as_lines=readiness is not None) as shown:
-        listeners: list[Listener] = [shown] if readiness is None else [readiness, shown]
-        return execute(checked, listeners, on_signal=shown.tell_of_stop)
+        begun = readiness or _Announcement(out=launch.out, resumed=None)
+        return execute(checked, [begun, shown], on_signal=shown.tell_of_stop)
+
+
+class _Announcement:
+    """Says where the run is as soon as it has begun: without a dashboard nothing else does before its end."""
+
+    def __init__(self, *, out: Path | None, resumed: Path | None) -> None:
+        self._out = out
+        self._resumed = resumed
+        self._is_made = False
+
+    def __call__(self, event: Event, epoch: int, /) -> None:  # noqa: ARG002
+        """Take in one event (`stages.events.Listener`)."""
+        if self._is_made:
+            return
+        self._is_made = True
+        path = run_path(event, out=self._out, resumed=self._resumed)
+        with diagnostics.unheard():
+            diagnostics.note(f"the run is {path}; `ssdkd watch {in_shell(path)}` shows it from any terminal")
 
 
 def _plan(config: Config, launch: Launch) -> Plan:
@@ -317,11 +338,11 @@ def _resume(request: Request, text: str) -> int:
     from stages.trainer import resume
 
     with progress.shown(started=started, as_lines=readiness is not None) as shown:
-        listeners: list[Listener] = [shown] if readiness is None else [readiness, shown]
+        begun = readiness or _Announcement(out=None, resumed=run.path)
         outcome = resume(
             run.path,
             device=request.device,
-            listeners=listeners,
+            listeners=[begun, shown],
             on_signal=shown.tell_of_stop,
         )
     return _finish(outcome, request)
@@ -348,7 +369,7 @@ def _report(outcome: Outcome, request: Request) -> int:
         return code or diagnostics.exit_code_of(outcome.error)
     if code == ExitCode.STOPPED:
         with diagnostics.unheard():
-            diagnostics.note(f"stopped after {summary.num_epochs(outcome.summary['epochs'])}; everything is saved")
+            diagnostics.note(f"stopped after {num_epochs(outcome.summary['epochs'])}; everything is saved")
             diagnostics.print_hint(f"go on with `ssdkd {request.command} --resume {in_shell(outcome.run_directory)}`")
     return code
 

@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="List, compare, verify and control 
 
 RunOrGroup = Annotated[
     str | None,
-    typer.Argument(metavar="RUN|FOLDER", help="A run, or a folder of runs, by path or name in ./runs; or the newest."),
+    typer.Argument(metavar="RUN|FOLDER", help="A run or a folder of runs, by path or name in ./runs; else the newest."),
 ]
 AnyRun = Annotated[
     str | None,

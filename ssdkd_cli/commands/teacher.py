@@ -45,8 +45,8 @@ def train(
 ) -> None:
     """Train the preset's teacher on real, labelled images.
 
-    It is kept where the preset finds it, unless --out says otherwise; where a teacher ships with the preset --out must.
-    A training that was interrupted goes on by the same command.
+    It is kept where the preset finds it, unless --out says otherwise; where a teacher ships with the preset, --out is
+    required. A training that was interrupted goes on by the same command.
 
     \b
     Example:

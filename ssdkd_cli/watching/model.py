@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from ssdkd_cli.summary import metric_title
 from ssdkd_cli.watching.pace import Pace
 from ssdkd_cli.watching.run_state import RunState
 from ssdkd_cli.watching.series import Series
@@ -32,6 +31,7 @@ from ssdkd_cli.watching.view import (
     SampleTile,
     main_metric,
 )
+from ssdkd_cli.words import metric_title
 from stages.event_fields import is_measure, items, mapping, number, numbers, text, whole
 from stages.events import SCHEMA_VERSION
 

@@ -12,9 +12,8 @@ from typing import Any
 from rich.cells import cell_len
 
 from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
-from ssdkd_cli.summary import metric_title
 from ssdkd_cli.watching.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
-from ssdkd_cli.words import duration
+from ssdkd_cli.words import duration, metric_title
 
 _LABEL_WIDTH = 16
 _BAR_WIDTH = 28

@@ -90,6 +90,25 @@ def resolve_buffer(text: str | None, root: Path = RUNS_ROOT) -> tuple[Path, RunD
     return run.buffer_file, run
 
 
+def newest_made_buffer(root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory]:
+    """The buffer of the newest run that made its images and is over, and that run.
+
+    What `distill` leaves behind has fewer of them, for some are set aside. Raises FileError where there is none.
+    """
+    made = [
+        run
+        for run in (*list_runs(root), *list_groups(root))
+        if run.buffer_file.is_file() and run.manifest().get("command") != "distill" and not run.is_alive()
+    ]
+    newest = max(made, key=RunDirectory.started_s, default=None)
+    if newest is None:
+        raise FileError(
+            f"there is no buffer of a run that is over in the folder {root}",
+            hint="`ssdkd invert` makes one; or name a file or a run by --buffer",
+        )
+    return newest.buffer_file, newest
+
+
 def group_of(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory] | None:
     """The runs in the folder that a user means, by name, as `ssdkd run --seeds 0,1 --out FOLDER` leaves them.
 

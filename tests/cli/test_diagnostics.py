@@ -48,6 +48,19 @@ def test_each_kind_of_error_has_its_exit_code(error, code, capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_an_input_that_is_over_is_no_ctrl_c(call, monkeypatch):
+    """Typer makes the same of both."""
+
+    def read(*_arguments, **_options):
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("presets.names", read)
+    result = call("presets", "ls")
+    assert result.code == 1
+    assert "EOFError: Ran out of input" in result.err
+    assert "Abort" not in result.err.splitlines()[-3]
+
+
 def test_a_child_of_a_known_error_has_its_parents_code():
     class OddFileError(FileError):
         pass

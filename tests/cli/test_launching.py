@@ -131,7 +131,7 @@ def test_all_problems_at_once(call):
         (["--buffer", "nowhere.safetensors"], 3, "nowhere.safetensors"),
         (["--buffer", "rubbish.safetensors"], 3, "rubbish.safetensors"),
         (["--buffer", "nowhere"], 3, "nowhere"),
-        ([], 3, "no run"),
+        ([], 3, "no buffer"),
     ],
 )
 def test_distill_without_a_buffer(call, place, arguments, code, names):

@@ -144,6 +144,14 @@ def test_long_epochs_give_one_line_each():
     assert ["left" in line for line in lines] == [False, True, True, False]
 
 
+def test_what_somebody_asks_of_the_run_is_told():
+    lines, listener = lines_of(Clock())
+    listener(two_stages(epochs=4, warmup_epochs=1), 0)
+    for action, accepted, message in (("pause", True, "paused"), ("dance", False, "unknown action `dance`")):
+        listener(events.ControlAcknowledged(id="1", action=action, accepted=accepted, message=message), 1)
+    assert lines == ["asked to pause: paused", "asked to dance: unknown action `dance`"]
+
+
 def test_a_short_run_says_nothing_on_the_way():
     lines, listener = lines_of(clock := Clock())
     listener(two_stages(epochs=4, warmup_epochs=1), 0)

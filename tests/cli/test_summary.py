@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssdkd_cli import summary
+from ssdkd_cli.words import format_metric
 from stages.events import Evaluation, EventLog, RunFinished
 from stages.run_directory import RunDirectory
 
@@ -74,7 +75,7 @@ def test_a_loss_that_is_no_number_stays_one():
     ],
 )
 def test_metrics_read_as_people_write_them(name, value, text):
-    assert summary.format_metric(name, value) == text
+    assert format_metric(name, value) == text
 
 
 def test_metrics_of_any_task_are_shown(capfd):

@@ -26,9 +26,7 @@ class Pixels(Classification):
     def per_sample(self, values_BHW: Tensor) -> Tensor:
         return values_BHW.flatten(1).mean(dim=1)
 
-    def draw_targets(
-        self, policy: str, num: int, *, image_shape: Any, rng: torch.Generator, **_: Any
-    ) -> Tensor | None:
+    def draw_targets(self, policy: str, num: int, *, image_shape: Any, rng: torch.Generator, **_: Any) -> Tensor | None:
         if policy == "teacher":
             return None
         return torch.randint(self.num_classes, (num, *image_shape[1:]), generator=rng)

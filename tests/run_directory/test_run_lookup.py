@@ -12,6 +12,7 @@ from stages.run_directory.lookup import (
     group_of,
     list_groups,
     list_runs,
+    newest_made_buffer,
     newest_run,
     resolve_run,
     run_to_watch,
@@ -35,6 +36,27 @@ def test_newest_run_may_be_in_a_group(tmp_path: Path) -> None:
     for name, since_s in (("single", 30.0), ("group/seed-0", 40.0), ("group/seed-1", 50.0)):
         make_run(tmp_path / name).lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
     assert resolve_run(None, tmp_path).name == "seed-1"
+
+
+def test_the_newest_made_buffer_is_of_a_run_that_is_over_and_made_its_images(tmp_path: Path) -> None:
+    for name, since_s, command in (
+        ("a", 10.0, "invert"),
+        ("g/b", 20.0, "run"),
+        ("c", 30.0, "distill"),
+        ("d", 40.0, ""),
+    ):
+        run = make_run(tmp_path / name)
+        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
+        run.manifest_file.write_text(json.dumps({"command": command}))
+        if command:  # `d` has not saved anything yet
+            run.buffer_file.touch()
+    buffer, run = newest_made_buffer(tmp_path)
+    assert (buffer, run.name) == (tmp_path / "g" / "b" / "buffer.safetensors", "b")
+    with run.lock.held():
+        assert newest_made_buffer(tmp_path)[1].name == "a", "the other one is still being filled"
+    with pytest.raises(FileError, match="no buffer of a run that is over") as error:
+        newest_made_buffer(tmp_path / "c")
+    assert "ssdkd invert" in (error.value.hint or "")
 
 
 def test_resolve_run(tmp_path: Path) -> None:

@@ -514,14 +514,15 @@ def closing_at_once(run: RunDirectory, *, is_stopping: bool = False):
 
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
-    [("done", 0, ""), ("stopped", 75, "  hint: go on with `ssdkd invert --resume {path}`\n")],
+    [("done", 0, ""), ("stopped", 75, "hint: go on with `ssdkd invert --resume {path}`\n")],
 )
 def test_a_run_that_ends_under_its_viewer_is_summed_up(
     trainer_running, tmp_path, monkeypatch, capsys, status, code, hint
 ):
     trainer = trainer_running(CHILD.replace("sys.exit(5)", f"sys.exit({code})"), str(tmp_path))
     run = trainer.wait_until_ready()
-    append_events(run, [started(), finished(status)])
+    results = {"epochs": 4, "seconds": {"total": 9.0, "inversion": 5.0}, "device": "cpu"}
+    append_events(run, [started(), finished(status, **results, images_synthesized=64, buffer_size=64)])
     monkeypatch.setattr(viewing, "_open_dashboard", closing_at_once)
     assert viewing.show_own(run, trainer, command="invert") == code
     told = capsys.readouterr()
@@ -540,6 +541,7 @@ def test_a_run_that_goes_on_without_its_viewer_has_no_exit_code_yet(
         assert viewing.show_own(run, trainer, command="run") == 0
     finally:
         trainer.process.kill()
+        trainer.exit_code()
     told = capsys.readouterr()
     what = "saves everything and stops" if is_stopping else "goes on"
     assert told.err.startswith(f"{tmp_path} {what} without this terminal\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -29,6 +29,7 @@ from ssdkd_cli.watching.comparison import (
     differences,
     lettered,
 )
+from ssdkd_cli.words import setting_text
 from stages.run_directory import RunDirectory
 
 
@@ -154,7 +155,7 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         for difference in message.rows:
             rows.append(line((difference.key, "$faint")))
             rows += [
-                line((f"  {letter} ", f"bold $line-{index}"), _value(value))
+                line((f"  {letter} ", f"bold $line-{index}"), setting_text(value))
                 for index, ((letter, _), value) in enumerate(zip(letters, difference.values, strict=False), start=1)
                 if value is not UNKNOWN
             ]
@@ -181,9 +182,3 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         """No run is compared with."""
         self._chosen.clear()
         self._mark()
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "(not set)"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -10,8 +10,8 @@ from textual.content import Content
 from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.empty_texts import no_agreement, no_evaluation, no_real_results
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
-from ssdkd_cli.summary import metric_title
 from ssdkd_cli.watching.view import EvaluationView, RunView, main_metric
+from ssdkd_cli.words import metric_title
 
 _COUNTS = ("num_samples",)
 _HEADLINE_ROWS = 5
