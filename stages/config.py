@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -28,7 +28,6 @@ from pydantic import (
 from stages import registry
 from stages.buffer.config import BufferConfig
 from stages.config_table import Table, rule_error
-from stages.config_warnings import warnings_of
 from stages.distillation.config import DistillationConfig
 from stages.errors import ConfigError, Problem
 from stages.evaluation.config import NO_DATA, EvaluationConfig
@@ -229,9 +228,6 @@ class Config:
     plugin_tables: Mapping[str, BaseModel]
     """The tables of stages that others bring, by their names."""
 
-    warnings: tuple[str, ...] = field(default=(), compare=False)
-    """Settings that have no effect, each with the reason."""
-
     settings: Settings = field(default_factory=Settings, compare=False, repr=False)
     """What was set, and where; the rest are defaults."""
 
@@ -373,8 +369,7 @@ def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
         raise config_error(list(dict.fromkeys(found)))
     own: dict[str, Any] = {name: tables.pop(name) for name in _OWN_TABLES}
     own["inversion"] = own["inversion"].model_copy(update={"options": options})
-    config = Config(**own, plugin_tables=tables, settings=settings)
-    return replace(config, warnings=warnings_of(config))
+    return Config(**own, plugin_tables=tables, settings=settings)
 
 
 def _table_as_toml(name: str, table: BaseModel) -> str:

@@ -1,16 +1,15 @@
-"""Settings that someone wrote down and that change nothing, given the others."""
+"""Settings that someone wrote down and that change nothing, given the others and what is run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from stages.config import Config
 from stages.evaluation.config import NO_DATA
 from stages.preset_schema import shown
-
-if TYPE_CHECKING:
-    from stages.config import Config
+from stages.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,18 @@ _IDLE = (
 
 
 _BEYOND_THEIR_STAGE = (
-    *("distillation.alpha", "distillation.epsilon", "distillation.delta_temperature"),
+    *("distillation.sampling", "distillation.alpha", "distillation.epsilon", "distillation.delta_temperature"),
     "evaluation.num_holdout",
 )
 """Priorities are given at insertion already, and the buffer's file keeps what they mean; images are set aside whether
 something is measured on them or not."""
 
 
-def warnings_of(config: Config) -> tuple[str, ...]:
-    """A sentence for each setting without effect; a default, even written out in a file, stays untold."""
+def warnings_of(config: Config, schedule: Schedule) -> tuple[str, ...]:
+    """A sentence for each setting without effect in the stages that are run; `config` is as it was written.
+
+    A default, even written out in a file, stays untold.
+    """
     warnings: dict[str, str] = {}
     for idle in _IDLE:
         if not idle.holds(config):
@@ -119,38 +121,41 @@ def warnings_of(config: Config) -> tuple[str, ...]:
         for key in idle.keys:
             if key not in warnings and _is_deliberate(config, key):
                 warnings[key] = _told(config, key, idle.reason)
-    for key in _keys_of_stages_left_out(config):
-        warnings.setdefault(key, _told(config, key, f"`{key.partition('.')[0]}` is not in run.stages"))
-    return (*warnings.values(), *_surplus(config), *_parted_pairs(config))
+    for key, reason in _left_out(config, schedule):
+        warnings.setdefault(key, _told(config, key, reason))
+    return (*warnings.values(), *_surplus(config, schedule), *_parted_pairs(config, schedule))
 
 
-def _keys_of_stages_left_out(config: Config) -> list[str]:
-    """Keys of stages that do not run, where they were given on the command line.
+def _left_out(config: Config, schedule: Schedule) -> Iterator[tuple[str, str]]:
+    """Keys of stages that do not run, where they were given on the command line, and why these do not.
 
-    A preset that is used for a part of the chain has tables for the rest, and rightly so.
+    A preset that is used for a part of the chain has tables for the rest, and rightly so; and what `invert` leaves
+    behind is what `distill` goes on from, with all its settings.
     """
-    left_out = {"inversion", "distillation", "evaluation", *config.plugin_tables} - set(config.run.stages)
-    return [
-        key
-        for key, place in config.settings.places.items()
-        if place.startswith("--")
-        and "." in key
-        and key.partition(".")[0] in left_out
-        and key not in _BEYOND_THEIR_STAGE
-    ]
+    is_left_out = {"inversion", "distillation", "evaluation", *config.plugin_tables} - set(config.run.stages)
+    reasons = {table: f"`{table}` is not in run.stages" for table in is_left_out}
+    if schedule.command == "distill":
+        reasons.setdefault("inversion", "`ssdkd distill` makes no images")
+    for key, place in config.settings.places.items():
+        table, _, name = key.partition(".")
+        if place.startswith("--") and name and table in reasons and key not in _BEYOND_THEIR_STAGE:
+            yield key, reasons[table]
 
 
-def _surplus(config: Config) -> list[str]:
-    capacity, num_images = config.buffer.capacity, config.inversion.calls * config.inversion.batch_size
-    if capacity >= num_images or "inversion" not in config.run.stages:
+def _surplus(config: Config, schedule: Schedule) -> list[str]:
+    if "inversion" not in schedule.stages:
+        return []
+    capacity = config.buffer.capacity
+    num_images = schedule.num_calls(schedule.epochs) * config.inversion.batch_size
+    if capacity >= num_images:
         return []
     lost = num_images - capacity
     return [f"`buffer.capacity` is {capacity}: {lost} of each epoch's {num_images} images are dropped unused"]
 
 
-def _parted_pairs(config: Config) -> list[str]:
+def _parted_pairs(config: Config, schedule: Schedule) -> list[str]:
     table = config.distillation
-    is_chained = {"inversion", "distillation"} <= set(config.run.stages)
+    is_chained = {"inversion", "distillation"} <= set(schedule.stages)
     if not is_chained or config.buffer.eviction == "oldest" or table.views == 0 or table.mix == "none":
         return []
     reason = "images that stay lose those they are mixed with, so of cached views fewer and fewer are mixed"

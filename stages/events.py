@@ -72,7 +72,11 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StageFinished(Event):
-    """A stage has done its part of an epoch; `seconds` is its wall-clock time, in this process, in this epoch."""
+    """A stage has done its part of an epoch.
+
+    `seconds` is the time of this process that is charged to it in this epoch: without pauses, and without what it had
+    compiled or saved.
+    """
 
     kind: ClassVar[str] = "stage_finished"
     stage: str
@@ -81,8 +85,9 @@ class StageFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class InversionStep(Event):
-    """One generator update (Eq. 2): the weighted sum and its unweighted terms.
+    """One generator update (Eq. 2): the weighted sum, and its terms before they are weighted.
 
+    These are L_BN, mean(phi L_Task) [nats], which falls with phi, too, and the masked KL of temperature 1 [nats].
     `step` counts on over the calls of an epoch, which have `num_steps` together.
     """
 

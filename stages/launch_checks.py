@@ -34,7 +34,7 @@ def refuse_futile(config: Config, schedule: Schedule, *, has_buffer: bool) -> No
         raise config_error(problems)
 
 
-def refuse_lossless(config: Config, schedule: Schedule, *, num_batch_norms: int) -> None:
+def refuse_without_loss(config: Config, schedule: Schedule, *, num_batch_norms: int) -> None:
     """Raise ConfigError where L_BN was the only loss of the first epoch and no batch-norm of the teacher runs."""
     if num_batch_norms == 0:
         problems = list(_without_loss(config, schedule, has_statistics=False))

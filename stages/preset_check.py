@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from stages.config import DEFAULT_PRESET, Config, load
+from stages.config_warnings import warnings_of
 from stages.errors import ConfigError, FileError, Problem
 from stages.launch_checks import refuse_futile
 from stages.models import FILE
@@ -17,8 +17,8 @@ from stages.schedule import Schedule
 from stages.teachers.resolve import AUTO, missing_weights
 
 
-def check(preset: str, base: Path | None = None) -> Config:
-    """Load one preset by itself, an overlay on top of the default preset.
+def check(preset: str, base: Path | None = None) -> tuple[Config, tuple[str, ...]]:
+    """Load one preset by itself, an overlay on top of the default preset; and what has no effect in it.
 
     Raises ConfigError with all problems at once, files that are missing among them, and FileError where the preset
     itself is missing or unreadable.
@@ -32,9 +32,10 @@ def check(preset: str, base: Path | None = None) -> Config:
     if files:
         raise config_error(files)
     is_learning = "distillation" in config.run.stages
-    refuse_futile(config, Schedule.of("run" if is_learning else "invert", config), has_buffer=is_learning)
+    schedule = Schedule.of("run" if is_learning else "invert", config)
+    refuse_futile(config, schedule, has_buffer=is_learning)
     # What has no effect depends on the preset beneath an overlay, which is another in earnest.
-    return config if settings.is_whole else replace(config, warnings=())
+    return config, warnings_of(config, schedule) if settings.is_whole else ()
 
 
 def _problems_of_files(settings: Settings) -> Iterator[Problem]:

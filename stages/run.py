@@ -89,7 +89,8 @@ class Run:
     """Called before a step is rehearsed or recorded, which needs the device to itself: waits until nothing else is at
     work there and returns True, or returns False, and the step runs unrecorded this time."""
     checks: list[Callable[[], None]] = field(default_factory=list)
-    """What stages look for where the run waits for the device anyway; each raises DivergedError if it finds it."""
+    """What stages look for where the run waits for the device anyway; each raises what ends the run if it finds it:
+    DivergedError, or ConfigError where the settings are to blame."""
     deliver: Callable[[NormalizedModel], NormalizedModel] = lambda student: student
     """What makes the student that is measured and written of the one that is trained."""
     emit: Callable[[Event], None] = lambda _event: None

@@ -30,7 +30,7 @@ class Schedule:
         """Epochs in which the student learns: the span of its learning rate's schedule."""
         return self.epochs - self.warmup_epochs
 
-    def progress(self, epoch: int, share: float = 0.0) -> float:
+    def progress(self, epoch: int, share: float) -> float:
         """Share of the student's updates that are done after `share` of those of `epoch`."""
         return (epoch - self.warmup_epochs - 1 + share) / self.distillation_epochs
 

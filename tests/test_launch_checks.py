@@ -8,7 +8,7 @@ import pytest
 
 from stages.config import Config, from_file, load
 from stages.errors import ConfigError, Problem
-from stages.launch_checks import refuse_futile, refuse_lossless
+from stages.launch_checks import refuse_futile, refuse_without_loss
 from stages.schedule import Command, Schedule
 
 TWO = "task.num_classes=2"
@@ -109,10 +109,10 @@ def test_an_adversary_needs_its_weight_and_somebody_to_fight() -> None:
 def test_a_teacher_without_statistics_needs_another_loss() -> None:
     config = settings("inversion.task_weight=0")
     schedule = Schedule.of("run", config)
-    refuse_lossless(config, schedule, num_batch_norms=1)
+    refuse_without_loss(config, schedule, num_batch_norms=1)
     with pytest.raises(ConfigError, match=r"`inversion\.task_weight` is 0\.0 in --set.*no batch-norm statistics"):
-        refuse_lossless(config, schedule, num_batch_norms=0)
-    refuse_lossless(config, Schedule.of("distill", config), num_batch_norms=0)
+        refuse_without_loss(config, schedule, num_batch_norms=0)
+    refuse_without_loss(config, Schedule.of("distill", config), num_batch_norms=0)
 
 
 def test_settings_of_a_run_that_would_be_refused_are_read(tmp_path: Path) -> None:

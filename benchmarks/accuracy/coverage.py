@@ -34,7 +34,7 @@ from stages.config import Config, TaskTable, from_file
 from stages.data.dataset import load_data
 from stages.errors import ConfigError, SsdkdError
 from stages.machine.heap import keep_heap_warm
-from stages.models.build import classifying_layer
+from stages.models.layers import classifying_layer
 from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
 from stages.teachers.load import LoadedTeacher, load_teacher

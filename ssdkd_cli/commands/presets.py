@@ -198,6 +198,7 @@ def check_preset(
     """
     from stages.preset_check import check
 
-    for warning in check(file).warnings:
+    _, warnings = check(file)
+    for warning in warnings:
         diagnostics.warn(warning)
     console.print_text(f"{file}: ok")

@@ -149,13 +149,13 @@ class DistillationConfig(Table):
 
     @model_validator(mode="after")
     def _one_view_is_whole(self) -> Self:
-        if self.views == 1 and self.mix != "none":
+        if self.views > 0 and self.mix != "none" and self.mix_share > 1 - 1 / self.views:
             raise rule_error(
                 self,
-                "mix",
+                "mix_share",
                 "views",
-                message="the first cached view of an image is never mixed, and it is the only one",
-                hint='raise `distillation.views`, for example to 8, set it to 0, or set `distillation.mix` to "none"',
+                message=f"the first cached view of an image is never mixed, and there are {self.views}",
+                hint="raise `distillation.views`, for example to 8, set it to 0, or lower `distillation.mix_share`",
             )
         return self
 

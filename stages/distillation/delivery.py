@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from stages.data.augment import augmented
 from stages.distillation.config import DistillationConfig
-from stages.models.build import bn_layers, statistics_taken_anew
 from stages.models.copying import copied
+from stages.models.layers import bn_layers, statistics_taken_anew
 from stages.models.normalized import NormalizedModel
 from stages.run import Run
 

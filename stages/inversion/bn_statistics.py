@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.models.build import bn_layers, watched
+from stages.models.layers import bn_layers, watched
 
 
 class _BatchStatistics(torch.autograd.Function):

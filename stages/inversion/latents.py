@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import ConfigError
-from stages.models.build import classifying_layer
+from stages.models.layers import classifying_layer
 
 
 @torch.no_grad()

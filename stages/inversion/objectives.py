@@ -28,7 +28,9 @@ def modulation(
     Shapes: [B, ...] int64, [B, ...] float, [K] -> [B, ...] float32 in [0, 1]. `class_share_K` is each class's share of
     the replay buffer by the teacher's prediction; all zero for an empty buffer, so the first factor is 1.
     `diversity` and `difficulty` switch the two factors (Table 4). Without both phi = 1.
-    Not stated in the paper: whether a gradient flows through phi. Here none does: phi is a weight.
+    Not stated in the paper: whether a gradient flows through phi (here none does: phi is a weight); what |B| is while
+    the buffer fills (here the samples it holds, not its capacity); and whether the batch at hand counts (here not).
+    c_T(x) and p_T(x) are of the augmented image that the teacher sees, the stored classes of images as they are.
     """
     phi_B = teacher_prob_B.new_ones(teacher_prob_B.shape)
     if diversity:
@@ -38,13 +40,12 @@ def modulation(
     return phi_B.detach()
 
 
-def task_loss(teacher_logits_BK: Tensor, target_B: Tensor | None) -> Tensor:
+def task_loss(teacher_logits_BK: Tensor, target_B: Tensor) -> Tensor:
     """L_Task: cross-entropy of the teacher's logits against the target class, per prediction, in nats.
 
-    Shapes: [B, K, ...], [B, ...] int64 -> [B, ...] float32. `target_B` None is the reading of Sec. 3.1: the teacher's
-    own most probable class is the target. Where the target is -1 there is none, and the loss is 0.
+    Shapes: [B, K, ...], [B, ...] int64 -> [B, ...] float32. Where the target is -1 there is none, and the loss is 0. In
+    the reading of Sec. 3.1 the target is the class that the teacher sees.
     """
-    target_B = teacher_logits_BK.argmax(dim=1) if target_B is None else target_B
     return F.cross_entropy(teacher_logits_BK.float(), target_B, ignore_index=-1, reduction="none")
 
 
@@ -62,12 +63,15 @@ def adversarial_loss(teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Te
 
 @dataclass(frozen=True)
 class InversionLoss:
-    """Eq. 2 for one batch: the weighted sum that the generator minimises, and its unweighted terms (scalars)."""
+    """Eq. 2 for one batch: the weighted sum that the generator minimises, and its terms before that (scalars)."""
 
     total: Tensor
     bn: Tensor
+    """L_BN, Eq. 1."""
     task: Tensor
+    """mean(phi L_Task) [nats]: it falls with phi, too."""
     adversarial: Tensor
+    """Mean KL of teacher and student where both see the same class, at temperature 1 [nats]."""
 
     def detach(self) -> InversionLoss:
         """The same numbers without their history."""

@@ -31,9 +31,9 @@ class StepInputs(NamedTuple):
 
     augmentation: Augmentation
     target_B: Tensor | None
-    """None: the teacher's own prediction."""
+    """[B, ...] int64, -1 where there is none; None: the teacher's own prediction."""
     class_share_K: Tensor
-    """Of the buffer, for Eq. 3."""
+    """[K] float32, of the buffer, for Eq. 3."""
     gamma: Tensor | None
     """Exponent of Eq. 3 in this epoch, a scalar; None: always the same."""
 

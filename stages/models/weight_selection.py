@@ -27,7 +27,7 @@ MOST = 0.5
 
 
 SHORTCUT = "shortcut"
-SAME_PART = {"downsample": SHORTCUT, "convShortcut": SHORTCUT, "linear": "fc"}
+SAME_PART = {"downsample": SHORTCUT, "convShortcut": SHORTCUT, "linear": "fc", "classifier": "fc"}
 """Parts that public code calls otherwise than ours does."""
 
 KindOf = Callable[[nn.Module], object]
@@ -203,15 +203,17 @@ def _stages(row: nn.Module) -> list[list[_Unit]]:
 
 
 def _spread(few: list[_Unit], many: list[_Unit], kind_of: KindOf) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Of each kind the first with the first, the last with the last, others evenly between."""
-    for kind in {kind_of(unit.layers[0]) for unit in few}:
-        own, others = ([unit for unit in units if kind_of(unit.layers[0]) == kind] for units in (few, many))
-        for index, unit in enumerate(own):
-            if others:
-                other = others[round(index * (len(others) - 1) / max(1, len(own) - 1))]
-                yield unit.layers[0], other.layers[0]
-                behind = {kind_of(layer): layer for layer in other.layers[1:]}
-                yield from ((layer, behind[kind_of(layer)]) for layer in unit.layers[1:] if kind_of(layer) in behind)
+    """Of each kind the first with the first, the last with the last, others evenly between; in the order of `few`."""
+    own, theirs = ([kind_of(unit.layers[0]) for unit in units] for units in (few, many))
+    for place, (kind, unit) in enumerate(zip(own, few, strict=True)):
+        others = [other for other_kind, other in zip(theirs, many, strict=True) if other_kind == kind]
+        if not others:
+            continue
+        index, last = own[:place].count(kind), own.count(kind) - 1
+        other = others[round(index * (len(others) - 1) / max(1, last))]
+        yield unit.layers[0], other.layers[0]
+        behind = {kind_of(layer): layer for layer in other.layers[1:]}
+        yield from ((layer, behind[kind_of(layer)]) for layer in unit.layers[1:] if kind_of(layer) in behind)
 
 
 def _part_names(block: nn.Module) -> frozenset[str]:

@@ -175,7 +175,7 @@ def _timed(run: Run, stage: Stage[Any], epoch: int, kind: type[Event]) -> _Epoch
     ended_s = time.perf_counter()
     first_s = told_s[0] if told_s else ended_s  # a method of others' may tell nothing: the whole is as one step
     gaps_s = [later_s - earlier_s for earlier_s, later_s in pairwise(told_s)]
-    step_s = median(gaps_s) if gaps_s else ended_s - began_s
+    step_s = median(gaps_s) if gaps_s else first_s - began_s
     return _EpochTimes(
         step_s=step_s,
         beginning_s=max(0.0, first_s - began_s - step_s),

@@ -11,13 +11,15 @@ from torch import nn
 
 from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
+from stages.config_warnings import warnings_of
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.errors import FileError, MachineError, NotDownloadedError
 from stages.evaluation.config import NO_DATA
-from stages.launch_checks import refuse_futile, refuse_lossless
+from stages.launch_checks import refuse_futile, refuse_without_loss
 from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
 from stages.machine.heap import keep_heap_warm
-from stages.models.build import bn_layers_that_run, build_model, check_in_training
+from stages.models.build import build_model, check_in_training
+from stages.models.layers import bn_layers_that_run
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer
 from stages.planning.footprint import Footprint, check_disk, footprint_of
@@ -185,7 +187,7 @@ def plan(
         footprint=footprint,
         stored=stored,
         class_names=_class_names(data, stored),
-        warnings=(*config.warnings, *teacher.warnings, *warnings),
+        warnings=(*warnings_of(wanted, schedule), *teacher.warnings, *warnings),
     )
 
 
@@ -224,7 +226,7 @@ def _fitted_to_teacher(
 
     Raises ConfigError where they do not go with the others, or nothing of the loss is left with this teacher.
     """
-    refuse_lossless(config, schedule, num_batch_norms=len(bn_layers_that_run(teacher, config.task.image_shape)))
+    refuse_without_loss(config, schedule, num_batch_norms=len(bn_layers_that_run(teacher, config.task.image_shape)))
     student, inherited = first_weights.with_first_weights(config, student, teacher)
     suitable = first_weights.suitable_values(config, inherited) if "distillation" in schedule.stages else {}
     return with_values(config, suitable, place="auto"), student, inherited, suitable

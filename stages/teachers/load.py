@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from stages.config import Config
 from stages.errors import ConfigError, FileError
 from stages.file_digest import sha256_of
-from stages.models.build import bn_layers, bn_layers_that_run, build_model
+from stages.models.build import build_model
 from stages.models.checkpoints import load_weights, warnings_of_others
+from stages.models.layers import bn_layers, bn_layers_that_run
 from stages.teachers.resolve import teacher_file
 
 _CHANGE_THEIR_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")

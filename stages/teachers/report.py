@@ -15,7 +15,7 @@ from stages.errors import FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import doubt, measure
 from stages.machine.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, threads_to_measure
-from stages.models.build import bn_layers_that_run
+from stages.models.layers import bn_layers_that_run
 from stages.models.normalized import NormalizedModel
 from stages.tasks.task import task_of
 from stages.teachers.load import LoadedTeacher, load_teacher

@@ -17,6 +17,8 @@ import tomli_w
 from benchmark_modules import BENCHMARKS, import_beside
 
 from stages.config import load
+from stages.config_warnings import warnings_of
+from stages.schedule import Schedule
 
 HARNESS = BENCHMARKS / "accuracy"
 LISTS = sorted((HARNESS / "lists").glob("*.toml"))
@@ -43,7 +45,7 @@ def test_lists_are_where_they_are_looked_for() -> None:
 @pytest.mark.parametrize("experiment", [row for path in LISTS for row in rows(path)])
 def test_every_row_resolves_and_has_no_setting_without_effect(experiment) -> None:
     config = load(experiment.presets, experiment.overrides)
-    assert config.warnings == ()
+    assert warnings_of(config, Schedule.of("run", config)) == ()
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_every_row_resolves_and_has_no_setting_without_effect(experiment) -> Non
 def test_every_row_resolves_at_full_length(experiment) -> None:
     config = load(experiment.presets, experiment.overrides)
     assert (config.run.epochs, config.run.warmup_epochs) == (220, 20)
-    assert config.warnings == ()
+    assert warnings_of(config, Schedule.of("run", config)) == ()
 
 
 @pytest.mark.parametrize("overlays", [None, ["cifar10-wrn", "full"]], ids=["as it is", "another pair"])

@@ -13,6 +13,8 @@ import typer
 import presets
 from ssdkd_cli.main import app
 from stages.config import load
+from stages.config_warnings import warnings_of
+from stages.schedule import Schedule
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,7 +98,8 @@ def test_a_key_is_one(key: str) -> None:
 def test_the_preset_to_begin_with_loads(place: Path) -> None:
     (preset,) = blocks("toml")[:1]
     (place / "mine.toml").write_text(preset, encoding="utf-8")
-    assert load(["mine.toml"]).warnings == ()
+    config = load(["mine.toml"])
+    assert warnings_of(config, Schedule.of("run", config)) == ()
 
 
 @pytest.mark.parametrize("text", TEXTS)

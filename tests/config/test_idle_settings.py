@@ -3,6 +3,13 @@
 import pytest
 
 from stages.config import load
+from stages.config_warnings import warnings_of
+from stages.schedule import Schedule
+
+
+def warnings(presets, overrides=(), command="run"):
+    config = load(presets, overrides)
+    return warnings_of(config, Schedule.of(command, config))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +39,7 @@ from stages.config import load
     ],
 )
 def test_a_setting_without_effect_is_told(whole, overrides, key):
-    (warning,) = load([whole], overrides).warnings
+    (warning,) = warnings([whole], overrides)
     assert warning.startswith(f"`{key}` is ")
     assert " in --set and has no effect: " in warning
 
@@ -51,38 +58,56 @@ def test_a_setting_without_effect_is_told(whole, overrides, key):
         ["evaluation.data=digits", "evaluation.root=/data"],
         ['run.stages=["inversion"]', "inversion.steps=3"],
         ['run.stages=["inversion"]', "distillation.alpha=0.3"],
+        ['run.stages=["inversion"]', "distillation.sampling=uniform"],
         ['run.stages=["inversion"]', "distillation.delta_temperature=2"],
         ["inversion.task_weight=0", "inversion.class_latents=1", "inversion.targets=balanced"],
     ],
 )
 def test_a_setting_with_effect_is_not_told(whole, overrides):
-    assert load([whole], overrides).warnings == ()
+    assert warnings([whole], overrides) == ()
 
 
 def test_a_default_is_told_on_the_command_line_but_not_in_a_file(whole, write):
     mine = write("mine.toml", '[distillation]\nsampling = "uniform"\nbeta = 0.4')
-    assert load([whole, mine]).warnings == ()
-    assert len(load([whole, mine], ["distillation.beta=0.4"]).warnings) == 1
+    assert warnings([whole, mine]) == ()
+    assert len(warnings([whole, mine], ["distillation.beta=0.4"])) == 1
 
 
 def test_a_resolved_preset_warns_of_nothing(whole, write):
     config = load([whole], ["distillation.sampling=uniform"])
-    assert load([write("again.toml", config.to_toml())]).warnings == ()
+    assert warnings([write("again.toml", config.to_toml())]) == ()
 
 
 def test_a_buffer_smaller_than_what_an_epoch_makes_is_told(whole):
-    (warning,) = load([whole], ["buffer.capacity=200"]).warnings
+    (warning,) = warnings([whole], ["buffer.capacity=200"])
     assert "56 of each epoch's 256 images" in warning
-    assert load([whole], ["buffer.capacity=256"]).warnings == ()
-    (warning,) = load([whole], ["buffer.capacity=256", "inversion.calls=2"]).warnings
+    assert warnings([whole], ["buffer.capacity=256"]) == ()
+    (warning,) = warnings([whole], ["buffer.capacity=256", "inversion.calls=2"])
     assert "256 of each epoch's 512 images" in warning
-    assert load([whole], ["buffer.capacity=256", "inversion.warmup_calls=2"]).warnings == ()
+    assert warnings([whole], ["buffer.capacity=256", "inversion.warmup_calls=2"]) == ()
+
+
+def test_what_a_command_leaves_out_is_not_counted_and_what_it_needs_is(whole):
+    small, parting = ["buffer.capacity=256"], ["buffer.eviction=lowest_priority", "distillation.views=8"]
+    assert warnings([whole], ["buffer.capacity=200"], "distill") == ()
+    assert warnings([whole], [*small, "inversion.calls=2", "inversion.warmup_calls=1"], "invert") == ()
+    (warning,) = warnings([whole], [*small, "inversion.warmup_calls=2"], "invert")
+    assert "256 of each epoch's 512 images" in warning
+    for command in ("invert", "distill"):
+        assert warnings([whole], [*parting, "distillation.mix=cutmix"], command) == ()
+
+
+def test_what_distill_makes_nothing_of_is_told_and_what_invert_leaves_to_it_is_not(whole):
+    (warning,) = warnings([whole], ["inversion.steps=3"], "distill")
+    assert warning == "`inversion.steps` is 3 in --set and has no effect: `ssdkd distill` makes no images"
+    assert warnings([whole], ["distillation.lr=0.1"], "distill") == ()
+    assert warnings([whole], ["inversion.steps=3", "distillation.lr=0.1"], "invert") == ()
 
 
 def test_pairs_that_part_are_told(whole):
     parting = ["buffer.eviction=lowest_priority", "distillation.views=8", "distillation.mix=cutmix"]
-    (warning,) = load([whole], parting).warnings
+    (warning,) = warnings([whole], parting)
     assert warning.startswith('`buffer.eviction` is "lowest_priority": ')
     assert "fewer and fewer are mixed" in warning
     for others in (parting[:2], [*parting, "distillation.views=0"], parting[1:]):
-        assert load([whole], others).warnings == ()
+        assert warnings([whole], others) == ()

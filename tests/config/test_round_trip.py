@@ -12,7 +12,7 @@ from stages.preset_check import check
 
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_survives_a_round_trip(name, tmp_path):
-    config = check(name)
+    config, _ = check(name)
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml(), encoding="utf-8")
     again = from_file(path)

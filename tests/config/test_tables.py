@@ -248,9 +248,13 @@ def test_priorities_must_settle(whole, problem_of):
 
 def test_of_mixed_views_one_is_whole(whole, problem_of):
     problem = problem_of("distillation.mix=cutmix", "distillation.views=1")
-    assert '`distillation.mix` is "cutmix" in --set and `distillation.views` is 1 in --set' in problem.message
-    load([whole], ["distillation.mix=cutmix"])
+    assert "`distillation.mix_share` is 0.5 (the default) and `distillation.views` is 1 in --set" in problem.message
+    mixed = ["distillation.mix=cutmix", "distillation.views=4"]
+    assert "`distillation.mix_share` is 0.76 in --set" in problem_of(*mixed, "distillation.mix_share=0.76").message
+    load([whole], [*mixed, "distillation.mix_share=0.75"])
+    load([whole], ["distillation.mix=cutmix", "distillation.mix_share=1"])
     load([whole], ["distillation.mix=cutmix", "distillation.views=2"])
+    load([whole], ["distillation.views=1"])
 
 
 def test_latents_of_a_class_need_a_class(whole, problem_of):

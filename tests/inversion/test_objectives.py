@@ -100,12 +100,6 @@ def test_what_has_no_target_costs_nothing() -> None:
     torch.testing.assert_close(task_loss(logits_BKHW, target_BHW), expected_BHW)
 
 
-def test_without_targets_the_teachers_own_class_is_the_target() -> None:
-    logits_BKHW = logits(3, NUM_CLASSES, 2, 2)
-    expected_BHW = -logits_BKHW.log_softmax(dim=1).amax(dim=1)
-    torch.testing.assert_close(task_loss(logits_BKHW, None), expected_BHW)
-
-
 def test_adversarial_loss_against_torch_where_both_agree() -> None:
     teacher_BK, student_BK = logits(40, NUM_CLASSES), logits(40, NUM_CLASSES, seed=1)
     total, num_agreeing = 0.0, 0

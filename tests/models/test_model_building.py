@@ -9,7 +9,8 @@ from torch import nn
 
 from stages.errors import ConfigError
 from stages.models import build
-from stages.models.build import bn_layers, build_generator, build_model, check_in_training
+from stages.models.build import build_generator, build_model, check_in_training
+from stages.models.layers import bn_layers
 from stages.registry import Found, Spec
 
 NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet8x4", "resnet18", "vgg11")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -165,6 +165,63 @@ def test_of_a_flattened_map_all_pixels_of_the_same_channels_are_read(tmp_path: P
         by_channel = pruned[3].weight.unflatten(1, (12, 16))
         by_channel[:, [2, 5, 8, 11]] = 0
     torch.testing.assert_close(outputs(student), outputs(pruned), rtol=1e-4, atol=1e-5)
+
+
+DEEPER = """
+from torch import nn
+
+
+def net(num_classes, width, in_channels=3):
+    stem = nn.Conv2d(in_channels, width, 3, 8)
+    convs = [nn.Conv2d(width, width, kernel, padding=kernel // 2) for kernel in (5, 1, 7, 3)]
+    hidden = nn.Linear(16 * width, width)
+    return nn.Sequential(stem, *convs, nn.ReLU(), nn.Flatten(), hidden, nn.Linear(width, num_classes))
+
+
+def wide(num_classes): return nn.Sequential(nn.Conv2d(3, 5, 1), *net(num_classes, 12, in_channels=5))
+def narrow(num_classes): return net(num_classes, 8)
+"""
+
+
+def test_where_rows_have_other_stages_a_flattened_map_is_still_read_by_its_channels(tmp_path: Path) -> None:
+    """Whatever kinds of layers there are, they are taken in their order: what one writes the next one reads."""
+    file = tmp_path / "deeper.py"
+    file.write_text(DEEPER, encoding="utf-8")
+    teacher, student = network(f"{file}:wide", seed=0), network(f"{file}:narrow", seed=1)
+    select_weights(student, teacher)
+    chosen = torch.tensor([0, 1, 3, 4, 6, 7, 9, 10])
+    by_channel = teacher[-2].weight[chosen].unflatten(1, (12, 16))[:, chosen].flatten(1)
+    assert torch.equal(student[-2].weight, by_channel)
+
+
+NAMED_HEAD = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, name):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3)
+        self.name = name
+        self.add_module(name, nn.Linear(16, num_classes))
+
+    def forward(self, images):
+        return getattr(self, self.name)(self.stem(images).mean(dim=(2, 3)))
+
+
+def classifier(num_classes): return Net(num_classes, "classifier")
+def linear(num_classes): return Net(num_classes, "linear")
+def fc(num_classes): return Net(num_classes, "fc")
+"""
+
+
+@pytest.mark.parametrize(("theirs", "mine"), list(permutations(("classifier", "linear", "fc"), 2)))
+def test_a_last_layer_is_found_by_any_of_its_usual_names(tmp_path: Path, theirs: str, mine: str) -> None:
+    file = tmp_path / "named.py"
+    file.write_text(NAMED_HEAD, encoding="utf-8")
+    teacher, student = network(f"{file}:{theirs}", seed=0), network(f"{file}:{mine}", seed=1)
+    assert select_weights(student, teacher)[:2] == (1, 1)
+    assert torch.equal(getattr(student, mine).weight, getattr(teacher, theirs).weight)
 
 
 def test_layers_of_another_family_are_matched_by_their_depth() -> None:

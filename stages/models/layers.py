@@ -1,0 +1,65 @@
+"""The layers of any network: its batch-norms, what goes into them and when they learn, and its last linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def bn_layers(model: nn.Module) -> list[_BatchNorm]:
+    """The batch-norm layers with running statistics, in the model's order; L_BN (Eq. 1) sums over those that run."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+
+
+@contextmanager
+def watched(layers: Iterable[_BatchNorm], look: Callable[[_BatchNorm, Tensor], None]) -> Iterator[None]:
+    """Within this context `look` is called with the input of each of the layers, [B, C, ...], before it runs."""
+
+    def see(layer: Any, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        look(layer, inputs[0] if inputs else named["input"])
+
+    handles = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def bn_layers_that_run(model: nn.Module, image_shape: tuple[int, int, int]) -> list[_BatchNorm]:
+    """Of `bn_layers` those that a network calls in eval mode: not heads for training, nor what it only reads."""
+    ran: list[_BatchNorm] = []
+    was_training, tensors = model.training, chain(model.parameters(), model.buffers())
+    with watched(bn_layers(model), lambda layer, _: ran.append(layer)):
+        model.eval()(torch.zeros(1, *image_shape, device=next(tensors).device))
+    model.train(was_training)
+    return ran
+
+
+@contextmanager
+def statistics_taken_anew(layers: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Within this context batch-norm layers learn their statistics from nothing: the mean over batches, all alike."""
+    before = [(layer.momentum, layer.training) for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer, (momentum, is_training) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+            layer.train(is_training)
+
+
+def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None:
+    """The last linear layer with an output for each class; None where the model has none."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return next((layer for layer in reversed(layers) if layer.out_features == num_classes), None)
