@@ -7,6 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
+AUTO = "auto"
+"""The value of a key that is to be chosen for what else is known: the machine, the networks, the other keys."""
+
 RULE_ERROR = "preset_rule"
 """Type of the pydantic error that `rule_error` makes."""
 

@@ -51,30 +51,6 @@ def sgd(
     return optimizer
 
 
-def muon(
-    model: nn.Module,
-    *,
-    num_classes: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Muon:
-    """Muon for the network's matrices, SGD for the rest of it; see `stages.muon`."""
-    matrices, others = matrices_and_others(model, num_classes=num_classes)
-    rate = torch.tensor(lr, device=device) if is_fused(device) else lr
-    return Muon(
-        matrices,
-        others,
-        lr=rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        dtype=dtype,
-        fused=is_fused(device),
-    )
-
-
 def of_student(
     kind: str,
     model: nn.Module,
@@ -86,18 +62,18 @@ def of_student(
     precision: str,
     device: torch.device,
 ) -> torch.optim.Optimizer:
-    """The optimiser that `distillation.optimizer` names."""
+    """The optimiser that `distillation.optimizer` names: SGD, or Muon for matrices and SGD for the rest."""
     if kind == "sgd":
         return sgd(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, device=device)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return muon(
-        model,
-        num_classes=num_classes,
-        lr=lr,
+    matrices, others = matrices_and_others(model, num_classes=num_classes)
+    return Muon(
+        matrices,
+        others,
+        lr=torch.tensor(lr, device=device) if is_fused(device) else lr,
         momentum=momentum,
         weight_decay=weight_decay,
-        dtype=dtype,
-        device=device,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        fused=is_fused(device),
     )
 
 

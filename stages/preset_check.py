@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.config import DEFAULT_PRESET, Config, load
+from stages.config_table import AUTO
 from stages.config_warnings import warnings_of
 from stages.errors import ConfigError, FileError, Problem
 from stages.launch_checks import refuse_futile
@@ -14,7 +15,7 @@ from stages.models.model_file import problem_of
 from stages.paths import typed_path
 from stages.preset_loading import Settings, config_error, load_presets
 from stages.schedule import Schedule
-from stages.teachers.resolve import AUTO, missing_weights
+from stages.teachers.resolve import missing_weights
 
 
 def check(preset: str, base: Path | None = None) -> tuple[Config, tuple[str, ...]]:

@@ -7,7 +7,6 @@ resume(path) -> Outcome               goes on from the last checkpoint
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +66,7 @@ def execute(
     ready = _set_up(planned)
     with ready.closing:
         settings, manifest = planned.config.to_toml(), manifest_of(planned)  # while nothing is there: it takes seconds
+        was_there = launch.out is not None and launch.out.is_dir()
         directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
         try:
             with directory.lock.held():
@@ -77,7 +77,7 @@ def execute(
                 return _train(ready, directory, control, listeners, on_signal=on_signal)
         except (Exception, KeyboardInterrupt):
             if ready.run.epoch == 0:  # what is there of the run holds nothing
-                shutil.rmtree(directory.path, ignore_errors=True)
+                directory.discard(keeps_folder=was_there)
             raise
 
 

@@ -44,7 +44,7 @@ def make_nesterov(model: nn.Module) -> torch.optim.Optimizer:
 
 def make_muon(model: nn.Module) -> torch.optim.Optimizer:
     settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
-    return optimizers.muon(model, num_classes=2, dtype=torch.float32, device=CPU, **settings)
+    return optimizers.of_student("muon", model, num_classes=2, precision="fp32", device=CPU, **settings)
 
 
 MAKERS = [make_adam, make_sgd, make_plain_sgd, make_nesterov, make_muon]

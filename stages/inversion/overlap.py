@@ -120,14 +120,19 @@ class Overlap:
         self._take_cores()
 
     def state_dict(self) -> dict[str, Any]:
-        """Images that are made and not inserted yet, and what is to be told of them. Waits for those at work.
+        """Images that are made and not inserted yet, and the steps that are to be told of with them.
 
-        Raises what went wrong with them: a run cannot go on from there.
+        Waits for those at work; whatever else was said of them, a warning for example, is told now. Raises what went
+        wrong with them: a run cannot go on from there.
         """
         self._finish()
+        others = [event for event in self._said if not isinstance(event, InversionStep)]
+        self._said = [event for event in self._said if isinstance(event, InversionStep)]
+        for event in others:
+            self._main.emit(event)
         return {
             "made": [list(inverted) for inverted in self._made],
-            "said": [asdict(event) for event in self._said if isinstance(event, InversionStep)],
+            "said": [asdict(event) for event in self._said],
             "num_trained": self.run.num_trained,
         }
 

@@ -4,8 +4,8 @@ Of networks of one family, layers of the same name are matched. Where the large 
 row, evenly spaced ones are taken, the first and the last among them; stage by stage, where all stages lie in one row.
 Blocks whose code lies in two files are of one kind if they have the same layers in the same order, and the networks the
 same rows. What wraps a network does not count. Networks of two families share few names: there layers of one kind are
-matched by how deep they lie. Of wider tensors evenly spaced channels are taken, the same ones wherever two widths meet,
-so that what one layer writes the next one reads.
+matched by how deep they lie. Of wider layers evenly spaced channels are taken, the same ones wherever two widths meet,
+so that what one layer writes the next one reads; of a narrower one nothing is.
 """
 
 from __future__ import annotations
@@ -109,8 +109,10 @@ def _take(small: nn.Module, pairs: Iterable[_Pair]) -> Inheritance:
     widths: tuple[int, int] | None = None  # channels that the layers before write
     for pair in pairs:
         only_in_one |= pair.only_in_one
-        for own, other in _of_same_name(_tensors(pair.own), _tensors(pair.other)):
-            if _can_select(own, other):
+        tensors, others = _tensors(pair.own), _tensors(pair.other)
+        fits = _fits(tensors, others)
+        for own, other in _of_same_name(tensors, others):
+            if fits:
                 own.copy_(_selected(other, own.shape, _num_pixels(own, other, widths)))
                 num_values = own.numel() if isinstance(own, nn.Parameter) else 0
                 num_taken += num_values

@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from stages.config import Config
+from stages.config_table import AUTO
 from stages.errors import ConfigError
 from stages.models.copying import copied
 from stages.models.weight_selection import MOST, NOTHING, Inheritance, select_weights
-from stages.teachers.resolve import AUTO
 
 
 def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[nn.Module, Inheritance]:
@@ -47,12 +47,12 @@ def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
     if config.student.start != "teacher":
         return ()
     if inherited.only_in_one is not None:
-        told = (
+        message = (
             f"blocks of the student `{config.student.model}` and of the teacher differ in `{inherited.only_in_one}`, so"
             " the teacher's weights fit badly; a student with the teacher's kind of blocks starts closer (for a"
             " `resnet56b`, a `resnet20b`)"
         )
-        return (told,)
+        return (message,)
     if inherited.share >= MOST:
         return ()
     share = f"{inherited.share:.1%}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from stages.config import Config, with_values
+from stages.config_table import AUTO
 from stages.inversion.overlap import can_overlap_on_cpu
 from stages.machine.cuda_graph import FIRST_TORCH
 from stages.machine.device import (
@@ -20,7 +21,6 @@ from stages.machine.device import (
 from stages.models import FILE
 from stages.paths import typed_path
 from stages.schedule import Schedule
-from stages.teachers.resolve import AUTO
 
 _PIXELS_WORTH_COMPILING = 2.5e8
 """Pixels that training steps see, from which on a run is compiled. With ResNet-32 and ResNet-20 on two cores a million

@@ -144,6 +144,17 @@ class RunDirectory:
                 hint="give `--out` a folder that can be written",
             ) from error
 
+    def discard(self, *, keeps_folder: bool) -> None:
+        """Delete all that is in it, as far as that can be done; and the folder, unless it was there before the run."""
+        with suppress(OSError):
+            for entry in list(self.path.iterdir()):  # the folder may have been named by a link, which stays
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+            if not keeps_folder:
+                self.path.rmdir()
+
     @classmethod
     def _with_folders(cls, path: Path) -> RunDirectory:
         run = cls(path)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 from stages.config import Config, with_values
+from stages.config_table import AUTO
 from stages.data.dataset import real_images
 from stages.errors import ConfigError, FileError, NotDownloadedError
 from stages.evaluation.config import NO_DATA
 from stages.models.build import build_model
 from stages.paths import typed_path
 from stages.teachers.load import LoadedTeacher
-from stages.teachers.resolve import AUTO, cached_teacher_file, teacher_file
+from stages.teachers.resolve import cached_teacher_file, teacher_file
 from stages.teachers.train import Progress, train_teacher
 
 TRAINING_SPLIT = "train"

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import presets
 from stages.config import Config
+from stages.config_table import AUTO
 from stages.errors import ConfigError, FileError, Problem
 from stages.paths import typed_path, user_cache
-
-AUTO = "auto"
 
 
 def teacher_file(config: Config) -> Path:

@@ -13,7 +13,7 @@ from operation_tape import OperationTape
 
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
-from stages.events import InversionStep
+from stages.events import Event, InversionStep, Warning
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
 from stages.inversion.overlap import Overlap
@@ -191,6 +191,31 @@ def test_what_was_told_before_something_went_wrong_is_told_on(make_stage, failin
     with pytest.raises(DivergedError):
         run_epochs(run, stage)
     assert told == [float(epoch) for epoch in range(1, failing_epoch + 1)]
+
+
+def test_a_warning_of_images_made_ahead_is_told_before_they_are_saved(make_stage) -> None:
+    """A run that goes on from there does not make them again, and would not hear it."""
+    run, stage, method = make_stage()
+    told: list[Event] = []
+    run.emit = told.append
+    invert = method.invert
+
+    def warn(own: Run) -> Inverted:
+        own.emit(Warning(message=f"of epoch {own.epoch}"))
+        return invert(own)
+
+    method.invert = warn
+    for run.epoch in range(1, WARMUP + 2):
+        stage.run_epoch(run)
+    state = stage.state_dict()
+    assert [event.message for event in told if isinstance(event, Warning)] == [
+        f"of epoch {epoch}" for epoch in range(1, WARMUP + 3)
+    ]
+    assert [event.loss for event in told if isinstance(event, InversionStep)] == [1, 2, 3, 4]
+    run.epoch += 1
+    stage.run_epoch(run)
+    assert [event.message for event in told if isinstance(event, Warning)].count(f"of epoch {WARMUP + 2}") == 1
+    assert [said["loss"] for said in state["ahead"]["said"]] == [WARMUP + 2]
 
 
 def test_a_run_that_ends_leaves_no_thread_behind(make_stage) -> None:

@@ -143,6 +143,27 @@ def test_what_fails_before_the_first_step_leaves_no_directory(start, out: Path, 
     assert not out.exists()
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_empty_folder_of_the_users_is_as_it_was(start, out: Path, monkeypatch, is_link: bool) -> None:
+    folder = out.with_name("mine")
+    folder.mkdir()
+    if is_link:
+        out.symlink_to(folder)
+    else:
+        out = folder
+
+    def fail(*_arguments: object) -> None:
+        raise StorageError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.trainer.write_atomically", fail)
+        with pytest.raises(MachineError, match="no space left"):
+            start(out=out)
+    assert list(folder.iterdir()) == []
+    assert out.is_symlink() == is_link
+    assert start(out=out).summary["status"] == "done"
+
+
 def test_out_of_memory_while_it_is_set_up(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_out(*_arguments: object, **_options: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
