@@ -80,6 +80,7 @@ def test_no_command_at_all_prints_the_help_to_stderr(call):
     assert "Commands:" in result.err
 
 
+@pytest.mark.slow
 def test_help_comes_at_once(ssdkd):
     def used_s():
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

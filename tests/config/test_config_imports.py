@@ -22,15 +22,11 @@ def run(code: str, *arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def checks():
-    return [run(CHECK) for _ in range(3)]
+def test_checking_a_preset_imports_nothing_heavy():
+    assert not set(HEAVY) & set(run(CHECK)["modules"])
 
 
-def test_checking_a_preset_imports_nothing_heavy(checks):
-    assert not set(HEAVY) & set(checks[0]["modules"])
-
-
-def test_checking_a_preset_takes_a_moment(checks):
+@pytest.mark.slow
+def test_checking_a_preset_takes_a_moment():
     # CPU time of the whole process, the best of three: about .3 s, .45 s beside another process, far less than torch.
-    assert min(check["cpu_s"] for check in checks) < 1
+    assert min(run(CHECK)["cpu_s"] for _ in range(3)) < 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from time import sleep
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 import torch
 from operation_tape import OperationTape
 
+from stages import optimizers
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
 from stages.events import Event, InversionStep, Warning
+from stages.inversion import overlap
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import Inverted
 from stages.inversion.overlap import Overlap
@@ -318,15 +321,24 @@ def test_the_lane_keeps_its_number_of_threads_whatever_is_set_meanwhile(make_sta
     assert seen == [1]
 
 
-def test_a_step_of_the_student_is_recorded_when_the_images_at_work_are_made(make_stage) -> None:
+def test_a_step_of_the_student_is_recorded_when_the_images_at_work_are_made(
+    make_stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, stage, method = make_stage()
     method.student_must_learn = threading.Event()
+
+    def wait_for(futures: list[Future[Any]]) -> object:
+        assert not futures[0].done()
+        method.student_must_learn.set()
+        return wait(futures, PATIENCE_S)
+
+    monkeypatch.setattr(overlap, "wait", wait_for)
     method.error = ZeroDivisionError("of the method")
     for run.epoch in range(1, WARMUP + 2):
         stage.run_epoch(run)
     assert method.is_waiting.wait(PATIENCE_S)
-    threading.Timer(0.05, method.student_must_learn.set).start()
     assert run.may_record()
+    assert method.student_must_learn.is_set(), "it has waited"
     assert [epoch for epoch, *_ in method.seen] == [1, 2, 3, 4, 5]
     assert torch.get_num_threads() == 1, "the cores are shared out as in a run that records nothing"
     run.epoch += 1
@@ -363,15 +375,17 @@ def test_with_one_thread_images_are_made_at_once(make_stage) -> None:
 
 
 @pytest.mark.parametrize("is_alone", [False, True])
-@pytest.mark.parametrize("tape", [None, OperationTape()], ids=["as it is", "recorded"])
+@pytest.mark.parametrize("is_recorded", [False, True], ids=["as it is", "recorded"])
 def test_stages_side_by_side_leave_the_run_as_one_after_the_other_do(
-    make_run, is_alone: bool, tape: OperationTape | None, monkeypatch: pytest.MonkeyPatch
+    make_run, is_alone: bool, is_recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are at the same networks and at the same buffer, and none disturbs the other."""
     torch.set_num_threads(2)
+    monkeypatch.setattr(optimizers, "is_fused", lambda _device: is_recorded)  # as on a device that records
     runs = []
     for alone in (True, is_alone):
         monkeypatch.setattr(Overlap, "_is_alone", lambda _self, alone=alone: alone)
+        tape = OperationTape() if is_recorded else None
         run = make_run(epoch=0, tape=tape, inversion={"overlap": True, "steps": 8}, distillation={"steps": 12})
         stages = [Inversion(run.config.inversion), Distillation(run.config.distillation)]
         for stage in stages:
@@ -381,6 +395,10 @@ def test_stages_side_by_side_leave_the_run_as_one_after_the_other_do(
                 stage.run_epoch(run)
         stages[0].close()
         runs.append(run)
+        told = [event.message for event in run.events if isinstance(event, Warning)]
+        assert [message for message in told if "recorded" in message] == []
+        if tape is not None:
+            assert tape.num_recorded == 2, "the teacher's look and the student's update"
     one, other = runs
     assert torch.equal(one.buffer.column("images"), other.buffer.column("images"))
     assert torch.equal(one.buffer.column("priority"), other.buffer.column("priority"))

@@ -18,11 +18,12 @@ from stages.trainer import Launch, execute, plan, resume
 # One process per case, forked once torch is imported, for that is what takes long. Each signals itself at a moment of
 # choice, so that nothing depends on how fast the machine is.
 SCRIPT = """
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
 from ssdkd_cli.main import main
-from stages import trainer
+from stages import safe_point, trainer
 
+safe_point._ECHO_S = -1.0  # two signals are two key presses, however soon
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 execute, replace = trainer.execute, Path.replace
 
@@ -33,7 +34,6 @@ def run(name):
     def signal_self():
         while numbers:
             os.kill(os.getpid(), numbers.pop(0))
-            time.sleep(0.6 if numbers else 0)  # sooner it would be the same key press
 
     def listen(event, epoch):
         if event.kind == moment or (not moment and event.kind == "distillation_step"):
