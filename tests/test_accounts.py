@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hand_clock import HandClock
 
 from stages.accounts import Accounts
 
 
-class Clock:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(100.0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def accounts(clock: Clock) -> Accounts:
+def accounts(clock: HandClock) -> Accounts:
     return Accounts(clock)
 
 
@@ -28,7 +22,7 @@ def test_the_stages_of_the_contract_always_have_an_account(accounts: Accounts) -
     assert accounts.seconds() == {"inversion": 0.0, "distillation": 0.0, "evaluation": 0.0, "total": 0.0}
 
 
-def test_time_in_a_stage_is_its_own_and_all_of_it_counts(accounts: Accounts, clock: Clock) -> None:
+def test_time_in_a_stage_is_its_own_and_all_of_it_counts(accounts: Accounts, clock: HandClock) -> None:
     clock.now_s += 1
     with accounts.stage("inversion"):
         clock.now_s += 2
@@ -41,7 +35,7 @@ def test_time_in_a_stage_is_its_own_and_all_of_it_counts(accounts: Accounts, clo
     assert accounts.training_seconds() == 5
 
 
-def test_an_account_within_a_stage_takes_its_time_from_the_stage(accounts: Accounts, clock: Clock) -> None:
+def test_an_account_within_a_stage_takes_its_time_from_the_stage(accounts: Accounts, clock: HandClock) -> None:
     with accounts.stage("inversion"):
         clock.now_s += 1
         with accounts.stage("setup"):
@@ -52,7 +46,7 @@ def test_an_account_within_a_stage_takes_its_time_from_the_stage(accounts: Accou
     assert accounts.training_seconds() == 3
 
 
-def test_a_stage_that_fails_is_charged(accounts: Accounts, clock: Clock) -> None:
+def test_a_stage_that_fails_is_charged(accounts: Accounts, clock: HandClock) -> None:
     def fail() -> None:
         with accounts.stage("distillation"):
             clock.now_s += 2
@@ -64,7 +58,7 @@ def test_a_stage_that_fails_is_charged(accounts: Accounts, clock: Clock) -> None
     assert accounts.seconds() == {"inversion": 0, "distillation": 2, "evaluation": 0, "total": 5}
 
 
-def test_waiting_counts_for_nothing_even_when_looked_at(accounts: Accounts, clock: Clock) -> None:
+def test_waiting_counts_for_nothing_even_when_looked_at(accounts: Accounts, clock: HandClock) -> None:
     with accounts.stage("distillation"):
         clock.now_s += 1
         with accounts.waiting():
@@ -75,7 +69,7 @@ def test_waiting_counts_for_nothing_even_when_looked_at(accounts: Accounts, cloc
     assert accounts.seconds() == {"inversion": 0, "distillation": 3, "evaluation": 0, "total": 3}
 
 
-def test_they_continue_from_earlier_ones(accounts: Accounts, clock: Clock) -> None:
+def test_they_continue_from_earlier_ones(accounts: Accounts, clock: HandClock) -> None:
     clock.now_s += 1
     accounts.continue_from({"inversion": 10.0, "mine": 2.0, "total": 20.0})
     assert accounts.seconds() == {"inversion": 10, "distillation": 0, "evaluation": 0, "mine": 2, "total": 21}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from image_task import image_task
 from torch import Tensor, nn
 
 from stages.models.build import build_model
@@ -75,10 +76,7 @@ def test_a_matrix_without_a_gradient_of_any_size_stays() -> None:
 
 
 def test_convolutions_are_matrices_and_the_classes_rows_are_not() -> None:
-    class Images:
-        kind, num_classes, image_shape = "classification", 10, (3, 32, 32)
-
-    model = build_model("wrn16_2", task=Images(), where="student.model")
+    model = build_model("wrn16_2", task=image_task(), where="student.model")
     matrices, others = matrices_and_others(model, num_classes=10)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     convolutions = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}

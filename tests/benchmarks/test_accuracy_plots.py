@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from benchmark_modules import import_beside
-from buffer_files import write_buffer
+from buffer_files import make_meta, write_buffer
 from PIL import Image
 from safetensors.torch import save_file
 
-from stages.buffer.file import BufferContents, BufferMeta
+from stages.buffer.file import BufferContents
 from stages.config import load
 from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished
@@ -36,17 +36,6 @@ def fill(
     teacher_sha256: str = "0" * 64,
 ) -> None:
     """Give the run a buffer of these images."""
-    meta = BufferMeta(
-        task="classification",
-        num_classes=num_classes,
-        class_names=None,
-        mean=(0.5,),
-        std=(0.5,),
-        capacity=1000,
-        alpha=0.6,
-        epsilon=1e-6,
-        teacher_sha256=teacher_sha256,
-    )
     write_buffer(
         run.buffer_file,
         BufferContents(
@@ -56,7 +45,7 @@ def fill(
             priority=priority.astype(np.float32),
             age=np.zeros(len(images), dtype=np.int32),
             target=np.full(len(images), -1),
-            meta=meta,
+            meta=make_meta(num_classes=num_classes, capacity=1000, teacher_sha256=teacher_sha256),
         ),
     )
 

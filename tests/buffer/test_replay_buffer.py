@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from buffer_files import make_meta
 from buffer_rows import make_rows
 from torch import Tensor
 
 from stages.buffer.config import BufferConfig
-from stages.buffer.file import BufferMeta, read_buffer
+from stages.buffer.file import read_buffer
 from stages.buffer.priorities import sampling_probabilities
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.buffer.stored import insert_stored_rows, save_buffer
@@ -409,17 +410,7 @@ def test_a_restored_buffer_grows_on() -> None:
     assert names_in(restored) == list(range(2000))
 
 
-META = BufferMeta(
-    task="classification",
-    num_classes=10,
-    class_names=None,
-    mean=(0.5,),
-    std=(0.5,),
-    capacity=5,
-    alpha=0.6,
-    epsilon=1e-6,
-    teacher_sha256="0" * 64,
-)
+META = make_meta(capacity=5)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_files import write_buffer
+from buffer_files import make_meta, write_buffer
 from rich.cells import cell_len
 
-from stages.buffer.file import BufferContents, BufferMeta
+from stages.buffer.file import BufferContents
 from stages.run_directory import RunDirectory
 
 KEYS = [
@@ -40,17 +40,7 @@ def make_rows(num: int = 40, *, num_classes: int = 4, names: tuple[str, ...] | N
         priority=np.full(num, 0.25, np.float32),
         age=np.arange(num, dtype=np.int32)[::-1],
         target=np.arange(num) % num_classes,
-        meta=BufferMeta(
-            task="classification",
-            num_classes=num_classes,
-            class_names=names,
-            mean=(0.5,),
-            std=(0.5,),
-            capacity=capacity,
-            alpha=0.6,
-            epsilon=1e-6,
-            teacher_sha256=SHA256,
-        ),
+        meta=make_meta(num_classes=num_classes, class_names=names, capacity=capacity, teacher_sha256=SHA256),
     )
 
 

@@ -6,19 +6,12 @@ import io
 import json
 
 import pytest
+from hand_clock import HandClock
 from run_files import started
 
 from ssdkd_cli import progress
 from ssdkd_cli.progress import ProgressBar, ProgressLines, Standing
 from stages import events
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def two_stages(epochs=10, warmup_epochs=4):
@@ -51,7 +44,7 @@ def device(total_s, **accounts):
 
 
 def test_time_left_keeps_warm_up_and_the_other_epochs_apart():
-    clock, standing = Clock(), Standing()
+    clock, standing = HandClock(), Standing()
     standing.update(two_stages(epochs=10, warmup_epochs=4), 0)
     run_epochs(standing.update, clock, 1, 4, seconds=1.0)
     assert standing.seconds_left() is None  # no epoch with distillation has been timed
@@ -61,7 +54,7 @@ def test_time_left_keeps_warm_up_and_the_other_epochs_apart():
 
 
 def test_time_left_falls_within_an_epoch():
-    clock, standing = Clock(), Standing()
+    clock, standing = HandClock(), Standing()
     standing.update(two_stages(epochs=10, warmup_epochs=0), 0)
     run_epochs(standing.update, clock, 1, 4, seconds=10.0)
     standing.update(events.StageStarted(stage="inversion"), 5)
@@ -97,7 +90,7 @@ def test_a_stage_stays_named_until_the_next_begins():
 
 
 def test_what_was_left_of_a_resumed_epoch_is_not_taken_for_a_fast_one():
-    clock, standing = Clock(), Standing(first_line(epochs=10, warmup_epochs=0))
+    clock, standing = HandClock(), Standing(first_line(epochs=10, warmup_epochs=0))
     standing.update(events.RunResumed(checkpoint="c", checkpoint_seq=3), 3)
     run_epochs(standing.update, clock, 3, 3, seconds=1.0)
     run_epochs(standing.update, clock, 4, 4, seconds=60.0)
@@ -125,7 +118,7 @@ def test_an_epoch_that_is_resumed_in_its_midst_ends():
 
 
 def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
-    lines, listener = lines_of(clock := Clock())
+    lines, listener = lines_of(clock := HandClock())
     listener(two_stages(epochs=60, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 30, seconds=1.0)
     assert [line.partition(",")[0] for line in lines] == ["epoch 10/60", "epoch 20/60", "epoch 30/60"]
@@ -136,7 +129,7 @@ def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
 
 
 def test_long_epochs_give_one_line_each():
-    lines, listener = lines_of(clock := Clock())
+    lines, listener = lines_of(clock := HandClock())
     listener(two_stages(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 4, seconds=60.0)
     listener(events.RunFinished(status="done", message="done"), 4)
@@ -145,7 +138,7 @@ def test_long_epochs_give_one_line_each():
 
 
 def test_what_somebody_asks_of_the_run_is_told():
-    lines, listener = lines_of(Clock())
+    lines, listener = lines_of(HandClock())
     listener(two_stages(epochs=4, warmup_epochs=1), 0)
     for action, accepted, message in (("pause", True, "paused"), ("dance", False, "unknown action `dance`")):
         listener(events.ControlAcknowledged(id="1", action=action, accepted=accepted, message=message), 1)
@@ -153,7 +146,7 @@ def test_what_somebody_asks_of_the_run_is_told():
 
 
 def test_a_short_run_says_nothing_on_the_way():
-    lines, listener = lines_of(clock := Clock())
+    lines, listener = lines_of(clock := HandClock())
     listener(two_stages(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 4, seconds=1.0)
     listener(events.RunFinished(status="done", message="done"), 4)
@@ -161,7 +154,7 @@ def test_a_short_run_says_nothing_on_the_way():
 
 
 def test_the_epoch_in_which_a_run_is_stopped_is_not_told_as_done():
-    lines, listener = lines_of(clock := Clock())
+    lines, listener = lines_of(clock := HandClock())
     listener(two_stages(epochs=4, warmup_epochs=1), 0)
     run_epochs(listener, clock, 1, 1, seconds=60.0)
     listener(events.StageStarted(stage="inversion"), 2)
@@ -174,7 +167,7 @@ def test_the_epoch_in_which_a_run_is_stopped_is_not_told_as_done():
 
 
 def test_a_resumed_run_knows_its_epochs_from_outside(capfd):
-    clock = Clock()
+    clock = HandClock()
     with progress.shown(started=first_line(epochs=8, warmup_epochs=2), clock=clock) as listener:
         listener(events.RunResumed(checkpoint="c", checkpoint_seq=3), 3)
         run_epochs(listener, clock, 4, 6, seconds=20.0)
@@ -184,7 +177,7 @@ def test_a_resumed_run_knows_its_epochs_from_outside(capfd):
 
 
 def test_what_is_compiled_is_told_at_once(capfd):
-    with progress.shown(clock=Clock()) as listener:
+    with progress.shown(clock=HandClock()) as listener:
         listener(two_stages(), 0)
         listener(events.StageStarted(stage="inversion"), 1)
         listener(events.CompilationStarted(what="the teacher"), 1)
@@ -192,7 +185,7 @@ def test_what_is_compiled_is_told_at_once(capfd):
 
 
 def test_what_the_student_waits_for_is_told_now_and_then():
-    lines, listener = lines_of(clock := Clock())
+    lines, listener = lines_of(clock := HandClock())
     listener(two_stages(epochs=60, warmup_epochs=20), 0)
     listener(events.StageStarted(stage="distillation"), 21)
     for done in range(64, 2561, 64):
@@ -206,7 +199,7 @@ def test_what_the_student_waits_for_is_told_now_and_then():
 
 
 def test_warnings_go_to_stderr_with_their_hint(capfd):
-    with progress.shown(clock=Clock()) as listener:
+    with progress.shown(clock=HandClock()) as listener:
         listener(events.Warning(message="beta has no effect", hint="leave it out"), 1)
     captured = capfd.readouterr()
     assert captured.out == ""
@@ -216,7 +209,7 @@ def test_warnings_go_to_stderr_with_their_hint(capfd):
 def test_the_bar_shows_epochs_stage_losses_and_time_left():
     from rich.console import Console
 
-    clock = Clock()
+    clock = HandClock()
     screen = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     bar = ProgressBar(screen, Standing())
     bar(two_stages(epochs=10, warmup_epochs=2), 0)
@@ -273,7 +266,7 @@ class Terminal(io.StringIO):
 def test_the_bar_is_for_terminals_that_can_move_the_cursor(monkeypatch, stream, terminal_kind, shape):
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setenv("TERM", terminal_kind)
-    clock = Clock()
+    clock = HandClock()
     with progress.shown(clock=clock) as listener:
         assert isinstance(listener, shape)
         listener(two_stages(epochs=3, warmup_epochs=1), 1)
@@ -287,7 +280,7 @@ def test_the_bar_is_for_terminals_that_can_move_the_cursor(monkeypatch, stream, 
 
 
 def test_a_teachers_training_is_told_now_and_then(capfd):
-    clock = Clock()
+    clock = HandClock()
     with progress.training_shown(clock) as listener:
         for epoch in range(1, 8):
             clock.now_s += 4.0
@@ -319,7 +312,7 @@ def test_an_interrupted_training_says_what_is_kept(capfd, is_certain, num_epochs
 
 
 def test_a_training_that_goes_on_says_so(capfd):
-    with progress.training_shown(Clock()) as listener:
+    with progress.training_shown(HandClock()) as listener:
         listener(61, 200, 1.5, 0.5)
         listener(62, 200, 1.5, 0.5)
     assert capfd.readouterr().err == "teacher: the interrupted training goes on after epoch 60\n"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from buffer_files import write_buffer
+from buffer_files import make_meta, write_buffer
 from scripted_run import TIME_S
 from textual.pilot import Pilot
 
 from ssdkd_cli.dashboard.app import DashboardApp
 from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
-from stages.buffer.file import BufferContents, BufferMeta
+from stages.buffer.file import BufferContents
 from stages.run_directory import RunDirectory
 
 TIMEOUT_S = 60.0
@@ -118,16 +118,6 @@ def fill_buffer(
             priority=np.arange(num_samples, dtype=np.float32),
             age=(np.arange(num_samples)[::-1] // 10).astype(np.int32),
             target=classes.astype(np.int64),
-            meta=BufferMeta(
-                task="classification",
-                num_classes=len(class_names),
-                class_names=class_names,
-                mean=(0.5,),
-                std=(0.5,),
-                capacity=100,
-                alpha=0.6,
-                epsilon=1e-6,
-                teacher_sha256="0" * 64,
-            ),
+            meta=make_meta(num_classes=len(class_names), class_names=class_names, capacity=100),
         ),
     )

@@ -5,12 +5,12 @@ import json
 import re
 import struct
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from image_task import image_task
 from torch import nn
 
 from stages.errors import ConfigError, FileError
@@ -21,8 +21,7 @@ from stages.models.weight_file import read_weights
 
 
 def build(name="wrn10_1", num_classes=10, image_shape=(3, 16, 16)):
-    task = SimpleNamespace(kind="classification", num_classes=num_classes, image_shape=image_shape)
-    return build_model(name, task=task, where="teacher.model")
+    return build_model(name, task=image_task(num_classes, image_shape), where="teacher.model")
 
 
 @pytest.fixture

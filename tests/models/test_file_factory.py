@@ -1,10 +1,10 @@
 """Models from the user's own Python file, and every way in which such a file can fail."""
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
+from image_task import image_task
 
 from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
@@ -22,8 +22,7 @@ def build(tmp_path, monkeypatch):
 
     def build(text, name="network.py:small_network"):
         (tmp_path / "network.py").write_text(text)
-        task = SimpleNamespace(kind="classification", num_classes=5, image_shape=(3, 8, 8))
-        return build_model(name, task=task, where="teacher.model")
+        return build_model(name, task=image_task(5, (3, 8, 8)), where="teacher.model")
 
     return build
 

@@ -1,10 +1,10 @@
 """Networks by name: each of ours on every kind of image, and what is refused before anything relies on it."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
+from image_task import image_task
 from torch import nn
 
 from stages.errors import ConfigError
@@ -16,21 +16,17 @@ from stages.registry import Found, Spec
 NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet8x4", "resnet18", "vgg11")
 
 
-def task(num_classes=10, image_shape=(3, 32, 32)):
-    return SimpleNamespace(kind="classification", num_classes=num_classes, image_shape=image_shape)
-
-
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 28, 45), (1, 64, 64)])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_image_size_and_channel_count(name, shape):
-    model = build_model(name, task=task(7, shape), where="student.model")
+    model = build_model(name, task=image_task(7, shape), where="student.model")
     assert model.training
     assert model(torch.rand(2, *shape)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_channels_last_and_bf16_change_the_numbers_little(name, randomised):
-    model = randomised(build_model(name, task=task(), where="student.model"))
+    model = randomised(build_model(name, task=image_task(), where="student.model"))
     images = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         logits = model(images)
@@ -45,7 +41,7 @@ def test_channels_last_and_bf16_change_the_numbers_little(name, randomised):
 @pytest.mark.parametrize("name", NAMES)
 def test_feature_maps_stay_channels_last(name):
     # One layer that falls back to NCHW costs two copies on every pass.
-    model = build_model(name, task=task(), where="student.model").to(memory_format=torch.channels_last)
+    model = build_model(name, task=image_task(), where="student.model").to(memory_format=torch.channels_last)
     layouts = {}
     for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -61,7 +57,7 @@ def test_feature_maps_stay_channels_last(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_gradient(name):
-    model = build_model(name, task=task(), where="student.model")
+    model = build_model(name, task=image_task(), where="student.model")
     images = torch.rand(4, 3, 16, 16, requires_grad=True)
     model(images).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -70,10 +66,10 @@ def test_every_parameter_gets_a_gradient(name):
 
 def test_equal_seeds_give_equal_weights_and_the_check_draws_nothing():
     torch.manual_seed(3)
-    one = build_model("wrn10_1", task=task(), where="student.model").state_dict()
+    one = build_model("wrn10_1", task=image_task(), where="student.model").state_dict()
     after_one = torch.get_rng_state()
     torch.manual_seed(3)
-    other = build_model("wrn10_1", task=task(image_shape=(3, 16, 16)), where="student.model").state_dict()
+    other = build_model("wrn10_1", task=image_task(image_shape=(3, 16, 16)), where="student.model").state_dict()
     assert torch.equal(torch.get_rng_state(), after_one)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert one["bn1.num_batches_tracked"] == 0
@@ -81,13 +77,13 @@ def test_equal_seeds_give_equal_weights_and_the_check_draws_nothing():
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ConfigError, match=r"`wrn40-2` in `teacher\.model`") as raised:
-        build_model("wrn40-2", task=task(), where="teacher.model")
+        build_model("wrn40-2", task=image_task(), where="teacher.model")
     assert raised.value.hint.startswith("did you mean `wrn40_2`? Any other network is `torchvision:NAME`")
 
 
 def test_a_factory_s_refusal_names_the_key():
     with pytest.raises(ConfigError, match=r"`student\.model` = `wrn17_1`: .* got 17") as raised:
-        build_model("wrn17_1", task=task(), where="student.model")
+        build_model("wrn17_1", task=image_task(), where="student.model")
     assert "wrn16_1" in raised.value.hint
 
 
@@ -134,7 +130,7 @@ def test_bn_layers_are_those_with_statistics_in_order():
         nn.BatchNorm2d(1), nn.BatchNorm2d(2, track_running_stats=False), nn.GroupNorm(1, 1), nn.BatchNorm1d(3)
     )
     assert bn_layers(model) == [model[0], model[3]]
-    assert len(bn_layers(build_model("resnet20", task=task(), where="teacher.model"))) == 19
+    assert len(bn_layers(build_model("resnet20", task=image_task(), where="teacher.model"))) == 19
 
 
 class Constant(nn.Module):
@@ -153,7 +149,7 @@ def build_strangers(monkeypatch, factory):
     monkeypatch.setattr(
         build, "find", lambda group, *_, **__: found if group == "models" else installed(group, *_, **__)
     )
-    return build_model("theirs", task=task(), where="teacher.model")
+    return build_model("theirs", task=image_task(), where="teacher.model")
 
 
 def test_a_stranger_s_factory_gets_classes_channels_and_size(monkeypatch):
@@ -242,7 +238,7 @@ class Learning(nn.Module):
 )
 def test_a_student_that_gives_something_else_while_it_learns_is_refused(while_learning, message):
     with pytest.raises(ConfigError, match=r"`student\.model` = `theirs`.*" + message) as raised:
-        check_in_training(Learning(while_learning), "theirs", task=task(), where="student.model", batch_size=8)
+        check_in_training(Learning(while_learning), "theirs", task=image_task(), where="student.model", batch_size=8)
     assert raised.value.hint
 
 
@@ -251,7 +247,7 @@ def test_a_student_that_gets_no_gradient_is_refused(is_frozen):
     model = Learning((lambda logits: logits) if is_frozen else torch.Tensor.detach)
     model.requires_grad_(not is_frozen)
     with pytest.raises(ConfigError, match=r"`theirs` cannot learn: its parameters get no gradient"):
-        check_in_training(model, "theirs", task=task(), where="student.model", batch_size=8)
+        check_in_training(model, "theirs", task=image_task(), where="student.model", batch_size=8)
 
 
 @pytest.mark.parametrize("is_saved", [True, False])
@@ -259,7 +255,7 @@ def test_a_student_that_keeps_infinities_is_refused(is_saved):
     """A mask of attention, say: what is not saved of it does not matter."""
     model = Learning(lambda logits: logits)
     model.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1), persistent=is_saved)
-    check = partial(check_in_training, model, "theirs", task=task(), where="student.model", batch_size=8)
+    check = partial(check_in_training, model, "theirs", task=image_task(), where="student.model", batch_size=8)
     if not is_saved:
         check()
         return
@@ -272,16 +268,16 @@ def test_a_student_is_tried_with_as_many_images_as_it_learns_from():
     def pooled(logits):
         return nn.BatchNorm1d(10)(logits)
 
-    check_in_training(Learning(pooled), "theirs", task=task(), where="student.model", batch_size=2)
+    check_in_training(Learning(pooled), "theirs", task=image_task(), where="student.model", batch_size=2)
     with pytest.raises(ConfigError, match="more than 1 value per channel"):
-        check_in_training(Learning(pooled), "theirs", task=task(), where="student.model", batch_size=1)
+        check_in_training(Learning(pooled), "theirs", task=image_task(), where="student.model", batch_size=1)
 
 
 def test_a_student_is_tried_without_a_trace():
     model = Learning(lambda logits: logits).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_in_training(model, "theirs", task=task(), where="student.model", batch_size=8)
+    check_in_training(model, "theirs", task=image_task(), where="student.model", batch_size=8)
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

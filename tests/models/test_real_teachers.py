@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from image_task import image_task
 from PIL import Image
 from real_data import SHARED
 
@@ -53,6 +54,7 @@ TEACHERS = (
 )
 
 
+@cache
 def read_images(folder: Path, every: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Every n-th test image, [N, 3, H, W] in [0, 1], and its label; the strips are sorted by class."""
     index = json.loads((folder / "index.json").read_text())
@@ -71,8 +73,7 @@ def top1(teacher: Teacher, every: int) -> float:
     if not file.exists() or not (folder / "index.json").exists():
         pytest.skip(f"no real teachers and images in {SHARED}")
     images, labels = read_images(folder, every)
-    task = SimpleNamespace(kind="classification", num_classes=int(labels.max()) + 1, image_shape=(3, 32, 32))
-    model = build_model(teacher.model, task=task, where="teacher.model")
+    model = build_model(teacher.model, task=image_task(int(labels.max()) + 1), where="teacher.model")
     load_weights(model, file)
     model.eval()
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in teacher.normalisation)

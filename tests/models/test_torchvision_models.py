@@ -1,8 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torchvision
+from image_task import image_task
 from torch import nn
 
 from stages.errors import ConfigError, FileError
@@ -24,8 +23,7 @@ def test_is_torchvision_s_network():
 
 
 def test_by_its_name_in_a_preset():
-    task = SimpleNamespace(kind="classification", num_classes=4, image_shape=(3, 64, 64))
-    model = build_model("torchvision:resnet18", task=task, where="teacher.model")
+    model = build_model("torchvision:resnet18", task=image_task(4, (3, 64, 64)), where="teacher.model")
     assert isinstance(model, torchvision.models.ResNet)
     assert model(torch.rand(2, 3, 64, 64)).shape == (2, 4)
 

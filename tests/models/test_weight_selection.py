@@ -9,30 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_task import image_task
 from torch import Tensor, nn
 
+from stages.config import TaskTable
 from stages.models.build import build_model
 from stages.models.weight_selection import select_weights
 
-
-class Images:
-    """What networks are built for."""
-
-    kind = "classification"
-    num_classes = 7
-    image_shape = (3, 16, 16)
+TASK = image_task(7, (3, 16, 16))
+LARGER_IMAGES = image_task(7)
+"""As large as CIFAR's, which some networks insist on."""
 
 
-class LargerImages(Images):
-    """As large as CIFAR's, which some networks insist on."""
-
-    image_shape = (3, 32, 32)
-
-
-def network(name: str, *, seed: int, task: type[Images] = Images) -> nn.Module:
+def network(name: str, *, seed: int, task: TaskTable = TASK) -> nn.Module:
     """With batch-norm statistics that differ from layer to layer, as those of a trained network do."""
     torch.manual_seed(seed)
-    model = build_model(name, task=task(), where="student.model")
+    model = build_model(name, task=task, where="student.model")
     with torch.no_grad():
         for value in model.state_dict().values():
             if value.is_floating_point():
@@ -41,7 +33,7 @@ def network(name: str, *, seed: int, task: type[Images] = Images) -> nn.Module:
 
 
 def outputs(model: nn.Module) -> Tensor:
-    images = torch.rand(4, *Images.image_shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(4, *TASK.image_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model.eval()(images)
 
@@ -227,7 +219,7 @@ def test_a_last_layer_is_found_by_any_of_its_usual_names(tmp_path: Path, theirs:
 def test_layers_of_another_family_are_matched_by_their_depth() -> None:
     file = Path(__file__).with_name("nonstandard_resnet20.py")
     teacher, student = (
-        network(name, seed=seed, task=LargerImages) for seed, name in enumerate((f"{file}:resnet20", "wrn16_1"))
+        network(name, seed=seed, task=LARGER_IMAGES) for seed, name in enumerate((f"{file}:resnet20", "wrn16_1"))
     )
     assert select_weights(student, teacher)[:2] == (1, 0)
     stem, second = student.conv1, student.block1.layer[0].conv1

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hand_clock import HandClock
 from run_files import append_events, finished, make_run, started
 
 from stages.errors import ConfigError, FileError
@@ -20,16 +21,13 @@ from stages.run_directory.control import (
 )
 
 
-class Clock:
+class SleepingClock(HandClock):
     """Time that passes by sleeping, and what happens meanwhile."""
 
     def __init__(self, meanwhile: dict[int, object] | None = None) -> None:
-        self.now_s = 0.0
+        super().__init__()
         self.num_sleeps = 0
         self._meanwhile = meanwhile or {}
-
-    def __call__(self) -> float:
-        return self.now_s
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -173,7 +171,7 @@ def test_control_file_that_cannot_be_written(run: RunDirectory) -> None:
 
 
 def test_acknowledgement_is_found_among_others(run: RunDirectory) -> None:
-    clock = Clock({3: lambda: append_events(run, [answer("other"), answer("mine", accepted=False)])})
+    clock = SleepingClock({3: lambda: append_events(run, [answer("other"), answer("mine", accepted=False)])})
     with run.lock.held():
         found = wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep)
     assert found == Acknowledgement(accepted=False, message="paused")
@@ -182,21 +180,21 @@ def test_acknowledgement_is_found_among_others(run: RunDirectory) -> None:
 
 def test_acknowledgement_before_anyone_waits_is_found(run: RunDirectory) -> None:
     append_events(run, [answer("mine")], next_seq=1)
-    clock = Clock()
+    clock = SleepingClock()
     with run.lock.held():
         assert wait_for_acknowledgement(run, "mine", 0.0, clock=clock, sleep=clock.sleep) is not None
     assert clock.num_sleeps == 0
 
 
 def test_acknowledgement_that_does_not_come(run: RunDirectory) -> None:
-    clock = Clock()
+    clock = SleepingClock()
     with run.lock.held():
         assert wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep) is None
     assert clock.now_s == pytest.approx(10.0, abs=0.2)
 
 
 def test_nobody_waits_for_a_run_that_ended(run: RunDirectory) -> None:
-    clock = Clock()
+    clock = SleepingClock()
     assert wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep) is None
     append_events(run, [answer("mine")], next_seq=1)  # but its last words are heard
     assert wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep) is not None

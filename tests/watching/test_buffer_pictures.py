@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_files import write_buffer
+from buffer_files import make_meta, write_buffer
 
 from ssdkd_cli.watching.pictures import buffer_stamp, hardest_pictures
-from stages.buffer.file import BufferContents, BufferMeta
+from stages.buffer.file import BufferContents
 from stages.errors import FileError
 from stages.run_directory import RunDirectory
 
@@ -23,17 +23,7 @@ def contents(num: int = 20, *, channels: int = 3, label_shape: tuple[int, ...] =
         priority=rng.permutation(num).astype(np.float32),
         age=np.arange(num, dtype=np.int32)[::-1],
         target=rng.integers(0, 3, (num, *label_shape)),
-        meta=BufferMeta(
-            task="classification",
-            num_classes=3,
-            class_names=None,
-            mean=(0.5,) * channels,
-            std=(0.2,) * channels,
-            capacity=50,
-            alpha=0.6,
-            epsilon=1e-6,
-            teacher_sha256="0" * 64,
-        ),
+        meta=make_meta(num_classes=3, num_channels=channels),
     )
 
 

@@ -12,6 +12,7 @@ import sys
 from functools import partial
 
 import pytest
+from hand_clock import HandClock
 from scripted_run import (
     TIME_S,
     append,
@@ -33,16 +34,6 @@ from stages import events
 from stages.events import finite
 from stages.run_directory import RunDirectory
 from stages.run_directory.control import send_request
-
-
-class Clock:
-    """A clock that moves only when it is told to."""
-
-    def __init__(self, now_s: float = TIME_S) -> None:
-        self.now_s = now_s
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_events_come_as_they_are_written(tmp_path):
@@ -224,7 +215,7 @@ def test_a_run_whose_process_died_is_said_to_be_dead(tmp_path):
 
 def test_a_silent_run_is_said_to_be_silent(tmp_path):
     run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
-    now, seconds = Clock(TIME_S + 5), Clock(100.0)
+    now, seconds = HandClock(TIME_S + 5), HandClock(100.0)
     with run.lock.held():
         feed = RunFeed(run, clock=now, monotonic=seconds)
         assert feed.poll().silent_s == pytest.approx(5)
@@ -238,10 +229,10 @@ def test_a_silent_run_is_said_to_be_silent(tmp_path):
 
 
 def test_what_the_student_waits_for_is_said(tmp_path):
-    seconds = Clock(100.0)
+    seconds = HandClock(100.0)
     run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
     with run.lock.held():
-        feed = RunFeed(run, clock=Clock(TIME_S), monotonic=seconds)
+        feed = RunFeed(run, clock=HandClock(TIME_S), monotonic=seconds)
         feed.poll()
         append(run, [raw_line(kind="views_judged", seq=1, done=1216, total=2560)])
         assert feed.poll().status_text == "running, showing the teacher new images, 1,216 of 2,560"
@@ -256,7 +247,7 @@ def test_a_clock_that_jumps_changes_nothing_but_words(tmp_path, jump_s):
     lines = lines_of(whole_run(5))
     half = len(lines) // 2
     run = make_run(tmp_path / "run", [*lines[:half], *lines_of(whole_run(5), time_s=TIME_S + jump_s)[half:]])
-    now, seconds = Clock(TIME_S + 60), Clock(0.0)
+    now, seconds = HandClock(TIME_S + 60), HandClock(0.0)
     with run.lock.held():
         feed = RunFeed(run, clock=now, monotonic=seconds)
         view = feed.poll()
@@ -301,7 +292,7 @@ def long_run(tmp_path, monkeypatch) -> RunDirectory:
 
 
 def test_a_long_run_is_shown_at_a_glance_and_then_whole(long_run):
-    seconds = Clock(0.0)
+    seconds = HandClock(0.0)
     feed = RunFeed(long_run, monotonic=seconds)
     first = feed.poll(budget_s=0.0)
     whole = RunFeed(long_run).poll(budget_s=60.0)
@@ -328,7 +319,7 @@ def test_a_long_run_is_shown_at_a_glance_and_then_whole(long_run):
 
 def test_news_are_shown_while_a_long_history_is_read(long_run):
     with long_run.lock.held():
-        feed = RunFeed(long_run, monotonic=Clock(0.0))
+        feed = RunFeed(long_run, monotonic=HandClock(0.0))
         feed.poll(budget_s=0.0)
         append(long_run, [raw_line(kind="control_acknowledged", seq=9999, id="x", action="pause", accepted=True)])
         view = feed.poll(budget_s=0.0)
