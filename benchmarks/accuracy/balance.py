@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
-from product import HarnessError, ask_for, flat
+from product import HarnessError, ask_for, flat, labelled
 
 _EASY = 0.1
 """Difficulty 1 - p_T below which the teacher is sure: the first of the ten bins."""
@@ -56,17 +56,6 @@ def read_buffer(report: Mapping[str, Any], settings: Mapping[str, Any]) -> Buffe
         class_entropy=report["class_entropy"],
         effective_sample_size=num_samples if is_uniform else report["priority"]["effective_sample_size"],
     )
-
-
-def labelled(texts: Sequence[str]) -> dict[str, list[Path]]:
-    """Runs by what they are called."""
-    groups: dict[str, list[Path]] = {}
-    for text in texts:
-        label, _, place = text.rpartition("=")
-        path = Path(place)
-        name = path.absolute().parent.name if path.name.startswith("seed-") else path.absolute().name
-        groups.setdefault(label or name, []).append(path)
-    return groups
 
 
 def draw(groups: Mapping[str, Sequence[Buffer]], title: str, path: Path) -> None:

@@ -21,23 +21,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
-from balance import labelled
+from networks import Network, exit_code_of
+from product import labelled
 from torch import Tensor
 
 from stages.buffer.file import read_buffer
-from stages.config import Config, TaskTable, from_file
+from stages.config import Config, TaskTable
 from stages.data.dataset import load_data
-from stages.errors import ConfigError, SsdkdError
-from stages.machine.heap import keep_heap_warm
+from stages.errors import ConfigError
 from stages.models.layers import classifying_layer
 from stages.models.normalized import NormalizedModel
 from stages.run_directory import RunDirectory
-from stages.teachers.load import LoadedTeacher, load_teacher
 
 NUM_NEIGHBOURS = 5
 BATCH_SIZE = 500
@@ -80,6 +79,11 @@ def look(network: NormalizedModel, images_NCHW: Tensor, *, num_classes: int) -> 
     finally:
         handle.remove()
     return Seen(torch.cat(features), torch.cat(logits))
+
+
+def seen_by(network: Network, images_NCHW: Tensor) -> Seen:
+    """The same for the teacher of a run."""
+    return look(network.model, images_NCHW, num_classes=network.config.task.num_classes)
 
 
 def measure(real: Seen, made: Seen) -> Coverage:
@@ -130,43 +134,11 @@ def print_table(labels: Sequence[str], real: Seen, made: Sequence[Seen], own: Se
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-@dataclass(frozen=True)
-class Network:
-    """The teacher of a run, by whose eyes images are seen."""
-
-    config: Config
-    model: NormalizedModel
-    file: LoadedTeacher
-
-    @classmethod
-    def of(cls, run: RunDirectory) -> Network:
-        """Raises FileError and ConfigError as a run does."""
-        config, device = from_file(run.config_file), torch.device("cpu")
-        loaded = load_teacher(config, device, is_inverted=False)
-        model = NormalizedModel.on(device, loaded.model, config.task).eval().requires_grad_(False)
-        return cls(config, model, loaded)
-
-    def look(self, images_NCHW: Tensor) -> Seen:
-        """See `look`."""
-        return look(self.model, images_NCHW, num_classes=self.config.task.num_classes)
-
-
 def halves(config: Config, *, data: str, root: Path) -> tuple[Tensor, Tensor]:
     """The real images in two halves, drawn at random and always the same."""
     images_NCHW = load_data(data, root=root, split="test", task=config.task).images_NCHW
     one, other = torch.randperm(len(images_NCHW), generator=torch.Generator().manual_seed(0)).chunk(2)
     return images_NCHW[one], images_NCHW[other]
-
-
-def exit_code_of(work: Callable[[], None]) -> int:
-    """0, or 2 where the work is refused: the error and its hint are on stderr then."""
-    keep_heap_warm()
-    try:
-        work()
-    except SsdkdError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _is_same_kind(one: TaskTable, other: TaskTable) -> bool:
@@ -202,11 +174,11 @@ def _print_all(options: argparse.Namespace) -> None:
     one, other = halves(teacher.config, data=options.data, root=options.root)
     labels = ["real ones", *(label for label, _buffer in buffers)]
     images = [other, *(torch.from_numpy(buffer.images) for _label, buffer in buffers)]
-    own = [teacher.look(images_NCHW) for images_NCHW in images]
-    print_table(labels, teacher.look(one), own)
+    own = [seen_by(teacher, images_NCHW) for images_NCHW in images]
+    print_table(labels, seen_by(teacher, one), own)
     if judge is not None:
         print(f"\nAs {judge.config.teacher.model} ({options.judge}) sees them:\n")
-        print_table(labels, judge.look(one), [judge.look(images_NCHW) for images_NCHW in images], own)
+        print_table(labels, seen_by(judge, one), [seen_by(judge, images_NCHW) for images_NCHW in images], own)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
-from balance import labelled
-from coverage import Network, exit_code_of
+from networks import Network, exit_code_of
+from product import labelled
 from torch import Tensor
 
 from stages.buffer.file import read_buffer

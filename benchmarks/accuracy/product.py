@@ -87,6 +87,17 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def labelled(texts: Sequence[str]) -> dict[str, list[Path]]:
+    """Runs by what they are called: `LABEL=RUN`, or by the folder's name, for `seed-0` by that of the one above."""
+    groups: dict[str, list[Path]] = {}
+    for text in texts:
+        label, _, place = text.rpartition("=")
+        path = Path(place)
+        name = path.absolute().parent.name if path.name.startswith("seed-") else path.absolute().name
+        groups.setdefault(label or name, []).append(path)
+    return groups
+
+
 class Trainer:
     """Runs one command that trains at a time, and passes a wish to stop on to it.
 

@@ -22,7 +22,9 @@ from stages.models.build import build_model
 from stages.run_directory import RunDirectory
 from stages.teachers.resolve import teacher_file
 
-balance, coverage, honesty, priorities = import_beside("accuracy", "balance", "coverage", "honesty", "priorities")
+balance, coverage, honesty, priorities, product = import_beside(
+    "accuracy", "balance", "coverage", "honesty", "priorities", "product"
+)
 
 
 def fill(
@@ -84,7 +86,7 @@ def assert_is_picture(path: Path) -> None:
 
 
 def test_runs_are_called_what_is_said_or_by_their_folders() -> None:
-    assert balance.labelled(["a = b=x/run-1", "out/all/seed-0", "out/all/seed-1", "single"]) == {
+    assert product.labelled(["a = b=x/run-1", "out/all/seed-0", "out/all/seed-1", "single"]) == {
         "a = b": [Path("x/run-1")],
         "all": [Path("out/all/seed-0"), Path("out/all/seed-1")],
         "single": [Path("single")],
