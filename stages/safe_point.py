@@ -64,15 +64,19 @@ class SafePoint:
 
     def refuse_rest(self) -> None:
         """Answer what was asked after the last safe point: the run is over."""
-        for request in self._control.poll():
+        self._refuse(self._control.poll())
+
+    def _refuse(self, requests: list[Request]) -> None:
+        for request in requests:
             self._acknowledge(request, accepted=False, message="the run is over")
 
     def _answer(self, requests: list[Request]) -> None:
-        for request in requests:
+        for place, request in enumerate(requests):
             try:
                 accepted, message = self._carry_out(request.action)
             except SsdkdError as error:  # what ends the run; whoever asked is told before
                 self._acknowledge(request, accepted=False, message=error.message)
+                self._refuse(requests[place + 1 :])
                 raise
             self._acknowledge(request, accepted=accepted, message=message)
 

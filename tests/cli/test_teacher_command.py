@@ -16,6 +16,7 @@ from ssdkd_cli import progress
 from stages.config import load
 from stages.errors import MachineError
 from stages.models.build import build_model
+from stages.teachers.train import EPOCHS
 
 SMALL = ["--set", "teacher.model=wrn10_1", "--set", "run.device=cpu", "--set", "run.threads=1"]
 
@@ -199,3 +200,7 @@ def test_a_teacher_no_better_than_chance_is_doubted(call, tmp_path):
     evaluated = call("evaluate", student, *untrained, "--set", "student.model=wrn16_2", "--json")
     assert evaluated.code == 0, evaluated.err
     assert "better than chance" in evaluated.err
+
+
+def test_the_help_names_the_epochs_of_the_recipe(call):
+    assert f"[epochs; {EPOCHS}]" in call("teacher", "train", "--help").out

@@ -134,13 +134,19 @@ def test_collapse_ends_the_run_and_can_be_looked_at(start, out: Path, monkeypatc
 def test_a_request_for_a_checkpoint_hides_no_collapse(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that saves is the first to notice it: the run ends with it all the same, and the request is answered."""
     monkeypatch.setattr("stages.inversion.stage._LEAST_THAT_VARY", 1)
-    asked = At("stage_finished", lambda: ask(out, "checkpoint"), epoch=1, stage="inversion")
+
+    def ask_twice() -> None:
+        ask(out, "checkpoint", "one")
+        ask(out, "pause", "another")
+
+    asked = At("stage_finished", ask_twice, epoch=1, stage="inversion")
     outcome = start("inversion.batch_size=1", "evaluation.num_holdout=0", listeners=[asked])
     assert_ended(outcome, "diverged", DivergedError)
     assert outcome.summary["epochs"] == 0
-    (answer,) = events(out, "control_acknowledged")
-    assert not answer["accepted"]
-    assert "collapsed" in answer["message"]
+    answers = events(out, "control_acknowledged")
+    assert [(answer["id"], answer["accepted"]) for answer in answers] == [("one", False), ("another", False)]
+    assert "collapsed" in answers[0]["message"]
+    assert answers[1]["message"] == "the run is over"
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_requests_arrive_in_order_and_once(run: RunDirectory) -> None:
     assert len({request.id for request in sent}) == len(ACTIONS)
 
 
-def test_requests_of_many_processes_are_not_mixed(run: RunDirectory) -> None:
+def test_requests_of_many_at_once_are_not_mixed(run: RunDirectory) -> None:
     reader = ControlReader(run.control_file)
     with run.lock.held():
         threads = [threading.Thread(target=send_request, args=(run, "pause")) for _ in range(20)]
