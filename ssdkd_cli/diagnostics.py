@@ -143,7 +143,7 @@ def _call(command: Callable[[], object]) -> int:
         with unheard():
             _report_usage(error)
         return ExitCode.USAGE
-    except typer.Abort as abort:  # Typer's for a Ctrl-C, and for an input that is over, which it takes for its prompts'
+    except typer.Abort as abort:  # what Typer makes of an input that is over, as if it were its prompt's
         if isinstance(abort.__cause__, EOFError):
             return _report_unexpected(abort.__cause__)
         return ExitCode.INTERRUPTED

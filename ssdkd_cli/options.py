@@ -55,8 +55,8 @@ Buffer = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|RUN",
-        help="The buffer to distil from [path]; default: that of the newest run that made one. A run supplies its"
-        " settings, too.",
+        help="The buffer to distil from [path]; default: that of the newest finished run that made images."
+        " A run supplies its settings, too.",
     ),
 ]
 Device = Annotated[

@@ -49,11 +49,6 @@ def views_text(done: int, total: int) -> str:
     return f"showing the teacher new images, {done:,} of {total:,}"
 
 
-def precise_duration(seconds: float) -> str:
-    """The same with tenths below a minute: `8.4 s`."""
-    return f"{seconds:.1f} s" if seconds < 59.95 else duration(seconds)
-
-
 def duration(seconds: float) -> str:
     """Seconds as people say them: `8 s`, `2 min 05 s`, `1 h 12 min`."""
     whole = round(seconds)
@@ -62,3 +57,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def precise_duration(seconds: float) -> str:
+    """The same with tenths below a minute: `8.4 s`."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else duration(seconds)

@@ -59,14 +59,13 @@ def execute(
     """Make the run directory and run the pipeline; `on_signal` is called when a signal asks it to save and stop.
 
     A run that fails, diverges or is stopped is an Outcome too. Raises ConfigError, FileError, MachineError or
-    DivergedError where it cannot take its first step; no directory is left then. RunInterrupted where it is ended at
-    once.
+    DivergedError where it cannot take its first step; nothing of the run is left then. RunInterrupted where it is ended
+    at once.
     """
     launch = planned.launch
     ready = _set_up(planned)
     with ready.closing:
         settings, manifest = planned.config.to_toml(), manifest_of(planned)  # while nothing is there: it takes seconds
-        was_there = launch.out is not None and launch.out.is_dir()
         directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
         try:
             with directory.lock.held():
@@ -77,7 +76,7 @@ def execute(
                 return _train(ready, directory, control, listeners, on_signal=on_signal)
         except (Exception, KeyboardInterrupt):
             if ready.run.epoch == 0:  # what is there of the run holds nothing
-                directory.discard(keeps_folder=was_there)
+                directory.discard()
             raise
 
 

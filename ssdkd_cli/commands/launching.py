@@ -262,7 +262,7 @@ def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
     if request.buffer is not None:
         return resolve_buffer(request.buffer)
     path, run = newest_made_buffer()
-    diagnostics.note(f"distilling from {path}, of the newest run that made images and is over")
+    diagnostics.note(f"distilling from {path}, of the newest finished run that made images")
     return path, run
 
 
@@ -314,7 +314,7 @@ class _Announcement:
         self._is_made = True
         path = run_path(event, out=self._out, resumed=self._resumed)
         with diagnostics.unheard():
-            diagnostics.note(f"the run is {path}; `ssdkd watch {in_shell(path)}` shows it from any terminal")
+            diagnostics.note(f"the run is {path}; `ssdkd watch {in_shell(path.absolute())}` shows it from any terminal")
 
 
 def _plan(config: Config, launch: Launch) -> Plan:

@@ -30,11 +30,17 @@ def no_device(view: RunView) -> str:
     return _no_epoch(view, "timed") if view.device is None else "not measured on this device"
 
 
+def no_pace(view: RunView) -> str:
+    """Why it is not known how many images go through a step in a second."""
+    return _no_epoch(view, "timed") if view.device is None else "no step was counted"
+
+
 def _no_epoch(view: RunView, what_is_done: str) -> str:
     if view.header is None or view.progress is None:
         return "nothing yet"
-    over = "the first epoch is over" if view.is_live else "its first epoch was over"
-    return f"{what_is_done} when {over}" if view.is_live else f"the run ended before {over}"
+    if view.is_live:
+        return f"{what_is_done} when the first epoch is over"
+    return "the run ended before its first epoch was over"
 
 
 def no_evaluation(view: RunView) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from textual.app import ComposeResult
 from textual.containers import Grid
 
-from ssdkd_cli.dashboard.empty_texts import no_agreement, no_buffer, no_device, no_real_results, no_step
+from ssdkd_cli.dashboard.empty_texts import no_agreement, no_buffer, no_device, no_pace, no_real_results, no_step
 from ssdkd_cli.dashboard.widgets.buffer_panels import (
     BufferSummary,
     ClassBalance,
@@ -205,7 +205,7 @@ class Device(View):
         yield TimeSplit("device time by stage", id="device-time")
         yield DeviceFigures("now", id="device-figures")
         images = [Trace("device/images_per_s")]
-        yield ChartPanel("images per second", images, empty_text=no_device, id="device-images")
+        yield ChartPanel("images per second", images, empty_text=no_pace, id="device-images")
         yield ChartPanel(
             "utilisation",
             [Trace("device/utilisation")],

@@ -72,7 +72,7 @@ class DistillationConfig(Table):
     """Whether images are mixed in pairs, and then shown to the teacher. Not in the paper."""
 
     mix_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the drawn images that are mixed; of cached views one is always whole."""
+    """Share of the drawn images that are mixed; of V cached views one is always whole, so at most 1 - 1/V."""
 
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay of a moving average of the student's weights, which is then the student that is measured and written; 0:
@@ -154,8 +154,8 @@ class DistillationConfig(Table):
                 self,
                 "mix_share",
                 "views",
-                message=f"the first cached view of an image is never mixed, and there are {self.views}",
-                hint="raise `distillation.views`, for example to 8, set it to 0, or lower `distillation.mix_share`",
+                message=f"the first of cached views is never mixed, so at most {1 - 1 / self.views:.3g} of them are",
+                hint='lower `distillation.mix_share`, set `distillation.views` to 0, or `distillation.mix` to "none"',
             )
         return self
 

@@ -10,7 +10,7 @@ so that what one layer writes the next one reads; of a narrower one nothing is.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby
 from operator import attrgetter
@@ -155,7 +155,8 @@ def _children(module: nn.Module) -> dict[str, nn.Module]:
     """By the names that ours would have, where these are free."""
     children = dict(module.named_children())
     common = {name: SAME_PART.get(name, name) for name in children}
-    return {name if common[name] in children else common[name]: child for name, child in children.items()}
+    number = Counter(common.values())
+    return {common[name] if number[common[name]] == 1 else name: child for name, child in children.items()}
 
 
 def _class(layer: nn.Module) -> tuple[object, ...]:

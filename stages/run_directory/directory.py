@@ -55,6 +55,8 @@ class RunDirectory:
         self.trainer_log_file = path / "trainer.log"
         self.events = EventFile(self.events_file)
         self.lock = RunLock(self.lock_file)
+        self._is_folder_ours = False
+        """Whether `create` has made the folder, too."""
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"
@@ -127,8 +129,9 @@ class RunDirectory:
         try:
             if out is not None:
                 cls.refuse_used(out)
+                was_there = out.is_dir()
                 out.mkdir(parents=True, exist_ok=True)
-                return cls._with_folders(out)
+                return cls._with_folders(out, is_ours=not was_there)
             label = cls.label(name, stamp or datetime.now().strftime("%Y%m%d-%H%M%S"), seed=seed)
             root.mkdir(parents=True, exist_ok=True)
             taken = 1
@@ -136,7 +139,7 @@ class RunDirectory:
                 path = root / (label if taken == 1 else f"{label}.{taken}")
                 with suppress(FileExistsError):
                     path.mkdir()
-                    return cls._with_folders(path)
+                    return cls._with_folders(path, is_ours=True)
                 taken += 1
         except OSError as error:
             raise MachineError(
@@ -144,27 +147,29 @@ class RunDirectory:
                 hint="give `--out` a folder that can be written",
             ) from error
 
-    def discard(self, *, keeps_folder: bool) -> None:
-        """Delete all that is in it, as far as that can be done; and the folder, unless it was there before the run."""
-        with suppress(OSError):
-            for entry in list(self.path.iterdir()):  # the folder may have been named by a link, which stays
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink(missing_ok=True)
-            if not keeps_folder:
-                self.path.rmdir()
+    def discard(self) -> None:
+        """Delete what `create` and a run have made, as far as that can be done: not a folder that was there before."""
+        if self._is_folder_ours:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for entry in _entries(self.path):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    entry.unlink()
 
     @classmethod
-    def _with_folders(cls, path: Path) -> RunDirectory:
+    def _with_folders(cls, path: Path, *, is_ours: bool) -> RunDirectory:
         run = cls(path)
+        run._is_folder_ours = is_ours
         try:
             run.checkpoints_dir.mkdir()
             run.samples_dir.mkdir()
         except FileExistsError as error:  # since it was looked at: what is there is another process's
             raise cls._used(path) from error
         except OSError:
-            shutil.rmtree(path, ignore_errors=True)
+            run.discard()
             raise
         return run
 
@@ -307,6 +312,14 @@ class RunDirectory:
         half_written += [path for folder in (self.checkpoints_dir, self.samples_dir) for path in folder.glob(".*.tmp")]
         for path in half_written:
             path.unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it cannot be seen."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def is_run(path: Path) -> bool:

@@ -91,19 +91,20 @@ def resolve_buffer(text: str | None, root: Path = RUNS_ROOT) -> tuple[Path, RunD
 
 
 def newest_made_buffer(root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory]:
-    """The buffer of the newest run that made its images and is over, and that run.
+    """The buffer of the newest run that is done and made its images itself, and that run.
 
-    What `distill` leaves behind has fewer of them, for some are set aside. Raises FileError where there is none.
+    What `distill` leaves behind has fewer of them, for some are set aside; what a run that was stopped leaves, not all.
+    Raises FileError where there is none.
     """
     made = [
         run
         for run in (*list_runs(root), *list_groups(root))
-        if run.buffer_file.is_file() and run.manifest().get("command") != "distill" and not run.is_alive()
+        if run.buffer_file.is_file() and run.manifest().get("command") != "distill" and run.status() == "done"
     ]
     newest = max(made, key=RunDirectory.started_s, default=None)
     if newest is None:
         raise FileError(
-            f"there is no buffer of a run that is over in the folder {root}",
+            f"there is no buffer of a finished run in the folder {root}",
             hint="`ssdkd invert` makes one; or name a file or a run by --buffer",
         )
     return newest.buffer_file, newest

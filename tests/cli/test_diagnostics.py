@@ -49,7 +49,7 @@ def test_each_kind_of_error_has_its_exit_code(error, code, capfd):
 
 
 def test_an_input_that_is_over_is_no_ctrl_c(call, monkeypatch):
-    """Typer makes the same of both."""
+    """Typer takes it for the end of what it had asked for."""
 
     def read(*_arguments, **_options):
         raise EOFError("Ran out of input")

@@ -283,7 +283,7 @@ def test_invert_fills_a_buffer_and_distill_goes_on_from_it(call, tiny, place):
     Path("inverted").rename("runs/inverted")
     newest = call("distill", "--dry-run", "--json")
     assert newest.code == 0, newest.err
-    assert "distilling from runs/inverted/buffer.safetensors, of the newest run that made images" in newest.err
+    assert "distilling from runs/inverted/buffer.safetensors, of the newest finished run that made" in newest.err
     assert document(newest)["images_set_aside"] == 16
 
 
@@ -379,3 +379,18 @@ def test_the_next_command_works_where_there_are_no_real_images(call, tiny, place
     assert told[-1] == "  ssdkd evaluate r --data imagefolder --root FOLDER"
     result = call(*told[-1].split()[1:])
     assert (result.code, "FOLDER" in result.err) == (3, True), "the folder is all that is missing"
+
+
+def test_a_run_says_where_it_is_once(call, tiny, place):
+    for arguments, path in (
+        (("run", *tiny, "--out", "mine"), Path("mine")),
+        (("distill", "--buffer", "mine"), Path("runs")),
+    ):
+        told = [line for line in call(*arguments).err.splitlines() if line.startswith("the run is ")]
+        assert len(told) == 1
+        assert told[0].startswith(f"the run is {path}")
+        assert f"`ssdkd watch {path.absolute()}" in told[0]
+    stopping = ("run", *tiny, "--set", "run.checkpoint_every=1", "--out", "other")
+    assert call(*stopping).code == 0
+    (place / "other/student.safetensors").unlink()
+    assert "the run is other; " in call("run", "--resume", "other").err

@@ -14,6 +14,7 @@ from ssdkd_cli.dashboard.empty_texts import (
     no_buffer,
     no_device,
     no_evaluation,
+    no_pace,
     no_real_results,
     no_step,
 )
@@ -76,9 +77,9 @@ def test_a_buffer_that_nobody_has_counted_is_not_called_empty(tmp_path, is_live,
 )
 def test_a_device_that_nobody_has_timed(tmp_path, is_live, said):
     view = view_of(tmp_path / "first", (events.StageStarted(stage="inversion"), 1), is_live=is_live)
-    assert no_device(view) == said
+    assert no_device(view) == no_pace(view) == said
     timed = view_of(tmp_path / "second", (replace(device(1.0), utilisation=None), 1))
-    assert no_device(timed) == "not measured on this device"
+    assert (no_device(timed), no_pace(timed)) == ("not measured on this device", "no step was counted")
 
 
 def test_the_views_of_a_run_that_is_over_promise_nothing(tmp_path):

@@ -512,13 +512,15 @@ def test_blocks_of_another_file_in_other_rows_are_matched_by_their_depth() -> No
     assert torch.equal(student.layer3[2].conv2.weight, last)
 
 
-def test_parts_of_two_names_that_mean_one_elsewhere_stay_two() -> None:
+@pytest.mark.parametrize("names", [("fc", "linear"), ("linear", "classifier")], ids=" ".join)
+def test_parts_of_two_names_that_mean_one_elsewhere_stay_two(names: tuple[str, str]) -> None:
     class TwoHeads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.fc, self.linear = nn.Linear(4, 4), nn.Linear(4, 4)
+            for name in names:
+                self.add_module(name, nn.Linear(4, 4))
 
     small, large = TwoHeads(), TwoHeads()
     assert select_weights(small, large)[:2] == (1, 1)
-    assert torch.equal(small.fc.weight, large.fc.weight)
-    assert torch.equal(small.linear.weight, large.linear.weight)
+    for name in names:
+        assert torch.equal(getattr(small, name).weight, getattr(large, name).weight)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -47,6 +48,30 @@ def test_out_may_be_new_or_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert RunDirectory.create(tmp_path / "empty", "unused").path == tmp_path / "empty"
     assert RunDirectory.create(tmp_path / "new" / "deep", "unused").path.is_dir()
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_out_on_a_disk_that_is_full_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: bool, is_link: bool
+) -> None:
+    out, mkdir = tmp_path / "out", Path.mkdir
+    if is_link:
+        (tmp_path / "folder").mkdir()
+        out.symlink_to(tmp_path / "folder")
+    elif was_there:
+        out.mkdir()
+
+    def fill_up(path: Path, *arguments: object, **options: object) -> None:
+        if path.name == "samples":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", fill_up)
+    with pytest.raises(MachineError, match="No space left"):
+        RunDirectory.create(out, "unused")
+    assert out.exists() == (was_there or is_link)
+    assert not out.exists() or list(out.iterdir()) == []
 
 
 def test_out_in_use_is_refused_and_left_alone(run: RunDirectory) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from run_files import make_run
+from run_files import finished, make_run, started
 
 from stages.errors import FileError
 from stages.run_directory.lookup import (
@@ -38,23 +38,25 @@ def test_newest_run_may_be_in_a_group(tmp_path: Path) -> None:
     assert resolve_run(None, tmp_path).name == "seed-1"
 
 
-def test_the_newest_made_buffer_is_of_a_run_that_is_over_and_made_its_images(tmp_path: Path) -> None:
-    for name, since_s, command in (
-        ("a", 10.0, "invert"),
-        ("g/b", 20.0, "run"),
-        ("c", 30.0, "distill"),
-        ("d", 40.0, ""),
+def test_the_newest_made_buffer_is_of_a_finished_run_that_made_its_images(tmp_path: Path) -> None:
+    for name, command, status in (
+        ("a", "invert", "done"),
+        ("g/b", "run", "done"),
+        ("c", "distill", "done"),
+        ("d", "invert", "stopped"),
+        ("e", "invert", "diverged"),
+        ("f", "invert", "done"),
     ):
-        run = make_run(tmp_path / name)
-        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": since_s}))
+        run = make_run(tmp_path / name, started(), finished(status))
+        run.lock_file.write_text(json.dumps({"pid": 1, "since_s": float(ord(name[-1]))}))
         run.manifest_file.write_text(json.dumps({"command": command}))
-        if command:  # `d` has not saved anything yet
-            run.buffer_file.touch()
+        run.buffer_file.touch()
+    run.buffer_file.unlink()  # of `f`
     buffer, run = newest_made_buffer(tmp_path)
     assert (buffer, run.name) == (tmp_path / "g" / "b" / "buffer.safetensors", "b")
     with run.lock.held():
-        assert newest_made_buffer(tmp_path)[1].name == "a", "the other one is still being filled"
-    with pytest.raises(FileError, match="no buffer of a run that is over") as error:
+        assert newest_made_buffer(tmp_path)[1].name == "a", "somebody is at work on the other one"
+    with pytest.raises(FileError, match="no buffer of a finished run") as error:
         newest_made_buffer(tmp_path / "c")
     assert "ssdkd invert" in (error.value.hint or "")
 
