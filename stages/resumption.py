@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stages.config import Config, is_device_name, with_values
 from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved, RunFinished, RunResumed
 from stages.file_digest import sha256_of
-from stages.machine.device import num_usable_cpus, resolve_device
+from stages.machine.device import num_usable_cpus, resolve_device, resolve_precision
 from stages.manifest import code_of, git_revision, lasting_settings, versions
 from stages.paths import in_shell
 from stages.planning.footprint import check_disk, footprint_of
@@ -47,6 +49,7 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
     warnings = (
         *planned.warnings,
         *_warnings_of_divergence(directory, manifest),
+        *_warnings_of_precision(planned.config, planned.device, directory, manifest),
         *_warnings_of_code(planned.config, manifest),
         *_warnings_of_versions(manifest),
     )
@@ -144,6 +147,18 @@ def _warnings_of_divergence(directory: RunDirectory, manifest: dict[str, Any]) -
         return ()
     anew = how_to_begin_anew(directory, manifest)
     return (f"this run diverged, and does so again where nothing has changed; {anew}: add --set to change some",)
+
+
+def _warnings_of_precision(
+    config: Config, device: torch.device, directory: RunDirectory, manifest: dict[str, Any]
+) -> tuple[str, ...]:
+    """A run keeps the precision that was chosen where it began, which may be the slower one where it goes on."""
+    best = resolve_precision("auto", device)
+    if "run.precision" not in manifest.get("automatic", []) or config.run.precision == best:
+        return ()
+    anew = how_to_begin_anew(directory, manifest)
+    faster = f"{device} is faster in {best} ({anew}, with --set run.precision={best} added)"
+    return (f"this run goes on in {config.run.precision}, as it began; {faster}",)
 
 
 def _warnings_of_code(config: Config, manifest: dict[str, Any]) -> tuple[str, ...]:

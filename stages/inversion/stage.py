@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import ConfigError, DivergedError
+from stages.events import Warning
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.overlap import Overlap
@@ -19,6 +20,9 @@ from stages.stage import Stage
 
 _LEAST_THAT_VARY = 16
 """Images in the buffer; fewer may be of one class by chance."""
+
+_LEAST_OF_A_CLASS = 10
+"""Images of a class on the average; with fewer, one may be without any by chance."""
 
 
 class Inversion(Stage[InversionConfig]):
@@ -107,6 +111,16 @@ class Inversion(Stage[InversionConfig]):
                 f" {int(counts_K.argmax())} to the teacher",
                 hint=("" if self.config.targets == "balanced" else "set inversion.targets=balanced, ")
                 + "lower inversion.lr_generator, raise inversion.task_weight, or check task.mean and task.std",
+            )
+        missing = (counts_K == 0).nonzero().flatten().tolist()
+        if missing and int(counts_K.sum()) >= _LEAST_OF_A_CLASS * run.task.num_classes:
+            first = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            run.emit(
+                Warning(
+                    message=f"after warm-up {len(missing)} of {run.task.num_classes} classes have no image in the"
+                    f" buffer ({first}): a student learns nothing of them, and agreement does not tell",
+                    hint="`ssdkd inspect-buffer` counts the classes; inversion.targets=balanced aims at all of them",
+                )
             )
 
     def close(self) -> None:

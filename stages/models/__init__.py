@@ -41,6 +41,9 @@ VGG = Spec(
     example="vgg11",
 )
 
+FOR_SMALL_IMAGES = (WRN, CIFAR_RESNET, RESNET, VGG)
+"""Networks that make images of some 32 pixels smaller late, and larger ones no sooner."""
+
 TORCHVISION = Spec(
     name="torchvision",
     target="stages.models.torchvision_models:torchvision_model",

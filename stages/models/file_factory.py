@@ -108,13 +108,19 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise FileError(
             f"`{path}` cannot be imported: {_describe(error, str(path))}",
-            hint="name a file beside the package, with `from PACKAGE.MODULE import FUNCTION` in it"
-            if "relative import" in str(error)
-            else f"`python {in_shell(path)}` should run without an error",
+            hint=_hint_at_import(path, error),
         ) from error
     finally:
         torch.set_grad_enabled(has_gradients)  # scripts that only ever ask a network turn them off for good
     return module
+
+
+def _hint_at_import(path: Path, error: BaseException) -> str:
+    if "relative import" in str(error):
+        return "name a file beside the package, with `from PACKAGE.MODULE import FUNCTION` in it"
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return f"install what it imports where ssdkd is (`{in_shell(sys.executable)} -c 'import {error.name}'` tells)"
+    return f"`python {in_shell(path)}` should run without an error"
 
 
 _neighbours: set[str] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from stages.errors import ConfigError, FileError
-from stages.models.public_names import common_name
+from stages.models.public_names import WRAPPERS, common_name
 from stages.models.weight_file import shortened
 
 _NAME_THE_NETWORK = (
@@ -37,6 +37,10 @@ _NAME_THE_CODE_OF_A_VGG = (
     " `path/to/vgg.py:FUNCTION`"
 )
 _NAME_A_NETWORK_OF_TORCHVISION = "a first layer of 7 x 7 is that of torchvision's networks: `torchvision:NAME`"
+_WRAP_ONE_LOGIT = (
+    "one logit z says as much as two, [-z / 2, z / 2]: build the network in a Python file, in one that answers with"
+    " these, name it by `path/to/file.py:factory` and set task.num_classes=2"
+)
 _OF_NORMALISATION = re.compile(r"(?:^|[._])(?:(?P<mean>mean|means|mu)|std|stds|sds|sigma)$")
 """What code that normalises its images by itself keeps beside a network's weights."""
 
@@ -85,7 +89,7 @@ def _hint_at_names(
 
 
 def _first_parts(names: Iterable[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
+    return {WRAPPERS.sub("", name).partition(".")[0] for name in names}
 
 
 def _is_a_network_like(own: Mapping[str, Tensor], others: Iterable[str]) -> bool:
@@ -129,6 +133,8 @@ def misfit(
     names = list(expected)
     got, want = stored[misfits[0]].shape, expected[misfits[0]].shape
     is_last_layer = {_layer_of(name) for name in misfits} == {_layer_of(names[-1])}
+    if is_last_layer and len(got) > 0 and got[1:] == want[1:] and got[0] == 1:
+        return ConfigError(f"`{path}` has one logit, the preset says {want[0]} classes", hint=_WRAP_ONE_LOGIT)
     if is_last_layer and len(got) > 0 and got[1:] == want[1:]:
         return ConfigError(
             f"`{path}` has {got[0]} classes, the preset says {want[0]}",

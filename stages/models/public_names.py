@@ -13,6 +13,9 @@ from torch import Tensor
 # What wrappers put in front of every name: DataParallel, torch.compile.
 _WRAPPER_PREFIX = re.compile(r"^(?:module|_orig_mod)\.")
 
+WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model|net|network|backbone|encoder)\.)+")
+"""What code around a network, too, puts in front of its names: Lightning's modules, for example."""
+
 # What a block of weiaicunzai's ResNets has, by its place in a row with its ReLUs.
 _RESIDUAL_FUNCTION = ((0, "conv1"), (1, "bn1"), (3, "conv2"), (4, "bn2"), (6, "conv3"), (7, "bn3"))
 
@@ -21,7 +24,7 @@ _RESIDUAL_FUNCTION = ((0, "conv1"), (1, "bn1"), (3, "conv2"), (4, "bn2"), (6, "c
 _SAME_PART = tuple(
     (re.compile(pattern), common)
     for pattern, common in (
-        (r"^(?:(?:module|_orig_mod|model|net|network|backbone|encoder)\.)+", ""),
+        (WRAPPERS, ""),
         (r"\.(?:module|_orig_mod)\.", "."),  # DataParallel around a part: `features.module.0`
         (r"^(?:block|layer)(\d+)\.layer\.", r"stage\1."),  # WRN: `block1.layer.0`, `layer1.layer.0`
         *((rf"^conv{number + 1}_x\.", f"layer{number}.") for number in range(1, 5)),  # weiaicunzai's ResNets

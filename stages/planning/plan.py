@@ -18,6 +18,7 @@ from stages.evaluation.config import NO_DATA
 from stages.launch_checks import refuse_futile, refuse_without_loss
 from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
 from stages.machine.heap import keep_heap_warm
+from stages.models import FOR_SMALL_IMAGES
 from stages.models.build import build_model, check_in_training
 from stages.models.layers import bn_layers_that_run
 from stages.models.weight_selection import Inheritance
@@ -30,6 +31,9 @@ from stages.tasks.task import Task, task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
 from stages.teachers.obtain import TRAINING_SPLIT, ensure_teacher, must_train, teacher_to_train
 from stages.teachers.train import Progress, untrained_teacher
+
+_LARGE_IMAGE = 96
+"""Pixels along the longer side, from which on networks for small images cost too much."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +173,7 @@ def plan(
     automatic = resolution.automatic_keys(wanted)
     config, student, inherited, suitable = _fitted_to_teacher(config, schedule, student, teacher.model)
     automatic += suitable
-    warnings += first_weights.warnings_of(config, inherited)
+    warnings += first_weights.warnings_of(config, inherited) + _warnings_of_size(config)
     if stored is not None and launch.buffer is not None:
         warnings += stored_buffer.warnings_of(stored, config, path=launch.buffer, teacher_sha256=teacher.sha256)
 
@@ -189,6 +193,17 @@ def plan(
         class_names=_class_names(data, stored),
         warnings=(*warnings_of(wanted, schedule), *teacher.warnings, *warnings),
     )
+
+
+def _warnings_of_size(config: Config) -> tuple[str, ...]:
+    name, side = config.student.model, max(config.task.image_shape[1:])
+    if side < _LARGE_IMAGE or not any(spec.match(name) is not None for spec in FOR_SMALL_IMAGES):
+        return ()
+    doubt = (
+        f"the student `{name}` is made for images of some 32 pixels: with {side} it takes many times the time and"
+        " memory of torchvision's networks (`torchvision:resnet18`, for example)"
+    )
+    return (doubt,)
 
 
 def _refuse_place(launch: Launch) -> None:

@@ -588,6 +588,22 @@ def test_a_classifier_of_ones_own(trained, tmp_path):
     assert "path/to/file.py:factory" in error.hint
 
 
+def test_a_classifier_of_ones_own_in_what_else_wraps_a_network(trained, tmp_path):
+    trained.fc = nn.Sequential(nn.Dropout(), trained.fc)
+    weights = {f"model.{name}": value for name, value in trained.state_dict().items()}
+    torch.save({"state_dict": weights, "pytorch-lightning_version": "2.0"}, tmp_path / "teacher.ckpt")
+    error = refused(FileError, r"2 missing \(`fc.weight`, `fc.bias`\), 2 unexpected", tmp_path / "teacher.ckpt")
+    assert "all but `fc` fits" in error.hint
+
+
+def test_one_logit(trained, tmp_path):
+    trained.fc = nn.Linear(trained.fc.in_features, 1)
+    save_weights(trained, tmp_path / "teacher.safetensors")
+    error = refused(ConfigError, "has one logit, the preset says 10 classes", tmp_path / "teacher.safetensors")
+    assert "[-z / 2, z / 2]" in error.hint
+    assert "num_classes=1" not in error.hint
+
+
 def test_buffers_that_no_file_holds(trained, tmp_path):
     save_weights(trained, tmp_path / "teacher.safetensors")
     network = build()

@@ -189,3 +189,9 @@ def test_a_function_that_must_be_given_more_gets_an_example_that_works(build, tm
 
 def test_a_network_for_another_number_of_classes(build):
     refused(build, ConfigError, r"got shape \[1, 6\]", GOOD.replace("num_classes, 3", "6, 3"))
+
+
+def test_a_library_that_is_not_installed_here(build):
+    error = refused(build, FileError, "ModuleNotFoundError", "import no_such_library\n" + GOOD)
+    assert error.hint.startswith("install what it imports where ssdkd is (`")
+    assert "-c 'import no_such_library'" in error.hint

@@ -499,6 +499,22 @@ def test_a_precision_that_brings_nothing_here_is_told(
     assert sum("run.precision is bf16" in warning for warning in planned.warnings) == num_told
 
 
+@pytest.mark.parametrize(
+    ("student", "side", "is_told"),
+    [("wrn10_1", 96, True), ("wrn10_1", 95, False), ("torchvision:shufflenet_v2_x0_5", 96, False)],
+)
+def test_a_student_for_small_images_is_told_of_where_these_are_large(
+    make_config, tmp_path: Path, student: str, side: int, is_told: bool
+) -> None:
+    networks = ("teacher.model=wrn10_1", f"student.model={student}")
+    sizes = (f"task.image_shape=[1,{side},{side}]", "inversion.batch_size=2", "distillation.batch_size=2")
+    config = make_config(*networks, *sizes, "evaluation.data=none")
+    weights = tmp_path / "teacher.safetensors"
+    save_weights(build_model("wrn10_1", task=config.task, where="teacher.model"), weights)
+    planned = plan(with_values(config, {"teacher.weights": str(weights)}), Launch(command="run", preset_name="tiny"))
+    assert any("made for images of some 32 pixels" in warning for warning in planned.warnings) == is_told
+
+
 def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
     views = "distillation.views=3"
     plain, cached, cached_bf16, mixed = (

@@ -131,6 +131,19 @@ def test_collapse_ends_the_run_and_can_be_looked_at(start, out: Path, monkeypatc
     assert (out / told["picture"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_classes_without_an_image_after_warm_up_are_told(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(out=out.with_name("too few to tell"))
+    assert [event for event in warnings(out.with_name("too few to tell")) if "no image" in event["message"]] == []
+    monkeypatch.setattr("stages.inversion.stage._LEAST_OF_A_CLASS", 1)
+    assert start().summary["status"] == "done"
+    (told,) = warnings(out)
+    counts = events(out, "buffer_state")[0]["class_counts"]
+    missing = [str(index) for index, count in enumerate(counts) if count == 0]
+    assert told["epoch"] == 1
+    assert f"{len(missing)} of 10 classes have no image in the buffer ({', '.join(missing[:5])}" in told["message"]
+    assert "inversion.targets=balanced" in told["hint"]
+
+
 def test_a_request_for_a_checkpoint_hides_no_collapse(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that saves is the first to notice it: the run ends with it all the same, and the request is answered."""
     monkeypatch.setattr("stages.inversion.stage._LEAST_THAT_VARY", 1)

@@ -30,6 +30,16 @@ def test_a_student_takes_images_as_they_are(start, out: Path) -> None:
     assert not student(images_BCHW).requires_grad
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's, which has another way by now
+def test_a_traced_student_takes_floats_as_it_does(start, out: Path) -> None:
+    start()
+    student = load_student(out)
+    images_BCHW = torch.rand(3, *from_file(out / "config.toml").task.image_shape)
+    traced = torch.jit.trace(student, images_BCHW)
+    others_BCHW = torch.rand(5, *images_BCHW.shape[1:])
+    torch.testing.assert_close(traced(others_BCHW), student(others_BCHW))
+
+
 def test_no_student_is_told(start, out: Path) -> None:
     with pytest.raises(FileError, match="there is no run"):
         load_student(out)

@@ -571,6 +571,18 @@ def test_other_versions_are_told(stopped: Path) -> None:
     assert any("code another commit -> " in event["message"] for event in warnings(stopped))
 
 
+@pytest.mark.parametrize("asked", ["auto", "fp32"])
+def test_a_precision_that_does_not_suit_the_device_it_goes_on_with(
+    start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    start(f"run.precision={asked}", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    monkeypatch.setattr("stages.resumption.resolve_precision", lambda _wanted, _device: "fp8")
+    assert go_on().summary["status"] == "done"
+    told = [event["message"] for event in warnings(out) if "goes on in" in event["message"]]
+    assert len(told) == (asked == "auto"), "what somebody chose is their own"
+    assert all("cpu is faster in fp8" in message and "--set run.precision=fp8" in message for message in told)
+
+
 def test_events_that_are_lost_begin_anew_with_the_runs_beginning(stopped: Path, undisturbed: Path) -> None:
     (stopped / "events.jsonl").unlink()
     assert resume(stopped).summary["status"] == "done"
