@@ -132,8 +132,8 @@ def _left_out(config: Config, schedule: Schedule) -> Iterator[tuple[str, str]]:
     A preset that is used for a part of the chain has tables for the rest, and rightly so; and what `invert` leaves
     behind is what `distill` goes on from, with all its settings.
     """
-    is_left_out = {"inversion", "distillation", "evaluation", *config.plugin_tables} - set(config.run.stages)
-    reasons = {table: f"`{table}` is not in run.stages" for table in is_left_out}
+    left_out = {"inversion", "distillation", "evaluation", *config.plugin_tables} - set(config.run.stages)
+    reasons = {table: f"`{table}` is not in run.stages" for table in left_out}
     if schedule.command == "distill":
         reasons.setdefault("inversion", "`ssdkd distill` makes no images")
     for key, place in config.settings.places.items():

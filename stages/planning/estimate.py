@@ -42,7 +42,10 @@ class Estimate:
     seconds: dict[str, float]
     """Of inversion and distillation, as far as the run has them, uncompiled and one after the other."""
     memory_mib: float | None
-    """What the process has taken for its steps: on the device for CUDA, resident otherwise [MiB]."""
+    """What the process has taken for its steps: on the device for CUDA, resident otherwise [MiB].
+
+    Steps that are recorded for a GPU keep memory of their own besides, at most as much again.
+    """
     not_timed: tuple[str, ...]
     """The other stages; and "acceleration", where compiling or recording will take time and save more."""
 
