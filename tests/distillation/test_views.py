@@ -264,7 +264,7 @@ def test_of_cached_views_as_many_are_mixed_as_of_fresh_ones_and_one_is_whole(mak
 
 
 def test_a_view_whose_partner_has_left_gives_way_to_the_whole_one(make_run, fill) -> None:
-    settings = {"views": 2, "mix": "mixup", "mix_share": 1.0, "batch_size": 64}
+    settings = {"views": 2, "mix": "mixup", "mix_share": 0.5, "batch_size": 64}
     run = make_run(epoch=FIRST, task=NO_AUGMENTATION, buffer={"capacity": 40}, distillation=settings)
     fill(run, 40)
     views = views_of(run)
