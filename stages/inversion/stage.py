@@ -117,8 +117,8 @@ class Inversion(Stage[InversionConfig]):
             first = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
             run.emit(
                 Warning(
-                    message=f"after warm-up {len(missing)} of {run.task.num_classes} classes have no image in the"
-                    f" buffer ({first}): a student learns nothing of them, and agreement does not tell",
+                    message=f"after warm-up the buffer has no image of {len(missing)} of {run.task.num_classes} classes"
+                    f" ({first}): a student learns nothing of them, and agreement does not tell",
                     hint="`ssdkd inspect-buffer` counts the classes; inversion.targets=balanced aims at all of them",
                 )
             )

@@ -140,7 +140,7 @@ def test_classes_without_an_image_after_warm_up_are_told(start, out: Path, monke
     counts = events(out, "buffer_state")[0]["class_counts"]
     missing = [str(index) for index, count in enumerate(counts) if count == 0]
     assert told["epoch"] == 1
-    assert f"{len(missing)} of 10 classes have no image in the buffer ({', '.join(missing[:5])}" in told["message"]
+    assert f"no image of {len(missing)} of 10 classes ({', '.join(missing[:5])}" in told["message"]
     assert "inversion.targets=balanced" in told["hint"]
 
 

@@ -275,6 +275,7 @@ def test_warns_where_there_are_no_statistics(
         assert ("in `FrozenBatchNorm2d`" in told) == (factory == "frozen")
         assert "inversion.bn_weight" in told
         assert "set inversion.targets=balanced" in told
+        assert "the overlay `plus`, balanced targets and inversion.task_weight=0.1" in told
         balanced = with_values(config, {"inversion.targets": "balanced"})
         assert "inversion.targets" not in load_teacher(balanced, CPU).warnings[-1]
         without_task = with_values(config, {"inversion.task_weight": 0.0, "evaluation.data": "none"})
