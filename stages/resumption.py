@@ -152,13 +152,13 @@ def _warnings_of_divergence(directory: RunDirectory, manifest: dict[str, Any]) -
 def _warnings_of_precision(
     config: Config, device: torch.device, directory: RunDirectory, manifest: dict[str, Any]
 ) -> tuple[str, ...]:
-    """A run keeps the precision that was chosen where it began, which may be the slower one where it goes on."""
+    """A run keeps the precision that was chosen where it began; a new one might have another where it goes on."""
     best = resolve_precision("auto", device)
     if "run.precision" not in manifest.get("automatic", []) or config.run.precision == best:
         return ()
     anew = how_to_begin_anew(directory, manifest)
-    faster = f"{device} is faster in {best} ({anew}, with --set run.precision={best} added)"
-    return (f"this run goes on in {config.run.precision}, as it began; {faster}",)
+    other = f"auto is {best} on {device} ({anew}, with --set run.precision=auto added)"
+    return (f"this run goes on in {config.run.precision}, as it began; {other}",)
 
 
 def _warnings_of_code(config: Config, manifest: dict[str, Any]) -> tuple[str, ...]:

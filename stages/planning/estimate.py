@@ -44,7 +44,7 @@ class Estimate:
     memory_mib: float | None
     """What the process has taken for its steps: on the device for CUDA, resident otherwise [MiB].
 
-    Steps that are recorded for a GPU keep memory of their own besides, at most as much again.
+    What recorded steps of a GPU keep for themselves, and the hold-out, are not in it.
     """
     not_timed: tuple[str, ...]
     """The other stages; and "acceleration", where compiling or recording will take time and save more."""

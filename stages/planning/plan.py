@@ -200,8 +200,8 @@ def _warnings_of_size(config: Config) -> tuple[str, ...]:
     if side < _LARGE_IMAGE or not any(spec.match(name) is not None for spec in FOR_SMALL_IMAGES):
         return ()
     doubt = (
-        f"the student `{name}` is made for images of some 32 pixels: with {side} it takes many times the time and"
-        " memory of torchvision's networks (`torchvision:resnet18`, for example)"
+        f"the student `{name}` is made for images of some 32 pixels and multiplies {(side / 32) ** 2:.0f} times as"
+        f" much with {side}: torchvision's networks (`torchvision:resnet18`, for example) make images smaller sooner"
     )
     return (doubt,)
 

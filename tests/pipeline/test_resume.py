@@ -580,7 +580,7 @@ def test_a_precision_that_does_not_suit_the_device_it_goes_on_with(
     assert go_on().summary["status"] == "done"
     told = [event["message"] for event in warnings(out) if "goes on in" in event["message"]]
     assert len(told) == (asked == "auto"), "what somebody chose is their own"
-    assert all("cpu is faster in fp8" in message and "--set run.precision=fp8" in message for message in told)
+    assert all("auto is fp8 on cpu" in message and "--set run.precision=auto" in message for message in told)
 
 
 def test_events_that_are_lost_begin_anew_with_the_runs_beginning(stopped: Path, undisturbed: Path) -> None:
