@@ -142,7 +142,10 @@ class Evaluation(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Device(Event):
-    """What the run has cost so far: seconds per stage (total) and what the device is doing."""
+    """What the run has cost so far: seconds per stage (total) and what the device is doing.
+
+    Told at the end of each epoch, at checkpoints within one, and once a minute in a long one.
+    """
 
     kind: ClassVar[str] = "device"
     device: str

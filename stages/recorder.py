@@ -26,6 +26,9 @@ from stages.tensor_digest import save_with_digest
 _NUM_TILES = 64
 """Images in a picture of samples: eight by eight."""
 
+_TELL_EVERY_S = 60.0
+"""An epoch may take an hour: who watches is told now and then what it has cost so far."""
+
 _SLOW_SAVING_S = 10.0
 _SLOW_SAVING_SHARE = 0.1
 """Saving that takes both this long and this share of the time since the last one is worth a word."""
@@ -41,7 +44,7 @@ class Recorder:
         self._log = log
         self._buffer_meta = buffer_meta
         self._meter = _Meter(run, self.accounts)
-        self._last_saved_s = time.perf_counter()
+        self._last_saved_s = self._last_told_s = time.perf_counter()
         self._was_slow_told = False
 
     def continue_from(self, seconds: Mapping[str, float]) -> None:
@@ -72,7 +75,13 @@ class Recorder:
         """Tell what the run has cost so far: the accounts that a resumption goes on with."""
         self._emit_device(self._meter.utilisation())
 
+    def tell_now_and_then(self) -> None:
+        """Tell of the accounts in the midst of a long epoch; does nothing most of the time."""
+        if time.perf_counter() - self._last_told_s >= _TELL_EVERY_S:
+            self.emit_device()
+
     def _emit_device(self, in_use: float | None) -> None:
+        self._last_told_s = time.perf_counter()
         self.emit(
             Device(
                 device=str(self.run.device),

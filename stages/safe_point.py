@@ -26,7 +26,7 @@ _ECHO_S = 0.5
 
 
 class SafePoint:
-    """Called between stages, synthesis calls and distillation steps; costs a look at one file's size."""
+    """Called between stages, synthesis calls and distillation steps; costs a look at one file's size and the clock."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class SafePoint:
 
     def __call__(self) -> None:
         """Carry out what was asked since the last safe point. Raises StopRequested; returns once not paused."""
+        self._recorder.tell_now_and_then()
         requests = self._control.poll()
         if not requests and not self._must_stop:
             return
