@@ -77,6 +77,13 @@ class Standing:
             return views_text(*self._model.views_judged)
         return self._stage or "starting"
 
+    @property
+    def step(self) -> str:
+        """Where within its epoch the run is: "distillation, step 280 of 400"; empty between its stages."""
+        progress = self._model.progress()
+        running = None if progress is None else progress.running
+        return f"{running.stage}, {running.step_text}" if running is not None and running.step_text else ""
+
     def seconds_left(self) -> float | None:
         """Time until the run is over; None until an epoch of each kind still to come has been timed, and at the end."""
         progress = self._model.progress()
@@ -93,7 +100,10 @@ class Standing:
 
 
 class ProgressLines:
-    """One plain line at the end of an epoch, and while the student waits for the teacher, at most every ten seconds."""
+    """A plain line at the end of an epoch, in the midst of a long one, and while the student waits for the teacher.
+
+    At most one every ten seconds.
+    """
 
     def __init__(self, write: Callable[[str], object], standing: Standing, clock: Clock) -> None:
         self.standing = standing
@@ -113,6 +123,8 @@ class ProgressLines:
             self._write_now_and_then(self._line(epoch))
         elif isinstance(event, events.ViewsJudged):
             self._write_now_and_then(self.standing.activity)
+        elif isinstance(event, events.Device) and (step := self.standing.step):
+            self._write_now_and_then(f"{self._name(epoch)}, {step}")
 
     def tell_of_stop(self) -> None:
         """In a signal's handler: the run has heard it."""
@@ -124,10 +136,12 @@ class ProgressLines:
             self._last_line_s = now_s
             self._write(line)
 
+    def _name(self, epoch: int) -> str:
+        return f"epoch {epoch}/{self.standing.epochs}" if self.standing.epochs is not None else f"epoch {epoch}"
+
     def _line(self, finished: int) -> str:
-        total = f"/{self.standing.epochs}" if self.standing.epochs is not None else ""
         left_s = self.standing.seconds_left()
-        parts = [f"epoch {finished}{total}", self.standing.describe()]
+        parts = [self._name(finished), self.standing.describe()]
         if left_s is not None:
             parts.append(f"{duration(left_s)} left")
         return ", ".join(part for part in parts if part)
