@@ -43,11 +43,6 @@ def harmless(text: str, *, keep: str = "") -> str:
     return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in text)
 
 
-def printable(text: str, encoding: str) -> str:
-    """`text` as the stream can carry it, and harmless."""
-    return harmless(text).encode(encoding, "replace").decode(encoding)
-
-
 def bar(value: float, highest: float, *, width: int, glyphs: Glyphs) -> str:
     """A bar of at most `width` cells, full for `highest`; anything above zero shows at least a sliver."""
     if value <= 0 or highest <= 0:

@@ -69,7 +69,7 @@ def has_screen() -> bool:
     if "TEXTUAL_DRIVER" in os.environ:
         return True
     is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
-    return not is_dumb and all(stream and is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr))
+    return not is_dumb and all(is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:

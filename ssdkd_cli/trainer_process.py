@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stages.events import Event
+from stages.events import Event, Listener
 from stages.run_directory import RUNS_ROOT, RunDirectory
 
 PROGRAM = (sys.executable, "-P", "-m", "ssdkd_cli")
@@ -82,40 +82,42 @@ class Trainer:
         return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
-class Readiness:
-    """The trainer's end: a listener of its run's events that acts on the first of them."""
+class Viewer:
+    """The trainer's end: the process that shows its run, and waits to be told where that is."""
 
-    def __init__(self, descriptor: int, *, out: Path | None, resumed: Path | None) -> None:
-        self._descriptor: int | None = descriptor
-        self._out = out
-        self._resumed = resumed
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
-    @classmethod
-    def from_environment(cls, *, out: Path | None, resumed: Path | None) -> Readiness | None:
-        """Where this process is a trainer with a viewer; None elsewhere."""
-        descriptor = os.environ.pop(_PIPE_VARIABLE, "")  # no process of ours inherits it
-        if not descriptor.isdecimal():
-            return None
-        os.set_inheritable(int(descriptor), False)
-        # The terminal that this run was started from may go; that is no reason to stop.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        return cls(int(descriptor), out=out, resumed=resumed)
-
-    def __call__(self, event: Event, epoch: int, /) -> None:  # noqa: ARG002
-        """Leave the terminal, and say where the run is (`stages.events.Listener`)."""
-        if self._descriptor is None:
-            return
-        path = run_path(event, out=self._out, resumed=self._resumed)
+    def tell(self, path: Path) -> None:
+        """Leave the terminal, and say where the run is."""
         told = {"run": str(path), "log_start": _write_to(RunDirectory(path).trainer_log_file)}
         with suppress(BrokenPipeError):  # the viewer has gone already
             os.write(self._descriptor, json.dumps(told).encode() + b"\n")
         os.close(self._descriptor)
-        self._descriptor = None
 
 
-def run_path(first: Event, *, out: Path | None, resumed: Path | None) -> Path:
-    """Where a run is, by its first event and by what was typed."""
-    return resumed or out or RUNS_ROOT / str(getattr(first, "run", ""))
+def viewer_of_this_process() -> Viewer | None:
+    """Who shows the run, where this process is a trainer with a viewer; None elsewhere."""
+    descriptor = os.environ.pop(_PIPE_VARIABLE, "")  # no process of ours inherits it
+    if not descriptor.isdecimal():
+        return None
+    os.set_inheritable(int(descriptor), False)
+    # The terminal that this run was started from may go; that is no reason to stop.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return Viewer(int(descriptor))
+
+
+def once_begun(act: Callable[[Path], object], path: Path | None) -> Listener:
+    """A listener that calls `act` at a run's first event, with its path; None is a new one under `RUNS_ROOT`."""
+    is_done = False
+
+    def listen(event: Event, _epoch: int) -> None:
+        nonlocal is_done
+        if not is_done:
+            is_done = True
+            act(path or RUNS_ROOT / str(getattr(event, "run", "")))
+
+    return listen
 
 
 def _write_to(path: Path) -> int:

@@ -147,8 +147,6 @@ def _write_picture(path: Path, png: bytes) -> None:
 
 
 def _print_report(report: Mapping[str, Any], contents: BufferContents, *, is_in_run: bool) -> None:
-    from rich.text import Text
-
     out = console.stdout()
     width = min(out.width, charts.REPORT_WIDTH)
     glyphs = charts.glyphs_for(out.encoding)
@@ -159,8 +157,7 @@ def _print_report(report: Mapping[str, Any], contents: BufferContents, *, is_in_
         *_integrity_lines(report["verified"], is_in_run=is_in_run),
     ]
     for line in lines:
-        style = "bold" if isinstance(line, _Heading) else ""
-        out.print(Text(charts.printable(line, out.encoding), style=style), soft_wrap=True)
+        console.say(charts.harmless(line), style="bold" if isinstance(line, _Heading) else "")
 
 
 def _report_lines(

@@ -18,14 +18,13 @@ from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.options import check_device, keys_of, names_evaluation_data
 from ssdkd_cli.torch_import import import_torch, refuse_no_folder
-from ssdkd_cli.trainer_process import Readiness, Trainer, run_path
+from ssdkd_cli.trainer_process import Trainer, once_begun, viewer_of_this_process
 from ssdkd_cli.words import num_epochs
 from stages.errors import ConfigError, MachineError, SsdkdError
 from stages.paths import in_shell
 
 if TYPE_CHECKING:
     from stages.config import Config
-    from stages.events import Event
     from stages.run_directory import RunDirectory
     from stages.trainer import Launch, Outcome, Plan
 
@@ -292,29 +291,17 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
 def _execute(config: Config, launch: Launch) -> Outcome:
     from stages.trainer import execute
 
-    readiness = Readiness.from_environment(out=launch.out, resumed=None)
+    viewer = viewer_of_this_process()
     checked = _plan(config, launch)
-    with progress.shown(as_lines=readiness is not None) as shown:
-        begun = readiness or _Announcement(out=launch.out, resumed=None)
+    with progress.shown(as_lines=viewer is not None) as shown:
+        begun = once_begun(_announce if viewer is None else viewer.tell, launch.out)
         return execute(checked, [begun, shown], on_signal=shown.tell_of_stop)
 
 
-class _Announcement:
-    """Says where the run is as soon as it has begun: without a dashboard nothing else does before its end."""
-
-    def __init__(self, *, out: Path | None, resumed: Path | None) -> None:
-        self._out = out
-        self._resumed = resumed
-        self._is_made = False
-
-    def __call__(self, event: Event, epoch: int, /) -> None:  # noqa: ARG002
-        """Take in one event (`stages.events.Listener`)."""
-        if self._is_made:
-            return
-        self._is_made = True
-        path = run_path(event, out=self._out, resumed=self._resumed)
-        with diagnostics.unheard():
-            diagnostics.note(f"the run is {path}; `ssdkd watch {in_shell(path.absolute())}` shows it from any terminal")
+def _announce(path: Path) -> None:
+    """Say where the run is as soon as it has begun: without a dashboard nothing else does before its end."""
+    with diagnostics.unheard():
+        diagnostics.note(f"the run is {path}; `ssdkd watch {in_shell(path.absolute())}` shows it from any terminal")
 
 
 def _plan(config: Config, launch: Launch) -> Plan:
@@ -331,14 +318,14 @@ def _resume(request: Request, text: str) -> int:
 
     run = resolve_run(text)
     started = run.events.first()
-    readiness = Readiness.from_environment(out=None, resumed=run.path)
+    viewer = viewer_of_this_process()
 
     import_torch()
 
     from stages.trainer import resume
 
-    with progress.shown(started=started, as_lines=readiness is not None) as shown:
-        begun = readiness or _Announcement(out=None, resumed=run.path)
+    with progress.shown(started=started, as_lines=viewer is not None) as shown:
+        begun = once_begun(_announce if viewer is None else viewer.tell, run.path)
         outcome = resume(
             run.path,
             device=request.device,

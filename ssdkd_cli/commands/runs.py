@@ -214,7 +214,7 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
     refuse_idle(run, action)
     if confirm and not typer.confirm(f"{action} {run.path}? It saves everything first.", err=True):
         diagnostics.note(f"{run.path} was not asked, and stays as it is")
-        raise typer.Abort
+        raise typer.Exit(diagnostics.ExitCode.FAILED)
     request_id = send_request(run, action)
     diagnostics.note(f"{run.path}: asked to {action}, waiting up to {timeout_s:g} s")
     answer = wait_for_acknowledgement(run, request_id, timeout_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssdkd_cli.charts import ASCII, BLOCKS, bar, bar_rows, cut, glyphs_for, printable, sparklines
+from ssdkd_cli.charts import ASCII, BLOCKS, bar, bar_rows, cut, glyphs_for, harmless, sparklines
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_cut_counts_cells(text, expected):
     assert cut(text, 8, BLOCKS) == expected
 
 
-def test_printable_keeps_control_characters_out():
-    assert printable("a\x1b[2Jb\r\n\x9b", "utf-8") == "a\\x1b[2Jb\\r\\n\\x9b"
-    assert printable("Möwe", "ascii") == "M?we"
+def test_harmless_text_moves_no_cursor():
+    assert harmless("a\x1b[2Jb\r\n\x9b") == "a\\x1b[2Jb\\r\\n\\x9b"
+    assert harmless("Möwe") == "Möwe"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from ssdkd_cli.commands import viewing
 from ssdkd_cli.commands.launching import Request, arguments_of
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.main import main
-from ssdkd_cli.trainer_process import Readiness, Trainer
+from ssdkd_cli.trainer_process import Trainer, viewer_of_this_process
 from ssdkd_cli.watching.comparison import UNKNOWN, candidates, differences, lettered
 from ssdkd_cli.watching.feed import RunFeed
 from ssdkd_cli.watching.snapshot import render_text
@@ -73,7 +73,7 @@ def test_once_json_is_one_document_with_the_status(call, run):
     assert document["latest"]["distillation/loss"] == pytest.approx(3.25)
     assert document["latest_epoch"]["distillation/loss"] == 4.0
     assert document["real"]["student"]["top1"] == 0.9
-    assert document["synthetic"] == {"agreement": 0.8}
+    assert document["synthetic"] == {"agreement": 0.8, "ece": None}
     assert document["samples"]["picture"] == "samples/epoch-000004.png"
     assert document["device"]["labels"]["mem_mib"] == "resident memory (RSS)"
     assert document["problems"] == []
@@ -435,12 +435,12 @@ def test_the_arguments_ask_for_the_same_again():
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from ssdkd_cli.trainer_process import Readiness
+from ssdkd_cli.trainer_process import once_begun, viewer_of_this_process
 from stages.events import RunResumed
 print("before", flush=True)
-readiness = Readiness.from_environment(out=Path(sys.argv[1]), resumed=None)
+begun = once_begun(viewer_of_this_process().tell, Path(sys.argv[1]))
 for _ in range(2):
-    readiness(RunResumed(checkpoint="", checkpoint_seq=0), 0)
+    begun(RunResumed(checkpoint="", checkpoint_seq=0), 0)
 print("after", os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, flush=True)
 print("and errors", file=sys.stderr, flush=True)
 assert "SSDKD_READY_PIPE" not in os.environ and sys.stdin.read() == ""
@@ -624,5 +624,5 @@ def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running, t
 def test_without_a_viewer_nobody_is_told(monkeypatch):
     monkeypatch.delenv("SSDKD_READY_PIPE", raising=False)
     before = signal.getsignal(signal.SIGHUP)
-    assert Readiness.from_environment(out=None, resumed=None) is None
+    assert viewer_of_this_process() is None
     assert signal.getsignal(signal.SIGHUP) == before
