@@ -19,7 +19,7 @@ from typing import ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, InputEvent
-from textual.filter import LineFilter, NoColor
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.message import Message
 from textual.screen import Screen
 from textual.worker import Worker, get_current_worker
@@ -34,7 +34,7 @@ from ssdkd_cli.dashboard.screens.help_screen import HelpScreen
 from ssdkd_cli.dashboard.screens.run_screen import RunScreen
 from ssdkd_cli.dashboard.themes import DARK_NAME, FALLBACK_VARIABLES, THEMES
 from ssdkd_cli.watching import pictures
-from ssdkd_cli.watching.comparison import MAX_OTHERS, Overlay, lettered
+from ssdkd_cli.watching.comparison import MAX_OTHERS, lettered
 from ssdkd_cli.watching.feed import RunFeed
 from ssdkd_cli.watching.view import RunView
 from stages.errors import SsdkdError
@@ -91,14 +91,13 @@ class DashboardApp(App[None]):
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        # Asked before the toolkit, which takes the variable out of the environment and turns colours into greys.
-        self.is_colourless = bool(os.environ.get("NO_COLOR"))
         super().__init__()
+        self.is_colourless = bool(os.environ.get("NO_COLOR"))
         self.run_directory = run_directory if isinstance(run_directory, RunDirectory) else RunDirectory(run_directory)
         self.read_only = read_only
         self.glyphs = ASCII if (wants_ascii(_encoding()) if is_ascii is None else is_ascii) else UNICODE
         self.run_view: RunView | None = None
-        self.overlays: tuple[Overlay, ...] = ()
+        self.overlays: tuple[RunView, ...] = ()
         self._folder = folder
         self._told_of: Path | None = None
         self._answer_timeout_s = answer_timeout_s
@@ -119,8 +118,9 @@ class DashboardApp(App[None]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Without colour no colour at all reaches the terminal; in ASCII mode nothing but ASCII does."""
-        filters: list[LineFilter] = [NoColor()] if self.is_colourless else list(super().get_line_filters())
-        filters.append(HarmlessFilter())
+        # The toolkit turns colours into greys, and does so for an empty NO_COLOR, too, which counts as none.
+        filters: list[LineFilter] = [each for each in super().get_line_filters() if not isinstance(each, Monochrome)]
+        filters += [NoColor(), HarmlessFilter()] if self.is_colourless else [HarmlessFilter()]
         return [*filters, AsciiFilter()] if self.glyphs.is_ascii else filters
 
     def on_mount(self) -> None:
@@ -175,8 +175,8 @@ class DashboardApp(App[None]):
         worker = get_current_worker()
         feeds = [RunFeed(run, clock=self._clock) for run in runs]
         while not self._is_over(worker):
-            views = [feed.poll() for feed in feeds]
-            self._post(worker, OverlaysLoaded(tuple(map(Overlay.of, views))))
+            views = tuple(feed.poll() for feed in feeds)
+            self._post(worker, OverlaysLoaded(views))
             if not feeds:
                 return
             is_whole = all(view.loaded == 1.0 for view in views)

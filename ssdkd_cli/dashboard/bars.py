@@ -45,11 +45,10 @@ def grouped(values: Sequence[int], most: int) -> tuple[list[float], int]:
 
 
 def axis_labels(labels: Sequence[tuple[int, str]], width: int) -> str:
-    """Texts under the columns they belong to; those that would touch an earlier one are left out."""
-    row, free_from = [" "] * width, 0
-    for column, text in labels:
+    """Texts under the columns they belong to, the last one above all; those that would touch another are left out."""
+    row = [" "] * width
+    for column, text in [*labels[-1:], *labels[:-1]]:
         at = min(max(0, column - len(text) // 2), max(0, width - len(text)))
-        if at >= free_from and at + len(text) <= width:
+        if at + len(text) <= width and not "".join(row[max(0, at - 1) : at + len(text) + 1]).strip():
             row[at : at + len(text)] = text
-            free_from = at + len(text) + 1
     return "".join(row)

@@ -34,6 +34,15 @@ BRAILLE = Cell(rows=4, columns=2)
 ASCII = Cell(rows=2, columns=1)
 
 
+def cell_index(share: Floats, num_cells: int, num_dots: int) -> npt.NDArray[np.int64]:
+    """Which of so many cells, of `num_dots` dots each, the dot at `share` in [0, 1] of their length lies in.
+
+    Whatever stands beside a line (a tick, a letter at its end) is placed by this, for it is how lines are drawn.
+    """
+    dot = np.rint(np.clip(share, 0, 1) * (num_cells * num_dots - 1)).astype(np.int64)
+    return np.asarray(dot // num_dots)
+
+
 class Canvas:
     """A grid of `rows` by `columns` characters, empty at first."""
 

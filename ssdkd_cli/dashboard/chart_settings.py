@@ -78,10 +78,10 @@ class ChartSettings:
             return moved
         return moved._with_range(*((x, x + high - low) if x < low else (x - high + low, x)), full)
 
-    def words(self, *, has_log_scale: bool = True) -> str:
-        """What is set, in words."""
-        said = ["log scale" if self.is_log and has_log_scale else "linear scale"]
-        if self.smoothing:
+    def words(self, *, has_log_scale: bool = True, is_smoothable: bool = True) -> str:
+        """What is set, in words, for charts that may have a logarithmic scale, or may be smoothed, or not."""
+        said = ["log scale" if self.is_log else "linear scale"] if has_log_scale else []
+        if self.smoothing and is_smoothable:
             said.append(f"smoothing {self.smoothing:g}")
         if self.x_range is not None:
             low, high = map(epoch_text, self.x_range)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ssdkd_cli.watching.view import RunView
 
 NO_REAL_DATA = "no real data: only agreement on synthetic images is measured"
+NOTHING_MEASURED = "no real data, and no synthetic images were held out"
 
 
 def no_step(view: RunView, stage: str) -> str:
@@ -61,4 +62,6 @@ def no_real_results(view: RunView) -> str:
     """Why there is no accuracy of a student on real data."""
     if view.evaluation is None:
         return no_evaluation(view)
-    return "only the teacher was measured: no student learns here" if view.evaluation.teacher else NO_REAL_DATA
+    if view.evaluation.teacher:
+        return "only the teacher was measured: no student learns here"
+    return NOTHING_MEASURED if view.evaluation.agreement is None else NO_REAL_DATA

@@ -5,7 +5,6 @@ from __future__ import annotations
 from textual.message import Message
 from textual.notifications import SeverityLevel
 
-from ssdkd_cli.watching.comparison import Overlay
 from ssdkd_cli.watching.pictures import Picture
 from ssdkd_cli.watching.view import RunView
 from stages.run_directory import RunDirectory
@@ -31,7 +30,7 @@ class PicturesLoaded(Message):
 class OverlaysLoaded(Message):
     """The curves of the runs that the run on the screen is compared with."""
 
-    def __init__(self, overlays: tuple[Overlay, ...]) -> None:
+    def __init__(self, overlays: tuple[RunView, ...]) -> None:
         super().__init__()
         self.overlays = overlays
 

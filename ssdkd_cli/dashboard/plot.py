@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdkd_cli.dashboard.axes import Scale, scale_of, tick_labels
-from ssdkd_cli.dashboard.canvas import ASCII, BRAILLE, Canvas
+from ssdkd_cli.dashboard.canvas import ASCII, BRAILLE, Canvas, Cell, cell_index
 
 Floats = npt.NDArray[np.float64]
 Piece = tuple[str, str]
@@ -86,12 +86,13 @@ def draw(plot: Plot, width: int, height: int) -> Drawing:
         return Drawing(_empty(plot.empty_text, width, height))
     has_x_labels = height >= _MIN_ROWS_WITH_X_LABELS
     num_rows = height - 1 if has_x_labels else height
-    labels = _y_labels(scale, num_rows)
+    cell = ASCII if plot.is_ascii else BRAILLE
+    labels = _y_labels(scale, num_rows, cell)
     if any(width - len(text) - 1 < _MIN_COLUMNS for text in labels.values()):
         labels = {}
     gutter = max((len(text) for text in labels.values()), default=0) + 1
     num_columns = width - gutter
-    cells = _cells(plot, scale, num_rows, num_columns)
+    cells = _cells(plot, scale, num_rows, num_columns, cell)
     vertical = "|" if plot.is_ascii else "│"
     tick = "+" if plot.is_ascii else "┤"
     rows: list[list[Piece]] = []
@@ -100,7 +101,7 @@ def draw(plot: Plot, width: int, height: int) -> Drawing:
         pieces = [(text.rjust(gutter - 1), "label"), (tick if text else vertical, "axis")]
         rows.append(pieces + _joined(cells[row]))
     if has_x_labels:
-        rows.append(_x_labels(plot, gutter, num_columns))
+        rows.append(_x_labels(plot, gutter, num_columns, cell))
     return Drawing(rows, left=gutter, num_columns=num_columns)
 
 
@@ -120,27 +121,28 @@ def _empty(text: str, width: int, height: int) -> list[list[Piece]]:
     return rows
 
 
-def _y_labels(scale: Scale, num_rows: int) -> dict[int, str]:
+def _y_labels(scale: Scale, num_rows: int, cell: Cell) -> dict[int, str]:
     """Labels by row, in two rows at least: more ticks are asked for where they fall into the same one."""
     fewest = max(2, num_rows // _ROWS_PER_TICK)
     labels: dict[int, str] = {}
     for most in range(fewest, fewest + _MORE_TICKS):
         labels.clear()
         ticks = scale.ticks(most)
-        places = num_rows - 1 - np.rint(scale.place(np.array(ticks)) * (num_rows - 1)).astype(int)
+        places = num_rows - 1 - cell_index(scale.place(np.array(ticks)), num_rows, cell.rows)
         # Of ticks that fall into one row every second one is left out, or every third: what is left is even.
         every = next((n for n in range(1, len(ticks)) if len(set(places[::n])) == len(places[::n])), 1)
         for row, text in zip(places[::every].tolist(), tick_labels(ticks)[::every], strict=True):
-            if 0 <= row < num_rows:
-                labels.setdefault(row, text)
+            labels.setdefault(row, text)
         if len(labels) >= 2:
             break
     return labels
 
 
-def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int) -> list[list[Piece]]:
+def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int, cell: Cell) -> list[list[Piece]]:
     x_scale = Scale(*plot.x_range)
-    canvas = Canvas(num_rows, num_columns, ASCII if plot.is_ascii else BRAILLE)
+    canvas = Canvas(num_rows, num_columns, cell)
+    # What stands at a point: row, column, character and role.
+    markers: list[tuple[int, int, str, str]] = []
     ends: list[tuple[int, int, str, str]] = []
     for index, line in enumerate(plot.lines):
         y = scale.place(line.y)
@@ -149,56 +151,53 @@ def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int) -> list[li
             canvas.draw_points(x, y, index)
         else:
             canvas.draw_line(x, y, index)
-        inside = np.flatnonzero((x >= 0) & (x <= 1) & np.isfinite(y))
-        if line.letter and len(inside):
-            at = inside[-1]
-            row = num_rows - 1 - round(float(np.clip(y[at], 0, 1)) * (num_rows - 1))
-            ends.append(
-                (row, min(num_columns - 1, round(float(x[at]) * (num_columns - 1)) + 1), line.letter, line.role)
-            )
+        inside = (x >= 0) & (x <= 1) & np.isfinite(y)
+        rows = (num_rows - 1 - cell_index(y[inside], num_rows, cell.rows)).tolist()
+        columns = cell_index(x[inside], num_columns, cell.columns).tolist()
+        if line.has_markers:
+            dot = "o" if plot.is_ascii else "•"
+            markers += [(row, column, dot, line.role) for row, column in zip(rows, columns, strict=True)]
+        if line.letter and rows:
+            ends.append((rows[-1], min(num_columns - 1, columns[-1] + 1), line.letter, f"{line.role} strong"))
     cells: list[list[Piece]] = [
         [(character, plot.lines[owner].role if owner >= 0 else "") for character, owner in row]
         for row in canvas.cells()
     ]
-    for line in plot.lines:
-        if line.has_markers:
-            _draw_markers(line, x_scale, scale, cells, "o" if plot.is_ascii else "•")
-    _draw_marks(plot, x_scale, cells)
-    for row, column, letter, role in ends:
-        cells[row][column] = (letter, f"{role} strong")
+    for row, column, character, role in markers:
+        cells[row][column] = (character, role)
+    _draw_marks(plot, x_scale, cells, cell)
+    for row, column, character, role in ends:
+        cells[row][column] = (character, role)
     return cells
 
 
-def _draw_markers(line: Line, x_scale: Scale, y_scale: Scale, cells: list[list[Piece]], character: str) -> None:
-    num_rows, num_columns = len(cells), len(cells[0])
-    for x, y in zip(x_scale.place(line.x).tolist(), y_scale.place(line.y).tolist(), strict=True):
-        if 0 <= x <= 1 and 0 <= y <= 1:
-            row = num_rows - 1 - round(y * (num_rows - 1))
-            cells[row][round(x * (num_columns - 1))] = (character, line.role)
-
-
-def _draw_marks(plot: Plot, x_scale: Scale, cells: list[list[Piece]]) -> None:
+def _draw_marks(plot: Plot, x_scale: Scale, cells: list[list[Piece]], cell: Cell) -> None:
     """Marks and the cursor go behind the lines: only empty cells take them."""
     num_columns = len(cells[0])
-    upright = [(mark.x, ":" if plot.is_ascii else "┊", "mark") for mark in plot.marks]
+    upright = [(mark.x, ":" if plot.is_ascii else "┊", "mark", mark.label) for mark in plot.marks]
     if plot.cursor_x is not None:
-        upright.append((plot.cursor_x, "|" if plot.is_ascii else "│", "cursor"))
-    for x, character, role in upright:
+        upright.append((plot.cursor_x, "|" if plot.is_ascii else "│", "cursor", ""))
+    for x, character, role, label in upright:
         share = float(x_scale.place(np.array([x]))[0])
         if not 0 <= share <= 1:
             continue
-        column = min(num_columns - 1, int(share * num_columns))
+        column = int(cell_index(np.array(share), num_columns, cell.columns))
         for row in cells:
             if row[column][0] == " " or row[column][1] == "mark":
                 row[column] = (character, role)
-    for mark in plot.marks:
-        share = float(x_scale.place(np.array([mark.x]))[0])
-        column = int(share * num_columns) - len(mark.label) - 1
-        if 0 <= share <= 1 and column >= 0:
-            span = range(column, column + len(mark.label))
-            if all(cells[0][at][0] == " " for at in span):
-                for at, character in zip(span, mark.label, strict=True):
-                    cells[0][at] = (character, "mark")
+        if role == "mark":
+            _write_beside(column, label, cells)
+
+
+def _write_beside(column: int, label: str, cells: list[list[Piece]]) -> None:
+    """The name of a mark at its left or right, above or below, where no line is in the way; else nowhere."""
+    for row in (cells[0], cells[-1]):
+        for start in (column - len(label) - 1, column + 2):
+            span = range(start, start + len(label))
+            if start >= 0 and span.stop <= len(row) and all(row[at][0] == " " for at in span):
+                for at, character in zip(span, label, strict=True):
+                    row[at] = (character, "mark")
+                return
 
 
 def _joined(cells: list[Piece]) -> list[Piece]:
@@ -216,13 +215,15 @@ def _joined(cells: list[Piece]) -> list[Piece]:
     return pieces
 
 
-def _x_labels(plot: Plot, gutter: int, num_columns: int) -> list[Piece]:
+def _x_labels(plot: Plot, gutter: int, num_columns: int, cell: Cell) -> list[Piece]:
     low, high = plot.x_range
     row = [" "] * num_columns
     free_from = 0
-    ticks = Scale(low, high).ticks(max(2, num_columns // _COLUMNS_PER_TICK))
-    for value, text in zip(ticks, tick_labels(ticks), strict=True):
-        at = round((value - low) / (high - low) * (num_columns - 1)) - len(text) // 2
+    scale = Scale(low, high)
+    ticks = scale.ticks(max(2, num_columns // _COLUMNS_PER_TICK))
+    columns = cell_index(scale.place(np.array(ticks)), num_columns, cell.columns).tolist()
+    for column, text in zip(columns, tick_labels(ticks), strict=True):
+        at = column - len(text) // 2
         at = min(max(0, at), num_columns - len(text))
         if at >= free_from and len(text) <= num_columns:
             row[at : at + len(text)] = text

@@ -68,9 +68,11 @@ class Overview(View):
         distillation, inversion = Trace("distillation/loss"), Trace("inversion/loss")
         for stage, trace in (("distillation", distillation), ("inversion", inversion)):
             empty_text = partial(no_step, stage=stage)
-            yield ChartPanel(title_of(trace.curve), [trace], empty_text=empty_text, id=f"overview-{stage}")
+            yield ChartPanel(
+                title_of(trace.curve), [trace], is_smoothable=True, empty_text=empty_text, id=f"overview-{stage}"
+            )
         yield Headline("student", id="overview-results")
-        yield PriorityHistogram("priorities", id="overview-priorities")
+        yield PriorityHistogram("priorities (bins double)", id="overview-priorities")
         yield ClassBalance("classes in the buffer", id="overview-classes")
         yield DifficultyHistogram("difficulty, 1 - p", id="overview-difficulty")
         yield TimeSplit("device time", id="overview-time")
@@ -106,6 +108,7 @@ class Losses(View):
             factor=100.0 if is_share else 1.0,
             unit=" %" if is_share else "",
             is_log_allowed=not is_share,
+            is_smoothable=not name.endswith("/lr"),
             empty_text=partial(no_step, stage=name.partition("/")[0]),
             id=id,
         )
@@ -136,7 +139,7 @@ class Buffer(View):
     def compose(self) -> ComposeResult:
         """What the buffer holds, then how it changed."""
         yield BufferSummary(id="buffer-summary")
-        yield _on(0, PriorityHistogram("priorities now (log bins)", id="buffer-priorities"))
+        yield _on(0, PriorityHistogram("priorities (bins double)", id="buffer-priorities"))
         yield _on(0, ClassBalance("classes", id="buffer-classes"))
         yield _on(0, DifficultyHistogram("difficulty, 1 - p of the teacher", id="buffer-difficulty"))
         effective = [Trace("priority/effective_sample_size")]
@@ -203,15 +206,16 @@ class Device(View):
     def compose(self) -> ComposeResult:
         """Shares and totals above, the device's history below."""
         yield TimeSplit("device time by stage", id="device-time")
-        yield DeviceFigures("now", id="device-figures")
+        yield DeviceFigures("lately", id="device-figures")
         images = [Trace("device/images_per_s")]
-        yield ChartPanel("images per second", images, empty_text=no_pace, id="device-images")
+        yield ChartPanel("images per second", images, is_smoothable=True, empty_text=no_pace, id="device-images")
         yield ChartPanel(
             "utilisation",
             [Trace("device/utilisation")],
             factor=100.0,
             unit=" %",
             is_log_allowed=False,
+            is_smoothable=True,
             empty_text=no_device,
             id="device-utilisation",
         )

@@ -1,14 +1,15 @@
-"""Other runs beside the one on the screen: their curves, and the settings in which they differ."""
+"""Other runs beside the one on the screen: which there are, how they fared, the settings in which they differ."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssdkd_cli.watching.view import Curve, RunView
+from ssdkd_cli.watching.view import main_metric
+from ssdkd_cli.words import format_metric, metric_title
 from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.run_directory import comparison as run_comparison
@@ -33,20 +34,14 @@ class Candidate:
     preset: str
     epoch: int
     epochs: int
+    result: str
+    """The best that is known of its student: accuracy on real images, else agreement on synthetic ones; may be ""."""
+    took_s: float | None
 
-
-@dataclass(frozen=True)
-class Overlay:
-    """Another run's curves as far as they have been read."""
-
-    path: Path
-    name: str
-    curves: Mapping[str, Curve]
-
-    @classmethod
-    def of(cls, view: RunView) -> Overlay:
-        """What of another run's view goes into the charts."""
-        return cls(view.path, view.name, view.curves)
+    @property
+    def how_far(self) -> str:
+        """The epochs that are over, of all: "60 of 220"; empty where that is not known."""
+        return f"{self.epoch} of {self.epochs}" if self.epochs else ""
 
 
 @dataclass(frozen=True)
@@ -80,13 +75,28 @@ def candidates(run: RunDirectory, folder: Path | None = None, *, root: Path = RU
     names |= {path.resolve(): f"{path.parent.name}/{path.name}" for path in grouped}
     names.pop(run.path.resolve(), None)
     found = sorted(map(RunDirectory, names), key=RunDirectory.started_s, reverse=True)
-    return [_candidate(other, names[other.path]) for other in found]
+    return [candidate_of(other, names[other.path]) for other in found]
 
 
-def _candidate(run: RunDirectory, name: str) -> Candidate:
+def candidate_of(run: RunDirectory, name: str) -> Candidate:
+    """What a list shows of a run, which it calls `name`."""
     row = listed(run)
     epoch, epochs = (row[name] if isinstance(row[name], int) else 0 for name in ("epoch", "epochs"))
-    return Candidate(run.path, name, row["status"], str(row["preset"] or ""), epoch=epoch, epochs=epochs)
+    student, agreement = row["student"] or {}, row["agreement"]
+    quoted = main_metric(student)
+    result = f"agreement {agreement:.1%}" if agreement is not None else ""
+    if quoted is not None and student[quoted] is not None:
+        result = f"{metric_title(quoted)} {format_metric(quoted, student[quoted])}"
+    return Candidate(
+        run.path,
+        name,
+        row["status"],
+        str(row["preset"] or ""),
+        epoch=epoch,
+        epochs=epochs,
+        result=result,
+        took_s=(row["seconds"] or {}).get("total"),
+    )
 
 
 def differences(runs: Sequence[RunDirectory]) -> tuple[list[Difference], list[RunDirectory]]:

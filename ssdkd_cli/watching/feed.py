@@ -21,15 +21,12 @@ from typing import Any
 
 from ssdkd_cli.watching import preview
 from ssdkd_cli.watching.model import RunModel
-from ssdkd_cli.watching.view import Progress, RunView
+from ssdkd_cli.watching.view import SILENCE_S, Progress, RunView
 from ssdkd_cli.words import duration, views_text
 from stages.events import SCHEMA_VERSION
 from stages.paths import is_folder, is_there
 from stages.run_directory import FINAL_STATUSES, LIVE_STATUSES, RunDirectory
 from stages.run_directory.line_tail import Bite, Tail
-
-SILENCE_S = 90.0
-"""A run that says nothing for so long gets told so."""
 
 _CHUNK_BYTES = 1 << 18
 _CLOCK_TOLERANCE_S = 60.0
@@ -108,7 +105,7 @@ class RunFeed:
             self._error = self._what_vanished() if model.num_events else ""
             if is_there(self.run.events_file):
                 self._error = bite.error
-        elif bite.lines or tail.offset < tail.size:
+        else:
             self._error = ""
         self._feed(model, bite.lines)
         return bite
@@ -185,10 +182,11 @@ class RunFeed:
     def _status_text(self, status: str, silent_s: float | None, model: RunModel) -> str:
         if status == "dead":
             return "dead: its process is gone" if is_folder(self.run.path) else "its directory has vanished"
+        silence = f", no news for {duration(silent_s)}" if silent_s is not None and silent_s >= SILENCE_S else ""
         if status == "running" and model.compiling is not None:
-            return f"running, compiling {model.compiling}"
-        if status == "running" and silent_s is not None and silent_s >= SILENCE_S:
-            return f"running, no news for {duration(silent_s)}"
+            return f"running, compiling {model.compiling}{silence}"
+        if status == "running" and silence:
+            return f"running{silence}"
         if status == "running" and model.views_judged is not None:
             return f"running, {views_text(*model.views_judged)}"
         return status
@@ -228,7 +226,7 @@ def _at_rest(progress: Progress | None, summary: Any) -> Progress | None:
     stages = tuple(replace(stage, is_running=False, step=None) for stage in progress.stages)
     done = summary.get("epochs") if isinstance(summary, dict) else None
     epoch = done if isinstance(done, int) and 0 <= done <= progress.epoch else progress.epoch
-    return replace(progress, stages=stages, left_s=None, epoch=epoch)
+    return replace(progress, stages=stages, left_s=None, ends_s=None, timed_after=None, epoch=epoch)
 
 
 def _lines(num: int) -> str:

@@ -31,7 +31,7 @@ from ssdkd_cli.watching.view import (
     SampleTile,
     main_metric,
 )
-from ssdkd_cli.words import metric_title
+from ssdkd_cli.words import metric_title, num_epochs
 from stages.event_fields import is_measure, items, mapping, number, numbers, text, whole
 from stages.events import SCHEMA_VERSION
 
@@ -145,7 +145,8 @@ class RunModel:
         )
         self.is_paused = False
         header = self.header
-        self._say(event, "info", f"started: {header.command} {header.preset}, {header.epochs} epochs, {header.device}")
+        length = num_epochs(header.epochs)
+        self._say(event, "info", f"started: {header.command} {header.preset}, {length}, {header.device}")
 
     def _run_resumed(self, event: Event) -> None:
         """The earlier events with a seq above the checkpoint's are superseded."""
@@ -224,16 +225,16 @@ class RunModel:
             self._tell("priority/" + name, epoch, event, name, priority)
 
     def _evaluation(self, event: Event) -> None:
-        epoch, real = event["epoch"], mapping(event, "real")
+        epoch, real, synthetic = event["epoch"], mapping(event, "real"), mapping(event, "synthetic")
         metrics = {role: numbers(mapping(real, role)) for role in ("student", "teacher")}
         self._state.evaluation = EvaluationView(
-            epoch, metrics["student"], metrics["teacher"], number(mapping(event, "synthetic"), "agreement")
+            epoch, metrics["student"], metrics["teacher"], number(synthetic, "agreement"), number(synthetic, "ece")
         )
         for role, values in metrics.items():
             for name in values:
                 if name != "num_samples":
                     self._tell(f"real/{role}.{name}", epoch, event, name, values)
-        self._tell("synthetic/agreement", epoch, event, "agreement", mapping(event, "synthetic"))
+        self._tell("synthetic/agreement", epoch, event, "agreement", synthetic)
         said: list[str] = []
         for role, whose in (("student", ""), ("teacher", "teacher ")):
             quoted = main_metric(metrics[role])
@@ -254,12 +255,14 @@ class RunModel:
             utilisation=number(event, "utilisation"),
             mem_mib=number(event, "mem_mib"),
         )
+        header, state = self.header, self._state
+        x = event["epoch"] if header is None or state.stage is None else state.epochs_finished(header)
         for name in ("images_per_s", "utilisation", "mem_mib"):
-            self._tell("device/" + name, event["epoch"], event, name)
-        # A checkpoint within an epoch tells the accounts, too.
-        if self.header is not None and self._state.is_epoch_over(self.header):
+            self._tell("device/" + name, x, event, name)
+        # A long epoch tells of the accounts in its midst, too, and so does a checkpoint there.
+        if header is not None and state.is_epoch_over(header):
             steady_s = total_s - seconds.get("setup", 0.0)  # compiling and recording are done once
-            self._pace.account(event["epoch"], steady_s, warmup_epochs=self.header.warmup_epochs)
+            self._pace.account(event["epoch"], steady_s, warmup_epochs=header.warmup_epochs)
 
     def _samples(self, event: Event) -> None:
         tiles = [tile for tile in items(event, "tiles") if isinstance(tile, dict)]
@@ -408,9 +411,13 @@ class RunModel:
             finished = float(header.epochs)
         num_warmup = max(0.0, header.warmup_epochs - finished)
         num_main = max(0.0, header.epochs - finished) - num_warmup
-        left_s = None
+        left_s = ends_s = timed_after = None
         if self.ending is None and state.epoch > 0:
             left_s = self._pace.seconds_left(num_warmup, num_main)
+            if left_s is None:
+                timed_after = self._pace.timed_after(state.epoch, warmup_epochs=header.warmup_epochs)
+            elif self.last_time_s is not None and not self.is_paused:
+                ends_s = self.last_time_s + left_s
         return Progress(
             epoch=state.epoch,
             epochs=header.epochs,
@@ -418,6 +425,8 @@ class RunModel:
             share=min(1.0, finished / header.epochs) if header.epochs > 0 else 0.0,
             stages=stages,
             left_s=left_s,
+            ends_s=ends_s,
+            timed_after=timed_after,
         )
 
 

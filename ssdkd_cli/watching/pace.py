@@ -31,6 +31,12 @@ class Pace:
         """What comes next does not follow upon what was accounted last."""
         self._last = None
 
+    def timed_after(self, epoch: int, *, warmup_epochs: int) -> int:
+        """The epoch at whose end the main epochs will have been timed, where they are not yet; `epoch` is at work."""
+        # One that was taken up in its midst, or is the first, is not timed: nothing was accounted at its beginning.
+        first_timed = epoch if self._last is not None else epoch + 1
+        return max(first_timed, warmup_epochs + 1)
+
     def seconds_left(self, num_warmup: float, num_main: float) -> float | None:
         """Time for so many epochs of each kind; None until an epoch of each kind needed has been timed."""
         left_s = 0.0

@@ -58,7 +58,9 @@ def document(view: RunView) -> dict[str, Any]:
             },
         },
         "real": None if view.evaluation is None else _real(view.evaluation),
-        "synthetic": None if view.evaluation is None else {"agreement": view.evaluation.agreement},
+        "synthetic": None
+        if view.evaluation is None
+        else {"agreement": view.evaluation.agreement, "ece": view.evaluation.ece},
         "samples": None
         if view.samples is None
         else {**asdict(view.samples), "picture": _path_in_run(view, view.samples.picture)},
@@ -131,7 +133,7 @@ def _progress(progress: Progress, glyphs: Glyphs) -> list[str]:
     kind = ", warm-up" if progress.is_warmup else ""
     rows = [("run", progress.share, f"epoch {progress.epoch} of {progress.epochs}{kind}")]
     for stage in progress.stages:
-        step = "" if stage.step is None else f", step {stage.step + 1} of {stage.num_steps or '?'}"
+        step = f", {stage.step_text}" if stage.step_text else ""
         rows.append(("  " + stage.stage, stage.share, f"{epoch_text(stage.done)} of {stage.total}{step}"))
     lines = [
         f"{_label(label)}{bar(share, 1.0, width=_BAR_WIDTH, glyphs=glyphs):<{_BAR_WIDTH}} {share:>6.1%}  {text}"
@@ -170,7 +172,8 @@ def _results(evaluation: EvaluationView) -> list[str]:
     title = f"real data, epoch {evaluation.epoch}"
     lines = [title, *(lines or ["  none at hand: accuracy is unknown"])]
     agreement = "-" if evaluation.agreement is None else f"{evaluation.agreement:.2%}"
-    return [*lines, "synthetic images", f"  {'agreement with the teacher':<26} {agreement}"]
+    lines += ["synthetic images", f"  {'agreement with the teacher':<26} {agreement}"]
+    return lines if evaluation.ece is None else [*lines, f"  {'ECE against the teacher':<26} {evaluation.ece:.4f}"]
 
 
 def _buffer(buffer: BufferView, glyphs: Glyphs) -> list[str]:

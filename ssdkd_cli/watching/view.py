@@ -14,6 +14,9 @@ from pathlib import Path
 
 from stages.run_directory import LIVE_STATUSES
 
+SILENCE_S = 90.0
+"""A run that says nothing for so long gets told so."""
+
 TITLES = {
     "inversion/loss": "inversion loss",
     "inversion/loss_bn": "BN statistics",
@@ -22,21 +25,8 @@ TITLES = {
     "distillation/loss": "distillation loss",
     "distillation/lr": "learning rate",
     "distillation/agreement": "agreement in the batch",
-    "real/student.top1": "student, top-1",
-    "real/teacher.top1": "teacher, top-1",
-    "real/student.top5": "student, top-5",
-    "real/teacher.top5": "teacher, top-5",
-    "synthetic/agreement": "agreement with the teacher",
-    "buffer/size": "samples in the buffer",
-    "buffer/age_mean": "mean age",
-    "priority/mean": "mean priority",
-    "priority/max": "highest priority",
-    "priority/effective_sample_size": "effective sample size",
-    "device/images_per_s": "images per second",
-    "device/utilisation": "utilisation",
-    "device/mem_mib": "memory",
 }
-"""What people call the curves; `title_of` knows the others."""
+"""What people call the curves of the stages that train; `title_of` knows the others."""
 
 
 def main_metric(metrics: Mapping[str, float]) -> str | None:
@@ -46,7 +36,7 @@ def main_metric(metrics: Mapping[str, float]) -> str | None:
 
 def title_of(name: str) -> str:
     """What to write beside a curve: `inversion/loss_style` is "style" where nobody named it."""
-    return TITLES.get(name) or name.partition("/")[2].removeprefix("loss_").replace("_", " ").replace(".", ", ")
+    return TITLES.get(name) or name.partition("/")[2].removeprefix("loss_").replace("_", " ")
 
 
 def epoch_text(epoch: float) -> str:
@@ -133,6 +123,11 @@ class StageProgress:
         """Part that is done, in [0, 1]."""
         return min(1.0, self.done / self.total) if self.total > 0 else 0.0
 
+    @property
+    def step_text(self) -> str:
+        """Its step within the epoch: "step 280 of 400"; empty where it has told of none."""
+        return "" if self.step is None else f"step {self.step + 1} of {self.num_steps or '?'}"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -144,6 +139,15 @@ class Progress:
     share: float
     stages: tuple[StageProgress, ...]
     left_s: float | None
+    ends_s: float | None = None
+    """When the run will be over, by the clock of its machine; None while it is paused, too."""
+    timed_after: int | None = None
+    """The epoch after which `left_s` will be known; None where it is, and of a run that is over."""
+
+    @property
+    def running(self) -> StageProgress | None:
+        """The stage at work."""
+        return next((stage for stage in self.stages if stage.is_running), None)
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,8 @@ class EvaluationView:
     student: Mapping[str, float]
     teacher: Mapping[str, float]
     agreement: float | None
+    ece: float | None = None
+    """The student's expected calibration error against the teacher, on the same synthetic images."""
 
 
 @dataclass(frozen=True)
@@ -262,10 +268,38 @@ class LogLine:
     @property
     def time_of_day(self) -> str:
         """When it was said, on this machine's clock: "14:05:59"; dashes for a time that no calendar has."""
-        try:
-            return "--:--:--" if self.time_s is None else datetime.fromtimestamp(self.time_s).strftime("%H:%M:%S")
-        except (OverflowError, OSError, ValueError):
-            return "--:--:--"
+        moment = _moment(self.time_s)
+        return "--:--:--" if moment is None else f"{moment:%H:%M:%S}"
+
+    @property
+    def day(self) -> str:
+        """The day on which it was said: "Mon 30 Nov"; empty for a time that no calendar has."""
+        moment = _moment(self.time_s)
+        return "" if moment is None else _day(moment)
+
+
+def clock_text(time_s: float, *, now_s: float) -> str:
+    """A moment on this machine's clock, with its day where that is not today: "16:05", "Tue 1 Dec 16:05"."""
+    moment, now = _moment(time_s), _moment(now_s)
+    is_today = moment is not None and now is not None and moment.date() == now.date()
+    return f"{moment:%H:%M}" if moment is not None and is_today else moment_text(time_s)
+
+
+def moment_text(time_s: float) -> str:
+    """A moment on this machine's clock: "Mon 30 Nov 16:05"; a dash for a time that no calendar has."""
+    moment = _moment(time_s)
+    return "-" if moment is None else f"{_day(moment)} {moment:%H:%M}"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%a} {moment.day} {moment:%b}"
+
+
+def _moment(time_s: float | None) -> datetime | None:
+    try:
+        return None if time_s is None else datetime.fromtimestamp(time_s)
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -306,6 +340,11 @@ class RunView:
     """Whether the run's directory is still there."""
     loaded: float = 1.0
     """Part of the file that the curves rest on: below 1 while a long history is still being read."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether a run at work has said nothing for so long that something may be wrong."""
+        return self.status == "running" and self.silent_s is not None and self.silent_s >= SILENCE_S
 
     @property
     def is_live(self) -> bool:

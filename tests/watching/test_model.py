@@ -7,6 +7,7 @@ import math
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -189,7 +190,6 @@ def test_the_point_at_the_cursor_is_the_nearest(x, nearest):
     [
         ("inversion/loss_bn", "BN statistics"),
         ("inversion/loss_total_variation", "total variation"),
-        ("real/student.miou", "student, miou"),
     ],
 )
 def test_curves_have_titles(name, title):
@@ -442,7 +442,7 @@ def test_a_resumption_supersedes_what_came_after_its_checkpoint():
     assert {name: points(curve) for name, curve in interrupted.curves().items()} == {
         name: points(curve) for name, curve in plain.curves().items()
     }
-    assert interrupted.progress() == plain.progress()
+    assert replace(interrupted.progress(), ends_s=None) == replace(plain.progress(), ends_s=None)
     assert (interrupted.buffer, interrupted.device) == (plain.buffer, plain.device)
 
 

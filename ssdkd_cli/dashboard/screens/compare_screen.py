@@ -25,16 +25,17 @@ from ssdkd_cli.watching.comparison import (
     UNKNOWN,
     Candidate,
     Difference,
+    candidate_of,
     candidates,
     differences,
     lettered,
 )
-from ssdkd_cli.words import setting_text
+from ssdkd_cli.words import duration, setting_text
 from stages.run_directory import RunDirectory
 
 
 class CompareScreen(Screen[list[Path] | RunDirectory | None]):
-    """A list of runs on the left, what was set otherwise on the right.
+    """A list of runs on the left, how they fared and what was set otherwise on the right.
 
     Returns the runs that were chosen for the charts, or the one that is to be shown in place of this one.
     """
@@ -50,9 +51,9 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
             self.found = found
 
     class Compared(Message):
-        """The settings in which these runs differ, or why that is not known."""
+        """How these runs fared, and the settings in which they differ, or why that is not known."""
 
-        def __init__(self, runs: list[RunDirectory], rows: list[Difference], problem: str = "") -> None:
+        def __init__(self, runs: list[Candidate], rows: list[Difference], problem: str = "") -> None:
             super().__init__()
             self.runs = runs
             self.rows = rows
@@ -63,7 +64,7 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         super().__init__()
         self._run = run
         self._folder = folder
-        self._chosen = [Path(path) for path in chosen]
+        self._chosen = list(chosen)
         self._candidates: list[Candidate] = []
 
     def compose(self) -> ComposeResult:
@@ -73,7 +74,7 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
             runs.border_title = "other runs"
             yield runs
             with VerticalScroll(id="differences") as box:
-                box.border_title = "settings in which they differ"
+                box.border_title = "results, settings that differ"
                 yield Static("", id="differences-text")
         yield KeyBar(id="keys")
 
@@ -118,12 +119,13 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
     def _label(self, candidate: Candidate) -> Content:
         is_chosen = candidate.path in self._chosen
         letter = LETTERS[1 + self._chosen.index(candidate.path)] if is_chosen else " "
-        how_far = f"{candidate.epoch} of {candidate.epochs}" if candidate.epochs else ""
         style = f"bold $line-{LETTERS.index(letter) + 1}" if is_chosen else "$faint"
+        result = f"  {candidate.result}" if candidate.result else ""
         return line(
             (f" ({letter}) ", style),
             (candidate.name, "bold" if is_chosen else ""),
-            (f"  {candidate.status} {how_far}  {candidate.preset}", "$faint"),
+            result,
+            (f"  {candidate.status} {candidate.how_far}  {candidate.preset}", "$faint"),
         )
 
     def _compare(self) -> None:
@@ -136,17 +138,23 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
     def _diff(self, runs: list[RunDirectory]) -> None:
         rows, unreadable = differences(runs)
         names = ", ".join(run.name for run in unreadable)
-        self.post_message(self.Compared(runs, rows, f"the settings of {names} cannot be read" if names else ""))
+        problem = f"the settings of {names} cannot be read" if names else ""
+        shown = [
+            candidate_of(run, name) for run, (_, name) in zip(runs, lettered([run.path for run in runs]), strict=False)
+        ]
+        self.post_message(self.Compared(shown, rows, problem))
 
     def on_compare_screen_compared(self, message: Compared) -> None:
-        """Show the differences, a setting a block: its name, then a value for each run."""
+        """Show how the runs fared, then the differences, a setting a block: its name, then a value for each run."""
         if [run.path for run in message.runs[1:]] != self._chosen:
             return  # others have been chosen since
-        letters = lettered([run.path for run in message.runs])
-        rows = [
-            line((f"{letter} ", f"bold $line-{index}"), (name, "bold"))
-            for index, (letter, name) in enumerate(letters, start=1)
-        ]
+        rows: list[Content] = []
+        for index, (letter, run) in enumerate(zip(LETTERS, message.runs, strict=False), start=1):
+            epochs = f"epoch {run.how_far}" if run.how_far else ""
+            took = f"took {duration(run.took_s)}" if run.took_s is not None else ""
+            facts = [fact for fact in (run.result, run.status, epochs, took) if fact]
+            rows.append(line((f"{letter} ", f"bold $line-{index}"), (run.name, "bold")))
+            rows.append(line((f"  {', '.join(facts)}", "$foreground")))
         rows.append(Content(""))
         if message.problem:
             rows.append(line((message.problem, "$warning")))
@@ -156,7 +164,7 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
             rows.append(line((difference.key, "$faint")))
             rows += [
                 line((f"  {letter} ", f"bold $line-{index}"), setting_text(value))
-                for index, ((letter, _), value) in enumerate(zip(letters, difference.values, strict=False), start=1)
+                for index, (letter, value) in enumerate(zip(LETTERS, difference.values, strict=False), start=1)
                 if value is not UNKNOWN
             ]
         self.query_one("#differences-text", Static).update(Content("\n").join(rows))

@@ -31,10 +31,10 @@ from ssdkd_cli.watching.view import RunView
 if TYPE_CHECKING:
     from ssdkd_cli.dashboard.app import DashboardApp
 
-_CHART_ACTIONS = {"next_smoothing", "move_cursor", "zoom", "pan", "reset_zoom", "enlarge"}
+_CHART_ACTIONS = {"move_cursor", "zoom", "pan", "reset_zoom", "enlarge"}
 _SAMPLE_ACTIONS = {"next_class", "all_classes", "toggle_order", "resize_tiles"}
 _LOG_ACTIONS = {"scroll_log", "toggle_warnings", "newest_lines"}
-_CHART_HINT = "s smooth  +/- zoom  arrows cursor"
+_CHART_HINT = "+/- zoom  arrows cursor"
 _ENLARGED = "-enlarged"
 _CHOSEN = "-chosen"
 
@@ -134,17 +134,15 @@ class RunScreen(Screen[None]):
             chosen = self.class_filter
             view = self.dashboard.run_view
             header = view.header if view is not None else None
-            who = "all classes" if chosen is None else f"class {header.class_name(chosen) if header else chosen}"
-            order = "newest first" if self.newest_first else "hardest first"
+            who = "" if chosen is None else f"class {header.class_name(chosen) if header else chosen}, "
+            said = who + ("newest first" if self.newest_first else "hardest first")
             # One that diverged tells of samples that no checkpoint has: the buffer that is shown is an older one.
             samples = view.samples if view is not None and view.status != "diverged" else None
             as_of = f", buffer of epoch {samples.epoch}" if samples is not None else ""
-            priority = f"priority {self.dashboard.glyphs.delta}".strip()
-            legend = f"class, p of the teacher, {priority}; "
-            said = f"{who}, {order}"
+            legend = f"; p of the teacher, priority {self.dashboard.glyphs.delta}".rstrip()
             return [
-                f"{page}{legend}{said}{as_of}",
-                f"{page}{said}{as_of}",
+                f"{page}{said}{as_of}{legend}",
+                f"{page}{said}{legend}",
                 f"{page}{said}",
                 said,
             ], "f a class  o order  +/- size"
@@ -153,13 +151,18 @@ class RunScreen(Screen[None]):
         compared = ""
         if self.dashboard.overlays:
             compared = "".join(f"{letter} {name}  " for letter, name in self.dashboard.run_letters())
-        if not self._has_log_scale():
-            return [f"{page}{compared}{self.settings.words(has_log_scale=False)}"], _CHART_HINT
-        return [f"{page}{compared}{self.settings.words()}"], f"l log  {_CHART_HINT}"
+        has_log_scale, is_smoothable = self._has_log_scale(), self._is_smoothable()
+        said = self.settings.words(has_log_scale=has_log_scale, is_smoothable=is_smoothable)
+        keys = [("l log", has_log_scale), ("s smooth", is_smoothable), (_CHART_HINT, True)]
+        return [f"{page}{compared}{said}"], "  ".join(key for key, works in keys if works)
 
     def _has_log_scale(self) -> bool:
         """Whether a chart of the open view can have one; charts of shares go from 0 to 1."""
         return any(chart.is_log_allowed for chart in self.open_view.query(ChartPanel))
+
+    def _is_smoothable(self) -> bool:
+        """Whether a chart of the open view shows what jitters."""
+        return any(chart.is_smoothable for chart in self.open_view.query(ChartPanel))
 
     # -- the state of the view -------------------------------------------------------------------------------
 
@@ -216,6 +219,8 @@ class RunScreen(Screen[None]):
             return str(parameters[0]) in self.dashboard.possible_requests()
         if action == "toggle_log":
             return self._has_log_scale()
+        if action == "next_smoothing":
+            return self._is_smoothable()
         if action in _CHART_ACTIONS:
             return bool(self.open_view.query(ChartPanel))
         if action in _SAMPLE_ACTIONS:

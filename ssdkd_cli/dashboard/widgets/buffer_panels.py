@@ -30,7 +30,7 @@ class BufferSummary(Panel):
         buffer = view.buffer
         if buffer is None:
             return [line((f" {no_buffer(view)}", "$faint"))]
-        return [line(*(part for part in summary_parts(buffer, self.glyphs.bullet)))]
+        return [line(*summary_parts(buffer, self.glyphs.bullet))]
 
 
 def summary_parts(buffer: BufferView, bullet: str) -> list[str | tuple[str, str]]:
@@ -163,7 +163,7 @@ def histogram_lines(
         return centred("too narrow to draw", width, height)
     bars = upright_bars(histogram.counts, width=width, height=height - 1, glyphs=panel.glyphs)
     edges = [
-        (index * each, f"{edge:.2g}".replace("e-0", "e-"))
+        (index * each, f"{edge:,.0f}" if edge >= 10 else f"{edge:.2g}".replace("e-0", "e-"))
         for index, edge in enumerate(histogram.edges)
         if index % every == 0 or index == len(histogram.edges) - 1
     ]

@@ -73,6 +73,7 @@ class ChartPanel(Panel, can_focus=True):
         factor: float = 1.0,
         unit: str = "",
         is_log_allowed: bool = True,
+        is_smoothable: bool = False,
         empty_text: Callable[[RunView], str] | None = None,
         id: str | None = None,
     ) -> None:
@@ -81,6 +82,8 @@ class ChartPanel(Panel, can_focus=True):
         self.factor = factor
         self.unit = unit
         self.is_log_allowed = is_log_allowed
+        self.is_smoothable = is_smoothable
+        """Whether it shows what jitters from step to step; a measured accuracy is what it is."""
         self.empty_text = empty_text
         """Says of a view why a chart without curves has none."""
         self._drawing = Drawing([])
@@ -120,11 +123,16 @@ class ChartPanel(Panel, can_focus=True):
             if (curve := run.get(trace.curve)) is not None and len(curve) > 0
         ]
 
+    @property
+    def smoothing(self) -> float:
+        """How much it is smoothed: what the settings say, where it may be."""
+        return self.settings.smoothing if self.is_smoothable else 0.0
+
     def _smooth(self, position: int, index: int, curve: Curve) -> Curve:
         """The curve as the settings want it; computed once for each state of the curve."""
         known = self._smoothed.get((position, index))
-        if known is None or known[0] is not curve or known[1] != self.settings.smoothing:
-            known = (curve, self.settings.smoothing, smoothed(curve, self.settings.smoothing))
+        if known is None or known[0] is not curve or known[1] != self.smoothing:
+            known = (curve, self.smoothing, smoothed(curve, self.smoothing))
             self._smoothed[position, index] = known
         return known[2]
 
@@ -174,7 +182,7 @@ class ChartPanel(Panel, can_focus=True):
             x = np.asarray(curve.x)
             smooth_y = np.asarray(self._smooth(position, index, curve).y) * self.factor
             color = 1 + (position if several_runs else index) % len(LETTERS)
-            if self.settings.smoothing:
+            if self.smoothing:
                 drawn_behind.append(Line(x, np.asarray(curve.y) * self.factor, "raw", is_points=True))
             name = LETTERS[position] if several_runs else self.traces[index].label[:1]
             drawn_before.append(
@@ -220,10 +228,11 @@ class ChartPanel(Panel, can_focus=True):
             values.append(f"{name} {said}".strip())
         if at is None:
             return ""
-        facts = [f"epoch {epoch_text(cursor if several_runs else at)}"] if cursor is not None else []
+        # Of several runs there is no room for it, and the line below the charts says where the cursor is.
+        facts = [f"epoch {epoch_text(at)}"] if cursor is not None and not several_runs else []
         if several_runs and label:
             facts.append(label)
-        return ": ".join([*facts, ", ".join(values)])
+        return ": ".join([*facts, ", ".join(values)]) + (", smoothed" if self.smoothing else "")
 
     def watch_settings(self) -> None:
         """Another scale, zoom or cursor: another picture."""

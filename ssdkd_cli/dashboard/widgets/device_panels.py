@@ -10,7 +10,7 @@ from ssdkd_cli.dashboard.axes import duration, percent
 from ssdkd_cli.dashboard.empty_texts import no_device
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
-from ssdkd_cli.watching.view import DeviceView, RunView
+from ssdkd_cli.watching.view import DeviceView, RunView, moment_text
 
 
 class TimeSplit(Panel):
@@ -71,7 +71,7 @@ class DeviceFigures(Panel):
     """The device's numbers with the right words for a GPU and for a CPU."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.device, view.header.device if view.header is not None else "", no_device(view))
+        return (view.device, view.header, no_device(view))
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         device = view.device
@@ -79,11 +79,14 @@ class DeviceFigures(Panel):
             return centred(no_device(view), width, height)
         figures = [
             ("device", device.device),
-            ("images per second", "-" if device.images_per_s is None else f"{device.images_per_s:,.0f}"),
+            ("images trained on per second", "-" if device.images_per_s is None else f"{device.images_per_s:,.0f}"),
             (device.utilisation_label, percent(device.utilisation, 0)),
             (device.memory_label, "-" if device.mem_mib is None else f"{device.mem_mib:,.0f} MiB"),
-            (device.hours_label, f"{device.hours:.3f}"),
         ]
+        if device.is_gpu:  # of a CPU they are the time in all
+            figures.append((device.hours_label, f"{device.hours:.3f}"))
+        if view.header is not None:
+            figures.append(("started", moment_text(view.header.started_s)))
         # Two columns where the panel is wide and low, one otherwise.
         columns = 2 if height < len(figures) and width >= 64 else 1
         each = width // columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.cells import cell_len
@@ -10,7 +11,7 @@ from textual.content import Content
 from ssdkd_cli.dashboard.axes import duration
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, line, spread
-from ssdkd_cli.watching.view import Progress, RunView, StageProgress
+from ssdkd_cli.watching.view import Progress, RunView, StageProgress, clock_text
 
 STATUS_STYLES = {
     "starting": "$faint",
@@ -24,6 +25,10 @@ STATUS_STYLES = {
 }
 _LABEL_WIDTH = 9
 _MIN_BAR_WIDTH = 2
+_MIN_OVERALL_BAR = 8
+_WANTED_OVERALL_BAR = 16
+_SOON_S = 600.0
+"""What is over so soon needs no hour at which it will be."""
 _ROUNDING = 1e-9
 """29 of 100 epochs are 29 %, though 0.29 * 100 is a little less."""
 
@@ -32,7 +37,10 @@ class Header(Panel):
     """Status, identity and progress of the run."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.status, view.status_text, view.header, view.progress, view.device, view.name, view.loaded)
+        return (
+            (view.status, view.status_text, view.header, view.progress, view.device, view.name, view.loaded),
+            view.evaluation,
+        )
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:  # noqa: ARG002
         return [
@@ -43,6 +51,8 @@ class Header(Panel):
 
     def _identity(self, view: RunView, width: int) -> Content:
         glyphs, style = self.glyphs, STATUS_STYLES.get(view.status, "$faint")
+        if view.is_silent:
+            style = "$warning"
         mark = glyphs.status.get(view.status, "?")
         said = view.status_text if view.is_live and view.status_text != view.status else view.status.upper()
         status = f" {mark} {said} "
@@ -75,21 +85,35 @@ class Header(Panel):
             said = "waiting for the run's first lines" if view.is_live else "the run has left no events"
             return line((f" {said}", "$faint"))
         phase = "warm-up" if progress.is_warmup and view.is_live else "overall"
-        right = f" epoch {progress.epoch} of {progress.epochs}  {int(progress.share * 100 + _ROUNDING):3d} %"
-        right += self._time(view, progress, width)
-        bar_width = max(8, width - _LABEL_WIDTH - len(right) - 2)
+        texts = [
+            f" epoch {progress.epoch} of {progress.epochs}{step}  {int(progress.share * 100 + _ROUNDING):3d} %  {time}"
+            for step, time in self._step_and_time(view, progress)
+        ]
+        room = width - _LABEL_WIDTH - _WANTED_OVERALL_BAR - 2
+        right = next((text for text in texts if cell_len(text) <= room), texts[-1]).rstrip()
         return line(
             (f" {phase:<{_LABEL_WIDTH - 1}}", "$faint"),
-            *self._bar(progress.share, bar_width, "$primary"),
+            *self._bar(progress.share, max(_MIN_OVERALL_BAR, width - _LABEL_WIDTH - cell_len(right) - 2), "$primary"),
             right,
         )
 
-    def _time(self, view: RunView, progress: Progress, width: int) -> str:
+    def _step_and_time(self, view: RunView, progress: Progress) -> Iterator[tuple[str, str]]:
+        """Where in its epoch the run is, and how long it takes: all of it, then less, for narrower lines."""
         took = duration(view.device.total_s) if view.device is not None else ""
         if not view.is_live:
-            return f"  took {took}" if took else ""
-        left = "time left: unknown" if progress.left_s is None else f"{duration(progress.left_s)} left"
-        return f"  {left}" + (f", {took} so far" if took and width >= 100 else "")
+            yield "", f"took {took}" if took else ""
+            return
+        running = progress.running
+        step = f", {running.step_text}" if running is not None and running.step_text else ""
+        so_far = f", {took} so far" if took else ""
+        if progress.left_s is None:
+            left = "time left: unknown"
+            known = left if progress.timed_after is None else f"time left: known after epoch {progress.timed_after}"
+        else:
+            left = known = f"{duration(progress.left_s)} left"
+            if progress.ends_s is not None and progress.left_s > _SOON_S:
+                known += f", until {clock_text(progress.ends_s, now_s=progress.ends_s - progress.left_s)}"
+        yield from ((step, known + so_far), (step, known), (step, left), ("", left))
 
     def _stages(self, view: RunView, width: int) -> Content:
         progress = view.progress
@@ -98,14 +122,21 @@ class Header(Panel):
         share = width // len(progress.stages)
         parts: list[str | tuple[str, str]] = []
         for stage in progress.stages:
-            parts += self._stage(stage, share)
+            parts += self._evaluation(view, stage) if stage.stage == "evaluation" else self._stage(stage, share)
         return line(*parts)
 
+    def _mark(self, stage: StageProgress) -> str:
+        return self.glyphs.status["running"] if stage.is_running else " "
+
+    def _evaluation(self, view: RunView, stage: StageProgress) -> list[str | tuple[str, str]]:
+        """It passes over most epochs: when it looked last says more than how many it was asked in."""
+        newest = view.evaluation
+        said = "none yet" if newest is None else f"at epoch {newest.epoch}"
+        style = stage_style(stage.stage)
+        return [(f"{self._mark(stage)} ", style), f"{stage.stage} ", (said, "bold" if stage.is_running else "$faint")]
+
     def _stage(self, stage: StageProgress, width: int) -> list[str | tuple[str, str]]:
-        mark = self.glyphs.status["running"] if stage.is_running else " "
         count = f" {int(stage.done)}/{stage.total}"
-        if stage.is_running and stage.step is not None and stage.num_steps and width >= 46:
-            count += f" step {stage.step + 1}/{stage.num_steps}"
         # The longest name is cut where three stages share eighty columns; its count never is.
         name = self.glyphs.cut(stage.stage, max(1, width - len(count) - _MIN_BAR_WIDTH - 4))
         bar_width = max(_MIN_BAR_WIDTH, width - cell_len(name) - len(count) - 4)
@@ -113,7 +144,7 @@ class Header(Panel):
         text_style = "bold" if stage.is_running else "$faint"
         used = 1 + 1 + cell_len(name) + 1 + bar_width + len(count)
         return [
-            (f"{mark} ", style),
+            (f"{self._mark(stage)} ", style),
             (f"{name} ", text_style),
             *self._bar(stage.share, bar_width, style),
             (count, text_style),

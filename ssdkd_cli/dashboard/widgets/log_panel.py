@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
@@ -32,17 +31,26 @@ class LogPanel(Panel):
         log = self.run_view.log if self.run_view is not None else ()
         return tuple(entry for entry in log if entry.level != "info") if self.only_warnings else log
 
-    def rows(self, entries: Iterable[LogLine]) -> list[Content]:
-        """Entries as lines of the panel's width, each in as many as it takes."""
-        return [row for entry in entries for row in self._wrapped(entry)]
+    def rows(self, num_entries: int) -> list[Content]:
+        """So many of the newest entries as lines of the panel's width, and a line above the first of each day."""
+        entries = self.entries()
+        first = max(0, len(entries) - num_entries)
+        day = entries[first - 1].day if first > 0 else ""
+        rows: list[Content] = []
+        for entry in entries[first:]:
+            if entry.day != day and entry.day:
+                day = entry.day
+                rows.append(line((f" {self.glyphs.line_left * 2} {day} {self.glyphs.line_left * 2}", "$faint")))
+            rows += self._wrapped(entry)
+        return rows
 
     def show(self, view: RunView) -> None:
         """Take in a view; what is being read stays in its place."""
         newest = next(reversed(self.entries()), None)
         super().show(view)
         if self.lines_back > 0:
-            newer = takewhile(lambda entry: entry != newest, reversed(self.entries()))
-            self.scroll_by(len(self.rows(newer)))
+            num_newer = sum(1 for _ in takewhile(lambda entry: entry != newest, reversed(self.entries())))
+            self.scroll_by(len(self.rows(num_newer)))
 
     def forget_run(self) -> None:
         """Begin at the newest line."""
@@ -53,7 +61,8 @@ class LogPanel(Panel):
 
     def _update_subtitle(self) -> None:
         shown = "warnings and errors only" if self.only_warnings else ""
-        back = f"{self.lines_back} lines back" if self.lines_back else ""
+        lines = "line" if self.lines_back == 1 else "lines"
+        back = f"{self.lines_back} {lines} back" if self.lines_back else ""
         self.border_subtitle = ", ".join(text for text in (shown, back) if text)
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:  # noqa: ARG002
@@ -62,8 +71,8 @@ class LogPanel(Panel):
             text = "no warnings so far" if self.only_warnings else "nothing has been said yet"
             return centred(text, width, height)
         if self.lines_back == 0:
-            return self.rows(entries[-height:])[-height:]
-        rows = self.rows(entries)
+            return self.rows(height)[-height:]
+        rows = self.rows(len(entries))
         end = max(min(height, len(rows)), len(rows) - self.lines_back)
         return rows[max(0, end - height) : end]
 
@@ -76,7 +85,7 @@ class LogPanel(Panel):
 
     def scroll_by(self, num_lines: int) -> None:
         """Further back (positive) or towards the newest line."""
-        most = max(0, len(self.rows(self.entries())) - max(1, self.size.height))
+        most = max(0, len(self.rows(len(self.entries()))) - max(1, self.size.height))
         self.lines_back = min(most, max(0, self.lines_back + num_lines))
 
     def watch_lines_back(self) -> None:

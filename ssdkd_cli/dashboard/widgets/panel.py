@@ -48,7 +48,7 @@ class Panel(Widget):
         """Take in a view; refresh where it differs in what this panel shows."""
         self.run_view = view
         facts = self._facts(view)
-        if self._shown is None or not _same(self._shown, facts):
+        if facts != self._shown:
             self._shown = facts
             self._update_frame(view)
             self.refresh()
@@ -101,7 +101,3 @@ def centred(text: str, width: int, height: int, style: str = "$faint") -> list[C
     rows = wrap(text, max(1, width))[:height]
     above = (height - len(rows)) // 2
     return [Content("")] * above + [line((row.center(width), style)) for row in rows]
-
-
-def _same(shown: tuple[Any, ...], facts: tuple[Any, ...]) -> bool:
-    return len(shown) == len(facts) and all(old is new or old == new for old, new in zip(shown, facts, strict=True))

@@ -78,11 +78,12 @@ class SyntheticAgreement(_EvaluationPanel):
         if evaluation is None or evaluation.agreement is None:
             return centred(no_agreement(view), width, height)
         bar_width = max(4, width - 2)
+        ece = "" if evaluation.ece is None else f" ECE against the teacher {evaluation.ece:.3f}"
         return [
             line((f" {percent(evaluation.agreement)}", "bold $line-1"), (" agree with the teacher", "$foreground")),
             line(" ", (self.glyphs.bar(evaluation.agreement, 1.0, bar_width), "$line-1")),
-            line((" on held-out synthetic images: judged", "$faint")),
-            line((" by the teacher, not by real labels", "$faint")),
+            line((" held-out synthetic images, no labels", "$faint")),
+            line((ece, "$faint")),
         ]
 
 

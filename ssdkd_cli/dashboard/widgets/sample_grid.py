@@ -29,7 +29,7 @@ _SHADES = " .:-=+*#%@"
 _GAP = 1
 _CAPTION_ROWS = 1
 _MIN_CAPTION = 11
-_MIN_CAPTION_WITH_PRIORITY = 15
+_MIN_CAPTION_WITH_PRIORITY = 16
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SampleGrid(Panel):
     def __init__(self, title: str = "", *, tile_size: int = 16, id: str | None = None) -> None:
         super().__init__(title, id=id)
         self.pictures: tuple[Picture, ...] = ()
-        self.message = ""
+        self.message = "reading the buffer"
         """Shown in place of the pictures: why there are none."""
         self.set_reactive(SampleGrid.tile_size, tile_size)
 
@@ -141,7 +141,7 @@ class SampleGrid(Panel):
         header = self.run_view.header if self.run_view is not None else None
         name = header.class_name(picture.class_index) if header is not None else str(picture.class_index)
         width = layout.cell_columns - _GAP
-        said = f" {picture.probability:.2f}"
+        said = f" p{picture.probability:.2f}"
         if width >= _MIN_CAPTION_WITH_PRIORITY:
             said += f" {self.glyphs.delta}{short(picture.priority)}"
         name = self.glyphs.cut(name, width - len(said))
@@ -153,34 +153,20 @@ class SampleGrid(Panel):
         ]
 
     def _pixels(self, picture: Picture, layout: Layout) -> list[list[Segment]]:
-        image = _ById(picture.pixels_HW3)
         if not self.glyphs.is_ascii and not self.dashboard.is_colourless:
-            return _drawn_in_colour(image, layout.tile_columns, layout.tile_rows)
-        rows = _drawn_in_shades(image, layout.tile_columns, layout.tile_rows, self.app.current_theme.dark)
+            return _drawn_in_colour(picture, layout.tile_columns, layout.tile_rows)
+        rows = _drawn_in_shades(picture, layout.tile_columns, layout.tile_rows, self.app.current_theme.dark)
         return [[Segment(row, self.rich_style)] for row in rows]
 
 
-class _ById:
-    """An image as a key: the same array is the same picture."""
-
-    def __init__(self, pixels_HW3: npt.NDArray[np.uint8]) -> None:
-        self.pixels_HW3 = pixels_HW3
-
-    def __hash__(self) -> int:
-        return id(self.pixels_HW3)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.pixels_HW3 is self.pixels_HW3
+@lru_cache(maxsize=256)
+def _drawn_in_colour(picture: Picture, columns: int, rows: int) -> list[list[Segment]]:
+    return half_blocks(picture.pixels_HW3, columns, rows)
 
 
 @lru_cache(maxsize=256)
-def _drawn_in_colour(image: _ById, columns: int, rows: int) -> list[list[Segment]]:
-    return half_blocks(image.pixels_HW3, columns, rows)
-
-
-@lru_cache(maxsize=256)
-def _drawn_in_shades(image: _ById, columns: int, rows: int, is_on_dark: bool) -> list[str]:
-    return shaded(image.pixels_HW3, columns, rows, is_on_dark=is_on_dark)
+def _drawn_in_shades(picture: Picture, columns: int, rows: int, is_on_dark: bool) -> list[str]:
+    return shaded(picture.pixels_HW3, columns, rows, is_on_dark=is_on_dark)
 
 
 def half_blocks(pixels_HW3: npt.NDArray[np.uint8], columns: int, rows: int) -> list[list[Segment]]:
