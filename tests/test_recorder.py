@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hand_clock import HandClock
 
-from stages import recorder
+from stages import events, recorder
 from stages.accounts import Accounts
 from stages.events import EventLog
 from stages.run_directory import RunDirectory
+from stages.safe_point import SafePoint
 
 
 def test_a_pause_is_no_idle_time(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +28,25 @@ def test_a_pause_is_no_idle_time(make_run, monkeypatch: pytest.MonkeyPatch) -> N
     now_s += 2
     meter.utilisation()
     assert told_s == [3, 2]
+
+
+def test_in_a_long_epoch_the_accounts_are_told_once_a_minute(
+    make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = HandClock(1000.0)
+    monkeypatch.setattr(recorder, "time", SimpleNamespace(perf_counter=now, process_time=now))
+    told_at_s: list[float] = []
+    directory = RunDirectory.create(tmp_path / "run", "run")
+    with directory.events_file.open("ab", buffering=0) as file:
+        log = EventLog(file)
+        log.listeners.append(lambda event, _epoch: told_at_s.append(now.now_s - 1000))
+        told = recorder.Recorder(make_run(run={"threads": 1}), directory, log, buffer_meta=SimpleNamespace())
+        point = SafePoint(told, SimpleNamespace(poll=list), save=lambda: None)
+        for _ in range(30):
+            now.now_s += 7
+            point()
+    assert told_at_s == [63, 126, 189]
+    assert {event["kind"] for event in directory.events.newest_first(events.Device.kind)} == {"device"}
 
 
 def test_the_device_is_looked_at_before_the_host_writes_the_report(

@@ -128,6 +128,17 @@ def test_lines_come_at_the_end_of_an_epoch_at_most_every_ten_seconds():
     assert lines[0].endswith("50 s left")
 
 
+def test_in_a_long_epoch_its_steps_are_told():
+    lines, listener = lines_of(clock := HandClock())
+    started = two_stages(epochs=4, warmup_epochs=0)
+    listener(started, 0)
+    listener(events.StageStarted(stage="distillation"), 1)
+    listener(events.DistillationStep(step=279, loss=1.0, lr=0.1, agreement=0.5), 1)
+    clock.now_s += 60
+    listener(events.Device(device="cpu", seconds={"total": 60.0}, utilisation=None, mem_mib=None, images_per_s=None), 1)
+    assert lines == [f"epoch 1/4, distillation, step 280 of {started.distillation_steps}"]
+
+
 def test_long_epochs_give_one_line_each():
     lines, listener = lines_of(clock := HandClock())
     listener(two_stages(epochs=4, warmup_epochs=1), 0)

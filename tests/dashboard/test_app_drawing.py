@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
 from app_pilot import shown
-from scripted_run import an_epoch, evaluation, lines_of, make_run, run_started, whole_run
+from scripted_run import TIME_S, an_epoch, evaluation, lines_of, make_run, run_started, whole_run
 
 from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_labels
@@ -176,6 +177,34 @@ def test_ticks_of_a_low_chart_are_even():
     assert len(ticks) >= 2
 
 
+@pytest.mark.parametrize("is_ascii", [False, True])
+@pytest.mark.parametrize("size", [(40, 6), (61, 13)])
+def test_dots_letters_and_ticks_lie_where_the_line_does(size, is_ascii):
+    y = [0.0, 1.0, 0.3, 0.62, 0.11, 0.87, 0.5]
+    plain = rows_of(Plot([a_line(y)], (0.0, 6.0), is_ascii=is_ascii), *size)
+    marked = rows_of(Plot([a_line(y, has_markers=True)], (0.0, 6.0), is_ascii=is_ascii), *size)
+    dot = "o" if is_ascii else "•"
+    under_dots = [
+        plain[row][column]
+        for row, text in enumerate(marked)
+        for column, character in enumerate(text)
+        if character == dot
+    ]
+    assert len(under_dots) == len(y)
+    assert " " not in under_dots
+    level = [a_line([0.5, 0.5, 0.5, 0.5, 0.5, 0.5], letter="s"), a_line([0.0] * 6), a_line([1.0] * 6)]
+    rows = rows_of(Plot(level, (0.0, 6.0), is_ascii=is_ascii), *size)
+    (of_letter,) = (row for row in rows if "s" in row)
+    others = [row for row in rows if row.lstrip().startswith("0.5")]
+    assert others in ([], [of_letter]), "the tick of its value is in the line's row"
+
+
+@pytest.mark.parametrize(("x", "columns"), [(0.5, "┊ warm-up"), (9.0, "warm-up ┊")])
+def test_a_mark_has_its_name_at_the_side_that_has_room(x, columns):
+    rows = rows_of(Plot([a_line([1.0, 0.0], [0.0, 10.0])], (0.0, 10.0), marks=[Mark(x, "warm-up")]), 50, 6)
+    assert any(columns in row for row in rows), rows
+
+
 def test_other_words_for_numbers():
     assert [percent(None), percent(0.5), percent(0.123, 0)] == ["-", "50.0 %", "12 %"]
     assert [duration(value) for value in (None, 2.0, 42, 185, 3_840, 200_000)] == [
@@ -260,6 +289,51 @@ def test_counts_of_ten_thousand_epochs_fit_into_eighty_columns(tmp_path):
     ]
     stages = shown(make_run(tmp_path / "run", lines_of(told))).splitlines()[2]
     assert stages.count("10000/10000") == 2, "evaluation tells the epoch of its newest results"
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_step_within_an_epoch_is_told_on_any_screen(tmp_path, width):
+    told = [(run_started(epochs=6, distillation_steps=400), 0), *whole_run(4)[1:]]
+    told += [(events.StageStarted(stage="inversion"), 5), (events.StageFinished(stage="inversion", seconds=1.0), 5)]
+    told += [
+        (events.StageStarted(stage="distillation"), 5),
+        (events.DistillationStep(step=279, loss=1.0, lr=0.1, agreement=0.5), 5),
+    ]
+    run = make_run(tmp_path / "run", lines_of(told))
+    with run.lock.held():
+        overall = shown(run, size=(width, 24)).splitlines()[1]
+    assert "epoch 5 of 6, step 280 of 400" in overall
+    assert "left" in overall
+
+
+@pytest.mark.parametrize(("is_another_day", "said"), [(False, "until 22:"), (True, "until Wed 15 Nov 01:")])
+def test_when_the_run_will_be_over_is_told_with_its_day(tmp_path, monkeypatch, is_another_day, said):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    slow = 1200.0 if not is_another_day else 6000.0
+    told = [(run_started(epochs=6), 0)]
+    told += [(event, epoch) for epoch in range(1, 5) for event in an_epoch(total_s=slow * epoch, is_warmup=epoch <= 2)]
+    run = make_run(tmp_path / "run", lines_of(told))
+    try:
+        with run.lock.held():
+            assert said in shown(run, size=(120, 24)).splitlines()[1]
+            assert "known after epoch" not in shown(run, size=(120, 24))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_run_of_several_days_has_them_in_its_log(tmp_path):
+    lines = lines_of([(run_started(), 0), (events.Warning(message="one"), 1), (events.Warning(message="two"), 1)])
+    later = lines_of([(events.Warning(message="three"), 2)], seq=3, time_s=TIME_S + 2 * 86_400)
+    log = shown(make_run(tmp_path / "run", [*lines, *later]), "7")
+    rows = [
+        row.strip("│ ") for row in log.splitlines() if ("──" in row and "Nov" in row) or "warning" in row or "t" in row
+    ]
+    days = [index for index, row in enumerate(rows) if "Nov" in row]
+    assert len(days) == 2, log
+    (at,) = (index for index, row in enumerate(rows) if "three" in row)
+    assert days[1] == at - 1, "the day stands above the first line of it"
 
 
 def test_shares_of_epochs_are_whole_per_cents(tmp_path):
@@ -376,6 +450,10 @@ def test_many_classes_are_grouped():
 
 def test_axis_labels_do_not_touch():
     assert axis_labels([(0, "0"), (1, "10"), (8, "20")], 10).split() == ["0", "20"]
+
+
+def test_of_axis_labels_the_last_stays_whatever_stands_beside_it():
+    assert axis_labels([(0, "0"), (6, "0.61"), (9, "4.9")], 10) == "0      4.9"
 
 
 def test_half_blocks_hold_two_pixels():

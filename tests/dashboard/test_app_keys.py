@@ -139,6 +139,21 @@ def test_q_ends_the_app_without_a_question(run):
     drive(run, body)
 
 
+def test_what_was_measured_is_not_smoothed(run):
+    append(run, lines_of([(evaluation(0.5), 8), (evaluation(0.9), 9)], seq=900))
+
+    async def body(app, pilot):
+        text = await press(app, pilot, "2", "s", "s")
+        assert "smoothing 0.9" in text
+        assert ", smoothed" in text
+        text = await press(app, pilot, "5")
+        assert "student 90.0 %, teacher 90.0 %" in text, "the last of both, as it was"
+        assert "smooth" not in text
+        assert "smoothing 0.9" in await press(app, pilot, "s", "2"), "the key did nothing there"
+
+    drive(run, body, size=MEDIUM)
+
+
 def test_charts_log_smoothing_zoom_cursor_and_enlarging(run):
     async def body(app, pilot):
         assert "log scale, smoothing 0.6" in await press(app, pilot, "2", "l", "s")

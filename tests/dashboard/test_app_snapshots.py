@@ -102,6 +102,11 @@ def test_ascii_mode_sends_nothing_else(monkeypatch):
         drive(make_state("running", stack), body)
 
 
+def colours(app):
+    styles = [segment.style for strip in app.screen._compositor.render_strips() for segment in strip]
+    return {style.color for style in styles if style} | {style.bgcolor for style in styles if style}
+
+
 WITHOUT_COLOUR = {state: (SMALL, f"{state}-80x24") for state in STATES}  # the same text as with colours
 WITHOUT_COLOUR["pictures"] = (MEDIUM, "running-no-colour-120x40")
 
@@ -109,10 +114,6 @@ WITHOUT_COLOUR["pictures"] = (MEDIUM, "running-no-colour-120x40")
 @pytest.mark.parametrize("state", WITHOUT_COLOUR)
 def test_without_colour_every_cell_has_the_terminals_own(state, monkeypatch):
     size, name = WITHOUT_COLOUR[state]
-
-    def colours(app):
-        styles = [segment.style for strip in app.screen._compositor.render_strips() for segment in strip]
-        return {style.color for style in styles if style} | {style.bgcolor for style in styles if style}
 
     async def body(app, pilot):
         assert {colour.name for colour in colours(app) if colour} == {"default"}
@@ -123,3 +124,13 @@ def test_without_colour_every_cell_has_the_terminals_own(state, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     with ExitStack() as stack:
         drive(make_state("running" if state == "pictures" else state, stack), body, size=size)
+
+
+def test_an_empty_no_color_counts_as_none(monkeypatch):
+    async def body(app, pilot):
+        assert len({style for style in colours(app) if style}) > 3
+        assert {triplet for colour in colours(app) if colour and (triplet := colour.triplet) and len(set(triplet)) > 1}
+
+    monkeypatch.setenv("NO_COLOR", "")
+    with ExitStack() as stack:
+        drive(make_state("running", stack), body)

@@ -10,6 +10,7 @@ from scripted_run import buffer_state, device, evaluation, lines_of, make_run, r
 
 from ssdkd_cli.dashboard.empty_texts import (
     NO_REAL_DATA,
+    NOTHING_MEASURED,
     no_agreement,
     no_buffer,
     no_device,
@@ -94,6 +95,11 @@ def test_the_views_of_a_run_that_is_over_promise_nothing(tmp_path):
 def test_a_run_without_real_data_is_not_told_to_wait_for_any(tmp_path):
     view = view_of(tmp_path, (evaluation(None), 1), is_live=True)
     assert no_real_results(view) == NO_REAL_DATA
+
+
+def test_where_neither_accuracy_nor_agreement_is_measured_none_is_promised(tmp_path):
+    view = view_of(tmp_path, (events.Evaluation(real=None, synthetic=None), 1), is_live=True)
+    assert no_real_results(view) == NOTHING_MEASURED
 
 
 def test_where_only_the_teacher_was_measured_that_is_said(tmp_path):

@@ -35,6 +35,7 @@ from stages import events
 from stages.events import finite
 from stages.run_directory import RunDirectory
 from stages.run_directory.control import send_request
+from stages.run_directory.line_tail import Bite, Tail
 
 
 def test_events_come_as_they_are_written(tmp_path):
@@ -227,6 +228,28 @@ def test_a_silent_run_is_said_to_be_silent(tmp_path):
         append(run, [raw_line(kind="stage_started", seq=1, stage="inversion")])
         view = feed.poll()
     assert (view.status_text, view.silent_s) == ("running", 0.0)
+
+
+def test_a_compilation_that_takes_long_is_not_taken_for_news(tmp_path):
+    seconds = HandClock(100.0)
+    run = make_run(tmp_path / "run", lines_of([(run_started(), 0), (events.CompilationStarted(what="the teacher"), 1)]))
+    with run.lock.held():
+        feed = RunFeed(run, clock=HandClock(TIME_S + 1), monotonic=seconds)
+        view = feed.poll()
+        assert (view.status_text, view.is_silent) == ("running, compiling the teacher", False)
+        seconds.now_s += 95
+        view = feed.poll()
+    assert (view.status_text, view.is_silent) == ("running, compiling the teacher, no news for 1 min 35 s", True)
+
+
+def test_a_file_that_could_not_be_read_for_a_while_is_not_said_to_be_unreadable_for_ever(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", lines_of([*whole_run(3), (events.RunFinished(status="done", message=""), 3)]))
+    feed = RunFeed(run)
+    feed.poll()
+    with monkeypatch.context() as context:
+        context.setattr(Tail, "poll", lambda *_: Bite([], is_at_end=True, error="cannot read it: Permission denied"))
+        assert feed.poll().problems == ("cannot read it: Permission denied",)
+    assert feed.poll().problems == ()
 
 
 def test_what_the_student_waits_for_is_said(tmp_path):

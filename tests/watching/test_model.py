@@ -407,6 +407,45 @@ def test_an_epoch_that_makes_something_once_does_not_lengthen_the_time_left():
     assert pace.seconds_left(0, 10) == pytest.approx(200.0)
 
 
+def test_when_the_time_left_will_be_known_is_said():
+    pace = Pace()
+    assert pace.timed_after(1, warmup_epochs=2) == 3
+    assert pace.timed_after(1, warmup_epochs=0) == 2, "the first epoch has no beginning that was accounted"
+    pace.account(1, 1.0, warmup_epochs=2)
+    pace.account(2, 2.0, warmup_epochs=2)
+    assert pace.timed_after(3, warmup_epochs=2) == 3
+    pace.forget_position()
+    assert pace.timed_after(3, warmup_epochs=2) == 4, "it was taken up in its midst"
+
+
+def test_a_run_says_when_it_will_be_over_unless_it_is_paused():
+    model = model_of(whole_run(4)[:2])
+    assert (model.progress().left_s, model.progress().timed_after) == (None, 3)
+    told = [(run_started(epochs=6), 0), *whole_run(4)[1:]]
+    model = model_of(told)
+    progress = model.progress()
+    assert (progress.left_s, progress.timed_after) == (pytest.approx(6.0), None)
+    assert progress.ends_s == pytest.approx(TIME_S + len(told) - 1 + 6)
+    paused = events.ControlAcknowledged(id="1", action="pause", accepted=True, message="")
+    assert model_of([*told, (paused, 5)]).progress().ends_s is None
+
+
+def test_accounts_in_the_midst_of_an_epoch_stand_there():
+    told = [(run_started(epochs=6), 0), *whole_run(4)[1:]]
+    in_epoch = [
+        (events.StageStarted(stage="inversion"), 5),
+        (events.StageFinished(stage="inversion", seconds=1.0), 5),
+        (events.StageStarted(stage="distillation"), 5),
+        (events.DistillationStep(step=1, loss=1.0, lr=0.1, agreement=0.5), 5),
+        (device(9.5), 5),
+    ]
+    model = model_of([*told, *in_epoch])
+    steps = model.header.distillation_steps
+    assert points(model.curves()["device/images_per_s"])[-1][0] == pytest.approx(4 + 0.5 + 0.5 * min(1.0, 2 / steps))
+    assert model.device.total_s == 9.5
+    assert model.progress().left_s == pytest.approx((6 - model.curves()["device/images_per_s"].x[-1]) * 3.0)
+
+
 def test_pace_times_each_kind_of_epoch_apart():
     pace = Pace()
     for epoch, total_s in ((1, 10.0), (2, 11.0), (3, 16.0), (4, 21.0)):
