@@ -98,7 +98,13 @@ OPEN_VIEWS = Section(
 CHARTS = Section(
     "Charts",
     (
-        _key("l", "toggle_log", "log-scale", "Log scale", "Logarithmic or linear y axis"),
+        _key(
+            "l",
+            "toggle_log",
+            "log-scale",
+            "Log scale",
+            "Logarithmic or linear axes, not what fits each chart",
+        ),
         _key("s", "next_smoothing", "smoothing", "Smoothing", "None, then stronger and stronger"),
         _key("right", "move_cursor(1)", "cursor-right", "Cursor right", "Read the values further right"),
         _key("left", "move_cursor(-1)", "cursor-left", "Cursor left", "Read the values further left"),

@@ -19,7 +19,8 @@ Range = tuple[float, float]
 class ChartSettings:
     """Shared by all charts of the screen. `x_range` is None while all of the run is in view."""
 
-    is_log: bool = False
+    is_log: bool | None = None
+    """None leaves it to each chart, whose values may span decades or not."""
     smoothing: float = 0.0
     x_range: Range | None = None
     cursor_x: float | None = None
@@ -80,7 +81,7 @@ class ChartSettings:
 
     def words(self, *, has_log_scale: bool = True, is_smoothable: bool = True) -> str:
         """What is set, in words, for charts that may have a logarithmic scale, or may be smoothed, or not."""
-        said = ["log scale" if self.is_log else "linear scale"] if has_log_scale else []
+        said = ["log scale" if self.is_log else "linear scale"] if has_log_scale and self.is_log is not None else []
         if self.smoothing and is_smoothable:
             said.append(f"smoothing {self.smoothing:g}")
         if self.x_range is not None:

@@ -421,7 +421,7 @@ def test_whatever_is_done_in_whatever_chart_there_is_something_in_view(seed):
 
 def test_epochs_are_told_in_digits_however_many_there_are():
     assert ChartSettings(x_range=(9990.0, 12345.0), cursor_x=10000.25).words() == (
-        "linear scale, epochs 9990 to 12345 (0: whole run), cursor at epoch 10000.25"
+        "epochs 9990 to 12345 (0: whole run), cursor at epoch 10000.25"
     )
 
 

@@ -126,7 +126,7 @@ def test_the_palette_offers_every_key_that_works_now_and_does_it(run):
 
         await until(pilot, is_found)
         await press(app, pilot, "enter")
-        await until(pilot, lambda: app.run_screen.settings.is_log)
+        await until(pilot, lambda: app.run_screen.settings.is_log is not None)
 
     drive(run, body)
 
@@ -182,9 +182,30 @@ def test_charts_of_shares_have_no_log_scale(run):
         text = await press(app, pilot, "5", "l")
         assert "linear scale" not in text, "there is no other to choose"
         assert "l log" not in text
-        assert "linear scale" in await press(app, pilot, "2"), "the key did nothing there"
+        await press(app, pilot, "2")
+        assert app.run_screen.settings.is_log is None, "the key did nothing there"
 
     drive(run, body, size=MEDIUM)
+
+
+def test_a_chart_whose_values_span_more_than_a_decade_is_logarithmic_until_told_otherwise(tmp_path):
+    told = [(run_started(epochs=9), 0)]
+    for epoch in range(1, 9):
+        told += [(event, epoch) for event in an_epoch(total_s=epoch, is_warmup=epoch <= 2, loss=100 / epoch**2)]
+
+    async def body(app, pilot):
+        await press(app, pilot, "2")
+        inversion, task = (
+            app.run_screen.query_one(f"#losses-inversion-loss{name}", ChartPanel) for name in ("", "-task")
+        )
+        assert (inversion.is_log, task.is_log) == (True, False)
+        assert inversion.readout() == "15.6, log scale"
+        assert "linear scale" in await press(app, pilot, "l")
+        assert (inversion.is_log, task.is_log) == (False, False)
+        assert "log scale" in await press(app, pilot, "l")
+        assert (inversion.is_log, task.is_log) == (True, True)
+
+    drive(make_run(tmp_path / "run", lines_of(told)), body, size=MEDIUM)
 
 
 def test_second_page_of_losses_on_a_small_screen_only(run):

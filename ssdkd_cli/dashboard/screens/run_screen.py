@@ -309,8 +309,9 @@ class RunScreen(Screen[None]):
         return charts[0] if charts else None
 
     def action_toggle_log(self) -> None:
-        """Logarithmic or linear."""
-        self.settings = replace(self.settings, is_log=not self.settings.is_log)
+        """Logarithmic or linear, all charts: what the chosen one is not."""
+        if (chart := self.chosen_chart()) is not None:
+            self.settings = replace(self.settings, is_log=not chart.is_log)
 
     def action_next_smoothing(self) -> None:
         """Smoother, then not at all."""

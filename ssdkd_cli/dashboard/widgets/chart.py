@@ -22,6 +22,7 @@ from ssdkd_cli.watching.comparison import LETTERS
 from ssdkd_cli.watching.view import Curve, RunView, epoch_text
 
 _MAX_MARKED_POINTS = 24
+_DECADE = 10.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,15 @@ class ChartPanel(Panel, can_focus=True):
         ]
 
     @property
+    def is_log(self) -> bool:
+        """Whether its y axis is logarithmic: as the settings say, else where its values span more than a decade."""
+        if not self.is_log_allowed or self.settings.is_log is not None:
+            return self.is_log_allowed and bool(self.settings.is_log)
+        values = np.concatenate([np.empty(0), *(np.asarray(curve.y) for _, _, curve in self.curves())])
+        values = values[np.isfinite(values)]
+        return len(values) > 0 and bool(0 < _DECADE * values.min() < values.max())
+
+    @property
     def smoothing(self) -> float:
         """How much it is smoothed: what the settings say, where it may be."""
         return self.settings.smoothing if self.is_smoothable else 0.0
@@ -151,7 +161,7 @@ class ChartPanel(Panel, can_focus=True):
         plot = Plot(
             lines=self._lines(),
             x_range=settings.x_range or self.full_range(),
-            is_log=settings.is_log and self.is_log_allowed,
+            is_log=self.is_log,
             marks=self._marks(view),
             cursor_x=settings.cursor_x,
             is_ascii=self.glyphs.is_ascii,
@@ -232,7 +242,8 @@ class ChartPanel(Panel, can_focus=True):
         facts = [f"epoch {epoch_text(at)}"] if cursor is not None and not several_runs else []
         if several_runs and label:
             facts.append(label)
-        return ": ".join([*facts, ", ".join(values)]) + (", smoothed" if self.smoothing else "")
+        how = (", smoothed" if self.smoothing else "") + (", log scale" if self.is_log else "")
+        return ": ".join([*facts, ", ".join(values)]) + how
 
     def watch_settings(self) -> None:
         """Another scale, zoom or cursor: another picture."""
