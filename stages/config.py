@@ -32,7 +32,7 @@ from stages.distillation.config import DistillationConfig
 from stages.errors import ConfigError, Problem
 from stages.evaluation.config import NO_DATA, EvaluationConfig
 from stages.inversion.config import InversionConfig
-from stages.preset_loading import Settings, config_error, load_file, load_presets, nested
+from stages.preset_loading import RESOLVED_KEY, Settings, config_error, load_file, load_presets, nested
 from stages.preset_schema import parse_override, validate, validate_table
 
 DEFAULT_PRESET = "digits"
@@ -247,9 +247,21 @@ class Config:
         return max(4, round(400 * 256 / self.distillation.batch_size * self.buffer.capacity / 50_000))
 
     def to_toml(self) -> str:
-        """The complete preset, defaults written out: loading it gives an equal Config. What is not set is a comment."""
+        """The complete preset, defaults written out: loading it gives an equal Config. What is not set is a comment.
+
+        It says of itself that nobody chose its values one by one: see `load`.
+        """
+        return f"{_RESOLVED_HEADER}\n{self.tables_as_toml()}"
+
+    def tables_as_toml(self) -> str:
+        """As `to_toml`, as a person might have written it: each value counts as chosen where it is loaded."""
         return "\n".join(_table_as_toml(name, table) for name, table in self.tables().items())
 
+
+_RESOLVED_HEADER = f"""\
+# What follows from other values here goes on following them where those are set on top of this file.
+{RESOLVED_KEY} = true
+"""
 
 _OWN_TABLES: dict[str, type[Table]] = {
     "run": RunTable,
@@ -278,8 +290,8 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
 
     A preset is the name of a shipped one, or a path ending in `.toml`, relative to `base` (default: the
     current folder). No preset: the default one. In a preset that `Config.to_toml` wrote, such as a run's
-    `config.toml`, values that follow from others go on following them. Raises ConfigError with all problems at
-    once, FileError for a preset file that is missing or unreadable.
+    `config.toml`, values that follow from others go on following them where those are set on top. Raises
+    ConfigError with all problems at once, FileError for a preset file that is missing or unreadable.
     """
     known = schemas()
     problems: list[Problem] = []
@@ -292,7 +304,6 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
     names = tuple(presets) or (DEFAULT_PRESET,)
     try:
         settings = load_presets(names, base=base)
-        first = load_presets(names[:1], base=base)
     except ConfigError as error:
         raise config_error([*error.problems, *problems]) from error
     if not settings.is_whole:
@@ -301,9 +312,10 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
             f"name the preset they go on first, for example: --preset {DEFAULT_PRESET} --preset {presets[0]}",
         )
         raise config_error([problem, *problems])
-    for key in _followers(first):
-        if settings.place_of(key) == first.place_of(key):
-            settings = settings.without(key)
+    if settings.resolved is not None:
+        for key in _followers(settings.resolved):
+            if settings.place_of(key) == settings.resolved.place_of(key):
+                settings = settings.without(key)
     for key, value in overriding:
         settings = settings.overlaid(nested(key, value), place="--set")
     return _config(settings, problems)
@@ -323,25 +335,18 @@ def with_values(config: Config, values: Mapping[str, Any], *, place: str = "--se
 
 
 def _followers(settings: Settings) -> list[str]:
-    """The keys of a preset with all defaults written out whose values are what others of it lead to."""
-    fields = [
-        (table, name, info) for table, schema in _OWN_TABLES.items() for name, info in schema.model_fields.items()
-    ]
-    for table, name, info in fields:
-        is_written = info.default is not None and info.default_factory is not dict
-        if is_written and settings.value(f"{table}.{name}") is None:
-            return []  # a person wrote this one, and means each of its values
+    """The keys of a preset that `Config.to_toml` wrote whose values are what others of it lead to."""
     try:
         tables = _config(settings, []).tables()
     except ConfigError:
         return []  # told with the presets and overrides on top
-    followers = []
-    for table, name, info in fields:
-        if info.default_factory_takes_validated_data:
-            values = tables[table].model_dump()
-            if info.get_default(call_default_factory=True, validated_data=values) == values[name]:
-                followers.append(f"{table}.{name}")
-    return followers
+    return [
+        f"{name}.{key}"
+        for name, table in tables.items()
+        for key, info in type(table).model_fields.items()
+        if info.default_factory_takes_validated_data
+        and info.get_default(call_default_factory=True, validated_data=dict(table)) == getattr(table, key)
+    ]
 
 
 def schemas() -> dict[str, type[BaseModel]]:

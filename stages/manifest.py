@@ -44,7 +44,7 @@ def manifest_of(planned: Plan) -> bytes:
         "buffer": None if launch.buffer is None else str(launch.buffer.resolve()),
         "buffer_sha256": None if launch.buffer is None else sha256_of(launch.buffer),
         "code_sha256": code_of(config),
-        "settings": lasting_settings(tomllib.loads(config.to_toml()), _MAY_CHANGE),
+        "settings": lasting_settings(tomllib.loads(config.tables_as_toml()), _MAY_CHANGE),
         "settings_left_out": list(_MAY_CHANGE),
         "versions": versions(),
         "git_revision": git_revision(),

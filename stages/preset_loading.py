@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,13 @@ import presets as shipped_presets
 from stages.errors import ConfigError, FileError, Problem
 from stages.paths import typed_path
 
+RESOLVED_KEY = "resolved"
+"""Says of a preset that nobody chose its values one by one: `stages.config` wrote it, defaults and all."""
+
 _HEADER_KEYS = {
     "extends": "the name of a preset, or a list of names",
     "overlay": "true or false",
+    RESOLVED_KEY: "true or false",
     "summary": "a string",
 }
 """The only keys of a preset outside its tables, and what each must be."""
@@ -32,19 +36,21 @@ class Settings:
     places: Mapping[str, str] = field(default_factory=dict)
     is_whole: bool = False
     """Whether a preset that is no overlay is among them."""
+    resolved: Settings | None = None
+    """What the last resolved preset among them sets, by itself."""
 
     def overlaid(self, values: Mapping[str, Any], *, place: str, is_whole: bool = False) -> Settings:
         """These settings with `values` (nested tables) on top: tables merge, anything else is replaced."""
         places = dict(self.places)
         merged = _merge(self.values, values, prefix="", place=place, places=places)
-        return Settings(merged, places, self.is_whole or is_whole)
+        return replace(self, values=merged, places=places, is_whole=self.is_whole or is_whole)
 
     def without(self, key: str) -> Settings:
         """These settings with nothing set for a key `table.name`."""
         table, _, name = key.partition(".")
         rest = {other: value for other, value in self.values.get(table, {}).items() if other != name}
         places = {other: place for other, place in self.places.items() if other != key}
-        return Settings({**self.values, table: rest}, places, self.is_whole)
+        return replace(self, values={**self.values, table: rest}, places=places)
 
     def value(self, key: str) -> Any:
         """What was set for a dotted key, not yet validated; None where nothing was."""
@@ -89,6 +95,16 @@ def load_file(path: Path) -> Settings:
     return _merged(_layers_of(_file_source(path), above=(), problems=problems), problems)
 
 
+def resolved_tables(text: str) -> dict[str, Any]:
+    """The tables in the text of a resolved preset, plugins installed or not. Raises ValueError where it does not parse.
+
+    Other keys above them stay: somebody has put them there.
+    """
+    document = tomllib.loads(text)
+    document.pop(RESOLVED_KEY, None)
+    return document
+
+
 def config_error(problems: Sequence[Problem]) -> ConfigError:
     """One error that carries all problems."""
     if len(problems) == 1:
@@ -103,6 +119,7 @@ class _Layer:
     values: Mapping[str, Any]
     place: str
     is_overlay: bool
+    is_resolved: bool
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,8 @@ def _merged(layers: Sequence[_Layer], problems: Sequence[Problem]) -> Settings:
     settings = Settings()
     for layer in layers:
         settings = settings.overlaid(layer.values, place=layer.place, is_whole=not layer.is_overlay)
+        if layer.is_resolved:
+            settings = replace(settings, resolved=Settings().overlaid(layer.values, place=layer.place))
     return settings
 
 
@@ -175,13 +194,14 @@ def _layers_of(source: _Source, *, above: tuple[_Source, ...], problems: list[Pr
     layers = []
     for name in [extended] if isinstance(extended, str) else extended:
         layers += _layers(name, folder=source.folder, above=chain, problems=problems)
-    return [*layers, _Layer(values, source.place, header.get("overlay", False))]
+    is_overlay, is_resolved = header.get("overlay", False), header.get(RESOLVED_KEY, False)
+    return [*layers, _Layer(values, source.place, is_overlay, is_resolved)]
 
 
 def _fits_header(key: str, value: Any) -> bool:
     if key == "extends" and isinstance(value, list):
         return all(isinstance(name, str) for name in value)
-    return isinstance(value, bool if key == "overlay" else str)
+    return isinstance(value, bool if key in ("overlay", RESOLVED_KEY) else str)
 
 
 def _find(name: str, *, folder: Path, extended_by: str | None) -> _Source:

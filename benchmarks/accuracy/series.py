@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from product import (
     preset_options,
     resolved_settings,
 )
+
+from stages.preset_loading import resolved_tables
 
 _OF_REAL_IMAGES = ("evaluation.data", "evaluation.root", "evaluation.split", "evaluation.download")
 _LIVE = ("starting", "running", "paused")
@@ -212,7 +213,7 @@ def _other_buffer(run: Run) -> bool:
 def differing_settings(run: Run) -> list[tuple[str, Any, Any]]:
     """Keys in which a run's own config.toml is not what would be asked for: key, asked for, found."""
     file = run.path / "config.toml"
-    found = flat(tomllib.loads(file.read_text(encoding="utf-8")))
+    found = flat(resolved_tables(file.read_text(encoding="utf-8")))
     if set(run.settings) - set(found):  # a version before some keys: what it had instead were their defaults
         found = resolved_settings([str(file)])
     keys = dict.fromkeys([*run.settings, *found])

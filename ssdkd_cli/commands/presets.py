@@ -67,7 +67,7 @@ def show_preset(
 
     name = names[0]
     if load_presets(names).is_whole:
-        text = load(names, overrides or ()).to_toml()
+        text = load(names, overrides or ()).tables_as_toml()
     elif len(names) > 1 or overrides:
         example = f"ssdkd presets show {DEFAULT_PRESET} {in_shell(name)}"
         raise ConfigError(

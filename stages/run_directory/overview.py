@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from stat import S_ISREG
@@ -13,6 +12,7 @@ from stages.errors import FileError
 from stages.event_fields import is_measure, mapping
 from stages.events import Device, Evaluation, Warning
 from stages.paths import in_shell
+from stages.preset_loading import resolved_tables
 from stages.run_directory import FINAL_STATUSES, RunDirectory
 
 _RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_synthesized", "buffer_size", "device")
@@ -144,7 +144,7 @@ def settings(run: RunDirectory) -> dict[str, Any]:
     Raises FileError where the file is missing or does not parse.
     """
     try:
-        return tomllib.loads(run.config_file.read_text(encoding="utf-8"))
+        return resolved_tables(run.config_file.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(
             f"cannot read {run.config_file}: {error.strerror or error}",

@@ -213,7 +213,9 @@ def test_extending_nothing_is_no_extension(whole, write):
     assert load([whole, write("mine.toml", "extends = []\n[run]\nseed = 9")]).run.seed == 9
 
 
-@pytest.mark.parametrize("line", ["extends = 3", "extends = [3]", "overlay = 1", 'overlay = "yes"', "summary = true"])
+@pytest.mark.parametrize(
+    "line", ["extends = 3", "extends = [3]", "overlay = 1", 'overlay = "yes"', "resolved = 1", "summary = true"]
+)
 def test_header_keys_have_types(write, problem_of, line):
     mine = write("mine.toml", line)
     message = problem_of(presets=[mine]).message

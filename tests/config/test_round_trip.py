@@ -1,13 +1,17 @@
 """A config written out and loaded again is the same, and a copy with other values is checked as a preset is."""
 
-import tomllib
+import re
 
 import pytest
+from pydantic import Field
 
 import presets
 from stages.config import from_file, load, with_values
+from stages.config_table import Table
 from stages.errors import ConfigError
 from stages.preset_check import check
+from stages.preset_loading import resolved_tables
+from stages.registry import Spec
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -23,7 +27,8 @@ def test_every_preset_survives_a_round_trip(name, tmp_path):
 
 def test_it_is_complete(whole):
     config = load([whole])
-    written = tomllib.loads(config.to_toml())
+    written = resolved_tables(config.to_toml())
+    assert set(written) == set(config.tables())
     for name, table in config.tables().items():
         unset = {key for key, value in table if value is None or value == {}}
         assert set(written[name]) == set(type(table).model_fields) - unset
@@ -49,7 +54,9 @@ def test_odd_values_survive(whole, write, key, value):
 
 
 def test_it_is_written_for_people(whole):
-    text = load([whole]).to_toml()
+    config = load([whole])
+    text = config.tables_as_toml()
+    assert config.to_toml().partition("resolved = true\n\n")[2] == text
     assert "image_shape = [3, 16, 24]\n" in text
     assert 'stages = ["inversion", "distillation", "evaluation"]\n' in text
     assert text.startswith("[run]\n")
@@ -93,6 +100,46 @@ def test_what_follows_from_other_values_goes_on_following_in_a_written_preset(wh
     assert again.task.crop_padding == 8
     overlay = write("overlay.toml", 'overlay = true\n[inversion]\nmeta_update = "reptile"\n')
     assert load([written, overlay]).inversion.lr_meta == 1.0
+
+
+def test_it_goes_on_following_though_a_key_has_come_since(whole, write):
+    """The file of a run made before there was such a key."""
+    text = load([whole]).to_toml()
+    for key in ("log_every", "warmup_calls"):
+        text, num_lines = re.subn(rf"^{key} = .*\n", "", text, flags=re.M)
+        assert num_lines == 1
+    changes = ["inversion.bn_loss=standardized", "inversion.calls=2"]
+    assert load([write("config.toml", text)], changes) == load([whole], changes)
+
+
+def test_it_goes_on_following_beneath_and_above_other_presets(whole, write):
+    written = write("config.toml", load([whole]).to_toml())
+    above = write("above.toml", 'extends = "config.toml"\n[inversion]\nbn_loss = "standardized"\nlr_meta = 0.015\n')
+    again = load([above], ["inversion.steps=10"])
+    assert again.inversion.bn_weight == 1
+    assert again.inversion.lr_meta == 0.015, "the file above has chosen it"
+    assert load(["digits", written], ["inversion.steps=10"]).inversion.lr_meta == pytest.approx(0.03)
+
+
+def test_what_follows_in_a_plugins_table(whole, write, install):
+    class Annealing(Table):
+        every: int = 3
+        twice: int = Field(default_factory=lambda table: 2 * table["every"])
+
+    install("stages", Spec("annealing", "nowhere:Annealing", "cools down", schema=Annealing))
+    written = write("config.toml", load([whole], ['run.stages=["annealing"]']).to_toml())
+    assert load([written], ["annealing.every=4"]).plugin_tables["annealing"].twice == 8
+
+
+def test_whoever_wrote_all_keys_out_chose_them(whole, write):
+    """Of a run made before there was such a word, too."""
+    config = load([whole])
+    for text in (config.tables_as_toml(), config.to_toml().replace("resolved = true", "resolved = false")):
+        by_hand = write("by_hand.toml", text)
+        assert load([by_hand]) == config
+        again = load([by_hand], ["inversion.bn_loss=standardized", "inversion.steps=10"])
+        assert again.inversion.bn_weight == config.inversion.bn_weight != 1
+        assert again.inversion.lr_meta == config.inversion.lr_meta
 
 
 def test_what_was_chosen_does_not_follow(whole, write):

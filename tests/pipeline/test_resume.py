@@ -482,6 +482,17 @@ def test_that_a_run_diverged_is_told_when_it_goes_on(start, go_on, out: Path) ->
     assert f"`ssdkd run --preset {out}/config.toml` starts a new run" in told
 
 
+@pytest.mark.parametrize("header", ["", "resolved = false\n"])
+def test_what_stands_above_the_settings_is_none_of_them(stopped: Path, undisturbed: Path, header: str) -> None:
+    """A run made before there was such a word has none."""
+    config = stopped / "config.toml"
+    text = config.read_text()
+    assert text.count("resolved = true\n") == 1
+    config.write_text(text.replace("resolved = true\n", header))
+    assert resume(stopped).summary["status"] == "done"
+    assert tensor_files(stopped) == tensor_files(undisturbed)
+
+
 def test_what_does_not_change_the_run_may_be_changed(stopped: Path, undisturbed: Path) -> None:
     config = stopped / "config.toml"
     text = config.read_text()

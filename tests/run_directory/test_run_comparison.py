@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from run_files import finished, make_run, started
 
+from stages.config import load
 from stages.errors import FileError
 from stages.run_directory import RunDirectory
 from stages.run_directory.comparison import compare
+from stages.run_directory.overview import settings
 
 
 def seeded(
@@ -50,6 +53,16 @@ def test_differences_are_the_settings_that_differ(tmp_path: Path) -> None:
         "x.list": [[1, 2], [1, 3]],
         "x.only_a": [True, None],
     }
+
+
+def test_who_wrote_the_settings_is_none_of_them(tmp_path: Path) -> None:
+    config = load(["digits"])
+    runs = [
+        make_run(tmp_path / "before", started(), finished(), config=config.tables_as_toml()),
+        make_run(tmp_path / "now", started(), finished(), config=config.to_toml()),
+    ]
+    assert compare(runs)["differences"] == {}
+    assert settings(runs[0]) == settings(runs[1]) == tomllib.loads(config.tables_as_toml())
 
 
 def test_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> None:
