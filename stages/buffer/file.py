@@ -83,7 +83,7 @@ class BufferContents:
     target: npt.NDArray[np.int64]
     meta: BufferMeta
     sha256: str | None = None
-    """Of the rows as they were written; None where nothing was written down."""
+    """Of the rows as they were written; None where they have not been."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -190,7 +190,7 @@ def _damaged(path: Path, problem: str) -> FileError:
     return FileError(f"{path} is damaged: {problem}", hint="`ssdkd invert` fills a new buffer")
 
 
-def _read_meta(path: Path, metadata: dict[str, str]) -> tuple[BufferMeta, str | None]:
+def _read_meta(path: Path, metadata: dict[str, str]) -> tuple[BufferMeta, str]:
     if METADATA_KEY not in metadata:
         raise FileError(
             f"{path} is a safetensors file, but no replay buffer: its metadata has no `{METADATA_KEY}`",
@@ -207,12 +207,11 @@ def _read_meta(path: Path, metadata: dict[str, str]) -> tuple[BufferMeta, str | 
             f"{path} has schema {header['schema']}; this ssdkd reads schemas up to {SCHEMA_VERSION}",
             hint="a newer ssdkd wrote it: update this one",
         )
-    missing = [field.name for field in fields(BufferMeta) if field.name not in header]
+    missing = [name for name in (*(field.name for field in fields(BufferMeta)), "sha256") if name not in header]
     if missing:
         raise _damaged(path, f"its metadata lacks {', '.join(missing)}")
     try:
         names = header["class_names"]
-        sha256 = header.get("sha256")
         meta = BufferMeta(
             task=str(header["task"]),
             num_classes=int(header["num_classes"]),
@@ -224,7 +223,7 @@ def _read_meta(path: Path, metadata: dict[str, str]) -> tuple[BufferMeta, str | 
             epsilon=float(header["epsilon"]),
             teacher_sha256=str(header["teacher_sha256"]),
         )
-        return meta, None if sha256 is None else str(sha256)
+        return meta, str(header["sha256"])
     except (TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, f"its metadata holds a value of the wrong type ({error})") from error
 
@@ -289,8 +288,8 @@ def _value_problem(arrays: Mapping[str, npt.NDArray[Any]], num_classes: int) -> 
 
 
 def is_as_written(contents: BufferContents) -> bool:
-    """Whether the rows have the digest that was written with them; True where there is none."""
-    return contents.sha256 in (None, _digest(contents.arrays(), _in_slices(contents.images)))
+    """Whether the rows of a file have the digest that was written with them."""
+    return contents.sha256 == _digest(contents.arrays(), _in_slices(contents.images))
 
 
 def implausible(contents: BufferContents) -> list[str]:

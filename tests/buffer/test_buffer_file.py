@@ -16,7 +16,7 @@ from buffer_files import to_bytes, write_buffer
 from buffer_rows import make_rows
 
 from stages.buffer import file as file_module
-from stages.buffer.file import METADATA_KEY, implausible, read_buffer
+from stages.buffer.file import METADATA_KEY, BufferContents, implausible, read_buffer
 from stages.errors import FileError, StorageError
 from stages.machine.device import resident_memory_mib
 
@@ -202,6 +202,7 @@ def test_metadata_is_no_document(path: Path, text: str) -> None:
     ("changes", "message"),
     [
         ({"capacity": ...}, "its metadata lacks capacity"),
+        ({"sha256": ...}, "its metadata lacks sha256"),
         ({"task": ..., "mean": ...}, "lacks task, mean"),
         ({"capacity": "many"}, "wrong type"),
         ({"capacity": None}, "wrong type"),
@@ -302,9 +303,14 @@ def test_nothing_is_written_that_cannot_be_read(path: Path) -> None:
 # -- plausibility --------------------------------------------------------------------------------------------
 
 
-def test_rows_of_a_run_are_plausible() -> None:
-    assert implausible(make_rows()) == []
-    assert implausible(make_rows(0)) == []
+def written(path: Path, rows: BufferContents) -> BufferContents:
+    write_buffer(path, rows)
+    return read_buffer(path)
+
+
+def test_rows_of_a_run_are_plausible(path: Path) -> None:
+    assert implausible(written(path, make_rows())) == []
+    assert implausible(written(path, make_rows(0))) == []
 
 
 @pytest.mark.parametrize(
@@ -316,6 +322,6 @@ def test_rows_of_a_run_are_plausible() -> None:
         ({"meta": make_rows(teacher_sha256="unknown").meta}, "no sha256"),
     ],
 )
-def test_implausible_rows(changes: dict[str, Any], message: str) -> None:
-    (problem,) = implausible(replace(make_rows(), **changes))
+def test_implausible_rows(path: Path, changes: dict[str, Any], message: str) -> None:
+    (problem,) = implausible(written(path, replace(make_rows(), **changes)))
     assert message in problem

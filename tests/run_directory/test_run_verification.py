@@ -134,6 +134,7 @@ def test_invert_leaves_no_student(tmp_path: Path) -> None:
         ({"fc.weight": np.array([1.0, np.nan], np.float32)}, "`fc.weight` holds values that are not finite"),
         ({"fc.weight": np.array([np.inf], np.float16)}, "not finite"),
         ({}, "holds no tensors"),
+        ({"fc.weight": np.ones(2, np.float32)}, "sha256 is another one, or lost"),
     ],
 )
 def test_student_without_sound_weights(run: RunDirectory, tensors: dict, message: str) -> None:
