@@ -167,8 +167,6 @@ class Run:
     def load_results(self, results: dict[str, Any], best_student: dict[str, Any] | None) -> None:
         """Continue with what evaluations before a checkpoint found."""
         metrics = {role: dict(results[role]) for role in ("teacher", "student") if results[role] is not None}
-        headline = self.task.headline  # first, also where an older version sorted them
-        metrics = {role: {headline: found[headline]} | found for role, found in metrics.items()}
         self.results = Results(**results | metrics)
         self.best_student = None if best_student is None else BestStudent(**best_student)
 
