@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
@@ -22,6 +23,22 @@ from stages.run_directory import RunDirectory
 from stages.run_directory.overview import settings
 from stages.teachers.resolve import teacher_file
 
+_ENTRIES: dict[str, type | UnionType] = {
+    "command": str,
+    "preset": str,
+    "automatic": list,
+    "teacher_file": str,
+    "teacher_sha256": str,
+    "buffer": str | None,
+    "buffer_sha256": str | None,
+    "code_sha256": dict,
+    "settings": dict,
+    "settings_left_out": list,
+    "versions": dict,
+    "git_revision": str | None,
+}
+"""What going on reads of a manifest, and of which type it is there."""
+
 
 def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | None, *, device: str | None) -> Plan:
     """The plan of a run that goes on from a checkpoint, or from its beginning: where it was, unless a device is given.
@@ -35,13 +52,13 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
     _refuse_missing_teacher(directory, config, manifest)
     launch = Launch(
         command=manifest["command"],
-        preset_name=str(manifest.get("preset", directory.name)),
+        preset_name=manifest["preset"],
         buffer=None if checkpoint is not None else _first_buffer(manifest),  # a checkpoint has it
         device=device,
     )
     planned = plan(for_this_machine(config, manifest, device), launch, is_resumption=True)
     check_disk(_saving_bytes(directory, planned), directory.path, hint="free some space")
-    _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest.get("teacher_sha256"))
+    _refuse_other_file(planned.teacher.path, planned.teacher.sha256, manifest["teacher_sha256"])
     started = directory.events.first()
     if started is not None:  # even where the data that knew them has come or gone since
         names = started.get("class_names")
@@ -71,14 +88,16 @@ def _moved_to(directory: RunDirectory, config: Config) -> str | None:
 def _refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkpoint: Path | None) -> None:
     """Raise FileError where going on would not be going on with this run."""
     path = in_shell(directory.path)
-    if "command" not in manifest:
+    unsound = [key for key, kind in _ENTRIES.items() if not isinstance(manifest.get(key, ...), kind)]
+    if unsound:
+        told = f": see its {', '.join(unsound)}" if manifest else ""
         raise FileError(
-            f"{directory.manifest_file} is missing or damaged",
+            f"{directory.manifest_file} is missing or damaged{told}",
             hint="it says what the run was made with; `ssdkd runs verify` looks at all files of the run",
         )
     anew = how_to_begin_anew(directory, manifest)
-    left_out = [str(key) for key in manifest.get("settings_left_out", [])]
-    changed = _changed_settings(manifest.get("settings"), lasting_settings(settings(directory), left_out))
+    left_out = manifest["settings_left_out"]
+    changed = _changed_settings(manifest["settings"], lasting_settings(settings(directory), left_out))
     if changed:
         raise FileError(
             f"{directory.config_file} was changed since the run began: {', '.join(changed)}",
@@ -91,10 +110,8 @@ def _refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkp
         )
 
 
-def _changed_settings(before: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
-    """Each key that is not what it was. An older version wrote down nothing to compare with."""
-    if before is None:
-        return []
+def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Each key that is not what it was."""
     keys = [*now, *(key for key in before if key not in now)]
     return [
         f"`{key}` is {_told(now.get(key))} and was {_told(before.get(key))}"
@@ -114,7 +131,7 @@ def _shown(key: str) -> str:
 
 def how_to_begin_anew(directory: RunDirectory, manifest: dict[str, Any]) -> str:
     """The command for a new run with the settings that are in this one's folder now."""
-    buffer = "" if manifest.get("buffer") is None else f" --buffer {in_shell(manifest['buffer'])}"
+    buffer = "" if manifest["buffer"] is None else f" --buffer {in_shell(manifest['buffer'])}"
     command = f"ssdkd {manifest['command']} --preset {in_shell(directory.config_file)}{buffer}"
     return f"`{command}` starts a new run with these settings"
 
@@ -127,7 +144,7 @@ def _refuse_missing_teacher(directory: RunDirectory, config: Config, manifest: d
         raise FileError(
             error.message,
             hint=f"put it back, or write where it is now into {directory.config_file}, `teacher.weights`: its sha256"
-            f" is checked; the run began with {manifest.get('teacher_file', config.teacher.weights)}",
+            f" is checked; the run began with {manifest['teacher_file']}",
         ) from error
 
 
@@ -154,7 +171,7 @@ def _warnings_of_precision(
 ) -> tuple[str, ...]:
     """A run keeps the precision that was chosen where it began; a new one might have another where it goes on."""
     best = resolve_precision("auto", device)
-    if "run.precision" not in manifest.get("automatic", []) or config.run.precision == best:
+    if "run.precision" not in manifest["automatic"] or config.run.precision == best:
         return ()
     anew = how_to_begin_anew(directory, manifest)
     other = f"auto is {best} on {device} ({anew}, with --set run.precision=auto added)"
@@ -163,9 +180,8 @@ def _warnings_of_precision(
 
 def _warnings_of_code(config: Config, manifest: dict[str, Any]) -> tuple[str, ...]:
     """Files of the user's that make its networks, and were changed: others may have weights of the same names."""
-    before = manifest.get("code_sha256")
-    now = code_of(config) if isinstance(before, dict) else {}
-    changed = [f"`{key}`" for key, sha256 in now.items() if before and before.get(key) not in (None, sha256)]
+    before = manifest["code_sha256"]
+    changed = [f"`{key}`" for key, sha256 in code_of(config).items() if before.get(key, sha256) != sha256]
     if not changed:
         return ()
     return (f"this run began with another file as {' and '.join(changed)}, and goes on with what is in it now",)
@@ -173,10 +189,7 @@ def _warnings_of_code(config: Config, manifest: dict[str, Any]) -> tuple[str, ..
 
 def _warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
     """What has been installed since the run began: it then goes on, but not to the bit."""
-    before, now = manifest.get("versions"), versions() | {"code": git_revision()}
-    if not isinstance(before, dict):
-        return ()
-    before = before | {"code": manifest.get("git_revision")}
+    before, now = manifest["versions"] | {"code": manifest["git_revision"]}, versions() | {"code": git_revision()}
     changed = [
         f"{name} {before[name]} -> {now[name]}"
         for name in now
@@ -191,23 +204,23 @@ def for_this_machine(config: Config, manifest: dict[str, Any], device: str | Non
     is_same_kind = wanted.partition(":")[0] == config.run.device.partition(":")[0]
     has_fewer_cpus = config.run.threads != "auto" and config.run.threads > num_usable_cpus()
     has_other = {"run.acceleration": not is_same_kind, "run.threads": has_fewer_cpus}
-    automatic = [key for key in manifest.get("automatic", []) if has_other.get(key)]
+    automatic = [key for key in manifest["automatic"] if has_other.get(key)]
     return with_values(config, dict.fromkeys(automatic, "auto"))
 
 
 def _first_buffer(manifest: dict[str, Any]) -> Path | None:
     """The buffer file that a run of `distill` began with."""
-    if manifest.get("buffer") is None:
+    if manifest["buffer"] is None:
         return None
     path = Path(manifest["buffer"])
     if path.is_file():
-        _refuse_other_file(path, sha256_of(path), manifest.get("buffer_sha256"))
+        _refuse_other_file(path, sha256_of(path), manifest["buffer_sha256"])
     return path
 
 
-def _refuse_other_file(path: Path, sha256: str, expected_sha256: str | None) -> None:
+def _refuse_other_file(path: Path, sha256: str, expected_sha256: str) -> None:
     """Raise FileError where a file has another checksum than when the run began."""
-    if expected_sha256 not in (None, sha256):
+    if sha256 != expected_sha256:
         raise FileError(
             f"{path} is not the file that this run began with",
             hint="put the old file back; manifest.json has its sha256",

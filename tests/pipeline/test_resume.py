@@ -415,7 +415,8 @@ def test_another_teacher_is_refused(tmp_path: Path, start, out: Path, go_on) -> 
     [
         ("config.toml", None, r"no such file: .*config\.toml"),
         ("manifest.json", None, "manifest.json is missing or damaged"),
-        ("manifest.json", b"{", "manifest.json is missing or damaged"),
+        ("manifest.json", b"{", "manifest.json is missing or damaged$"),
+        ("manifest.json", b'{"command":"run","settings":[]}', "damaged: see its preset, automatic, .*, settings,"),
         ("checkpoints/epoch-000003.safetensors", b"", "is damaged"),
         ("checkpoints/epoch-000003.safetensors", b"not a checkpoint", "is damaged"),
     ],
@@ -451,8 +452,8 @@ def test_settings_that_were_changed_meanwhile_are_refused(stopped: Path) -> None
             resume(stopped)
         assert "only these may differ: teacher.*, student.model," in (refusal.value.hint or "")
         config.write_text(text)
-    # Of a run that began with an ssdkd that did not write the settings down.
-    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if "settings" not in k}))
+    # Where the settings that the run began with were changed, too.
+    manifest.write_text(manifest.read_text().replace('latent_dim": 8', 'latent_dim": 9'))
     config.write_text(config.read_text().replace("latent_dim = 8", "latent_dim = 9"))
     with pytest.raises(FileError, match=r"does not fit the settings") as refusal:
         resume(stopped)
