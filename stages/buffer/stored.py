@@ -1,4 +1,4 @@
-"""Between the buffer on the device and its rows as files hold them, oldest first. No more than a few MiB at a time."""
+"""What is told of the buffer on the device: its rows as files hold them, oldest first, and a report of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stages.buffer.file import BufferContents, BufferMeta, row_slices, write_rows
+from stages.buffer.file import BufferMeta, row_slices, write_rows
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.buffer.statistics import buffer_report
 
@@ -27,22 +27,6 @@ def save_buffer(path: Path, buffer: ReplayBuffer, meta: BufferMeta, *, epoch: in
     columns["age"] = _age(buffer, epoch)[order_N].cpu().numpy()
     images_NCHW = buffer.column("images")
     write_rows(path, columns, tuple(images_NCHW.shape), lambda: _images_in_order(images_NCHW, order_N), meta)
-
-
-def insert_stored_rows(buffer: ReplayBuffer, rows: BufferContents, chosen_M: npt.NDArray[np.intp]) -> None:
-    """Fill a buffer with the chosen samples of a file; the oldest stay out where there are more than it may hold."""
-    chosen_M = chosen_M[-buffer.config.capacity :]
-    device = buffer.column("images").device
-    for part in row_slices((len(chosen_M), *rows.images.shape[1:])):
-        columns = {name: torch.from_numpy(values[chosen_M[part]]).to(device) for name, values in rows.arrays().items()}
-        buffer.insert(
-            columns["images"],
-            teacher_class_B=columns["teacher_class"],
-            teacher_prob_B=columns["teacher_prob"],
-            priority_B=columns["priority"],
-            target_B=columns["target"],
-            epoch=-columns["age"],
-        )
 
 
 def report_of(buffer: ReplayBuffer, *, epoch: int, alpha: float, epsilon: float) -> dict[str, Any]:

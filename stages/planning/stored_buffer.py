@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from stages.buffer.file import BufferContents, is_as_written, read_buffer
-from stages.buffer.stored import insert_stored_rows
 from stages.config import Config
 from stages.errors import ConfigError, DivergedError, FileError
 from stages.run import Run, derived_seed
@@ -59,6 +58,8 @@ def warnings_of(rows: BufferContents, config: Config, *, path: Path, teacher_sha
 def fill(run: Run, rows: BufferContents) -> None:
     """Set the hold-out aside, drawn at random, and put the rest into the buffer, scored by this run's networks.
 
+    The oldest stay out where there are more than the buffer may hold.
+
     The file's priorities are of another student, which had learned some of its images and not others: delta_0 is of
     the present one (Eq. 4). Raises DivergedError where the networks' answers cannot be used.
     """
@@ -67,13 +68,22 @@ def fill(run: Run, rows: BufferContents) -> None:
     is_held_out[torch.randperm(len(rows), generator=rng)[: run.config.evaluation.num_holdout].numpy()] = True
     if is_held_out.any():
         run.holdout_NCHW = torch.from_numpy(rows.images[is_held_out]).to(run.device)
-    insert_stored_rows(run.buffer, rows, np.flatnonzero(~is_held_out))
-    scores = score(run, run.buffer.column("images"), batch_size=run.config.distillation.batch_size)
-    if not scores.divergence_N.isfinite().all():
-        raise DivergedError(
-            "the KL divergence of teacher and student is not finite on images of the buffer",
-            hint="use run.precision=fp32; `ssdkd teacher check` looks at the teacher",
+    chosen_M = np.flatnonzero(~is_held_out)[-run.config.buffer.capacity :]
+    batch_size = run.config.distillation.batch_size
+    for first in range(0, len(chosen_M), batch_size):
+        chosen_B = chosen_M[first : first + batch_size]
+        images_BCHW = torch.from_numpy(rows.images[chosen_B]).to(run.device)
+        scores = score(run, images_BCHW, batch_size=batch_size)
+        if not scores.divergence_N.isfinite().all():
+            raise DivergedError(
+                "the KL divergence of teacher and student is not finite on images of the buffer",
+                hint="use run.precision=fp32; `ssdkd teacher check` looks at the teacher",
+            )
+        run.buffer.insert(
+            images_BCHW,
+            teacher_class_B=scores.teacher_class_N,
+            teacher_prob_B=scores.teacher_prob_N,
+            priority_B=scores.divergence_N,
+            target_B=torch.from_numpy(rows.target[chosen_B]).to(run.device),
+            epoch=-torch.from_numpy(rows.age[chosen_B]).to(run.device),
         )
-    run.buffer.column("teacher_class").copy_(scores.teacher_class_N)
-    run.buffer.column("teacher_prob").copy_(scores.teacher_prob_N)
-    run.buffer.column("priority").copy_(scores.divergence_N)

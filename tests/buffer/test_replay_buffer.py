@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from buffer_files import make_meta
-from buffer_rows import make_rows
 from torch import Tensor
 
 from stages.buffer.config import BufferConfig
 from stages.buffer.file import read_buffer
 from stages.buffer.priorities import sampling_probabilities
 from stages.buffer.replay_buffer import ReplayBuffer
-from stages.buffer.stored import insert_stored_rows, save_buffer
+from stages.buffer.stored import save_buffer
 from stages.machine.device import resident_memory_mib
 
 IMAGE_SHAPE = (1, 2, 3)
@@ -432,30 +431,6 @@ def test_rows_in_a_file_are_oldest_first_with_their_ages(tmp_path: Path, evictio
     assert rows.age.tolist() == [4, 3, 3, 2, 2]
     assert rows.images[:, 0, 0, 0].tolist() == [5, 6, 7, 8, 9]
     np.testing.assert_allclose(rows.priority, [0.5, 0.6, 0.7, 0.8, 0.9], rtol=1e-6)
-
-
-@pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("capacity", [5, 3])
-def test_a_buffer_filled_from_rows_has_them_again_and_they_grow_older(tmp_path: Path, capacity: int) -> None:
-    buffer, filled = make_buffer(5), make_buffer(capacity)
-    for epoch in range(1, 5):
-        insert(buffer, [2 * epoch, 2 * epoch + 1], epoch=epoch)
-    save_buffer(tmp_path / "b", buffer, META, epoch=4)
-    rows = read_buffer(tmp_path / "b")
-    insert_stored_rows(filled, rows, np.arange(5))
-    save_buffer(tmp_path / "again", filled, META, epoch=10)
-    again = read_buffer(tmp_path / "again")
-    for name, values in rows.arrays().items():
-        expected = values[-capacity:]
-        np.testing.assert_array_equal(again.arrays()[name], expected + 10 if name == "age" else expected)
-
-
-def test_only_chosen_rows_come_into_a_buffer() -> None:
-    buffer = ReplayBuffer(
-        BufferConfig(capacity=9), image_shape=(3, 6, 5), label_shape=(), num_classes=4, device=torch.device("cpu")
-    )
-    insert_stored_rows(buffer, make_rows(6), np.array([5, 1, 2]))
-    assert torch.equal(buffer.column("images"), torch.from_numpy(make_rows(6).images[[5, 1, 2]]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel's books of memory are Linux's")

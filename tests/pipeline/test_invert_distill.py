@@ -208,6 +208,32 @@ def test_a_buffer_of_another_teacher_is_judged_anew(make_config, distill, out: P
     assert not np.isin(now.priority, was.priority).any()
 
 
+@pytest.mark.parametrize("eviction", ["oldest", "lowest_priority"])
+@pytest.mark.parametrize("capacity", [40, 29])
+def test_rows_of_a_file_come_in_order_with_what_this_runs_networks_say(
+    make_config, inverted: Path, eviction: str, capacity: int
+) -> None:
+    file = inverted / "buffer.safetensors"
+    settings = (f"buffer.capacity={capacity}", f"buffer.eviction={eviction}", "distillation.batch_size=12")
+    config = make_config(*settings, "evaluation.num_holdout=8")
+    run = build_run(plan(config, Launch(command="distill", preset_name="tiny", buffer=file)))
+    assert run.holdout_NCHW is not None
+    rows = read_buffer(file)
+    held_out = {image.numpy().tobytes() for image in run.holdout_NCHW}
+    left = [index for index, image in enumerate(rows.images) if image.tobytes() not in held_out]
+    assert len(left) == 32
+    left = left[-capacity:]
+    stored = {name: run.buffer.column(name).numpy() for name in ("images", "target", "inserted_epoch", "serial")}
+    assert np.array_equal(stored["images"], rows.images[left])
+    assert np.array_equal(stored["target"], rows.target[left])
+    assert np.array_equal(stored["inserted_epoch"], -rows.age[left]), "they grow older"
+    assert stored["serial"].tolist() == list(range(len(left)))
+    scores = score(run, run.buffer.column("images"), batch_size=12)
+    assert torch.equal(run.buffer.column("teacher_class"), scores.teacher_class_N)
+    assert torch.equal(run.buffer.column("teacher_prob"), scores.teacher_prob_N)
+    assert torch.equal(run.buffer.column("priority"), scores.divergence_N)
+
+
 def test_more_images_than_the_buffer_may_hold(distill, out: Path, inverted: Path) -> None:
     summary = distill("buffer.capacity=10", "evaluation.num_holdout=0").summary
     assert summary["buffer_size"] == 10
