@@ -105,15 +105,6 @@ def write_rows(
     Images come some rows at a time and are `image_shape` [N, C, H, W] together. They are asked for twice: their digest
     stands before them in the file.
     """
-    write_atomically(path, _file_pieces(arrays, image_shape, images, meta))
-
-
-def _file_pieces(
-    arrays: Mapping[str, npt.NDArray[Any]],
-    image_shape: tuple[int, ...],
-    images: Images,
-    meta: BufferMeta,
-) -> Iterator[memoryview]:
     columns = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name != "images"}
     for name, array in columns.items():
         assert array.dtype == _DTYPES[name][1], f"{name} is {array.dtype}"
@@ -123,7 +114,7 @@ def _file_pieces(
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     tensors = {name: TensorData(_DTYPES[name][0], array.shape, [array]) for name, array in columns.items()}
     tensors["images"] = TensorData(_DTYPES["images"][0], image_shape, images())
-    return file_pieces(tensors, metadata={METADATA_KEY: text})
+    write_atomically(path, file_pieces(tensors, metadata={METADATA_KEY: text}))
 
 
 def _digest(columns: Mapping[str, npt.NDArray[Any]], images: Iterable[npt.NDArray[np.uint8]]) -> str:
