@@ -29,7 +29,7 @@ def _folders(root: Path) -> list[Path]:
 
 def newest_run(root: Path = RUNS_ROOT) -> RunDirectory | None:
     """The run that a process took up last, in a folder or in a group there, or None."""
-    return max([*list_runs(root), *list_groups(root)], key=RunDirectory.started_s, default=None)
+    return max(_runs_and_groups(root), key=RunDirectory.started_s, default=None)
 
 
 def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
@@ -71,7 +71,7 @@ def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
     raise FileError(f"there is no run `{text}`", hint=hint)
 
 
-def resolve_buffer(text: str | None, root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory | None]:
+def resolve_buffer(text: str | None) -> tuple[Path, RunDirectory | None]:
     """The buffer file that a user means, and the run it belongs to, if any: a file, or a run as for `resolve_run`.
 
     Raises FileError where there is no such file or run, or the run has no buffer yet.
@@ -82,7 +82,7 @@ def resolve_buffer(text: str | None, root: Path = RUNS_ROOT) -> tuple[Path, RunD
         return path, RunDirectory(folder) if is_run(folder) else None
     if text is not None and text.endswith(".safetensors"):
         raise FileError(f"there is no buffer file {text}", hint="a run keeps its replay buffer in buffer.safetensors")
-    run = resolve_run(text, root)
+    run = resolve_run(text)
     if not run.buffer_file.is_file():
         raise FileError(
             f"the run {run.path} holds no buffer yet", hint="a run writes it at its first checkpoint and at its end"
@@ -98,7 +98,7 @@ def newest_made_buffer(root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory]:
     """
     made = [
         run
-        for run in (*list_runs(root), *list_groups(root))
+        for run in _runs_and_groups(root)
         if run.buffer_file.is_file() and run.manifest().get("command") != "distill" and run.status() == "done"
     ]
     newest = max(made, key=RunDirectory.started_s, default=None)
@@ -127,6 +127,11 @@ def list_groups(root: Path) -> list[RunDirectory]:
     return [run for folder in _folders(root) for run in _group(folder)]
 
 
+def _runs_and_groups(folder: Path) -> list[RunDirectory]:
+    """All runs in a folder, and in groups there."""
+    return [*list_runs(folder), *list_groups(folder)]
+
+
 def _group(folder: Path) -> list[RunDirectory]:
     """The runs in a folder that is none itself, by name."""
     return [] if is_run(folder) else sorted(list_runs(folder), key=lambda run: _natural(run.name))
@@ -152,7 +157,7 @@ def _folder_of_runs(text: str, root: Path) -> Path | None:
 
 def run_at_work(folder: Path) -> RunDirectory | None:
     """The run, in a folder or in a group there, that a process is at work on; of several the one taken up last."""
-    at_work = [run for run in [*list_runs(folder), *list_groups(folder)] if run.is_alive()]
+    at_work = [run for run in _runs_and_groups(folder) if run.is_alive()]
     return max(at_work, key=RunDirectory.started_s, default=None)
 
 
