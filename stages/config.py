@@ -231,10 +231,6 @@ class Config:
     settings: Settings = field(default_factory=Settings, compare=False, repr=False)
     """What was set, and where; the rest are defaults."""
 
-    def stage_table(self, name: str) -> BaseModel:
-        """The table of a stage of this run."""
-        return self.tables()[name]
-
     def tables(self) -> dict[str, BaseModel]:
         """All tables by name."""
         return {name: getattr(self, name) for name in _OWN_TABLES} | dict(self.plugin_tables)

@@ -146,11 +146,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def known_keys(schemas: Schemas) -> tuple[str, ...]:
-    """All dotted keys."""
-    return tuple(f"{table}.{name}" for table, schema in schemas.items() for name in schema.model_fields)
-
-
 def annotation_of(key: str, schemas: Schemas) -> Any:
     """The type that the field of a dotted key takes; `_NO_SUCH_KEY` where there is none."""
     table, *names = key.split(".")
@@ -218,7 +213,7 @@ def _nearest(key: str, schemas: Schemas) -> str:
     table = next((name for name in schemas if key.startswith(f"{name}.")), key.partition(".")[0])
     name = key.removeprefix(table).removeprefix(".")
     tables = get_close_matches(table, schemas, n=1)
-    homes = {known.rpartition(".")[2]: known for known in known_keys(schemas)}
+    homes = {own: f"{other}.{own}" for other, schema in schemas.items() for own in schema.model_fields}
     if tables and name:
         names = get_close_matches(name, schemas[tables[0]].model_fields, n=1, cutoff=_ALIKE)
         if names:

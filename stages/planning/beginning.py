@@ -18,9 +18,9 @@ from stages.stage import Stage
 
 def set_up_stages(run: Run, closing: ExitStack) -> dict[str, Stage[Any]]:
     """The stages of a run by name, in its order, ready for the first epoch; `closing` will close them."""
+    tables = run.config.tables()
     stages: dict[str, Stage[Any]] = {
-        name: find("stages", name, where="run.stages").spec.load()(run.config.stage_table(name))
-        for name in run.schedule.stages
+        name: find("stages", name, where="run.stages").spec.load()(tables[name]) for name in run.schedule.stages
     }
     for stage in stages.values():
         stage.setup(run)

@@ -103,7 +103,7 @@ class _Odd(Table):
 def test_fields_of_a_plugin(whole, install, override, value):
     install("stages", Spec("odd", "odd:Odd", "a stage", schema=_Odd))
     config = load([whole], ['run.stages=["odd"]', override])
-    found = config.stage_table("odd")
+    found = config.tables()["odd"]
     for name in override.partition("=")[0].split(".")[1:]:
         found = getattr(found, name)
     assert found == value

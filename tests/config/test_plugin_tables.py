@@ -45,12 +45,12 @@ def annealing(install):
 class TestStage:
     def test_its_table_is_validated_by_its_schema(self, whole):
         config = load([whole], [STAGES, "annealing.every=3", "annealing.note=4"])
-        assert config.stage_table("annealing") == _Annealing(every=3, note="4")
-        assert config.stage_table("inversion") is config.inversion
+        assert config.tables()["annealing"] == _Annealing(every=3, note="4")
+        assert config.tables()["inversion"] is config.inversion
 
     def test_it_may_come_before_the_stage_is_in_the_run(self, whole, problem_of):
         config = load([whole], ["annealing.every=3"])
-        assert config.stage_table("annealing") == _Annealing(every=3)
+        assert config.tables()["annealing"] == _Annealing(every=3)
         assert "`annealing.every` is 0" in problem_of("annealing.every=0").message
 
     def test_problems_are_told_with_the_others(self, problems_of):
@@ -70,11 +70,11 @@ class TestStage:
         config = load([whole], [STAGES, "annealing.every=3", "annealing.schedule.rate=0.25"])
         again = load([write("again.toml", config.to_toml())])
         assert again == config
-        assert again.stage_table("annealing") == _Annealing(every=3, schedule=_Schedule(rate=0.25))
+        assert again.tables()["annealing"] == _Annealing(every=3, schedule=_Schedule(rate=0.25))
 
     def test_it_stays_out_of_runs_that_do_not_know_it(self, whole):
         with pytest.raises(KeyError):
-            load([whole], ['run.stages=["inversion"]']).stage_table("annealing")
+            load([whole], ['run.stages=["inversion"]']).tables()["annealing"]
 
 
 def test_a_name_that_two_parts_serve_is_refused(whole, install, problem_of):
@@ -93,7 +93,7 @@ def test_a_stage_cannot_have_the_name_of_a_table_of_ours(whole, install):
 
 def test_a_stage_without_a_schema_has_an_empty_table(whole, install, problem_of):
     install("stages", Spec("plain", "plain:Plain", "a stage"))
-    assert load([whole], ['run.stages=["plain"]']).stage_table("plain") == Table()
+    assert load([whole], ['run.stages=["plain"]']).tables()["plain"] == Table()
     problem = problem_of("plain.key=3")
     assert (problem.message, problem.hint) == ("unknown key `plain.key` in --set", "keys of `plain`: none")
 
