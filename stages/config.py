@@ -310,7 +310,8 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
         raise config_error([problem, *problems])
     if settings.resolved is not None:
         for key in _followers(settings.resolved):
-            if settings.place_of(key) == settings.resolved.place_of(key):
+            is_there = settings.value(key) is not None  # unless something that is no table is in its table's place
+            if is_there and settings.place_of(key) == settings.resolved.place_of(key):
                 settings = settings.without(key)
     for key, value in overriding:
         settings = settings.overlaid(nested(key, value), place="--set")

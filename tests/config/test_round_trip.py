@@ -158,6 +158,12 @@ def test_a_written_preset_that_is_wrong_is_told_once(whole, write):
     assert [problem.message.count("image_shape") for problem in caught.value.problems] == [1]
 
 
+def test_what_is_no_table_over_a_written_preset(whole, write, problem_of):
+    written = write("config.toml", load([whole]).to_toml())
+    overlay = write("overlay.toml", "overlay = true\ninversion = 3\n")
+    assert problem_of(presets=[written, overlay]).message == f"`inversion` is 3 in {overlay}: it must be a table"
+
+
 def test_with_values_is_checked_and_told_by_its_place(whole):
     with pytest.raises(ConfigError, match=r"^`run\.device` is \"gpu\" in --device: it must be auto, cpu"):
         with_values(load([whole]), {"run.device": "gpu"}, place="--device")
