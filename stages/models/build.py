@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stages.errors import ConfigError, SsdkdError
 from stages.foreign_code import foreign_place
+from stages.machine.device import is_out_of_memory
 from stages.models.copying import copied
 from stages.models.weight_file import WEIGHTS_OF_TORCHSCRIPT
 from stages.registry import find
@@ -176,6 +177,8 @@ def _output(
             output = tried(inputs)
         network.train(was_training)
     except Exception as error:  # foreign networks fail in their own ways
+        if is_out_of_memory(error):
+            raise
         place = foreign_place(error)
         fits = "task.image_shape says what the task's images are like; name a network that fits"
         raise ConfigError(

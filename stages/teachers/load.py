@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stages.config import Config
 from stages.errors import ConfigError, FileError
 from stages.file_digest import sha256_of
+from stages.machine.device import is_out_of_memory
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights, warnings_of_others
 from stages.models.layers import bn_layers, bn_layers_that_run
@@ -145,9 +146,9 @@ def _check_gradient(model: nn.Module, config: Config, device: torch.device) -> N
     hint = "images are made by it: leave torch.no_grad, torch.inference_mode, .detach() and numpy out of its forward"
     try:
         has_gradient = model(images_1CHW).requires_grad
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a stranger's forward, which has just answered the same images without gradients
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(f"{what}: {type(error).__name__}: {error}", hint=hint) from error
     if not has_gradient:
         raise ConfigError(what, hint=hint)

@@ -182,6 +182,19 @@ def test_a_stranger_s_network_that_does_not_serve_is_refused(monkeypatch, factor
     assert raised.value.hint
 
 
+class ShortOfMemory(nn.Linear):
+    def forward(self, images):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 GiB")
+
+
+def test_want_of_memory_is_no_fault_of_the_network(monkeypatch):
+    network = ShortOfMemory(3072, 10)
+    with pytest.raises(RuntimeError, match="2 GiB"):
+        build_strangers(monkeypatch, lambda **_: network)
+    with pytest.raises(RuntimeError, match="2 GiB"):
+        check_in_training(network, "theirs", task=image_task(), where="student.model", batch_size=8)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_torchscript_is_refused_with_its_way_out(monkeypatch):
     network = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
