@@ -13,12 +13,15 @@ Legend: B batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.models.resnet import BasicBlock, MakeModule, ResNet, projection
+
 CHANNELS = {"": (16, 16, 32, 64), "b": (16, 16, 32, 64), "x4": (32, 64, 128, 256)}
 """Of the first convolution and of the three stages, by variant."""
-STAGE_STRIDES = (1, 2, 2)
 
 
 class PaddedShortcut(nn.Module):
@@ -34,66 +37,25 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
 
 
-class BasicBlock(nn.Module):
-    """Conv, BN, ReLU, conv, BN, plus the shortcut, ReLU; [B, in, H, W] -> [B, out, H/stride, W/stride]."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, projects: bool) -> None:
-        """`projects`: option B."""
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = PaddedShortcut(out_channels - in_channels)
-            if projects:
-                self.shortcut = nn.Sequential(
-                    nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-                )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The block's activated output."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
-
-
-class CifarResNet(nn.Module):
-    """[B, in_channels, H, W] normalised images -> [B, K] logits, for any H and W."""
-
-    def __init__(self, *, num_blocks: int, num_classes: int, in_channels: int, variant: str = "") -> None:
-        super().__init__()
-        first, narrow, middle, wide = CHANNELS[variant]
-        projects = variant != ""
-        self.conv1 = nn.Conv2d(in_channels, first, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
-        self.layer1 = _stage(num_blocks, first, narrow, STAGE_STRIDES[0], projects=projects)
-        self.layer2 = _stage(num_blocks, narrow, middle, STAGE_STRIDES[1], projects=projects)
-        self.layer3 = _stage(num_blocks, middle, wide, STAGE_STRIDES[2], projects=projects)
-        self.linear = nn.Linear(wide, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits [B, K]."""
-        x = F.relu(self.bn1(self.conv1(images_BCHW)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        logits_BK: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
-        return logits_BK
-
-
-def _stage(num_blocks: int, in_channels: int, out_channels: int, stride: int, *, projects: bool) -> nn.Sequential:
-    return nn.Sequential(
-        BasicBlock(in_channels, out_channels, stride, projects=projects),
-        *(BasicBlock(out_channels, out_channels, 1, projects=projects) for _ in range(num_blocks - 1)),
-    )
+class CifarBlock(BasicBlock):
+    """A class of its own, for `stages.models.weight_selection` matches networks of one class of blocks stage by stage:
+    the last of three stages is not the last but one of ResNet-18's."""
 
 
 def cifar_resnet(
     *, depth: int, num_classes: int, in_channels: int, image_size: tuple[int, int], variant: str = ""
-) -> CifarResNet:
+) -> ResNet:
     """Build `resnet{depth}{variant}`, depth = 6n + 2."""
     del image_size  # any size: the mean comes before the linear layer
-    return CifarResNet(num_blocks=(depth - 2) // 6, num_classes=num_classes, in_channels=in_channels, variant=variant)
+    shortcut: MakeModule = projection if variant else lambda before, after, _: PaddedShortcut(after - before)
+    network = ResNet(
+        partial(CifarBlock, shortcut=shortcut),
+        channels=CHANNELS[variant],
+        num_blocks=3 * ((depth - 2) // 6,),
+        num_classes=num_classes,
+        in_channels=in_channels,
+    )
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+    return network
