@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -29,37 +30,24 @@ _FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
 """What the original archives of torchvision's classes unpack to."""
 
 
-def load_cifar10(
-    root: Path | None,
-    split: str,
-    *,
-    image_shape: tuple[int, int, int],  # noqa: ARG001
-    resize: bool,  # noqa: ARG001
-    download: bool,
-) -> LabelledImages:
-    """The `train` (50,000) or `test` (10,000) split: uint8 [N, 3, 32, 32]. Errors as in `load_cifar`."""
-    return load_cifar("cifar10", "CIFAR10", root, split, download=download)
-
-
-def load_cifar100(
-    root: Path | None,
-    split: str,
-    *,
-    image_shape: tuple[int, int, int],  # noqa: ARG001
-    resize: bool,  # noqa: ARG001
-    download: bool,
-) -> LabelledImages:
-    """The `train` (50,000) or `test` (10,000) split: uint8 [N, 3, 32, 32]. Errors as in `load_cifar`."""
-    return load_cifar("cifar100", "CIFAR100", root, split, download=download)
-
-
 def default_root() -> Path:
     """Where downloaded data sets are kept."""
     return user_cache() / "data"
 
 
-def load_cifar(name: str, class_name: str, root: Path | None, split: str, *, download: bool) -> LabelledImages:
-    """Read the data set of torchvision's class below `root` (default: the user's cache), downloading it if asked.
+def _load_cifar(
+    name: str,
+    class_name: str,
+    root: Path | None,
+    split: str,
+    *,
+    image_shape: tuple[int, int, int],  # noqa: ARG001
+    resize: bool,  # noqa: ARG001
+    download: bool,
+) -> LabelledImages:
+    """The `train` (50,000) or `test` (10,000) split: uint8 [N, 3, 32, 32].
+
+    Read from the files of torchvision's class below `root` (default: the user's cache), which are downloaded if asked.
 
     Raises NotDownloadedError where the files are missing or damaged, FileError where they cannot be read or the
     download fails, MachineError where the disk is full, ConfigError for a split that does not exist.
@@ -78,6 +66,10 @@ def load_cifar(name: str, class_name: str, root: Path | None, split: str, *, dow
         )
     images_NCHW = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return LabelledImages(images_NCHW, torch.tensor(data.targets), tuple(data.classes), name, split)
+
+
+load_cifar10 = partial(_load_cifar, "cifar10", "CIFAR10")
+load_cifar100 = partial(_load_cifar, "cifar100", "CIFAR100")
 
 
 def _read_or_download(name: str, class_name: str, folder: Path, split: str, *, download: bool) -> Any | None:
