@@ -11,8 +11,6 @@ Legend: B batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,8 +42,7 @@ class VGG(nn.Module):
         """N(0, sqrt(2 / (k^2 C_out))) for convolutions, N(0, .01) for the linear layer, biases 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.classifier.weight, 0.0, 0.01)

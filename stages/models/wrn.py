@@ -11,8 +11,6 @@ Legend: B batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -83,8 +81,7 @@ class WideResNet(nn.Module):
         """N(0, sqrt(2 / (k^2 C_out))) for convolutions, as in the public code; the linear bias is 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
