@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stages.data.augment import augmented
 from stages.distillation.config import DistillationConfig
 from stages.models.copying import copied
-from stages.models.layers import bn_layers, statistics_taken_anew
+from stages.models.layers import bn_layers, parameters_and_buffers, statistics_taken_anew
 from stages.models.normalized import NormalizedModel
 from stages.run import Run
 
@@ -31,7 +31,8 @@ class Delivery:
         if config.ema_decay > 0:
             self._average = copied(run.student.model).requires_grad_(False)
             # The tensors of both change in place, so they are looked up once; a layer may have two names.
-            of_average, of_student = _tensors(self._average), _tensors(run.student.model)
+            of_average = parameters_and_buffers(self._average)
+            of_student = parameters_and_buffers(run.student.model)
             self._averaged = [average for average in of_average if average.is_floating_point()]
             self._trained = [trained for trained in of_student if trained.is_floating_point()]
             # Counters of batches are no numbers to average.
@@ -69,7 +70,7 @@ class Delivery:
             return student  # it has not learnt yet
         source = student.model if self._average is None else self._average
         # Another stage may change the student, too, and an update that is recorded changes no version.
-        num_changes = sum(tensor._version for tensor in _tensors(source))
+        num_changes = sum(tensor._version for tensor in parameters_and_buffers(source))
         moment = (run.epoch, self._num_updates, run.buffer.num_inserted, num_changes)
         if self._made is None or self._made[0] != moment:
             model = copied(source)
@@ -89,11 +90,6 @@ class Delivery:
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self._num_updates = state["num_updates"]
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    """Weights and statistics of a network, each once."""
-    return [*model.parameters(), *model.buffers()]
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ import torch
 from stages.events import CompilationFinished, CompilationStarted, Event, InversionStep
 from stages.inversion.method import Inverted
 from stages.models.copying import copied
+from stages.models.layers import parameters_and_buffers
 from stages.run import Run
 
 ResultT = TypeVar("ResultT")
@@ -162,9 +163,8 @@ class Overlap:
         """Bring the copy of the run up to date. The copies' last work is over."""
         run, own = self._main, self.run
         own.epoch, own.call, own.charged_to = epoch, call, charged_to
-        given, kept = _tensors(run), _tensors(own)
-        with torch.no_grad():
-            torch._foreach_copy_(kept, given)
+        with torch.no_grad():  # the teacher stays as it is
+            torch._foreach_copy_(parameters_and_buffers(own.student), parameters_and_buffers(run.student))
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(run.device))
 
@@ -244,8 +244,3 @@ def _do(work: Callable[[], ResultT], future: Future[ResultT]) -> None:
         future.set_result(work())
     except BaseException as error:  # whatever ended it: it is raised again by the thread that waits for the result
         future.set_exception(error)
-
-
-def _tensors(run: Run) -> list[torch.Tensor]:
-    """What changes of a run's student."""
-    return [*run.student.parameters(), *run.student.buffers()]

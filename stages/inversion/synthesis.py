@@ -19,6 +19,7 @@ from stages.inversion.objectives import InversionLoss, adversarial_loss, inversi
 from stages.machine.captured_step import CapturedStep
 from stages.machine.compiled import Compiled
 from stages.models.copying import copied
+from stages.models.layers import parameters_and_buffers
 from stages.optimizers import adam, reset, step_if
 from stages.run import Run
 
@@ -111,7 +112,7 @@ class Synthesis:
     @torch.no_grad()
     def begin(self, generator: nn.Module, latent_BZ: Tensor) -> None:
         """Lines 4-5: initialise g and z, and what a call accumulates."""
-        torch._foreach_copy_(_tensors(self._generator), _tensors(generator))
+        torch._foreach_copy_(parameters_and_buffers(self._generator), parameters_and_buffers(generator))
         self._latent_BZ.copy_(latent_BZ)
         reset(self._optimizer)
         torch._foreach_zero_(self._gradient_sum)
@@ -195,10 +196,6 @@ class Synthesis:
 def learning_parameters(generator: nn.Module) -> list[nn.Parameter]:
     """What of a generator is trained: all that is not frozen."""
     return [parameter for parameter in generator.parameters() if parameter.requires_grad]
-
-
-def _tensors(generator: nn.Module) -> list[Tensor]:
-    return [*generator.parameters(), *generator.buffers()]
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

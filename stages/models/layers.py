@@ -1,4 +1,4 @@
-"""The layers of any network: its batch-norms, what goes into them and when they learn, and its last linear layer."""
+"""What any network has: tensors; batch-norms, what goes into them and when they learn; a last linear layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def parameters_and_buffers(module: nn.Module) -> list[Tensor]:
+    """Weights and statistics of a network, each once."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def bn_layers(model: nn.Module) -> list[_BatchNorm]:
