@@ -126,4 +126,4 @@ def _evaluation(run: Run) -> Callable[[], object]:
         split="all",
     )
     batch_size = run.config.evaluation.batch_size
-    return lambda: measure(run.student, data, run.task, batch_size=batch_size, device=run.device)
+    return lambda: measure(run.student, data, run.task, batch_size=batch_size)

@@ -5,7 +5,7 @@ Legend: N images, B batch, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,22 @@ from stages.tasks.task import Metrics, Task
 
 
 @torch.no_grad()
-def measure(
-    model: NormalizedModel, data: LabelledImages, task: Task, *, batch_size: int, device: torch.device
-) -> dict[str, Any]:
+def measure(model: NormalizedModel, data: LabelledImages, task: Task, *, batch_size: int) -> dict[str, Any]:
     """The task's metrics of a network on labelled images: for classification top1, top5, loss, num_samples.
 
     Raises ConfigError where a task of others' gives no numbers.
     """
     metrics = task.new_metrics()
-    batches = zip(torch.split(data.images_NCHW, batch_size), torch.split(data.labels_N, batch_size), strict=True)
     with evaluating(model):
-        for images_BCHW, labels_B in batches:
-            metrics.update(model(images_BCHW.to(device)), labels_B.to(device))
+        for images_BCHW, labels_B in _batches(data, batch_size, model.device):
+            metrics.update(model(images_BCHW), labels_B)
     return _results(metrics, task)
+
+
+def _batches(data: LabelledImages, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and their labels, on the device."""
+    batches = zip(torch.split(data.images_NCHW, batch_size), torch.split(data.labels_N, batch_size), strict=True)
+    return ((images_BCHW.to(device), labels_B.to(device)) for images_BCHW, labels_B in batches)
 
 
 def _results(metrics: Metrics, task: Task) -> dict[str, Any]:
@@ -75,39 +78,25 @@ class TeacherComparison:
 
 @torch.no_grad()
 def compare_with_teacher(
-    teacher: NormalizedModel,
-    student: NormalizedModel,
-    images_NCHW: Tensor,
-    task: Task,
-    *,
-    batch_size: int,
-    device: torch.device,
+    teacher: NormalizedModel, student: NormalizedModel, images_NCHW: Tensor, task: Task, *, batch_size: int
 ) -> TeacherComparison:
     """Compare the two on images (uint8 [N, C, H, W], N > 0). In dense tasks the calibration counts pixels."""
-    comparing = _Comparing(task, device)
+    comparing = _Comparing(task, teacher.device)
     with evaluating(teacher), evaluating(student):
         for batch_BCHW in torch.split(images_NCHW, batch_size):
-            images_BCHW = batch_BCHW.to(device)
+            images_BCHW = batch_BCHW.to(teacher.device)
             comparing.update(teacher(images_BCHW), student(images_BCHW))
     return comparing.result()
 
 
 @torch.no_grad()
 def measure_with_teacher(
-    teacher: NormalizedModel,
-    student: NormalizedModel,
-    data: LabelledImages,
-    task: Task,
-    *,
-    batch_size: int,
-    device: torch.device,
+    teacher: NormalizedModel, student: NormalizedModel, data: LabelledImages, task: Task, *, batch_size: int
 ) -> tuple[dict[str, Any], dict[str, Any], TeacherComparison]:
     """The teacher's metrics, the student's, and their comparison on the same images; each network sees them once."""
-    comparing, of_teacher, of_student = _Comparing(task, device), task.new_metrics(), task.new_metrics()
-    batches = zip(torch.split(data.images_NCHW, batch_size), torch.split(data.labels_N, batch_size), strict=True)
+    comparing, of_teacher, of_student = _Comparing(task, teacher.device), task.new_metrics(), task.new_metrics()
     with evaluating(teacher), evaluating(student):
-        for batch_BCHW, batch_B in batches:
-            images_BCHW, labels_B = batch_BCHW.to(device), batch_B.to(device)
+        for images_BCHW, labels_B in _batches(data, batch_size, teacher.device):
             teacher_logits_BK, student_logits_BK = teacher(images_BCHW), student(images_BCHW)
             of_teacher.update(teacher_logits_BK, labels_B)
             of_student.update(student_logits_BK, labels_B)

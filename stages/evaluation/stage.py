@@ -35,7 +35,6 @@ class EvaluationStage(Stage[EvaluationConfig]):
                 run.holdout_NCHW,
                 run.task,
                 batch_size=self.config.batch_size,
-                device=run.device,
             )
             run.results.agreement, run.results.ece = found.agreement, found.ece
         real = None if run.evaluation_data is None else {"student": run.results.student, "teacher": run.results.teacher}
@@ -50,17 +49,13 @@ class EvaluationStage(Stage[EvaluationConfig]):
             return
         _forget_other_data(run, data)
         if run.results.teacher is None:
-            run.results.teacher = measure(
-                run.teacher, data, run.task, batch_size=self.config.batch_size, device=run.device
-            )
+            run.results.teacher = measure(run.teacher, data, run.task, batch_size=self.config.batch_size)
             reason = doubt(run.results.teacher, num_classes=run.task.num_classes)
             if reason is not None:
                 run.emit(Warning(message=reason, hint=DOUBT_HINT))
         if run.in_warmup:
             return
-        run.results.student = measure(
-            run.delivered_student, data, run.task, batch_size=self.config.batch_size, device=run.device
-        )
+        run.results.student = measure(run.delivered_student, data, run.task, batch_size=self.config.batch_size)
         if self.config.select_best:
             run.keep_if_best(run.results.student[run.task.headline])
 

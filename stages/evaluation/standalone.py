@@ -80,17 +80,17 @@ def _evaluate(
     student = student_from(weights, config, device, warn=warn)
     teacher = _teacher_if_at_hand(config, device, teacher_sha256, warn)
     data = _real_images(config)
-    how: dict[str, Any] = {"batch_size": config.evaluation.batch_size, "device": device}
+    size = config.evaluation.batch_size
     of_teacher = compared = None
     if teacher is None:
-        of_student = measure(student, data, task, **how)
+        of_student = measure(student, data, task, batch_size=size)
     else:
-        of_teacher, of_student, compared = measure_with_teacher(teacher, student, data, task, **how)
+        of_teacher, of_student, compared = measure_with_teacher(teacher, student, data, task, batch_size=size)
         if holdout_file is not None:
             holdout_NCHW = _read_holdout(holdout_file)
-            compared = (
-                None if holdout_NCHW is None else compare_with_teacher(teacher, student, holdout_NCHW, task, **how)
-            )
+            compared = None
+            if holdout_NCHW is not None:
+                compared = compare_with_teacher(teacher, student, holdout_NCHW, task, batch_size=size)
     return {
         "task": config.task.kind,
         "data": data.name,

@@ -53,6 +53,11 @@ class NormalizedModel(nn.Module):
         made = cls(model, mean=task.mean, std=task.std, memory_format=memory_format)
         return made.to(device).to(memory_format=memory_format)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is, and takes its images."""
+        return self.mean.device
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits of the images."""
         num_channels = self.mean.shape[1]

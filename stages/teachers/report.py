@@ -66,7 +66,7 @@ def report_teacher(config: Config, device: torch.device, *, must_measure: bool =
     if images is not None:
         network = NormalizedModel.on(device, teacher.model, config.task)
         size = config.evaluation.batch_size
-        metrics = measure(network, images, task_of(config.task), batch_size=size, device=device)
+        metrics = measure(network, images, task_of(config.task), batch_size=size)
     return TeacherReport(
         teacher=teacher,
         num_parameters=sum(parameter.numel() for parameter in teacher.model.parameters()),

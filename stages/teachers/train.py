@@ -132,7 +132,7 @@ def train_teacher(
     metrics = None
     if test_data is not None:
         batch_size = config.evaluation.batch_size
-        metrics = measure(model, test_data, task_of(config.task), batch_size=batch_size, device=device)
+        metrics = measure(model, test_data, task_of(config.task), batch_size=batch_size)
     return TrainedTeacher(path, metrics, time.perf_counter() - start_s)
 
 

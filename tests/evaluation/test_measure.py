@@ -19,7 +19,6 @@ from stages.events import Evaluation, Warning
 from stages.run import Run
 
 WARMUP, LAST = 3, 7
-CPU = torch.device("cpu")
 
 
 def labelled(num: int = 30) -> LabelledImages:
@@ -42,12 +41,12 @@ def logits(run: Run, name: str) -> torch.Tensor:
 
 
 def measured(run: Run, *, batch_size: int = 8) -> dict[str, Any]:
-    return measure(run.student, labelled(), run.task, batch_size=batch_size, device=CPU)
+    return measure(run.student, labelled(), run.task, batch_size=batch_size)
 
 
 def compared(run: Run, *, batch_size: int = 8) -> TeacherComparison:
     images_NCHW = labelled().images_NCHW
-    return compare_with_teacher(run.teacher, run.student, images_NCHW, run.task, batch_size=batch_size, device=CPU)
+    return compare_with_teacher(run.teacher, run.student, images_NCHW, run.task, batch_size=batch_size)
 
 
 def test_metrics_against_counting(make_run) -> None:
@@ -86,11 +85,10 @@ def test_calibration_against_counting(make_run) -> None:
 def test_both_at_once_are_measured_as_each_alone(make_run) -> None:
     run = make_run()
     data = labelled(23)
-    how = {"batch_size": 8, "device": run.device}
-    of_teacher, of_student, compared = measure_with_teacher(run.teacher, run.student, data, run.task, **how)
-    assert of_teacher == measure(run.teacher, data, run.task, **how)
-    assert of_student == measure(run.student, data, run.task, **how)
-    assert compared == compare_with_teacher(run.teacher, run.student, data.images_NCHW, run.task, **how)
+    of_teacher, of_student, compared = measure_with_teacher(run.teacher, run.student, data, run.task, batch_size=8)
+    assert of_teacher == measure(run.teacher, data, run.task, batch_size=8)
+    assert of_student == measure(run.student, data, run.task, batch_size=8)
+    assert compared == compare_with_teacher(run.teacher, run.student, data.images_NCHW, run.task, batch_size=8)
 
 
 def test_a_student_equal_to_its_teacher_agrees_on_everything(make_run) -> None:
@@ -169,7 +167,7 @@ def test_the_student_is_measured_once_it_learns_and_at_the_end(make_run) -> None
     assert list(events) == [4, 6, 7]
     expected = {
         "student": measured(run),
-        "teacher": measure(run.teacher, labelled(), run.task, batch_size=8, device=CPU),
+        "teacher": measure(run.teacher, labelled(), run.task, batch_size=8),
     }
     assert events[LAST].real == expected
     assert events[LAST].synthetic == asdict(compared(run))
