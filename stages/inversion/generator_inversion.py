@@ -90,7 +90,7 @@ class GeneratorInversion:
         if run.epoch == self.config.reset_epoch and run.call == 0:
             reset_first_layer(self._meta_generator, run.rng("inversion", "reset"))
         inverted, last = self._call(run, "epoch", self._synthesis, is_reported=True)
-        self._synthesis.give_meta_gradient(self._meta_generator)
+        self._synthesis.give_meta_gradient()
         optimizers.step_if(self._meta_optimizer, ~self._synthesis.is_lost)
         self._bn.update_average(last.statistics_RM)
         return inverted
@@ -120,7 +120,7 @@ class GeneratorInversion:
         class_share_K = run.buffer.class_share()  # Eq. 3's counts stand still during a call
         gamma = self._gamma(run)
         is_adversarial = config.adversarial_weight > 0 and run.schedule.is_adversarial(run.epoch)
-        synthesis.begin(self._meta_generator, latent_BZ)
+        synthesis.begin(latent_BZ)
         with self._bn.watching(), evaluating(run.student), frozen_batch_norm(run.teacher, run.student):
             for step in range(config.steps):
                 augmentation = run.draw_augmentation(num_images, run.rng("inversion", f"{stream} augmentation", step))

@@ -75,10 +75,12 @@ class Synthesis:
     def __init__(
         self, run: Run, config: InversionConfig, generator: nn.Module, bn: BatchNormMatching, num_images: int
     ) -> None:
+        """`generator` is the meta-generator, with which every call begins."""
         self.num_images = num_images
         self._run = run
         self._config = config
         self._bn = bn
+        self._meta_generator = generator
         self._generator = copied(generator)
         self._parameters = learning_parameters(self._generator)
         self._latent_BZ = torch.zeros(num_images, config.latent_dim, device=run.device).requires_grad_()
@@ -110,9 +112,9 @@ class Synthesis:
         self._steps = {key: CapturedStep(run, "the inversion step", step) for key, step in self._steps.items()}
 
     @torch.no_grad()
-    def begin(self, generator: nn.Module, latent_BZ: Tensor) -> None:
+    def begin(self, latent_BZ: Tensor) -> None:
         """Lines 4-5: initialise g and z, and what a call accumulates."""
-        torch._foreach_copy_(parameters_and_buffers(self._generator), parameters_and_buffers(generator))
+        torch._foreach_copy_(parameters_and_buffers(self._generator), parameters_and_buffers(self._meta_generator))
         self._latent_BZ.copy_(latent_BZ)
         reset(self._optimizer)
         torch._foreach_zero_(self._gradient_sum)
@@ -124,12 +126,12 @@ class Synthesis:
         return self._steps[is_adversarial](inputs)
 
     @torch.no_grad()
-    def give_meta_gradient(self, generator: nn.Module) -> None:
-        """What the steps of a call have taught, as gradients of the generator with which it began.
+    def give_meta_gradient(self) -> None:
+        """What the steps of a call have taught, as gradients of the meta-generator.
 
-        By "fomaml" the sum of the clone's gradients, by Reptile the way back from the clone to the generator.
+        By "fomaml" the sum of the clone's gradients, by Reptile the way back from the clone to the meta-generator.
         """
-        parameters = learning_parameters(generator)
+        parameters = learning_parameters(self._meta_generator)
         for parameter, own, gradient in zip(parameters, self._parameters, self._gradient_sum, strict=True):
             parameter.grad = parameter - own if self._config.meta_update == "reptile" else gradient
 
