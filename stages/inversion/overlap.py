@@ -82,18 +82,19 @@ class Overlap:
         nobody: Callable[[str], AbstractContextManager[None]] = lambda _account: nullcontext()  # noqa: E731
         self._prepare(run.epoch + 1, call=0, charged_to=run.charged_to if is_alone else nobody)
         work = partial(self._make, invert, run.schedule.num_calls(run.epoch + 1))
-        at_work: Future[list[Inverted]] = Future()
-        self._at_work = at_work
         if is_alone:
-            _do(work, at_work)
-            if at_work.exception() is not None:
+            try:
+                self._made = work()
+            except BaseException:
                 self._tell()
-            self._finish()
+                raise
+            self._join_streams()
         else:
             if self._thread is None:  # a daemon: a process that ends without `close` does not wait for it
                 self._thread = threading.Thread(target=_serve, args=(self._jobs,), name="inversion", daemon=True)
                 self._thread.start()
-            self._jobs.put((work, at_work))
+            self._at_work = Future()
+            self._jobs.put((work, self._at_work))
         self._leave_cores()
 
     def take(self) -> Inverted | None:
