@@ -51,10 +51,10 @@ class CudaTape:
         """
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream), _noting_waits() as waits:
-            outputs = step()
+        with torch.cuda.stream(self._stream):
+            outputs, has_waited = _noting_waits(step)
         current.wait_stream(self._stream)
-        return outputs, bool(waits)
+        return outputs, has_waited
 
     def record(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, Callable[[], None]]:
         """Capture the step. Random layers will draw from the device's default generator as it is at each replay."""
@@ -102,21 +102,21 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def _noting_waits() -> Iterator[list[str]]:
-    """The context's waits for the device, as far as torch notices them; known when it ends. Other warnings pass."""
-    waits: list[str] = []
+def _noting_waits(step: Callable[[], OutputsT]) -> tuple[OutputsT, bool]:
+    """Run the step. Its outputs, and whether it waited for the device, as far as torch notices. Other warnings pass."""
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            yield waits
+            outputs = step()
         finally:
             torch.cuda.set_sync_debug_mode(mode)
+    has_waited = False
     for warning in caught:
         message = str(warning.message)
         if _WAITED in message:
-            waits.append(f"{warning.filename}:{warning.lineno}")
+            has_waited = True
         elif _ABOUT_ITSELF not in message:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return outputs, has_waited
