@@ -26,13 +26,13 @@ class Mixing(NamedTuple):
     """float32 [B] in [0, 1): its place between left and right."""
 
 
-def draw_mixing(batch: int, *, share: float, rng: torch.Generator, device: torch.device) -> Mixing:
+def draw_mixing(batch: int, *, share: float, rng: torch.Generator) -> Mixing:
     """Each image is mixed with probability `share`; of a mixed one at least half is its own, uniform on [1/2, 1].
 
     Differs from the papers, whose lambda may favour either image: here one is always the drawn image, to which
     priorities belong.
     """
-    is_mixed_B, other_B, y_B, x_B = torch.rand(4, batch, generator=rng, device=rng.device).to(device, non_blocking=True)
+    is_mixed_B, other_B, y_B, x_B = torch.rand(4, batch, generator=rng, device=rng.device)
     return Mixing(torch.where(is_mixed_B < share, other_B / 2, 0.0), y_B, x_B)
 
 

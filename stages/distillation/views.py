@@ -80,7 +80,7 @@ class FreshViews:
         pairs = None
         if self._config.mix != "none":
             rng = run.rng("distillation", "mixing", step)
-            pairs = _draw_pairs(num_images, share=self._config.mix_share, rng=rng, device=run.device)
+            pairs = _draw_pairs(num_images, share=self._config.mix_share, rng=rng)
         return self._judge(ViewInputs(batch.images_BCHW, augmentation, pairs))
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class CachedViews:
         if config.mix != "none":
             # The first view is whole; the others make up for it as far as they can.
             share = 0.0 if view == 0 else config.mix_share * config.views / (config.views - 1)
-            pairs = _draw_pairs(len(images_BCHW), share=share, rng=rng, device=run.device)
+            pairs = _draw_pairs(len(images_BCHW), share=share, rng=rng)
             values |= {f"partner_{name}": value_B[pairs.partner_B] for name, value_B in values.items()}
             values |= {"other": pairs.mixing.other_B, "y": pairs.mixing.y_B, "x": pairs.mixing.x_B}
             values["partner_slot"] = slots_B[pairs.partner_B]
@@ -213,9 +213,9 @@ def make_views(run: Run, config: DistillationConfig) -> Views:
     return CachedViews(run, config) if config.views > 0 else FreshViews(run, config)
 
 
-def _draw_pairs(num_images: int, *, share: float, rng: torch.Generator, device: torch.device) -> Pairs:
-    partner_B = torch.randperm(num_images, generator=rng, device=rng.device).to(device, non_blocking=True)
-    return Pairs(partner_B, draw_mixing(num_images, share=share, rng=rng, device=device))
+def _draw_pairs(num_images: int, *, share: float, rng: torch.Generator) -> Pairs:
+    partner_B = torch.randperm(num_images, generator=rng, device=rng.device)
+    return Pairs(partner_B, draw_mixing(num_images, share=share, rng=rng))
 
 
 def _teachers_look(run: Run, at_what: str) -> CapturedStep[ViewInputs, JudgedViews]:

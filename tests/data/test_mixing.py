@@ -14,7 +14,7 @@ KINDS = ["cutmix", "mixup"]
 
 def draw(*, share: float = 1.0, seed: int = 0) -> Mixing:
     rng = torch.Generator().manual_seed(seed)
-    return draw_mixing(NUM, share=share, rng=rng, device=torch.device("cpu"))
+    return draw_mixing(NUM, share=share, rng=rng)
 
 
 def share_of_other(kind: str, mixing: Mixing) -> Tensor:
