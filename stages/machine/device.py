@@ -27,7 +27,7 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""How those who have no exception of their own for it say that memory is out."""
+"""What is in the text of those errors that say that memory is out and have no class of their own."""
 
 _MOST_THREADS_PER_CPU = 16
 """More do not help, and some thousands end the process without a word."""

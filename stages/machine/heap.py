@@ -1,4 +1,8 @@
-"""The memory that the CPU's arithmetic works in. Without torch: to be set up before it is imported."""
+"""The memory that the CPU's arithmetic works in.
+
+Nothing here imports torch: the command line sets it up before torch is imported. Functions that are called from Python
+do so at the start of their work.
+"""
 
 from __future__ import annotations
 

@@ -63,12 +63,12 @@ class _Pair(NamedTuple):
 
 
 class _Unit(NamedTuple):
-    """What of a row belongs together."""
+    """What of a row is matched as one: a block, or a layer with what belongs to it."""
 
     layers: list[nn.Module]
-    """A block or a layer, and behind a layer those that have tensors and no kernel, such as batch-norm."""
+    """The block, or the layer and those behind it that have tensors and no kernel, such as batch-norm."""
     num_channels: int | None
-    """That the last kernel so far writes; None before the first."""
+    """How many channels come out of the last kernel of the row up to here; None before the first."""
 
 
 class _Layer(NamedTuple):
@@ -206,7 +206,8 @@ def _stages(row: nn.Module) -> list[list[_Unit]]:
 
 
 def _spread(few: list[_Unit], many: list[_Unit], kind_of: KindOf) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Of each kind the first with the first, the last with the last, others evenly between; in the order of `few`."""
+    """Pair each unit of `few` with one of `many` of its kind: evenly spaced, the first with the first, the last with
+    the last; one alone with the first. Units that have none are left out."""
     own, theirs = ([kind_of(unit.layers[0]) for unit in units] for units in (few, many))
     for place, (kind, unit) in enumerate(zip(own, few, strict=True)):
         others = [other for other_kind, other in zip(theirs, many, strict=True) if other_kind == kind]

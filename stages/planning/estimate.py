@@ -31,8 +31,8 @@ _MOST_VIEWS = 2
 """Cached views of an image that are judged; one alone cannot be mixed."""
 
 _NUM_WARMUP_EPOCHS = 2
-"""The first is before inversion is adversarial, the last, which makes the hold-out, is left out, and so the student
-learns in the last epoch of the trial."""
+"""Inversion is adversarial from the last of them on, so there is one before that; the trial's last epoch comes after
+them, in which the student learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
