@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.divergence import kl_divergence
-from stages.models.normalized import evaluating
+from stages.models.layers import evaluating
 from stages.run import Run
 
 

@@ -8,7 +8,8 @@ from tiny_network import TinyNetwork
 from torch import nn
 
 from stages.errors import DivergedError
-from stages.models.normalized import NormalizedModel, evaluating
+from stages.models.layers import evaluating
+from stages.models.normalized import NormalizedModel
 
 
 class Identity(nn.Module):

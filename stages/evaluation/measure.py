@@ -16,7 +16,8 @@ from stages.data.dataset import LabelledImages
 from stages.divergence import agreement
 from stages.errors import ConfigError
 from stages.evaluation.calibration import CalibrationError
-from stages.models.normalized import NormalizedModel, evaluating
+from stages.models.layers import evaluating
+from stages.models.normalized import NormalizedModel
 from stages.tasks.task import Metrics, Task
 
 

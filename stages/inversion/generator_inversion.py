@@ -34,7 +34,7 @@ from stages.inversion.synthesis import ADAM_BETAS, StepInputs, StepOutcome, Synt
 from stages.models.build import build_generator, draws_numbers
 from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.generator import first_layer, reset_first_layer
-from stages.models.normalized import evaluating
+from stages.models.layers import evaluating
 from stages.run import Run, derived_seed
 
 

@@ -1,4 +1,4 @@
-"""What any network has: tensors; batch-norms, what goes into them and when they learn; a last linear layer."""
+"""What any network has: tensors, a mode, batch-norms (what goes into them, when they learn), a last linear layer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def parameters_and_buffers(module: nn.Module) -> list[Tensor]:
     """Weights and statistics of a network, each once."""
     return [*module.parameters(), *module.buffers()]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The network in eval mode and without gradients for its weights; as it was afterwards.
+
+    Gradients still flow through the network to its input.
+    """
+    was_training = model.training
+    required = [parameter.requires_grad for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for parameter, requires_grad in zip(model.parameters(), required, strict=True):
+            parameter.requires_grad_(requires_grad)
 
 
 def bn_layers(model: nn.Module) -> list[_BatchNorm]:

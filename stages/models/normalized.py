@@ -1,9 +1,7 @@
-"""A network together with its normalisation, and networks that are only asked."""
+"""A network together with its normalisation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,20 +90,3 @@ def _memory_format_of(model: nn.Module, image_shape: tuple[int, int, int]) -> to
                 continue
             return memory_format
     return torch.channels_last
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradients for its weights; as it was afterwards.
-
-    Gradients still flow through the network to its input.
-    """
-    was_training = model.training
-    required = [parameter.requires_grad for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        model.train(was_training)
-        for parameter, requires_grad in zip(model.parameters(), required, strict=True):
-            parameter.requires_grad_(requires_grad)
