@@ -42,7 +42,7 @@ DEFAULT_PRESET = "digits"
 class RunTable(Table):
     """The `[run]` table: which stages, for how long, on what."""
 
-    stages: tuple[str, ...] = Field(default=("inversion", "distillation", "evaluation"), min_length=1, strict=False)
+    stages: tuple[str, ...] = Field(default=("inversion", "distillation", "evaluation"), min_length=1)
     """Names of the stages of an epoch, in order; each reads the table that bears its name."""
 
     epochs: PositiveInt = 220
@@ -131,13 +131,13 @@ class TaskTable(Table):
     num_classes: int = Field(ge=2)
     """Classes the teacher tells apart, K."""
 
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(strict=False)
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     """Channels, height, width of its inputs."""
 
-    mean: tuple[float, ...] = Field(strict=False)
+    mean: tuple[float, ...]
     """Mean of each channel, of images in [0, 1], that the teacher was trained with."""
 
-    std: tuple[PositiveFloat, ...] = Field(strict=False)
+    std: tuple[PositiveFloat, ...]
     """Standard deviation of each channel, of images in [0, 1], that the teacher was trained with."""
 
     crop_padding: NonNegativeInt = Field(default_factory=_eighth_of_height)

@@ -17,6 +17,7 @@ RULE_ERROR = "preset_rule"
 class Table(BaseModel):
     """A frozen table of a preset. Unknown keys, wrong types, NaN and infinity are errors; nothing is coerced.
 
+    A preset's values are taken as JSON has them: a tuple is a list there, a path or the member of an enum its text.
     A stranger's stage or method derives its schema from this class too.
     """
 

@@ -6,12 +6,13 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from stages.config_table import RULE_ERROR
 from stages.errors import ConfigError, Problem
@@ -62,8 +63,11 @@ def validate_table(
     problems = [
         unknown_key(f"{name}.{key}", schemas, settings.place_of(f"{name}.{key}")) for key in values if key not in known
     ]
+    odd = [key for key, value in known.items() if not _is_json(value)]
+    if odd:
+        return None, problems + [_no_json(f"{name}.{key}", known[key], settings) for key in odd]
     try:
-        table = schema.model_validate(known)
+        table = _validated(schema, known)
     except ValidationError as error:
         by_key: dict[str, list[ErrorDetails]] = {}
         for detail in error.errors(include_url=False):
@@ -75,6 +79,31 @@ def validate_table(
     return table, problems
 
 
+def _validated(schema: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+    """A table of these values, by the rules for JSON: what TOML has no type for (tuples, paths, the members of an enum)
+    comes as lists and text, as `Config.to_toml` writes it, and a strict schema takes no other liberty."""
+    return schema.model_validate_json(_as_json(values))
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=str)  # what TOML has and JSON has not are dates
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON can hold a value: no bytes that are no UTF-8 (the name of a folder), no nesting without end."""
+    try:
+        from_json(_as_json(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _no_json(key: str, value: Any, settings: Settings) -> Problem:
+    is_text = _is_unicode(json.dumps(value, default=str, ensure_ascii=False))
+    reason = "it is nested too deep" if is_text else "it is no Unicode, and a run writes its settings down as UTF-8"
+    return Problem(f"`{key}` is {shown(value)}{_in(settings.place_of(key))}: {reason}")
+
+
 def _rules_that_others_break(
     name: str, known: Mapping[str, Any], wrong: set[str], settings: Settings, schema: type[BaseModel]
 ) -> list[Problem]:
@@ -82,7 +111,7 @@ def _rules_that_others_break(
     if not wrong:
         return []
     try:
-        schema.model_validate({key: value for key, value in known.items() if key not in wrong})
+        _validated(schema, {key: value for key, value in known.items() if key not in wrong})
     except ValidationError as error:
         return [
             _rule_problem(name, detail, settings)
@@ -142,7 +171,9 @@ def contradiction(settings: Settings, values: Mapping[str, Any], message: str, h
 
 def shown(value: Any) -> str:
     """A value as a preset would have it, shortened."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(
+        value, default=lambda other: other.value if isinstance(other, Enum) else str(other), ensure_ascii=False
+    )
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -181,9 +212,15 @@ def _is_string(annotation: Any) -> bool:
 
 def _is_text(annotation: Any) -> bool:
     """A string, or one of several words."""
-    if get_origin(annotation) is Literal:
-        return all(isinstance(value, str) for value in get_args(annotation))
-    return _is_string(annotation)
+    choices = _choices(annotation)
+    return all(isinstance(value, str) for value in choices) if choices else _is_string(annotation)
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values of a type that has a few, as a preset would have them."""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return tuple(member.value for member in annotation)
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _takes_only_text(annotation: Any) -> bool:
@@ -287,7 +324,8 @@ def _reason(detail: ErrorDetails) -> str:
     return (
         detail["msg"]
         .replace("Input should be", "it must be")
-        .replace("valid tuple", "list")
+        .replace("a valid array", "a list")
+        .replace("an object", "a table")
         .removeprefix("Value error, ")
     )
 
@@ -297,9 +335,7 @@ def _hint(schema: type[BaseModel], name: str, key: str, value: Any) -> str | Non
     info = schema.model_fields.get(name)
     if info is None:
         return None
-    allowed = [
-        choice for one in _alternatives(info.annotation) if get_origin(one) is Literal for choice in get_args(one)
-    ]
+    allowed = [choice for one in _alternatives(info.annotation) for choice in _choices(one) if isinstance(choice, str)]
     near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
     if near:
         return f"did you mean `{near[0]}`?"

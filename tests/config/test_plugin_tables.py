@@ -1,5 +1,8 @@
 """A stranger's stage or method brings its own schema, and is held against it as ours are."""
 
+from enum import Enum
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel, PositiveInt, model_validator
 
@@ -31,6 +34,20 @@ class _Foreign(BaseModel):
         if self.low > self.high:
             raise ValueError("low is above high")
         return self
+
+
+class _Shape(Enum):
+    ROUND = "round"
+    SQUARE = "square"
+
+
+class _Wave(Table):
+    """Of types that TOML and JSON have none for."""
+
+    betas: tuple[float, float] = (0.5, 0.9)
+    file: Path = Path("wave.csv")
+    shape: _Shape = _Shape.ROUND
+    steps: tuple[int, ...] = ()
 
 
 STAGES = 'run.stages=["inversion", "annealing"]'
@@ -130,3 +147,43 @@ def test_options_of_a_method_that_has_none(problem_of):
 
 def test_options_that_are_no_table(problem_of):
     assert problem_of("inversion.options=3").message.startswith("`inversion.options` is 3 in --set: ")
+
+
+WAVE = {"betas": [0.25, 1], "file": "a/b.csv", "shape": "square", "steps": [1, 2]}
+
+
+@pytest.mark.parametrize("is_set", [False, True])
+def test_tuples_paths_and_enums_survive_a_round_trip(whole, write, install, is_set):
+    install("stages", Spec("wave", "theirs:Wave", "a stage", schema=_Wave))
+    install("methods", Spec("waves", "theirs:Waves", "a method", schema=_Wave))
+    overrides = ['run.stages=["inversion", "wave"]', "inversion.method=waves"]
+    for table in ("wave", "inversion.options") if is_set else ():
+        overrides += [f"{table}.{key}={value}" for key, value in WAVE.items()]
+    config = load([whole], overrides)
+    again = load([write("again.toml", config.to_toml())])
+    assert again == config
+    set_ = _Wave(betas=(0.25, 1.0), file=Path("a/b.csv"), shape=_Shape.SQUARE, steps=(1, 2))
+    assert again.stage_table("wave") == (set_ if is_set else _Wave())
+    assert again.inversion.options == again.stage_table("wave").model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("betas=[1, 2, 3]", "is [1, 2, 3] in --set: it must have at most 2 value(s)"),
+        ("betas=[1]", "is [1] in --set: it must have 2 values"),
+        ("betas=0.5", "is 0.5 in --set: it must be a list"),
+        ('betas=[1, "2"]', 'wave.betas[1]` is "2" in --set: it must be a valid number'),
+        ("steps=[1, 2.0]", "wave.steps[1]` is 2.0 in --set: it must be a valid integer"),
+        ("steps=[true]", "wave.steps[0]` is true in --set: it must be a valid integer"),
+        ("shape=squar", "is \"squar\" in --set: it must be 'round' or 'square'"),
+        ("betas=[nan, 1]", "wave.betas[0]` is NaN in --set: it must be a finite number"),
+    ],
+)
+def test_what_does_not_fit_these_types_is_told_as_elsewhere(install, problem_of, override, said):
+    install("stages", Spec("wave", "theirs:Wave", "a stage", schema=_Wave))
+    problem = problem_of(f"wave.{override}")
+    assert said in problem.message
+    key = override.partition("=")[0]
+    hints = {"betas": "the default is [0.5, 0.9]", "steps": "the default is []", "shape": "did you mean `square`?"}
+    assert problem.hint == hints[key]

@@ -174,3 +174,18 @@ def test_with_values_is_checked_and_told_by_its_place(whole):
 def test_with_none_a_value_is_unset(whole):
     config = load([whole], ["evaluation.root=/data"])
     assert with_values(config, {"evaluation.root": None}).evaluation.root is None
+
+
+def _nested_lists(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [("/data/\udce4", "is no Unicode"), (_nested_lists(300), "is nested too deep")]
+)
+def test_what_no_file_of_settings_can_hold_is_told_by_its_key(whole, value, reason):
+    with pytest.raises(ConfigError, match=rf"^`evaluation\.root` is .* in --root: it {reason}"):
+        with_values(load([whole]), {"evaluation.root": value}, place="--root")
