@@ -55,6 +55,11 @@ class DivergedError(SsdkdError):
     """Training produced NaN or infinity, or the buffer collapsed to one class."""
 
 
+class MisuseError(RuntimeError):
+    """What `stages.api` offers was called otherwise than it says: a bug of the code that called it, told with its place
+    there."""
+
+
 class RunInterrupted(KeyboardInterrupt):
     """A run was ended without saving: `message` says what is kept of it, `hint` how it goes on."""
 

@@ -8,6 +8,8 @@ import traceback
 from functools import cache
 from importlib import metadata
 
+from stages.errors import MisuseError
+
 _OURS = frozenset({"ssdkd_cli", "stages", "presets"})
 
 
@@ -15,12 +17,14 @@ def foreign_place(error: BaseException) -> str | None:
     """`FILE:LINE` of the code that `error` comes from, where that is not part of ssdkd; else None.
 
     That is the innermost call outside of Python itself and the libraries that ssdkd needs, such as torch: what they
-    refuse is the caller's doing.
+    refuse is the caller's doing. So is what ssdkd itself refuses by a MisuseError.
     """
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         file = frame.f_code.co_filename
         if package in _OURS:
+            if isinstance(error, MisuseError):
+                continue
             return None
         is_written = package != "" and not file.startswith("<")  # not made by a program
         if is_written and package not in sys.stdlib_module_names and package not in _libraries():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stages.foreign_code import foreign_place
+from stages.inversion.bn_statistics import BatchNormMatching
 from stages.models.normalized import NormalizedModel
 
 NETWORK = """
@@ -54,6 +55,11 @@ def test_what_others_code_does_and_what_it_makes_torch_and_python_do(
 ) -> None:
     images = torch.full((1, 1, 3, 3), float(value))
     assert place_of(network, images) == f"{tmp_path}/somebodys_library.py:{line}"
+
+
+def test_what_we_say_is_misused_is_the_callers_doing() -> None:
+    matching = BatchNormMatching(nn.BatchNorm2d(1), (1, 3, 3), momentum=0.0)
+    assert str(place_of(matching.loss)).startswith(f"{__file__}:"), "nothing ran before it"
 
 
 def test_what_we_make_libraries_do_is_ours() -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stages.models.layers import bn_layers, watched
+from stages.errors import MisuseError
+from stages.models.layers import bn_layers_that_run, watched
 
 
 class _BatchStatistics(torch.autograd.Function):
@@ -96,22 +97,17 @@ class _Rows:
         return [row_M[:length].clone() for row_M, length in zip(rows_RM, self._lengths, strict=True)]
 
 
-class _Watched(NamedTuple):
-    """What stands still once it is known which layers run."""
-
-    rows: _Rows
-    origin_RM: Tensor
-    unit_RM: Tensor
-    """Statistics are compared as (statistics - origin) / unit."""
-    running_RM: Tensor
-    """The teacher's, in these units."""
-
-
 class BatchNormMatching:
     """Watches the inputs of a network's batch-norm layers and keeps the moving average of their statistics.
 
+        matching = BatchNormMatching(run.teacher, run.config.task.image_shape, momentum=0.9)
+        with matching.watching():
+            logits = run.teacher(images)
+            loss_bn, statistics = matching.loss()  # within the context, once for each forward pass
+        matching.update_average(statistics)
+
     Layers count in the order they run, which need not be that of their names; one that does not run (an auxiliary
-    head in eval mode) does not count. Which run, and what they remember, is found out once, by the first `loss`. The
+    head in eval mode) does not count. Which run, and what they remember, is found out once, by the constructor. The
     average stays in the same tensor from call to call.
 
     Differs from the paper where `is_standardized`: then Eq. 1 compares statistics as a layer sees them: the mean from
@@ -119,35 +115,43 @@ class BatchNormMatching:
     whose features are small hardly counts beside one whose features are large, though both see theirs at variance 1.
     """
 
-    def __init__(self, model: nn.Module, *, momentum: float, is_standardized: bool = False) -> None:
-        self._model = model
-        self._layers = bn_layers(model)
+    def __init__(
+        self, model: nn.Module, image_shape: tuple[int, int, int], *, momentum: float, is_standardized: bool = False
+    ) -> None:
+        modes = [(module, module.training) for module in model.modules()]
+        layers = bn_layers_that_run(model, image_shape)
+        for module, is_training in modes:  # a teacher in eval mode may be part of a network that is not
+            module.training = is_training
+        self._layers = list(dict.fromkeys(layers))  # one that runs twice is watched once
+        self._num_recorded_in_a_pass = len(layers)
         self._momentum = momentum
-        self._is_standardized = is_standardized
-        self._recorded: list[tuple[_BatchNorm, Tensor, Tensor]] = []
-        self._watched: _Watched | None = None
-        self._average_RM: Tensor | None = None
-        """Zeros, which count for nothing, until the first call is over."""
+        self._recorded: list[tuple[Tensor, Tensor]] = []
         self._device = next(chain(model.parameters(), model.buffers())).device
+        remembered = [_remembered(layer) for layer in layers]
+        self._lengths = [layer.num_features for layer in layers for _ in range(2)]
+        self._rows = _Rows(self._lengths, self._device)
+        running_RM = self._rows.join(chain.from_iterable(remembered))
+        # Statistics are compared as (statistics - origin) / unit.
+        self._origin_RM, self._unit_RM = torch.zeros_like(running_RM), torch.ones_like(running_RM)
+        if is_standardized:
+            # With eps, as in the layer: a channel that never varied is no division by 0.
+            units = [variance_C + layer.eps for layer, (_, variance_C) in zip(layers, remembered, strict=True)]
+            self._origin_RM[::2] = running_RM[::2]
+            deviations_and_variances = chain.from_iterable((unit_C.sqrt(), unit_C) for unit_C in units)
+            self._unit_RM = self._rows.join(deviations_and_variances, behind=1.0)
+        self._running_RM = (running_RM - self._origin_RM) / self._unit_RM
+        self._average_RM = torch.zeros_like(running_RM)
+        """Zeros, which count for nothing, until the first call is over."""
         # m of Eq. 1 at present. In double precision, so that 1 - m is what Python makes of it.
         self._weight = torch.zeros((), dtype=torch.float64, device=self._device)
         self._has_average = False
-
-    def prepare(self, images_BCHW: Tensor) -> None:
-        """Find out which layers run, by a forward pass of any images, and make room for their average.
-
-        Else the first `loss` does. A step that is compiled must not.
-        """
-        with torch.no_grad(), self.watching():
-            self._model(images_BCHW)
-            self.loss()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within this context every forward pass of the network records its statistics."""
 
-        def record(layer: _BatchNorm, features_BCHW: Tensor) -> None:
-            self._recorded.append((layer, *channel_statistics(features_BCHW)))
+        def record(_layer: _BatchNorm, features_BCHW: Tensor) -> None:
+            self._recorded.append(channel_statistics(features_BCHW))
 
         with watched(self._layers, record):
             try:
@@ -162,22 +166,22 @@ class BatchNormMatching:
     def loss(self) -> tuple[Tensor, Tensor]:
         """Eq. 1 for the forward pass since the last call of `loss`, and the statistics [R, M] under it.
 
-        What was recorded is forgotten. A network without batch-norm has a loss of 0 and no statistics.
+        What was recorded is forgotten. A network without batch-norm has a loss of 0 and no statistics. Raises
+        MisuseError where anything else than one forward pass was recorded.
         """
         recorded = self._recorded
         self.forget()
-        if self._watched is None:
-            self._watched = self._find_out([layer for layer, _, _ in recorded])
-        rows, origin_RM, unit_RM, running_RM = self._watched
-        if self._average_RM is None:
-            self._average_RM = torch.zeros_like(running_RM)
-        batch_RM = (rows.join(chain.from_iterable(statistics for _, *statistics in recorded)) - origin_RM) / unit_RM
+        if len(recorded) != self._num_recorded_in_a_pass:
+            raise MisuseError(
+                f"of the network's {self._num_recorded_in_a_pass} batch-norm layers {len(recorded)} were recorded:"
+                " BatchNormMatching.loss is called within its watching(), once after each forward pass of the network"
+            )
+        batch_RM = (self._rows.join(chain.from_iterable(recorded)) - self._origin_RM) / self._unit_RM
         average_RM = self._average_RM if self._momentum > 0 else None
-        return bn_loss(batch_RM, running_RM, average_RM, momentum=self._weight), batch_RM.detach()
+        return bn_loss(batch_RM, self._running_RM, average_RM, momentum=self._weight), batch_RM.detach()
 
     def update_average(self, batch_RM: Tensor) -> None:
         """Move the average towards a batch's statistics: m * average + (1 - m) * batch. Once per inversion call."""
-        assert self._average_RM is not None, "the statistics are those that `loss` gave"
         m = self._momentum if self._has_average else 0.0
         self._average_RM.mul_(m).add_(batch_RM, alpha=1 - m)
         self._has_average = True
@@ -185,32 +189,22 @@ class BatchNormMatching:
 
     def state_dict(self) -> dict[str, Any]:
         """The moving averages of each layer's statistics, as lists of tensors."""
-        if self._watched is None or self._average_RM is None or not self._has_average:
+        if not self._has_average:
             return {}
-        vectors = self._watched.rows.split(self._average_RM)
+        vectors = self._rows.split(self._average_RM)
         return {"mean": vectors[::2], "variance": vectors[1::2]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`. Before the first call."""
+        """Continue from `state_dict()`. Before the first call. Raises ValueError where it is another network's."""
         if not state:
             return
         layers = zip(state["mean"], state["variance"], strict=True)
         vectors = [value_C.to(self._device) for value_C in chain.from_iterable(layers)]
-        self._average_RM = _Rows([len(value_C) for value_C in vectors], self._device).join(vectors)
+        if [len(value_C) for value_C in vectors] != self._lengths:
+            raise ValueError("the averages are of a network with other batch-norm layers")
+        self._average_RM.copy_(self._rows.join(vectors))
         self._has_average = True
         self._weight.fill_(self._momentum)
-
-    def _find_out(self, layers: Sequence[_BatchNorm]) -> _Watched:
-        remembered = [_remembered(layer) for layer in layers]
-        rows = _Rows([layer.num_features for layer in layers for _ in range(2)], self._device)
-        running_RM = rows.join(chain.from_iterable(remembered))
-        origin_RM, unit_RM = torch.zeros_like(running_RM), torch.ones_like(running_RM)
-        if self._is_standardized:
-            # With eps, as in the layer: a channel that never varied is no division by 0.
-            units = [variance_C + layer.eps for layer, (_, variance_C) in zip(layers, remembered, strict=True)]
-            origin_RM[::2] = running_RM[::2]
-            unit_RM = rows.join(chain.from_iterable((unit_C.sqrt(), unit_C) for unit_C in units), behind=1.0)
-        return _Watched(rows, origin_RM, unit_RM, (running_RM - origin_RM) / unit_RM)
 
 
 def _remembered(layer: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -65,10 +65,10 @@ class GeneratorInversion:
         self._meta_optimizer = _meta_optimizer(self.config, self._meta_generator, run.device)
         self._bn = BatchNormMatching(
             run.teacher,
+            run.config.task.image_shape,
             momentum=self.config.bn_momentum,
             is_standardized=self.config.bn_loss == "standardized",
         )
-        self._bn.prepare(torch.zeros(1, *run.config.task.image_shape, device=run.device))
         self._synthesis = Synthesis(run, self.config, self._meta_generator, self._bn, self.config.batch_size)
         self._synthesis.accelerate()
         self._anchors_KZ: Tensor | None = None

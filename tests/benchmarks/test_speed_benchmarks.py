@@ -209,7 +209,7 @@ def test_reference_epoch_counts_its_images_and_keeps_them_as_files(plain_loop: r
 
 def test_reference_matches_the_same_statistics(plain_loop: reference.Reference) -> None:
     teacher = plain_loop._teacher
-    matching = BatchNormMatching(teacher, momentum=0.9)
+    matching = BatchNormMatching(teacher, plain_loop.config.task.image_shape, momentum=0.9)
     views = torch.randn(8, *plain_loop.config.task.image_shape)
     with matching.watching(), torch.no_grad():
         teacher(views)

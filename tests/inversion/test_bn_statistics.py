@@ -165,8 +165,11 @@ def network() -> TinyNetwork:
     return TinyNetwork(in_channels=2, num_classes=5, width=4).eval().requires_grad_(False)
 
 
+IMAGE_SHAPE = (2, 8, 6)
+
+
 def images(seed: int) -> Tensor:
-    return torch.rand(7, 2, 8, 6, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(7, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
 def plain_layers(network: TinyNetwork, images_BCHW: Tensor) -> list[ChannelStatistics]:
@@ -189,7 +192,7 @@ def watched_loss(matching: BatchNormMatching, network: nn.Module, *batches: Tens
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_a_networks_loss_and_its_moving_average(network: TinyNetwork, momentum: float) -> None:
-    matching = BatchNormMatching(network, momentum=momentum)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=momentum)
     average = None
     for call in range(4):
         # The average takes the last batch of a call, once a call.
@@ -212,7 +215,7 @@ def test_a_networks_loss_and_its_moving_average(network: TinyNetwork, momentum: 
 
 def test_loss_reaches_the_images(network: TinyNetwork) -> None:
     images_BCHW = images(0).requires_grad_()
-    matching = BatchNormMatching(network, momentum=0.9)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9)
     with matching.watching():
         network(images_BCHW)
         (gradient,) = torch.autograd.grad(matching.loss()[0], images_BCHW)
@@ -232,7 +235,7 @@ def test_a_batch_with_the_running_statistics_costs_nothing(network: TinyNetwork,
         mean_C, variance_C = plain_layers(network, images(0))[index]
         norm.running_mean.copy_(mean_C)
         norm.running_var.copy_(variance_C)
-    matching = BatchNormMatching(network, momentum=0.9, is_standardized=is_standardized)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9, is_standardized=is_standardized)
     assert watched_loss(matching, network, images(0)).item() < 1e-5
 
 
@@ -266,7 +269,7 @@ def uneven_network(network: TinyNetwork) -> TinyNetwork:
 def test_standardized_loss_is_eq_1_in_the_layers_units(uneven_network: TinyNetwork, momentum: float) -> None:
     network = uneven_network
     running = in_own_units(running_layers(network), network)
-    matching = BatchNormMatching(network, momentum=momentum, is_standardized=True)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=momentum, is_standardized=True)
     first, second = (in_own_units(plain_layers(network, images(seed)), network) for seed in (0, 1))
     result = watched_loss(matching, network, images(0))
     assert result.item() == pytest.approx(eq1(first, running, None, momentum), rel=1e-4)
@@ -280,7 +283,9 @@ def test_standardized_loss_does_not_see_how_large_a_layers_features_are(uneven_n
 
     def losses() -> tuple[float, float]:
         standardized, absolute = (
-            watched_loss(BatchNormMatching(network, momentum=0.0, is_standardized=flag), network, images(0)).item()
+            watched_loss(
+                BatchNormMatching(network, IMAGE_SHAPE, momentum=0.0, is_standardized=flag), network, images(0)
+            ).item()
             for flag in (True, False)
         )
         return standardized, absolute
@@ -299,7 +304,7 @@ def test_standardized_loss_does_not_see_how_large_a_layers_features_are(uneven_n
 def test_a_channel_that_never_varied_has_a_finite_loss(network: TinyNetwork, variance: float) -> None:
     network.bn1.running_var[0] = variance
     images_BCHW = images(0).requires_grad_()
-    matching = BatchNormMatching(network, momentum=0.9, is_standardized=True)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9, is_standardized=True)
     with matching.watching():
         network(images_BCHW)
         loss, _ = matching.loss()
@@ -317,17 +322,17 @@ def test_layers_of_several_widths_and_without_eps(is_standardized: bool) -> None
     network[2].running_var.fill_(0.3)
     # One layer at a time.
     alone = [
-        BatchNormMatching(part.eval(), momentum=0.9, is_standardized=is_standardized)
-        for part in (network[0], network[2])
+        BatchNormMatching(part.eval(), image_shape, momentum=0.9, is_standardized=is_standardized)
+        for part, image_shape in ((network[0], IMAGE_SHAPE), (network[2], (7, 6, 4)))
     ]
-    matching = BatchNormMatching(network, momentum=0.9, is_standardized=is_standardized)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9, is_standardized=is_standardized)
     for seed in range(3):
         inputs = (images(seed), network[1](network[0](images(seed))))
         expected = sum(
             watched_loss(one, layer, features).item()
             for one, layer, features in zip(alone, (network[0], network[2]), inputs, strict=True)
         )
-        resumed = BatchNormMatching(network, momentum=0.9, is_standardized=is_standardized)
+        resumed = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9, is_standardized=is_standardized)
         resumed.load_state_dict(matching.state_dict())
         assert watched_loss(resumed, network, images(seed)).item() == pytest.approx(expected, rel=1e-5)
         assert watched_loss(matching, network, images(seed)).item() == pytest.approx(expected, rel=1e-5)
@@ -353,16 +358,16 @@ def test_each_layer_is_compared_with_its_own_running_statistics() -> None:
     first, second = images(0), network.first(images(0)) ** 2
     batch = [ChannelStatistics(*plain_statistics(inputs)) for inputs in (first, second)]
     running = [ChannelStatistics(norm.running_mean, norm.running_var) for norm in (network.first, network.last)]
-    matching = BatchNormMatching(network, momentum=0.9)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9)
     assert watched_loss(matching, network, images(0)).item() == pytest.approx(eq1(batch, running, None, 0.0), rel=1e-5)
     assert watched_loss(matching, network, images(0)).item() == pytest.approx(eq1(batch, running, None, 0.0), rel=1e-5)
 
 
 def test_a_network_without_batch_norm_has_no_loss() -> None:
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, track_running_stats=False))
-    matching = BatchNormMatching(network, momentum=0.9)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9)
     assert watched_loss(matching, network, images(0)).item() == 0
-    resumed = BatchNormMatching(network, momentum=0.9)
+    resumed = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9)
     resumed.load_state_dict(matching.state_dict())
     assert watched_loss(resumed, network, images(1)).item() == 0
 
@@ -372,7 +377,7 @@ def num_hooks(network: nn.Module) -> int:
 
 
 def test_nothing_watches_outside_of_the_context(network: TinyNetwork) -> None:
-    matching = BatchNormMatching(network, momentum=0.0)
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.0)
     with matching.watching():
         assert num_hooks(network) == 2
         network(images(1))  # no loss is asked for: the next context must not see it
@@ -385,8 +390,7 @@ def test_nothing_watches_outside_of_the_context(network: TinyNetwork) -> None:
 
 
 def test_a_forward_pass_that_failed_leaves_nothing_once_it_is_forgotten(network: TinyNetwork) -> None:
-    matching = BatchNormMatching(network, momentum=0.9)
-    matching.prepare(images(1))
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9)
     linear, network.linear = network.linear, None
     with matching.watching():
         with pytest.raises(TypeError):
@@ -398,8 +402,48 @@ def test_a_forward_pass_that_failed_leaves_nothing_once_it_is_forgotten(network:
     assert loss.item() == pytest.approx(eq1(plain_layers(network, images(0)), running_layers(network), None, 0.0))
 
 
+def test_a_loss_of_anything_but_one_forward_pass_is_refused(network: TinyNetwork) -> None:
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9)
+    is_used = r"BatchNormMatching.loss is called within its watching\(\), once after each forward pass"
+    with matching.watching():
+        network(images(0))
+    with pytest.raises(RuntimeError, match=f"^of the network's 2 batch-norm layers 0 were recorded: {is_used}"):
+        matching.loss()
+    with matching.watching():
+        with pytest.raises(RuntimeError, match="2 batch-norm layers 0 were recorded"):
+            matching.loss()
+        network(images(0))
+        expected, _ = matching.loss()
+        with pytest.raises(RuntimeError, match="2 batch-norm layers 0 were recorded"):
+            matching.loss()
+        network(images(0))
+        network(images(1))
+        with pytest.raises(RuntimeError, match="2 batch-norm layers 4 were recorded"):
+            matching.loss()
+        network(images(0))
+        assert torch.equal(matching.loss()[0], expected), "nothing is left of what was refused"
+
+
+def test_a_layer_that_runs_twice_counts_twice() -> None:
+    layer = nn.BatchNorm2d(2).eval().requires_grad_(False)
+    once = watched_loss(BatchNormMatching(layer, IMAGE_SHAPE, momentum=0.0), layer, images(0))
+    twice = nn.Sequential(layer, nn.Identity(), layer)  # in training mode, unlike its layer
+    loss = watched_loss(BatchNormMatching(twice, IMAGE_SHAPE, momentum=0.0), twice, images(0))
+    second = watched_loss(BatchNormMatching(layer, IMAGE_SHAPE, momentum=0.0), layer, layer(images(0)))
+    assert loss.item() == pytest.approx((once + second).item())
+    assert (twice.training, layer.training) == (True, False), "the constructor changes no modes"
+
+
+def test_averages_of_another_network_are_refused(network: TinyNetwork) -> None:
+    matching = BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9)
+    watched_loss(matching, network, images(0))
+    layer = nn.BatchNorm2d(2).eval()
+    with pytest.raises(ValueError, match="with other batch-norm layers"):
+        BatchNormMatching(layer, IMAGE_SHAPE, momentum=0.9).load_state_dict(matching.state_dict())
+
+
 def test_the_average_survives_a_restart(network: TinyNetwork) -> None:
-    matching, restored, fresh = (BatchNormMatching(network, momentum=0.9) for _ in range(3))
+    matching, restored, fresh = (BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9) for _ in range(3))
     fresh.load_state_dict(matching.state_dict())  # before the first call there is nothing to carry
     watched_loss(matching, network, images(0))
     restored.load_state_dict(matching.state_dict())
