@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, ClassVar
 
+from stages.errors import ConfigError
+
 SCHEMA_VERSION = 1
 
 
@@ -244,11 +246,55 @@ def finite(value: Any) -> Any:
     return value
 
 
+_OF_OURS = {
+    value.kind: value
+    for value in list(vars().values())
+    if isinstance(value, type) and issubclass(value, Event) and value is not Event
+}
+"""What each kind of ours is read as."""
+
+
+def _refuse_misshapen(event: object) -> None:
+    """Raise ConfigError where an event of others' has no kind of its own, or is not what others' events must be."""
+    kind, theirs = getattr(event, "kind", None), f"the event `{type(event).__module__}.{type(event).__qualname__}`"
+    if isinstance(kind, str) and isinstance(event, _OF_OURS.get(kind, Event)) and dataclasses.is_dataclass(event):
+        return
+    if isinstance(kind, str) and kind in _OF_OURS:
+        message = f"{theirs} is of the kind `{kind}`, and no {_OF_OURS[kind].__name__}"
+    elif isinstance(event, Event) and dataclasses.is_dataclass(event):
+        message = f"{theirs} has no kind"
+    else:
+        message = f"{theirs} is no dataclass that derives from Event"
+    raise ConfigError(
+        message, hint='an event is a frozen dataclass, a subclass of Event with a `kind = "..."` of its own'
+    )
+
+
 def to_line(event: Event, *, seq: int, epoch: int, time_s: float) -> str:
-    """The event as one line of JSON, with its newline."""
+    """The event as one line of JSON, with its newline.
+
+    Raises ConfigError where it is none, has a kind of ours without being that, or values that JSON cannot hold.
+    """
+    _refuse_misshapen(event)
     envelope = {"schema": SCHEMA_VERSION, "kind": event.kind, "seq": seq, "time_s": time_s, "epoch": epoch}
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-    return json.dumps(finite(envelope | fields | envelope), allow_nan=False, separators=(",", ":")) + "\n"
+    try:
+        return json.dumps(finite(envelope | fields | envelope), allow_nan=False, separators=(",", ":")) + "\n"
+    except (TypeError, ValueError) as error:
+        odd = [name for name, value in fields.items() if not _is_json(value)]
+        values = ", ".join(f"`{name}` is a {type(fields[name]).__name__}" for name in odd)
+        raise ConfigError(
+            f"the event `{type(event).__module__}.{type(event).__qualname__}` cannot be written as JSON: {values}",
+            hint="give it numbers, text, lists and dicts of these: `.item()` or `.tolist()` of a tensor",
+        ) from error
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(finite(value), allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 Listener = Callable[[Event, int], None]
@@ -279,7 +325,7 @@ class EventLog:
         self.listeners: list[Listener] = []
 
     def emit(self, event: Event, *, epoch: int) -> None:
-        """Append one event. Raises OSError where the disk is full."""
+        """Append one event. Raises OSError where the disk is full, ConfigError as `to_line`."""
         line = to_line(event, seq=self.next_seq, epoch=epoch, time_s=round(self._clock(), 3))
         self._append(line.encode())
         self.next_seq += 1

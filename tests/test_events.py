@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from told_events import events_of
 
 from stages import events
+from stages.errors import ConfigError
 from stages.events import (
     DistillationStep,
     Event,
@@ -56,6 +58,59 @@ def test_a_field_of_the_envelopes_name_gives_way_to_it() -> None:
 
     line = json.loads(to_line(Theirs(epoch=1.5, mood="good"), seq=4, epoch=2, time_s=1.5))
     assert line == {"schema": 1, "kind": "theirs", "seq": 4, "time_s": 1.5, "epoch": 2, "mood": "good"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TheirResult(Event):
+    """Would be read as an evaluation of ours."""
+
+    kind = "evaluation"
+    real: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nameless(Event):
+    value: object
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named(Nameless):
+    kind = "named"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoEvent:
+    kind = "named"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoreThanAStep(DistillationStep):
+    loss_more: float
+
+
+def test_an_event_of_others_may_be_more_than_one_of_ours() -> None:
+    event = MoreThanAStep(step=0, loss=1.0, lr=0.1, agreement=0.5, loss_more=2.0)
+    assert json.loads(to_line(event, seq=0, epoch=1, time_s=0))["loss_more"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (TheirResult(real={"top1": 2.0}), "TheirResult` is of the kind `evaluation`, and no Evaluation"),
+        (Nameless(value=1), "Nameless` has no kind"),
+        (NoEvent(), "NoEvent` is no dataclass that derives from Event"),
+        (Named(value=torch.zeros(2)), "Named` cannot be written as JSON: `value` is a Tensor"),
+        (Named(value={"a": [b"bytes"]}), "Named` cannot be written as JSON: `value` is a dict"),
+    ],
+)
+def test_an_event_of_others_that_is_none_is_refused_by_its_class(path: Path, event: Event, said: str) -> None:
+    with path.open("ab", buffering=0) as file:
+        log = EventLog(file)
+        with pytest.raises(ConfigError, match=f"^the event `test_events.{said}") as caught:
+            log.emit(event, epoch=1)
+        assert caught.value.hint is not None
+        log.emit(stage("a"), epoch=1)
+    assert [told["seq"] for told in events_of(path.parent)] == [0]
 
 
 def test_a_line_break_stays_within_its_line() -> None:
