@@ -41,7 +41,8 @@ class Stage(ABC, Generic[ConfigT]):
         """
 
     def close(self) -> None:
-        """Let go of what would outlive the run: threads, files. Called once, however the run ended."""
+        """Let go of what would outlive the run: threads, files. Called once, however the run ended, and where
+        `setup` raised."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on: nested dicts and lists of tensors and JSON values."""

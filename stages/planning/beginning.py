@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from stages.buffer.replay_buffer import ReplayBuffer
@@ -23,7 +23,12 @@ def set_up_stages(run: Run, closing: ExitStack) -> dict[str, Stage[Any]]:
         name: find("stages", name, where="run.stages").spec.load()(tables[name]) for name in run.schedule.stages
     }
     for stage in stages.values():
-        stage.setup(run)
+        try:
+            stage.setup(run)
+        except BaseException:
+            with suppress(Exception):  # half set up, it may fail, too; the first error is the one to tell
+                stage.close()
+            raise
         closing.callback(stage.close)
     return stages
 

@@ -1,0 +1,43 @@
+"""Stages are built, set up, and closed whatever happens."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+
+from stages.planning import beginning
+from stages.planning.beginning import set_up_stages
+from stages.stage import Stage
+
+
+class Noted(Stage):
+    """Notes what is done to it; `config` says what fails."""
+
+    def setup(self, run):
+        run.notes.append("set up")
+        if "setup" in self.config:
+            raise ValueError("no network")
+
+    def run_epoch(self, run):
+        raise AssertionError("not run")
+
+    def close(self):
+        self.config["notes"].append("closed")
+        if "close" in self.config:
+            raise AttributeError("half set up")
+
+
+@pytest.mark.parametrize("fails", [("setup",), ("setup", "close")])
+def test_a_stage_whose_setup_fails_is_closed_once(monkeypatch, fails) -> None:
+    notes: list[str] = []
+    spec = SimpleNamespace(load=lambda: Noted, is_ours=False, target="theirs:Noted")
+    monkeypatch.setattr(beginning, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
+    tables = {"fine": {"notes": notes}, "broken": {"notes": notes} | dict.fromkeys(fails)}
+    run = SimpleNamespace(
+        notes=notes, config=SimpleNamespace(stage_table=tables.get), schedule=SimpleNamespace(stages=tuple(tables))
+    )
+    with ExitStack() as closing, pytest.raises(ValueError, match="no network"):
+        set_up_stages(run, closing)
+    assert notes == ["set up", "set up", "closed", "closed"]
