@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,15 @@ from stages.run_directory.control import Request
 from stages.safe_point import SafePoint
 
 
+def recorder_of(**parts: Any) -> Any:
+    """As much of a recorder as a safe point needs."""
+    return SimpleNamespace(accounts=Accounts(), tell_now_and_then=lambda: None, **parts)
+
+
 @pytest.fixture
 def safe_point():
     before = signal.getsignal(signal.SIGHUP)
-    yield SafePoint(SimpleNamespace(accounts=Accounts()), SimpleNamespace(poll=list), save=lambda: None)
+    yield SafePoint(recorder_of(), SimpleNamespace(poll=list), save=lambda: None)
     signal.signal(signal.SIGHUP, before)
 
 
@@ -38,9 +44,7 @@ def test_a_checkpoint_that_cannot_be_saved_is_refused():
     def save():
         raise StorageError("no space left", hint="free some")
 
-    safe_point = SafePoint(
-        SimpleNamespace(accounts=Accounts(), emit=answers.append), SimpleNamespace(poll=lambda: requests), save=save
-    )
+    safe_point = SafePoint(recorder_of(emit=answers.append), SimpleNamespace(poll=lambda: requests), save=save)
     safe_point()
     assert [(answer.id, answer.accepted, answer.message) for answer in answers] == [
         ("0", False, "no space left"),
@@ -53,7 +57,7 @@ def test_the_first_signal_is_answered_at_once_and_once(monkeypatch):
     now_s = [100.0]
     monkeypatch.setattr("stages.safe_point.monotonic", lambda: now_s[0])
     safe_point = SafePoint(
-        SimpleNamespace(accounts=Accounts()),
+        recorder_of(),
         SimpleNamespace(poll=list),
         save=lambda: None,
         on_signal=lambda: told.append("saving"),

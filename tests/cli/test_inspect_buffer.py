@@ -139,7 +139,7 @@ def test_report_is_ascii_where_the_stream_is(ssdkd, run, place):
     assert result.code == 0, result.err
     assert result.out.isascii()
     assert "####" in result.out
-    assert "M?we" in result.out
+    assert "M\\xf6we" in result.out
     assert "\x1b" not in result.out
 
 
