@@ -19,7 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stages.errors import ConfigError
+from stages.errors import ConfigError, SsdkdError
+from stages.foreign_code import foreign_place
 
 GROUPS = ("stages", "methods", "tasks", "models", "generators", "datasets")
 
@@ -76,6 +77,28 @@ class Found:
 
     spec: Spec
     arguments: dict[str, Any]
+
+
+def built(found: Found, name: str, *arguments: Any, where: str, takes: str, **named: Any) -> Any:
+    """What the code behind a found spec makes of these arguments and those its name carries; `takes` is them in words.
+
+    Raises ConfigError where a stranger's code raises anything else than an error of `stages.errors`, or than that a
+    file may not be read; what our own raises is a bug of ours.
+    """
+    make = found.spec.load()
+    try:
+        return make(*arguments, **found.arguments, **named)
+    except (SsdkdError, PermissionError):
+        raise
+    except Exception as error:  # a stranger's code can raise anything
+        if found.spec.is_ours:
+            raise
+        place = foreign_place(error)
+        raise ConfigError(
+            f"`{where}` = `{name}` cannot be built: {type(error).__name__}: {error}"
+            + (f" ({place})" if place is not None else ""),
+            hint=f"`{found.spec.target}` is called with {', '.join([takes, *found.arguments])}",
+        ) from error
 
 
 @cache

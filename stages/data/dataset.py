@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.errors import ConfigError, FileError
 from stages.paths import typed_path
-from stages.registry import find
+from stages.registry import built, find
 from stages.tasks.task import task_of
 
 if TYPE_CHECKING:
@@ -71,17 +71,29 @@ def load_data(
     than the task; ConfigError where no data set has the name or the settings make no sense.
     """
     found = find("datasets", name, where="evaluation.data")
-    load = found.spec.load()
     image_shape = (task.image_shape[0], task.image_shape[1], task.image_shape[2])
     try:
-        data: LabelledImages = load(
-            root, split, image_shape=image_shape, resize=resize, download=download, **found.arguments
+        data: object = built(
+            found,
+            name,
+            root,
+            split,
+            where="evaluation.data",
+            takes="root, split, image_shape, resize, download",
+            image_shape=image_shape,
+            resize=resize,
+            download=download,
         )
     except PermissionError as error:
         raise FileError(
             f"cannot read {error.filename or root}: {error.strerror}",
             hint="you may not read it, or not enter a folder above it",
         ) from error
+    if not isinstance(data, LabelledImages):
+        raise ConfigError(
+            f"the data set `{name}` gives a {type(data).__name__}, not LabelledImages",
+            hint="`stages.api` says what a plugin's data set gives",
+        )
     dtypes = (data.images_NCHW.dtype, data.labels_N.dtype)
     if dtypes != (torch.uint8, torch.int64):
         raise ConfigError(

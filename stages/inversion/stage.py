@@ -13,7 +13,7 @@ from stages.events import Warning
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.overlap import Overlap
-from stages.registry import find
+from stages.registry import built, find
 from stages.run import Run
 from stages.scoring import score
 from stages.stage import Stage
@@ -31,7 +31,9 @@ class Inversion(Stage[InversionConfig]):
     def setup(self, run: Run) -> None:
         """Build the method that the preset names."""
         found = find("methods", self.config.method, where="inversion.method")
-        self._method: InversionMethod = found.spec.load()(self.config, **found.arguments)
+        self._method: InversionMethod = built(
+            found, self.config.method, self.config, where="inversion.method", takes="the [inversion] table"
+        )
         self._overlap = Overlap(run) if run.schedule.overlaps else None
         self._method.setup(run if self._overlap is None else self._overlap.run)
         self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)
@@ -46,6 +48,7 @@ class Inversion(Stage[InversionConfig]):
         while self._call < num_calls:
             run.call = self._call
             inverted = self._invert(run)
+            _check_shapes(run, inverted, num_images=self.config.batch_size)
             self._is_finite &= insert(run, inverted, batch_size=self.config.batch_size)
             self._has_targets &= (inverted.target_B >= -1).all() & (inverted.target_B < run.task.num_classes).all()
             run.call, self._call = 0, self._call + 1
@@ -153,12 +156,17 @@ def quantized(images_BCHW: Tensor) -> Tensor:
 
 def _check_shapes(run: Run, inverted: Inverted, *, num_images: int | None = None) -> None:
     """Raise ConfigError where a method of others' gives something else than `Inverted` says, or than was asked for."""
+    if not isinstance(inverted, Inverted):
+        raise ConfigError(
+            f"`inversion.method` = `{run.config.inversion.method}` gives a {type(inverted).__name__}, not an Inverted",
+            hint="`stages.api.Inverted` says what a method gives",
+        )
     images_BCHW, target_B = inverted
     if num_images not in (None, len(images_BCHW)):
         raise ConfigError(
-            f"`inversion.method` = `{run.config.inversion.method}` gives {len(images_BCHW)} images for the hold-out,"
+            f"`inversion.method` = `{run.config.inversion.method}` gives {len(images_BCHW)} images,"
             f" {num_images} were asked for",
-            hint="`stages.api.InversionMethod` says what `invert_holdout` gives",
+            hint="`stages.api.InversionMethod` says how many `invert` and `invert_holdout` give",
         )
     image_shape = tuple(run.config.task.image_shape)
     label_shape = run.task.label_shape(image_shape)

@@ -6,22 +6,20 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from stages.buffer.replay_buffer import ReplayBuffer
+from stages.errors import ConfigError
 from stages.machine.cuda_graph import CudaTape, can_record
 from stages.models.copying import copied
 from stages.models.normalized import NormalizedModel
 from stages.planning import stored_buffer
 from stages.planning.plan import Plan
-from stages.registry import find
+from stages.registry import Found, built, find
 from stages.run import Run
 from stages.stage import Stage
 
 
 def set_up_stages(run: Run, closing: ExitStack) -> dict[str, Stage[Any]]:
     """The stages of a run by name, in its order, ready for the first epoch; `closing` will close them."""
-    tables = run.config.tables()
-    stages: dict[str, Stage[Any]] = {
-        name: find("stages", name, where="run.stages").spec.load()(tables[name]) for name in run.schedule.stages
-    }
+    stages: dict[str, Stage[Any]] = {name: _stage(name, run) for name in run.schedule.stages}
     for stage in stages.values():
         try:
             stage.setup(run)
@@ -31,6 +29,17 @@ def set_up_stages(run: Run, closing: ExitStack) -> dict[str, Stage[Any]]:
             raise
         closing.callback(stage.close)
     return stages
+
+
+def _stage(name: str, run: Run) -> Stage[Any]:
+    found = Found(find("stages", name, where="run.stages").spec, {})  # a stage has one name alone
+    stage: object = built(found, name, run.config.tables()[name], where="run.stages", takes="its config")
+    if not isinstance(stage, Stage):
+        raise ConfigError(
+            f"`run.stages`: `{name}` gives a {type(stage).__name__}, not a Stage",
+            hint="what is called returns a `stages.api.Stage`",
+        )
+    return stage
 
 
 def build_run(planned: Plan) -> Run:

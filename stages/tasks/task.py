@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import ConfigError
-from stages.registry import find
+from stages.registry import built, find
 
 if TYPE_CHECKING:
     from stages.config import TaskTable
@@ -71,7 +71,7 @@ def task_of(table: TaskTable) -> Task:
     Raises ConfigError where none has the name of its kind, and where its labels are neither of images nor of pixels.
     """
     found = find("tasks", table.kind, where="task.kind")
-    task: Task = found.spec.load()(table.num_classes, **found.arguments)
+    task: Task = built(found, table.kind, table.num_classes, where="task.kind", takes="num_classes")
     height_width = tuple(table.image_shape[1:])
     if task.label_shape(table.image_shape) not in ((), height_width):
         raise ConfigError(

@@ -92,6 +92,22 @@ def test_an_image_without_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
         load_data("theirs", root=None, split="test", task=task())
 
 
+@pytest.mark.parametrize("given", [None, ("images", "labels")])
+def test_a_data_set_that_gives_something_else(monkeypatch: pytest.MonkeyPatch, given: object) -> None:
+    found = SimpleNamespace(spec=SimpleNamespace(load=lambda: lambda *_, **__: given), arguments={})
+    monkeypatch.setattr(dataset, "find", lambda *_, **__: found)
+    with pytest.raises(ConfigError, match=f"`theirs` gives a {type(given).__name__}, not LabelledImages"):
+        load_data("theirs", root=None, split="test", task=task())
+
+
+def test_a_data_set_that_takes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SimpleNamespace(load=lambda: lambda root: None, is_ours=False, target="their.data:load")
+    monkeypatch.setattr(dataset, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
+    with pytest.raises(ConfigError, match=r"`evaluation\.data` = `theirs` cannot be built: TypeError") as caught:
+        load_data("theirs", root=None, split="test", task=task())
+    assert caught.value.hint == "`their.data:load` is called with root, split, image_shape, resize, download"
+
+
 class Pixels:
     """A task with a label for each pixel."""
 

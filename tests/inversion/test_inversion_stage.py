@@ -322,8 +322,30 @@ def test_a_method_that_gives_something_else_is_told(make_run, change) -> None:
 def test_a_method_that_makes_another_number_for_the_holdout_is_told(make_stage) -> None:
     run, stage = make_stage(epoch=WARMUP)
     stage._method.invert_holdout = lambda own, num: noise(own, "holdout", num - 1)
-    with pytest.raises(ConfigError, match="gives 8 images for the hold-out, 9 were asked for"):
+    with pytest.raises(ConfigError, match="gives 8 images, 9 were asked for"):
         stage.run_epoch(run)
+
+
+def test_a_method_that_makes_fewer_images_than_asked_for_is_told(make_stage) -> None:
+    run, stage = make_stage()
+    stage._method.invert = lambda own: noise(own, "epoch", own.config.inversion.batch_size - 1)
+    with pytest.raises(ConfigError, match="gives 11 images, 12 were asked for"):
+        stage.run_epoch(run)
+
+
+@pytest.mark.parametrize("given", [None, ("images", "targets")])
+def test_a_method_that_gives_no_inverted_is_told(make_stage, given) -> None:
+    run, stage = make_stage()
+    stage._method.invert = lambda own: given
+    with pytest.raises(ConfigError, match=f"`noise` gives a {type(given).__name__}, not an Inverted"):
+        stage.run_epoch(run)
+
+
+def test_a_method_that_is_built_otherwise_is_told(make_stage, monkeypatch) -> None:
+    monkeypatch.setattr(Noise, "__init__", lambda self: None)
+    with pytest.raises(ConfigError, match=r"`inversion\.method` = `noise` cannot be built: TypeError") as caught:
+        make_stage()
+    assert caught.value.hint == "`test_inversion_stage:Noise` is called with the [inversion] table"
 
 
 def test_a_holdout_that_is_not_finite_is_told(make_stage) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from stages.errors import ConfigError
 from stages.planning import beginning
 from stages.planning.beginning import set_up_stages
 from stages.stage import Stage
@@ -27,6 +28,23 @@ class Noted(Stage):
         self.config["notes"].append("closed")
         if "close" in self.config:
             raise AttributeError("half set up")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (lambda: None, "`run.stages` = `theirs` cannot be built: TypeError"),
+        (lambda config: config, "`theirs` gives a dict, not a Stage"),
+    ],
+)
+def test_what_makes_no_stage_of_its_table_is_told(monkeypatch, target, said) -> None:
+    spec = SimpleNamespace(load=lambda: target, is_ours=False, target="their.stage:make")
+    monkeypatch.setattr(beginning, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
+    run = SimpleNamespace(
+        config=SimpleNamespace(stage_table=lambda _: {}), schedule=SimpleNamespace(stages=("theirs",))
+    )
+    with ExitStack() as closing, pytest.raises(ConfigError, match=said):
+        set_up_stages(run, closing)
 
 
 @pytest.mark.parametrize("fails", [("setup",), ("setup", "close")])
