@@ -23,16 +23,20 @@ The `schema` of a spec is the pydantic model of a table: of a stage the one name
 `[inversion.options]`, which reaches it as the dict `config.options`; other parts read none. A method emits an
 `InversionStep` for steps that `run.should_log` asks for, and adds the images of each step to `run.num_trained`. A stage
 that trains the student emits a `DistillationStep`, any part a `Warning`; an event of your own is a frozen dataclass, a
-subclass of `Event` with a `kind`. `run.stages` run in every epoch, in warm-up too (`run.in_warmup`); `ssdkd invert`
-leaves out "distillation" and `ssdkd distill` "inversion", by these names.
+subclass of `Event` with a `kind` of its own; the fields `loss*` of a subclass of our two steps become curves.
+`run.stages` run in every epoch, in warm-up too (`run.in_warmup`); `ssdkd invert` leaves out "distillation" and `ssdkd
+distill` "inversion", by these names.
 
-    # my_package/spec.py: free of torch, and so of this module
+A task has one class an image, or one a pixel, under a softmax: neither several labels at once nor regression. Of its
+metrics `loss` is in nats and `num_samples` a count; all others are fractions of which higher is better.
+
+    # my_package/spec.py, which entry points name: free of torch, and so of this module
     from stages.registry import Spec
     SPEC = Spec("my-method", "my_package.method:MyMethod", "what it does, in a line")
 
 `Spec`, `Table` with its `rule_error`, the errors and `load` (presets and overrides -> `Config`, whose table `task`
 `build_model` takes) can also be had from `stages.registry`, `stages.config_table`, `stages.errors` and `stages.config`,
-which import no torch.
+which import no torch; this module does, so the file that entry points name takes its `Spec` from `stages.registry`.
 """
 
 from stages.config import Config, load
