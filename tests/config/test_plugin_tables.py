@@ -163,8 +163,8 @@ def test_tuples_paths_and_enums_survive_a_round_trip(whole, write, install, is_s
     again = load([write("again.toml", config.to_toml())])
     assert again == config
     set_ = _Wave(betas=(0.25, 1.0), file=Path("a/b.csv"), shape=_Shape.SQUARE, steps=(1, 2))
-    assert again.stage_table("wave") == (set_ if is_set else _Wave())
-    assert again.inversion.options == again.stage_table("wave").model_dump(mode="json")
+    assert again.tables()["wave"] == (set_ if is_set else _Wave())
+    assert again.inversion.options == again.tables()["wave"].model_dump(mode="json")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_what_makes_no_stage_of_its_table_is_told(monkeypatch, target, said) -> 
     spec = SimpleNamespace(load=lambda: target, is_ours=False, target="their.stage:make")
     monkeypatch.setattr(beginning, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
     run = SimpleNamespace(
-        config=SimpleNamespace(stage_table=lambda _: {}), schedule=SimpleNamespace(stages=("theirs",))
+        config=SimpleNamespace(tables=lambda: {"theirs": {}}), schedule=SimpleNamespace(stages=("theirs",))
     )
     with ExitStack() as closing, pytest.raises(ConfigError, match=said):
         set_up_stages(run, closing)
@@ -54,7 +54,7 @@ def test_a_stage_whose_setup_fails_is_closed_once(monkeypatch, fails) -> None:
     monkeypatch.setattr(beginning, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
     tables = {"fine": {"notes": notes}, "broken": {"notes": notes} | dict.fromkeys(fails)}
     run = SimpleNamespace(
-        notes=notes, config=SimpleNamespace(stage_table=tables.get), schedule=SimpleNamespace(stages=tuple(tables))
+        notes=notes, config=SimpleNamespace(tables=lambda: tables), schedule=SimpleNamespace(stages=tuple(tables))
     )
     with ExitStack() as closing, pytest.raises(ValueError, match="no network"):
         set_up_stages(run, closing)
