@@ -87,6 +87,11 @@ def print_details(document: Mapping[str, Any]) -> None:
     best_student = (document["summary"] or {}).get("best_student")
     if best_student:
         console.say(f"  another student was kept: {best_in_words(best_student)}")
+    if document["measured"]:
+        _print_heading("Measured by stages")
+        _print_pairs(
+            {name: "not finite" if value is None else f"{value:.4g}" for name, value in document["measured"].items()}
+        )
     if document["seconds"]:
         _print_heading("Time")
         _print_pairs({name: precise_duration(value) for name, value in document["seconds"].items()})

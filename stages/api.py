@@ -22,10 +22,11 @@ alone. Whoever is called refuses bad settings by ConfigError and files by FileEr
 The `schema` of a spec is the pydantic model of a table: of a stage the one named after it, of a method
 `[inversion.options]`, which reaches it as the dict `config.options`; other parts read none. A method emits an
 `InversionStep` for steps that `run.should_log` asks for, and adds the images of each step to `run.num_trained`. A stage
-that trains the student emits a `DistillationStep`, any part a `Warning`; an event of your own is a frozen dataclass, a
-subclass of `Event` with a `kind` of its own; the fields `loss*` of a subclass of our two steps become curves.
-`run.stages` run in every epoch, in warm-up too (`run.in_warmup`); `ssdkd invert` leaves out "distillation" and `ssdkd
-distill` "inversion", by these names.
+that trains the student emits a `DistillationStep`, any part a `Warning`, and a `Measured` with numbers by name, which
+the dashboard draws as curves, and `ssdkd watch` and `ssdkd runs show` print. An event of your own, which nothing shows,
+is a frozen dataclass, a subclass of `Event` with a `kind` of its own; the fields `loss*` of a subclass of our two steps
+become curves. `run.stages` run in every epoch, in warm-up too (`run.in_warmup`); `ssdkd invert` leaves out
+"distillation" and `ssdkd distill` "inversion", by these names.
 
 A task has one class an image, or one a pixel, under a softmax: neither several labels at once nor regression. Of its
 metrics `loss` is in nats and `num_samples` a count; all others are fractions of which higher is better.
@@ -45,7 +46,7 @@ from stages.data.augment import Augmentation, augmented, draw_augmentation
 from stages.data.dataset import UNSPLIT, LabelledImages
 from stages.divergence import agreement, kl_divergence
 from stages.errors import ConfigError, DivergedError, FileError, MachineError, SsdkdError, StorageError
-from stages.events import DistillationStep, Event, InversionStep, Warning
+from stages.events import DistillationStep, Event, InversionStep, Measured, Warning
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
@@ -77,6 +78,7 @@ __all__ = [
     "Inverted",
     "LabelledImages",
     "MachineError",
+    "Measured",
     "Metrics",
     "NormalizedModel",
     "Run",

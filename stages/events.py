@@ -215,6 +215,18 @@ class ViewsJudged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured(Event):
+    """What a stage has measured, by name: each value is a point, at the end of its epoch, of a curve `stage/name`.
+
+    For stages of others, and methods, whose `stage` is "inversion". `stage` is the name by which `run.stages` knows it.
+    """
+
+    kind: ClassVar[str] = "measured"
+    stage: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warning(Event):
     """Something the user should know that does not stop the run."""
 

@@ -30,7 +30,7 @@ from stages.events import (
 KINDS = {
     *("run_started", "run_resumed", "stage_started", "stage_finished", "inversion_step", "distillation_step"),
     *("buffer_state", "evaluation", "device", "samples", "checkpoint_saved", "control_acknowledged", "warning"),
-    *("compilation_started", "compilation_finished", "views_judged", "run_finished"),
+    *("compilation_started", "compilation_finished", "views_judged", "measured", "run_finished"),
 }
 
 

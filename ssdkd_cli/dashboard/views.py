@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
@@ -22,7 +23,7 @@ from ssdkd_cli.dashboard.widgets.log_panel import LogPanel
 from ssdkd_cli.dashboard.widgets.panel import Panel
 from ssdkd_cli.dashboard.widgets.result_panels import Headline, RealResults, SyntheticAgreement
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
-from ssdkd_cli.watching.view import RunView, main_metric, title_of
+from ssdkd_cli.watching.view import RunView, main_metric, stage_of, title_of
 
 PanelT = TypeVar("PanelT", bound=Panel)
 
@@ -81,7 +82,7 @@ class Overview(View):
 
 
 class Losses(View):
-    """Every term of both stages, each on a scale of its own."""
+    """Every term of the stages that train and what others measure, each on a scale of its own."""
 
     _PAGES: ClassVar[Sequence[Sequence[str]]] = (
         ("inversion/loss", "inversion/loss_bn", "inversion/loss_task", "inversion/loss_adversarial"),
@@ -101,22 +102,23 @@ class Losses(View):
 
     @staticmethod
     def _chart(name: str, id: str | None = None) -> ChartPanel:
-        is_share = name.endswith("agreement")
+        is_share, stage = name == "distillation/agreement", stage_of(name)
+        trains = stage in ("inversion", "distillation")
         return ChartPanel(
-            title_of(name),
+            title_of(name) if trains else f"{stage}: {title_of(name)}",
             [Trace(name)],
             factor=100.0 if is_share else 1.0,
             unit=" %" if is_share else "",
             is_log_allowed=not is_share,
-            is_smoothable=not name.endswith("/lr"),
-            empty_text=partial(no_step, stage=name.partition("/")[0]),
+            is_smoothable=trains and not name.endswith("/lr"),
+            empty_text=partial(no_step, stage=stage),
             id=id,
         )
 
     def show(self, view: RunView) -> None:
-        """Hand on a run's state; a term that no chart shows yet gets one."""
+        """Hand on a run's state; a curve that no chart shows yet gets one."""
         usual = {name for page in self._PAGES for name in page}
-        for curve in (*view.curves_of("inversion/"), *view.curves_of("distillation/")):
+        for curve in chain.from_iterable(view.curves_of_stages().values()):
             if curve.name not in usual and curve.name not in self._extra_charts:
                 page = len(self._PAGES) + len(self._extra_charts) // self._PER_PAGE
                 chart = self._extra_charts[curve.name] = _on(page, self._chart(curve.name))

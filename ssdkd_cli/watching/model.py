@@ -36,8 +36,10 @@ from stages.event_fields import is_measure, items, mapping, number, numbers, tex
 from stages.events import SCHEMA_VERSION
 
 MAX_LOG_LINES = 500
-MAX_SERIES = 64
+MAX_SERIES = 128
 """Above this, new names get no curve: a file that invents names cannot fill the memory."""
+MAX_MEASURED = 64
+"""Above so many curves, new names of what stages measure get none: those of the run itself always find room."""
 
 _MAX_CHECKPOINTS = 4  # runs keep two checkpoints on disk: a resumption goes back to one of them
 _CLOCK_JUMP_S = 5.0
@@ -81,6 +83,7 @@ class RunModel:
             "compilation_started": self._compilation_started,
             "compilation_finished": self._compilation_finished,
             "views_judged": self._views_judged,
+            "measured": self._measured,
             "warning": self._warning,
             "run_finished": self._run_finished,
         }
@@ -307,6 +310,14 @@ class RunModel:
         done, total = whole(event, "done"), whole(event, "total")
         self._state.views_judged = (done, total) if done < total else None
 
+    def _measured(self, event: Event) -> None:
+        values = mapping(event, "values")
+        for name in values:
+            value = number(values, name)
+            series = self._series_of(f"{text(event, 'stage')}/{name}", most=MAX_MEASURED)
+            if series is not None:
+                series.append(event["epoch"], math.nan if value is None else value, event["seq"])
+
     def _warning(self, event: Event) -> None:
         self._say(event, "warning", text(event, "message") + _hint(event))
 
@@ -333,12 +344,15 @@ class RunModel:
             value = math.nan
         if value is None:
             return
-        series = self._series.get(name)
-        if series is None:
-            if len(self._series) >= MAX_SERIES:
-                return
-            series = self._series[name] = Series(name)
-        series.append(x, value, event["seq"])
+        series = self._series_of(name, most=MAX_SERIES)
+        if series is not None:
+            series.append(x, value, event["seq"])
+
+    def _series_of(self, name: str, *, most: int) -> Series | None:
+        """The series of this name; a new one while there are fewer than `most`."""
+        if name not in self._series and len(self._series) < most:
+            self._series[name] = Series(name)
+        return self._series.get(name)
 
     def _say(self, event: Event, level: str, said: str) -> None:
         self.log.append(LogLine(number(event, "time_s"), event["epoch"], event["kind"], level, said))

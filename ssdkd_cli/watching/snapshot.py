@@ -92,10 +92,9 @@ def _parts(view: RunView, glyphs: Glyphs, width: int) -> Iterator[list[str]]:
     yield [line for problem in view.problems for line in _wrapped(f"! {problem}", width)]
     if view.progress is not None:
         yield ["", *_progress(view.progress, glyphs)]
-    for title, prefix in (("inversion (terms before their weights)", "inversion/"), ("distillation", "distillation/")):
-        curves = view.curves_of(prefix)
-        if curves:
-            yield ["", title, *(_curve(curve, glyphs) for curve in curves)]
+    for stage, curves in view.curves_of_stages().items():
+        title = f"{stage} (terms before their weights)" if stage == "inversion" else stage
+        yield ["", title, *(_curve(curve, glyphs) for curve in curves)]
     if view.evaluation is not None:
         yield ["", *_results(view.evaluation)]
     if view.buffer is not None:

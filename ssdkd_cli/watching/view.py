@@ -29,6 +29,10 @@ TITLES = {
 """What people call the curves of the stages that train; `title_of` knows the others."""
 
 
+_NOT_OF_STAGES = ("real", "synthetic", "buffer", "priority", "device")
+"""What the names of curves begin with that are of the run as a whole; the others begin with a stage's name."""
+
+
 def main_metric(metrics: Mapping[str, float]) -> str | None:
     """The metric that people quote: the first, which is the task's headline."""
     return next(iter(metrics), None)
@@ -37,6 +41,11 @@ def main_metric(metrics: Mapping[str, float]) -> str | None:
 def title_of(name: str) -> str:
     """What to write beside a curve: `inversion/loss_style` is "style" where nobody named it."""
     return TITLES.get(name) or name.partition("/")[2].removeprefix("loss_").replace("_", " ")
+
+
+def stage_of(name: str) -> str:
+    """The stage that tells of a curve: "inversion" of `inversion/loss_style`."""
+    return name.partition("/")[0]
 
 
 def epoch_text(epoch: float) -> str:
@@ -320,7 +329,8 @@ class RunView:
     """The stage at work; None between stages and after the end."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """By name: `inversion/loss*`, `distillation/loss|lr|agreement`, `real/student.top1`..., `synthetic/agreement`,
-    `buffer/size|age_mean`, `priority/mean|max|effective_sample_size`, `device/images_per_s|utilisation|mem_mib`."""
+    `buffer/size|age_mean`, `priority/mean|max|effective_sample_size`, `device/images_per_s|utilisation|mem_mib`, and
+    `STAGE/*` of what a stage has measured."""
     buffer: BufferView | None = None
     device: DeviceView | None = None
     evaluation: EvaluationView | None = None
@@ -351,6 +361,13 @@ class RunView:
         """Whether a process works on the run."""
         return self.status in LIVE_STATUSES
 
-    def curves_of(self, prefix: str) -> list[Curve]:
-        """The curves whose names begin with `prefix`, in the order in which the run told them."""
-        return [curve for name, curve in self.curves.items() if name.startswith(prefix)]
+    def curves_of_stages(self) -> dict[str, list[Curve]]:
+        """What stages tell of their steps and measure: curves by stage, in the order in which the run told them.
+
+        First those of the stages that train.
+        """
+        found: dict[str, list[Curve]] = {"inversion": [], "distillation": []}
+        for name, curve in self.curves.items():
+            if stage_of(name) not in _NOT_OF_STAGES:
+                found.setdefault(stage_of(name), []).append(curve)
+        return {stage: curves for stage, curves in found.items() if curves}

@@ -9,8 +9,8 @@ from typing import Any
 
 from stages.atomic_file import is_half_written
 from stages.errors import FileError
-from stages.event_fields import is_measure, mapping
-from stages.events import Device, Evaluation, Warning
+from stages.event_fields import is_measure, mapping, text
+from stages.events import Device, Evaluation, Measured, Warning
 from stages.paths import in_shell
 from stages.preset_loading import resolved_tables
 from stages.run_directory import FINAL_STATUSES, RunDirectory
@@ -111,7 +111,7 @@ def _measure(found: Mapping[str, Any], name: str) -> Any:
 
 
 def details(run: RunDirectory) -> dict[str, Any]:
-    """All of `ssdkd runs show`: the overview, how it ended, warnings, files, settings, manifest."""
+    """All of `ssdkd runs show`: the overview, how it ended, warnings, measurements, files, settings, manifest."""
     row = overview(run)
     ending = run.events.last() if row["status"] in FINAL_STATUSES else None
     warnings = [event.get("message") for event in run.events.newest_first(Warning.kind)]
@@ -120,11 +120,22 @@ def details(run: RunDirectory) -> dict[str, Any]:
         "message": ending and ending.get("message"),
         "hint": ending and ending.get("hint"),
         "warnings": warnings[::-1],
+        "measured": measured(run),
         "summary": run.summary(),
         "files": files(run),
         "config": settings(run),
         "manifest": run.manifest(),
     }
+
+
+def measured(run: RunDirectory) -> dict[str, Any]:
+    """The newest of all values that stages have measured, by `STAGE/name`; None where it is not finite."""
+    newest: dict[str, Any] = {}
+    for event in run.events.newest_first(Measured.kind):
+        values = mapping(event, "values")
+        for name in values:
+            newest.setdefault(f"{text(event, 'stage')}/{name}", _measure(values, name))
+    return dict(sorted(newest.items()))
 
 
 def files(run: RunDirectory) -> dict[str, int]:

@@ -20,7 +20,16 @@ import safetensors.numpy
 from ssdkd_cli import run_reports
 from ssdkd_cli.commands import runs as command
 from ssdkd_cli.summary import ECE_EXPLAINED
-from stages.events import ControlAcknowledged, Evaluation, Event, EventLog, RunFinished, StageStarted, Warning
+from stages.events import (
+    ControlAcknowledged,
+    Evaluation,
+    Event,
+    EventLog,
+    Measured,
+    RunFinished,
+    StageStarted,
+    Warning,
+)
 from stages.run_directory import RunDirectory
 from stages.run_directory.control import ControlReader
 from stages.run_directory.verification import hint_of_damage
@@ -176,6 +185,13 @@ def test_show_a_run_that_says_nothing(call, place):
     result = call("runs", "show")
     assert result.code == 0
     assert "runs/digits-1: dead" in result.out
+
+
+def test_show_says_what_stages_measured(call, place):
+    make_run("digits-1", *(Measured(stage="drift", values={"x": x, "far": 1 / 3}) for x in (1.0, float("nan"))))
+    assert "Measured by stages\n  drift/far  0.3333\n  drift/x    not finite\n" in call("runs", "show").out
+    document = json.loads(call("runs", "show", "--json").out)
+    assert document["measured"] == {"drift/far": 1 / 3, "drift/x": None}
 
 
 def test_show_says_why_a_run_ended_and_what_it_warned_of(call, place):

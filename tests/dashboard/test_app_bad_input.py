@@ -170,6 +170,22 @@ def test_terms_that_differ_in_a_sign_only_get_a_chart_each(tmp_path):
     drive(run, body)
 
 
+def test_what_a_stage_measures_has_a_chart_by_its_name(tmp_path):
+    values = {"mean_norm": 0.5, "recall[/3]": 0.125, "disagreement": 0.25}
+    told = [(events.Measured(stage="drift", values=values), epoch) for epoch in (1, 2, 3)]
+    run = make_run(tmp_path / "run", lines_of([*whole_run(3), *told]))
+
+    async def body(app, pilot):
+        text = await press(app, pilot, "2", "n", "n")
+        for title in ("drift: mean norm", "drift: recall[/3]", "drift: disagreement"):
+            assert title in text
+        charts = list(app.run_screen.open_view.query(ChartPanel))[7:]
+        assert [chart.readout() for chart in charts] == ["0.500", "0.125", "0.250"]
+        assert not any(chart.is_smoothable for chart in charts)
+
+    drive(run, body)
+
+
 @pytest.mark.parametrize(("num_finite", "since"), [(2, 3), (0, 1)])
 def test_losses_that_are_no_longer_finite_are_told(tmp_path, num_finite, since):
     nan = float("nan")

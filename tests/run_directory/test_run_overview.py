@@ -8,7 +8,7 @@ import pytest
 from run_files import append_events, finished, make_run, started
 
 from stages.errors import FileError
-from stages.events import Device, Evaluation, RunResumed, Warning
+from stages.events import Device, Evaluation, Measured, RunResumed, Warning
 from stages.run_directory.overview import details, files, flat, listed, metrics, overview, settings
 
 SECONDS = {"inversion": 1.0, "distillation": 2.0, "total": 3.5}
@@ -104,6 +104,22 @@ def test_details(tmp_path: Path) -> None:
     with run.lock.held():  # it is being resumed
         document = details(run)
     assert (document["status"], document["message"], document["hint"]) == ("starting", None, None)
+
+
+def test_the_newest_of_all_that_stages_have_measured(tmp_path: Path) -> None:
+    told = [Measured(stage="drift", values={"x": x, "once": 1}) for x in (1.0, 2.0)]
+    told += [Measured(stage="drift", values={"x": 3.0}), Measured(stage="ahead", values={"x": float("nan")})]
+    run = make_run(tmp_path / "a", started(), *told)
+    assert details(run)["measured"] == {"ahead/x": None, "drift/once": 1, "drift/x": 3.0}
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1)], next_seq=5)
+    assert details(run)["measured"] == {"drift/once": 1, "drift/x": 1.0}
+
+
+@pytest.mark.parametrize("values", [None, [1.0], 3])
+def test_measured_values_of_another_kind_count_as_none(tmp_path: Path, values: object) -> None:
+    run = make_run(tmp_path / "a", started())
+    append_events(run, [Measured(stage="drift", values=values)], next_seq=1)
+    assert details(run)["measured"] == {}
 
 
 def test_files_of_a_run_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

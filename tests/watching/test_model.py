@@ -15,10 +15,10 @@ import pytest
 from scripted_run import TIME_S, an_epoch, buffer_state, device, evaluation, lines_of, run_started, samples, whole_run
 
 from ssdkd_cli.dashboard.curves import point_at, smoothed
-from ssdkd_cli.watching.model import MAX_LOG_LINES, MAX_SERIES, RunModel
+from ssdkd_cli.watching.model import MAX_LOG_LINES, MAX_MEASURED, MAX_SERIES, RunModel
 from ssdkd_cli.watching.pace import Pace
 from ssdkd_cli.watching.series import Series
-from ssdkd_cli.watching.view import Curve, DeviceView, LogLine, title_of
+from ssdkd_cli.watching.view import Curve, DeviceView, LogLine, RunView, title_of
 from stages import events
 
 
@@ -216,6 +216,32 @@ def test_a_loss_term_of_a_plugin_has_a_curve_too():
     line = {"schema": 1, "kind": "inversion_step", "seq": 1, "epoch": 1, "step": 0, "loss": 1.0, "loss_style": 2.5}
     model.add(line)
     assert model.curves()["inversion/loss_style"].last == 2.5
+
+
+def test_what_a_stage_measures_has_a_curve():
+    measured = [
+        (events.Measured(stage="drift", values={"distance": epoch / 2, "a/b": 1.0}), epoch) for epoch in (0, 1, 2)
+    ]
+    model = model_of([(run_started(), 0), *measured])
+    assert points(model.curves()["drift/distance"]) == [(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]
+    assert model.curves()["drift/a/b"].last == 1.0
+    assert not model.unknown_kinds
+
+
+def test_what_stages_tell_is_sorted_by_stage():
+    measured = [(events.Measured(stage=stage, values={"x": 1.0}), 0) for stage in ("drift", "inversion", "device")]
+    view = RunView(Path("a-run"), "a-run", "done", "done", curves=model_of([*measured, *whole_run(4)]).curves())
+    found = view.curves_of_stages()
+    assert list(found) == ["inversion", "distillation", "drift"]
+    assert [curve.name for curve in found["drift"]] == ["drift/x"]
+    assert [curve.name for curve in found["inversion"]][:2] == ["inversion/x", "inversion/loss"]
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 1e300, None, "much", True])
+def test_a_measured_value_that_is_no_number_leaves_a_gap(value):
+    told = [(events.Measured(stage="drift", values={"x": x}), 3 + index) for index, x in enumerate((1.0, value))]
+    curve = model_of([(run_started(), 0), *told]).curves()["drift/x"]
+    assert (curve.last, curve.not_finite_since) == (None, 4)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1e300, 1e308])
@@ -530,6 +556,13 @@ def test_everything_is_bounded():
     assert len(model.curves()) == MAX_SERIES
     assert len(model.unknown_kinds) <= MAX_SERIES
     assert len(model.curves()["inversion/loss"]) <= 2048
+
+
+def test_a_stage_that_measures_much_leaves_room_for_the_run():
+    told = [(events.Measured(stage="drift", values={str(index): 1.0 for index in range(1000)}), 0), *whole_run(4)]
+    model = model_of(told)
+    assert sum(name.startswith("drift/") for name in model.curves()) == MAX_MEASURED
+    assert {name for name in model.curves() if not name.startswith("drift/")} == set(model_of(whole_run(4)).curves())
 
 
 def test_the_data_side_imports_neither_torch_nor_textual():

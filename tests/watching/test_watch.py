@@ -196,6 +196,16 @@ def test_the_page_fits_80_columns_and_ascii(run):
         assert words in plain
 
 
+def test_what_a_stage_measures_is_on_the_page_and_in_the_document(call, run):
+    append(run, [raw_line(kind="measured", seq=900, epoch=4, stage="drift", values={"mean_norm": 0.25, "x": None})])
+    out = call("watch", str(run.path), "--once").out
+    assert re.search(r"^drift\n  mean norm +0.25 .*\n  x +not finite since epoch 4\n\nreal data", out, re.M)
+    document = json.loads(call("watch", str(run.path), "--json").out)
+    assert document["problems"] == []
+    assert (document["latest"]["drift/mean_norm"], document["latest"]["drift/x"]) == (0.25, None)
+    assert document["latest_epoch"]["drift/mean_norm"] == 4.0
+
+
 def test_a_page_of_a_run_on_a_gpu_says_so(tmp_path):
     told = [(event, epoch) for event, epoch in whole_run(3) if event.kind != "device"]
     device = events.Device(
