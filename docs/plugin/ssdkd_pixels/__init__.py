@@ -1,0 +1,1 @@
+"""Parts for ssdkd, as a package of anybody's: images whose pixels are optimised, and what a student forgets."""
