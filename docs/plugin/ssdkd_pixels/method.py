@@ -28,7 +28,9 @@ class PixelInversion:
     def setup(self, run: Run) -> None:
         """Watch the teacher's batch-norm layers."""
         is_standardized = self.config.bn_loss == "standardized"
-        self._bn = BatchNormMatching(run.teacher, momentum=0.0, is_standardized=is_standardized)
+        self._bn = BatchNormMatching(
+            run.teacher, run.config.task.image_shape, momentum=0.0, is_standardized=is_standardized
+        )
 
     def invert(self, run: Run) -> Inverted:
         """The images of a call."""
