@@ -148,7 +148,11 @@ class Run:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the networks. Losses and statistics are fp32 whatever it is."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        is_bf16 = self.precision == "bf16"
+        # Threads share one cache of cast weights: one would empty it under another that uses a weight twice.
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=not self.schedule.overlaps
+        )
 
     def keep_if_best(self, score: float) -> None:
         """Keep a copy of the student's weights where `score`, on labelled data, is the highest so far."""

@@ -27,6 +27,7 @@ def score(run: Run, images_NCHW: Tensor, *, batch_size: int) -> Scores:
     The KL is at `distillation.delta_temperature`: with w_{-1} = 1 it is delta_0 of Eq. 4.
     """
     parts: list[Scores] = []
+    run.seed_layers("scoring", "networks")
     with evaluating(run.student):
         for images_BCHW in torch.split(images_NCHW, batch_size):
             with run.autocast():

@@ -21,6 +21,7 @@ from stages.checkpoint import load_checkpoint
 from stages.config import from_file
 from stages.errors import DivergedError, FileError, MachineError, RunInterrupted, SsdkdError, StorageError
 from stages.events import Event, Listener
+from stages.machine.compiled import forget_compiled
 from stages.machine.device import LESS_OF_A_RUN, out_of_memory_is_told
 from stages.machine.lazy_compiler import keep_compiler_unloaded
 from stages.manifest import manifest_of
@@ -142,6 +143,7 @@ class _Ready:
 @out_of_memory_is_told()
 def _set_up(planned: Plan) -> _Ready:
     keep_compiler_unloaded()
+    forget_compiled()
     torch.set_num_threads(int(planned.config.run.threads))
     run = build_run(planned)
     said: list[Event] = []

@@ -20,6 +20,16 @@ class Identity(nn.Module):
         return images_BCHW
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_threads_that_cast_weights_at_once_do_not_share_them(make_run, overlap: bool) -> None:
+    run = make_run(run={"threads": 2}, inversion={"overlap": overlap})
+    run.precision = "bf16"
+    assert run.schedule.overlaps == overlap
+    with run.autocast():
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_cache_enabled() != overlap
+
+
 def test_images_are_normalised_by_channel() -> None:
     model = NormalizedModel(Identity(), mean=(0.5, 0.25), std=(0.5, 0.125))
     images_BCHW = torch.rand(3, 2, 4, 5)

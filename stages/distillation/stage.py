@@ -96,6 +96,7 @@ class Distillation(Stage[DistillationConfig]):
             alpha=config.alpha,
             epsilon=config.epsilon,
         )
+        run.seed_layers("distillation", "teacher", step)  # of one that draws numbers in eval mode, too
         judged = self._views.judge(run, batch, step)
         weight_B = importance_sampling_weights(batch.probability_B, num_samples=run.buffer.size, beta=config.beta)
 

@@ -131,7 +131,8 @@ class CachedViews:
         new_M = buffer.column("serial").topk(num_new).indices.sort().values
         batches = torch.split(new_M, self._batch_size)
         num_judged = 0
-        for slots_B in batches:
+        for index, slots_B in enumerate(batches):
+            run.seed_layers("distillation", "teacher", index)
             images_BCHW = buffer.column("images").index_select(0, slots_B)
             for view in range(self._config.views):
                 self._judge_new(run, slots_B, images_BCHW, view, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +25,15 @@ _LOOKS_FOR_CUDA = logging.getLogger("torch.utils.cpp_extension")
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
+
+
+def forget_compiled() -> None:
+    """Let go of what earlier runs of this process have compiled: the compiler keeps so much for a function and no more.
+
+    Else the teacher of the seventh of `--seeds` would not be compiled any longer.
+    """
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 class Compiled(Generic[P, ResultT]):

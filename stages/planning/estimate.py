@@ -102,6 +102,7 @@ def _shortened(planned: Plan) -> Plan:
             "inversion.overlap": False,
             "distillation.steps": min(config.num_distillation_steps, _MOST_STEPS),
             "distillation.views": min(config.distillation.views, _MOST_VIEWS),
+            "distillation.mix_share": min(config.distillation.mix_share, 1 - 1 / _MOST_VIEWS),
             "evaluation.num_holdout": 0,
         },
         place="a few steps",

@@ -19,6 +19,7 @@ from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
 from stages.muon import MATRIX_RATE, newton_schulz
 from stages.run import Run, StopRequested
+from stages.scoring import score
 
 WARMUP, NUM_EPOCHS, STEPS = 3, 7, 3
 FIRST = WARMUP + 1
@@ -352,6 +353,23 @@ def test_layers_that_draw_do_so_by_the_step(make_run, fill) -> None:
         return [event.loss for event in run.events]
 
     assert loss_after(1) == loss_after(2)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_teacher_that_draws_does_so_by_the_step(make_run, fill, views: int) -> None:
+    """Whatever has drawn from torch's global stream before: an evaluation, or nothing in a resumed run."""
+
+    def drawn_after(seed: int) -> list[float]:
+        run, drawn = make_run(epoch=FIRST, distillation={"views": views}), []
+        fill(run, 20)
+        stage = set_up(run)
+        run.teacher.register_forward_hook(lambda *_: drawn.append(torch.rand(()).item()))
+        torch.manual_seed(seed)
+        stage.run_epoch(run)
+        score(run, run.buffer.column("images"), batch_size=8)
+        return drawn
+
+    assert drawn_after(1) == drawn_after(2)
 
 
 def test_layers_that_draw_do_so_anew_in_each_step(make_run, fill) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -16,7 +17,19 @@ import torch._inductor.config
 from stages.distillation.stage import Distillation
 from stages.events import CompilationFinished, CompilationStarted
 from stages.inversion.stage import Inversion
-from stages.machine.compiled import Compiled
+from stages.machine.compiled import Compiled, forget_compiled
+
+
+def test_what_earlier_runs_have_compiled_is_forgotten_where_anything_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[str] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append("all"))
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    monkeypatch.delitem(sys.modules, "torch._dynamo")
+    forget_compiled()
+    assert forgotten == []
+    monkeypatch.setitem(sys.modules, "torch._dynamo", SimpleNamespace())
+    forget_compiled()
+    assert forgotten == ["all"]
 
 
 class Watched:

@@ -98,6 +98,12 @@ def test_cached_views_are_counted_by_the_images_that_come(make_config, play) -> 
     assert smaller.seconds["distillation"] < found.seconds["distillation"]
 
 
+def test_more_images_may_be_mixed_than_views_so_few_can_be(make_config, play) -> None:
+    play(inversion=Played("inversion"), distillation=Played("distillation"))
+    settings = ("distillation.views=4", "distillation.mix=cutmix", "distillation.mix_share=0.75")
+    assert estimate(planned(make_config(*LONG, *settings))).seconds["distillation"] > 0
+
+
 def test_a_method_that_tells_nothing_of_its_steps(make_config, play) -> None:
     inversion = Played("inversion", after_s=2.0)
     inversion.told = lambda _step: DistillationStep(step=0, loss=0.0, lr=0.0, agreement=0.0)  # type: ignore[method-assign]
