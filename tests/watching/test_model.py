@@ -401,6 +401,29 @@ def test_progress_within_an_epoch():
     assert progress.share == pytest.approx((4 + 0.75) / 10)
 
 
+def test_an_epoch_whose_student_has_learnt_is_not_over_before_it_is_measured():
+    told = [*upto(4), *((event, 5) for event in an_epoch(total_s=0.0)[:-4])]
+    model = model_of([*told, (events.StageStarted(stage="evaluation"), 5)])
+    assert model.num_finished == 4
+    assert model.progress().share == pytest.approx((4 + 0.99) / 10)
+
+
+def test_of_a_warm_up_epoch_inversion_is_all():
+    begun = [(events.StageStarted(stage="inversion"), 2)]
+    begun += [
+        (events.InversionStep(step=1, num_steps=5, loss=1.0, loss_bn=1.0, loss_task=0.5, loss_adversarial=0.0), 2)
+    ]
+    assert model_of([*upto(1), *begun]).progress().share == pytest.approx((1 + 2 / 5) / 10)
+
+
+def test_a_done_inversion_is_not_in_warm_up_any_more():
+    """All its epochs are: no student learns."""
+    invert = {"command": "invert", "stages": ["inversion", "evaluation"], "epochs": 2, "warmup_epochs": 2}
+    told = [(run_started(**invert), 0), *whole_run(2)[1:]]
+    assert model_of(told).progress().is_warmup
+    assert not model_of([*told, (events.RunFinished(status="done", message="done"), 2)]).progress().is_warmup
+
+
 def test_a_done_run_is_at_its_end_and_a_stopped_one_where_it_was():
     done = model_of([*whole_run(10), (events.RunFinished(status="done", message="done"), 10)]).progress()
     assert (done.share, done.left_s, [stage.share for stage in done.stages]) == (1.0, None, [1.0] * 3)
@@ -457,19 +480,20 @@ def test_a_run_says_when_it_will_be_over_unless_it_is_paused():
 
 
 def test_accounts_in_the_midst_of_an_epoch_stand_there():
-    told = [(run_started(epochs=6), 0), *whole_run(4)[1:]]
+    told = [(run_started(epochs=6), 0), *whole_run(3)[1:]]
     in_epoch = [
-        (events.StageStarted(stage="inversion"), 5),
-        (events.StageFinished(stage="inversion", seconds=1.0), 5),
-        (events.StageStarted(stage="distillation"), 5),
-        (events.DistillationStep(step=1, loss=1.0, lr=0.1, agreement=0.5), 5),
-        (device(9.5), 5),
+        (events.StageStarted(stage="inversion"), 4),
+        (events.StageFinished(stage="inversion", seconds=1.0), 4),
+        (events.StageStarted(stage="distillation"), 4),
+        (events.DistillationStep(step=1, loss=1.0, lr=0.1, agreement=0.5), 4),
+        (device(6.5), 4),
     ]
     model = model_of([*told, *in_epoch])
     steps = model.header.distillation_steps
-    assert points(model.curves()["device/images_per_s"])[-1][0] == pytest.approx(4 + 0.5 + 0.5 * min(1.0, 2 / steps))
-    assert model.device.total_s == 9.5
-    assert model.progress().left_s == pytest.approx((6 - model.curves()["device/images_per_s"].x[-1]) * 3.0)
+    assert points(model.curves()["device/images_per_s"])[-1][0] == pytest.approx(3 + 0.5 + 0.5 * min(1.0, 2 / steps))
+    assert model.device.total_s == 6.5
+    left = 6 - model.curves()["device/images_per_s"].x[-1]
+    assert model.progress().left_s == pytest.approx(left * 3.0), "what it took so far is not timed as a whole epoch"
 
 
 def test_pace_times_each_kind_of_epoch_apart():
@@ -486,6 +510,15 @@ def test_pace_takes_epochs_that_were_not_told_one_by_one_as_their_mean():
         pace.account(epoch, total_s, warmup_epochs=2)
     assert pace.seconds_left(0, 1) == pytest.approx(5.0)
     pace.account(5, 1.0, warmup_epochs=2)  # accounts that fall say nothing
+    assert pace.seconds_left(0, 1) == pytest.approx(5.0)
+
+
+def test_pace_says_nothing_by_epochs_of_both_kinds_at_once():
+    pace = Pace()
+    pace.account(1, 1.0, warmup_epochs=2)
+    pace.account(6, 20.0, warmup_epochs=2)
+    assert pace.seconds_left(0, 1) is None
+    pace.account(7, 25.0, warmup_epochs=2)
     assert pace.seconds_left(0, 1) == pytest.approx(5.0)
 
 

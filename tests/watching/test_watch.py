@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from ssdkd_cli.main import main
 from ssdkd_cli.trainer_process import Trainer, viewer_of_this_process
 from ssdkd_cli.watching.comparison import UNKNOWN, candidates, differences, lettered
 from ssdkd_cli.watching.feed import RunFeed
-from ssdkd_cli.watching.snapshot import render_text
+from ssdkd_cli.watching.snapshot import _evenly, render_text
 from stages import events
 from stages.run_directory import STATUSES, RunDirectory
 
@@ -204,6 +203,17 @@ def test_what_a_stage_measures_is_on_the_page_and_in_the_document(call, run):
     assert document["problems"] == []
     assert (document["latest"]["drift/mean_norm"], document["latest"]["drift/x"]) == (0.25, None)
     assert document["latest_epoch"]["drift/mean_norm"] == 4.0
+
+
+def test_the_time_of_each_stage_and_what_is_left_of_it_are_told(run):
+    page = render_text(RunFeed(run).poll(), glyphs=ASCII)
+    rows = re.findall(r"^  (\w+) +#+ +(\S+)  (\d+ s)$", page, re.M)
+    assert rows == [("inversion", "25.0%", "2 s"), ("distillation", "50.0%", "4 s"), ("other", "25.0%", "2 s")]
+
+
+def test_of_a_long_curve_values_from_all_of_it_are_drawn_with_the_newest_as_the_last():
+    assert _evenly([float(index) for index in range(100)], 10) == [9.0 + 10 * index for index in range(10)]
+    assert _evenly([1.0, 2.0], 10) == [1.0, 2.0]
 
 
 def test_a_page_of_a_run_on_a_gpu_says_so(tmp_path):
@@ -517,9 +527,9 @@ def test_the_last_words_are_of_the_trainer_that_ended_now(tmp_path, capsys):
     assert "earlier" not in told
 
 
-def closing_at_once(run: RunDirectory, *, is_stopping: bool = False):
+def closing_at_once(run: RunDirectory):
     """A dashboard that is closed as soon as it is opened."""
-    return viewing._Closed(ExitCode.DONE, run, is_stopping)
+    return viewing._Closed(ExitCode.DONE, run, is_stopping=False)
 
 
 @pytest.mark.parametrize(
@@ -540,19 +550,22 @@ def test_a_run_that_ends_under_its_viewer_is_summed_up(
     assert told.err == hint.format(path=tmp_path)
 
 
-@pytest.mark.parametrize("is_stopping", [False, True])
+@pytest.mark.parametrize(("shown", "is_stopping"), [(".", False), (".", True), ("another", True)])
 def test_a_run_that_goes_on_without_its_viewer_has_no_exit_code_yet(
-    trainer_running, tmp_path, monkeypatch, capsys, is_stopping
+    trainer_running, tmp_path, monkeypatch, capsys, shown, is_stopping
 ):
+    """Who stopped another run, which was on the screen last, has not stopped their own."""
     trainer = trainer_running(CHILD.replace("sys.exit(5)", "import time; time.sleep(600)"), str(tmp_path))
     run = trainer.wait_until_ready()
     try:
-        monkeypatch.setattr(viewing, "_open_dashboard", partial(closing_at_once, is_stopping=is_stopping))
+        closed = viewing._Closed(ExitCode.DONE, RunDirectory(tmp_path / shown), is_stopping)
+        monkeypatch.setattr(viewing, "_open_dashboard", lambda _run: closed)
         assert viewing.show_own(run, trainer, command="run") == 0
     finally:
         trainer.process.kill()
         trainer.exit_code()
     told = capsys.readouterr()
+    is_stopping = is_stopping and shown == "."
     what = "saves everything and stops" if is_stopping else "goes on"
     assert told.err.startswith(f"{tmp_path} {what} without this terminal\n")
     assert f"ssdkd watch {tmp_path}" in told.err
