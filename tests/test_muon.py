@@ -101,6 +101,13 @@ def test_the_classes_rows_are_found_wherever_they_are_registered(is_first: bool)
     assert any(parameter is classes.weight for parameter in others)
 
 
+def test_of_layers_with_as_many_outputs_as_classes_the_last_gives_the_classes() -> None:
+    model = nn.Sequential(nn.Linear(6, 3), nn.Linear(3, 3))
+    matrices, others = matrices_and_others(model, num_classes=3)
+    assert [id(parameter) for parameter in matrices] == [id(model[0].weight)]
+    assert any(parameter is model[1].weight for parameter in others)
+
+
 def test_a_filter_of_each_channel_alone_is_no_matrix() -> None:
     depthwise, shared = nn.Conv2d(6, 6, 3, groups=6), nn.Linear(6, 6)
     model = nn.Sequential(depthwise, nn.Conv2d(6, 4, 1), shared, shared, nn.Linear(6, 2))

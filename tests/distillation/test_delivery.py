@@ -179,7 +179,8 @@ def test_it_is_made_once_for_evaluation_and_files(make_run, fill) -> None:
     assert run.delivered_student is not delivered
 
 
-def test_in_warmup_there_is_nothing_to_average_yet(make_run) -> None:
+def test_in_warmup_there_is_nothing_to_average_yet(make_run, fill) -> None:
     run = make_run(epoch=FIRST - 1, distillation={"ema_decay": 0.9, "recalibration_batches": 2})
+    fill(run, 20)
     set_up(run)
     assert run.delivered_student is run.student

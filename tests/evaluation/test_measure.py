@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,22 @@ def test_a_doubt_is_told_once(make_run) -> None:
     expected = doubt(run.results.teacher, num_classes=5)
     assert [warning.message for warning in warnings] == ([] if expected is None else [expected])
     assert expected is not None, "the teacher of this test knows nothing"
+
+
+def test_other_images_with_the_same_labels_are_measured_anew(make_run) -> None:
+    """A run that goes on may find another version of its data: the teacher is measured on what there is."""
+    run = make_run(epoch=4)
+    data = labelled()
+    stage = EvaluationStage(run.config.evaluation)
+    run.evaluation_data = data
+    stage.run_epoch(run)
+    first = run.results.teacher
+    stage.run_epoch(run)
+    assert run.results.teacher is first, "measured once on the same images"
+    run.evaluation_data = replace(data, images_NCHW=data.images_NCHW.flip(0))
+    stage.run_epoch(run)
+    assert run.results.teacher == measure(run.teacher, run.evaluation_data, run.task, batch_size=8)
+    assert run.results.teacher != first
 
 
 def test_without_real_data_there_is_agreement(make_run) -> None:

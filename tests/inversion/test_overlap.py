@@ -275,7 +275,9 @@ def test_images_that_were_made_ahead_are_part_of_the_state(make_stage) -> None:
     again.epoch += 1
     told = []
     again.emit = told.append
+    before = again.num_trained
     other_stage.run_epoch(again)
+    assert again.num_trained == before + 1, "what was trained on to make them counts, and once"
     assert [epoch for epoch, *_ in other_method.seen if epoch < 6] == []
     assert [event.loss for event in told] == [5.0]
     run.epoch += 1

@@ -43,6 +43,19 @@ def test_state_dict_has_the_public_names():
     assert not any("shortcut" in name for name in names)
 
 
+def test_first_weights_are_those_of_kaiming_he():
+    """Of mean zero and variance 2 / inputs, convolutions and linear layer alike."""
+    torch.manual_seed(0)
+    weights = build(20, num_classes=100).state_dict()
+    for name, num_inputs in (
+        ("layer3.1.conv2.weight", 9 * 64),
+        ("layer1.0.conv1.weight", 9 * 16),
+        ("linear.weight", 64),
+    ):
+        assert weights[name].std().item() == pytest.approx((2 / num_inputs) ** 0.5, rel=0.05)
+        assert abs(weights[name].mean().item()) < 0.1 * (2 / num_inputs) ** 0.5
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 5)])
 def test_shortcut_is_every_second_pixel_between_zero_channels(size):
     x = torch.randn(2, 16, *size)
