@@ -94,3 +94,18 @@ def ssdkd() -> Call:
 def tiny() -> list[str]:
     """The options that make a run on digits tiny."""
     return list(TINY)
+
+
+@pytest.fixture
+def labelled_folder(place: Path) -> Path:
+    """Pictures of digits in a folder a class, as people keep them."""
+    from PIL import Image
+
+    from stages.data.digits import load_digits
+
+    images, num_written = load_digits(None, "test", image_shape=(1, 8, 8), resize=False, download=False), 0
+    for image_CHW, label in zip(images.images_NCHW, images.labels_N.tolist(), strict=True):
+        path = place / "images" / str(label) / f"{(num_written := num_written + 1)}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image_CHW[0].numpy()).save(path)
+    return place / "images"

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 import presets
-from stages.data.digits import load_digits
 
 KEYS = {"task", "data", "split", "student", "teacher", "agreement"}
 TEACHER = str(presets.teachers_folder() / "wrn16_2-digits.safetensors")
@@ -40,6 +38,12 @@ def test_a_run_is_measured_as_it_measured_itself(call, tiny):
 
     for elsewhere in (["--device", "cuda:99"], ["--set", "run.device=cuda:99"]):
         assert call("evaluate", "r", *elsewhere).code == 4
+    settings = Path("r/config.toml")
+    settings.write_text(settings.read_text().replace('device = "cpu"', 'device = "cuda:99"'))
+    moved = call("evaluate", "r", "--json")
+    assert moved.code == 0, f"where it was trained need not be here: {moved.err}"
+    assert json.loads(moved.out)["student"] == pytest.approx(document["student"], rel=1e-5)
+
     people = call("evaluate", "r")
     assert "r on digits, test split" in people.out
     assert "top-1" in people.out
@@ -62,17 +66,6 @@ def test_weights_need_no_teacher(call):
     assert document["student"]["top1"] > 0.95
     assert document["teacher"] is None
     assert document["agreement"] is None
-
-
-@pytest.fixture
-def labelled_folder(place: Path) -> Path:
-    """Pictures of digits in a folder a class, as people keep them."""
-    images, num_written = load_digits(None, "test", image_shape=(1, 8, 8), resize=False, download=False), 0
-    for image_CHW, label in zip(images.images_NCHW, images.labels_N.tolist(), strict=True):
-        path = place / "images" / str(label) / f"{(num_written := num_written + 1)}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image_CHW[0].numpy()).save(path)
-    return place / "images"
 
 
 def test_images_of_ones_own_in_folders(call, labelled_folder: Path):

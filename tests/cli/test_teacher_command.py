@@ -85,6 +85,41 @@ def test_beside_a_shipped_teacher_another_one_needs_a_place_of_its_own(call, pla
     assert json.loads(used.out)["file"].endswith("mine.safetensors")
 
 
+def test_a_teacher_of_other_images_is_not_measured_on_the_presets_part_of_them(call, labelled_folder):
+    """A folder with a part to learn alone is enough."""
+    (labelled_folder / "train").mkdir()
+    for folder in [path for path in labelled_folder.iterdir() if path.name != "train"]:
+        folder.rename(labelled_folder / "train" / folder.name)
+    own = ["--data", "imagefolder", "--root", str(labelled_folder), "--epochs", "1", "--out", "mine.safetensors"]
+    trained = call("teacher", "train", "--preset", "digits", *SMALL, *own, "--json")
+    assert trained.code == 0, trained.err
+    document = json.loads(trained.out)
+    assert (document["data"], document["split"], document["teacher"]) == ("imagefolder", "train", None)
+
+
+def test_a_teacher_that_another_process_was_faster_with_lies_beside_it(call, place, monkeypatch):
+    drawn = progress._training_drawn
+
+    @contextmanager
+    def overtaken(*arguments, **options):
+        with drawn(*arguments, **options):
+            yield lambda *_: (place / "mine.safetensors").write_bytes(b"of another process")
+
+    monkeypatch.setattr(progress, "_training_drawn", overtaken)
+    trained = call(
+        "teacher", "train", "--preset", "digits", *SMALL, "--epochs", "1", "--out", "mine.safetensors", "--json"
+    )
+    assert trained.code == 0, trained.err
+    file = Path(json.loads(trained.out)["file"])
+    assert file.name != "mine.safetensors"
+    assert file.is_file()
+    assert (place / "mine.safetensors").read_bytes() == b"of another process"
+    assert (
+        "mine.safetensors is there by now, made by another process, and stays: this teacher lies beside it"
+        in trained.err
+    )
+
+
 def test_check_says_what_the_teacher_is(call):
     result = call("teacher", "check", "--preset", "digits", "--json")
     assert result.code == 0, result.err

@@ -43,6 +43,20 @@ def test_unfinished_run_shows_its_newest_results(tmp_path: Path) -> None:
     assert document["seconds"]["total"] == 2.0
 
 
+def test_an_evaluation_of_the_teacher_alone_is_none_of_the_student(tmp_path: Path) -> None:
+    of_teacher = Evaluation(real={"student": None, "teacher": {"top1": 0.95}}, synthetic=None)
+    document = overview(make_run(tmp_path / "a", started(), of_teacher))
+    assert document["teacher"] == {"top1": 0.95}
+    assert document["evaluated_epoch"] is None
+    assert overview(make_run(tmp_path / "b", started(), evaluation(0.4)))["evaluated_epoch"] == 1
+
+
+def test_all_seconds_together_come_last(tmp_path: Path) -> None:
+    seconds = {"total": 3.5, "inversion": 1.0, "distillation": 2.0}
+    document = overview(make_run(tmp_path / "a", started(), finished(seconds=seconds)))
+    assert list(document["seconds"].items()) == list(SECONDS.items())
+
+
 def test_a_run_that_stopped_within_an_epoch_has_not_finished_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", started(), evaluation(0.4))
     append_events(run, [finished("stopped", epochs=39, student={"top1": 0.4})], next_seq=2, epoch=40)
