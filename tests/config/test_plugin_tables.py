@@ -8,8 +8,10 @@ from pydantic import BaseModel, PositiveInt, model_validator
 
 from stages.config import load
 from stages.config_table import Table
+from stages.config_warnings import warnings_of
 from stages.errors import ConfigError
 from stages.registry import Spec
+from stages.schedule import Schedule
 
 
 class _Schedule(Table):
@@ -69,6 +71,13 @@ class TestStage:
         config = load([whole], ["annealing.every=3"])
         assert config.tables()["annealing"] == _Annealing(every=3)
         assert "`annealing.every` is 0" in problem_of("annealing.every=0").message
+
+    def test_a_setting_of_it_is_told_where_it_does_not_run(self, whole):
+        for overrides in (["annealing.every=3"], [STAGES, "annealing.every=3"]):
+            config = load([whole], overrides)
+            told = warnings_of(config, Schedule.of("run", config))
+            expected = "`annealing.every` is 3 in --set and has no effect: `annealing` is not in run.stages"
+            assert (expected in told) == (STAGES not in overrides)
 
     def test_problems_are_told_with_the_others(self, problems_of):
         first, second, third = problems_of(STAGES, "annealing.evry=3", "run.epochs=0")

@@ -333,6 +333,21 @@ def test_a_compiled_run_resumed_without_a_compiler_is_told_of(
     assert sum("not to the bit" in warning for warning in planned.warnings) == num_warnings
 
 
+@pytest.mark.parametrize(
+    ("is_resumption", "threads", "is_told"), [(True, "auto", True), (True, "1", False), (False, "auto", False)]
+)
+def test_a_run_resumed_with_fewer_cpus_is_told_of(
+    make_config, monkeypatch: pytest.MonkeyPatch, is_resumption: bool, threads: str, is_told: bool
+) -> None:
+    """Its threads are left open again where the machine has fewer CPUs than it had threads."""
+    monkeypatch.setattr("stages.planning.resolution.resolve_threads", lambda wanted: 2 if wanted == "auto" else wanted)
+    launch = Launch(command="run", preset_name="tiny")
+    planned = plan(make_config(f"run.threads={threads}"), launch, is_resumption=is_resumption)
+    told = [warning for warning in planned.warnings if "threads than there are CPUs" in warning]
+    expected = "the run had more threads than there are CPUs here: it goes on with 2, not to the bit"
+    assert told == ([expected] if is_told else [])
+
+
 @pytest.mark.parametrize("start", ["teacher", "auto"])
 def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str) -> None:
     overrides = (f"student.start={start}", f"student.model={NETWORKS}:teacher")

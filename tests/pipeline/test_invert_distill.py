@@ -242,6 +242,18 @@ def test_more_images_than_the_buffer_may_hold(distill, out: Path, inverted: Path
     assert np.array_equal(read_buffer(out / "buffer.safetensors").images, newest)
 
 
+@pytest.mark.parametrize(("capacity", "num_told"), [(31, 1), (32, 0)])
+def test_images_that_are_set_aside_need_no_room_in_the_buffer(
+    make_config, inverted: Path, capacity: int, num_told: int
+) -> None:
+    """Of 40 images, 8 are."""
+    config = make_config(f"buffer.capacity={capacity}", "evaluation.num_holdout=8")
+    planned = plan(config, Launch(command="distill", preset_name="tiny", buffer=inverted / "buffer.safetensors"))
+    told = [warning for warning in planned.warnings if "are used (buffer.capacity)" in warning]
+    assert len(told) == num_told
+    assert all(warning.startswith("of 32 images in ") for warning in told)
+
+
 def test_distill_can_go_on_from_a_run(start, distill, out: Path, undisturbed: Path) -> None:
     assert distill(buffer=undisturbed / "buffer.safetensors").summary["status"] == "done"
     assert set(tensor_files(out)) == set(tensor_files(undisturbed))

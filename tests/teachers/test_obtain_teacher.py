@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import presets
 from stages.errors import ConfigError, FileError, MachineError
@@ -87,6 +88,25 @@ def test_a_plan_trains_it_if_asked_to(make_config, told) -> None:
     planned = plan(config, launch, training_progress=progress_into(told))
     assert planned.teacher.path == teacher_file(config)
     assert len(told) == 2
+
+
+@pytest.mark.parametrize(("has_splits", "split"), [(True, "test"), (True, "train"), (False, "test")])
+def test_a_plan_tells_where_the_teacher_learns_what_it_is_measured_on(
+    make_config, tmp_path: Path, has_splits: bool, split: str
+) -> None:
+    """The part that teachers learn, or a folder without parts."""
+    for part in ("train", "test") if has_splits else (".",):
+        for label in range(10):
+            folder = tmp_path / "images" / part / str(label)
+            folder.mkdir(parents=True)
+            Image.new("L", (8, 8), label).save(folder / "0.png")
+    data = ["evaluation.data=imagefolder", f"evaluation.root={tmp_path / 'images'}", f"evaluation.split={split}"]
+    config = make_config("teacher.trained_on=mine", "run.threads=1", *data)
+    planned = plan(config, Launch(command="run", preset_name="small", train_teacher=True))
+    told = "student and teacher will be measured on the images that the teacher is trained on"
+    assert (told in planned.warnings) == (not has_splits or split == "train")
+    again = plan(config, Launch(command="run", preset_name="small", train_teacher=True))
+    assert told not in again.warnings, "it is there by now, and nobody knows what it has learnt"
 
 
 def test_a_plan_checks_what_it_can_before(make_config, told, tmp_path: Path) -> None:
