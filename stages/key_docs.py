@@ -8,12 +8,17 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
+
+from stages.registry import all_specs
+
+OPTIONS = "inversion.options"
+"""The table of what a method takes beside `[inversion]`."""
 
 _END_OF_SENTENCE = re.compile(r"(?<!\bEq)(?<!\bSec)\.\s")
 
@@ -48,6 +53,16 @@ def key_docs(table: str, schema: type[BaseModel]) -> list[KeyDoc]:
             text=texts.get(name) or info.description or "",
         )
         for name, info in schema.model_fields.items()
+    ]
+
+
+def option_docs() -> list[KeyDoc]:
+    """The options of all installed methods that have some; the text says whose they are."""
+    return [
+        replace(doc, text=f"Of the method `{spec.name}`.\n\n{doc.text}")
+        for spec in all_specs("methods")
+        if spec.schema is not None
+        for doc in key_docs(OPTIONS, spec.schema)
     ]
 
 

@@ -142,20 +142,31 @@ def explain_keys(
       ssdkd presets explain inversion.steps distillation
     """
     from stages.config import schemas
-    from stages.key_docs import key_docs
+    from stages.key_docs import OPTIONS, key_docs, option_docs
     from stages.preset_schema import is_key, shown, unknown_key
 
     known = {table: key_docs(table, schema) for table, schema in schemas().items()}
     by_key = {doc.key: doc for docs in known.values() for doc in docs}
+    of_methods = option_docs()
     found: list[KeyDoc] = []
     for key in keys or known:
-        parent = ".".join(key.split(".")[:2])  # of a key within a key, such as a method's option
+        parent = ".".join(key.split(".")[:2])  # of a key within a key
+        if key.startswith(f"{OPTIONS}."):
+            options = [doc for doc in of_methods if doc.key == key]
+            if not options:
+                raise ConfigError(
+                    f"no method that is installed has an option `{key}`",
+                    hint=f"`ssdkd presets explain {OPTIONS}` tells of those that there are",
+                )
+            found += options
+            continue
         if key not in known and (parent not in by_key or not is_key(key, schemas())):
             problem = unknown_key(key, schemas())
             raise ConfigError(problem.message, hint=problem.hint)
         if keys and known.get(key) == []:
             diagnostics.note(f"`{key}` has no keys")
         found += known[key] if key in known else [by_key[parent]]
+        found += of_methods if key == OPTIONS else []
     if json:
         told = [{"key": doc.key, "takes": doc.takes, "default": doc.default, "text": doc.text} for doc in found]
         console.print_json(told)

@@ -9,6 +9,8 @@ import tomllib
 import pytest
 
 import presets
+from stages.config_table import Table
+from stages.registry import Spec
 
 
 def test_one_whole_name_a_line_and_overlays_marked(call):
@@ -207,9 +209,22 @@ def test_all_keys_in_short(call):
     assert 'student.start\t"random"\tIts first weights' in "\n".join(lines)
 
 
-def test_of_a_key_within_a_key_the_key_is_explained(call):
+def test_a_methods_options_are_explained_with_whose_they_are(call, monkeypatch):
+    class Options(Table):
+        rate: float = 0.5
+        """How fast. And more of it."""
+
+    theirs, another = (Spec(name, "a:b", "", schema=Options) for name in ("theirs", "another"))
+    methods = (theirs, another, Spec("without", "a:b", ""))
+    monkeypatch.setattr("stages.key_docs.all_specs", lambda group: methods if group == "methods" else ())
     told = json.loads(call("presets", "explain", "inversion.options.rate", "--json").out)
-    assert [doc["key"] for doc in told] == ["inversion.options"]
+    assert [(doc["key"], doc["default"]) for doc in told] == [("inversion.options.rate", 0.5)] * 2
+    assert [doc["text"].partition("\n\n")[0] for doc in told] == ["Of the method `theirs`.", "Of the method `another`."]
+    told = json.loads(call("presets", "explain", "inversion.options", "--json").out)
+    assert [doc["key"] for doc in told] == ["inversion.options", *["inversion.options.rate"] * 2]
+    result = call("presets", "explain", "inversion.options.rat")
+    assert (result.code, result.out) == (2, "")
+    assert "no method that is installed has an option `inversion.options.rat`" in result.err
 
 
 def test_a_key_that_there_is_not_is_told_with_the_nearest(call):
