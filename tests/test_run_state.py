@@ -64,6 +64,22 @@ def test_evaluating_lets_gradients_through_to_the_images_only(is_training: bool)
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["conv1.weight"]
 
 
+def test_evaluating_leaves_each_module_in_its_mode_and_tells_the_network() -> None:
+    told: list[bool] = []
+
+    class Listening(TinyNetwork):
+        def train(self, mode: bool = True) -> nn.Module:
+            told.append(mode)
+            return super().train(mode)
+
+    model = Listening(in_channels=2, num_classes=3, width=2)
+    model.bn1.eval()  # frozen by its owner
+    with evaluating(model):
+        pass
+    assert (model.training, model.bn1.training, model.conv1.training) == (True, False, True)
+    assert told == [False, True]
+
+
 def test_evaluating_ends_with_an_error_too() -> None:
     model = TinyNetwork(in_channels=2, num_classes=3, width=2)
     with pytest.raises(RuntimeError, match="channels"), evaluating(model):

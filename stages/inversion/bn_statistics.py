@@ -118,10 +118,7 @@ class BatchNormMatching:
     def __init__(
         self, model: nn.Module, image_shape: tuple[int, int, int], *, momentum: float, is_standardized: bool = False
     ) -> None:
-        modes = [(module, module.training) for module in model.modules()]
         layers = bn_layers_that_run(model, image_shape)
-        for module, is_training in modes:  # a teacher in eval mode may be part of a network that is not
-            module.training = is_training
         self._layers = list(dict.fromkeys(layers))  # one that runs twice is watched once
         self._num_recorded_in_a_pass = len(layers)
         self._momentum = momentum

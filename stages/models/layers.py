@@ -18,18 +18,30 @@ def parameters_and_buffers(module: nn.Module) -> list[Tensor]:
 
 
 @contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """The network in eval mode; afterwards each of its modules as it was, for they need not all be in one mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(modes[0][1])  # a network of others' may do something there
+        for module, is_training in modes:
+            module.training = is_training
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The network in eval mode and without gradients for its weights; as it was afterwards.
 
     Gradients still flow through the network to its input.
     """
-    was_training = model.training
     required = [parameter.requires_grad for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     try:
-        yield
+        with in_eval_mode(model):
+            yield
     finally:
-        model.train(was_training)
         for parameter, requires_grad in zip(model.parameters(), required, strict=True):
             parameter.requires_grad_(requires_grad)
 
@@ -58,10 +70,9 @@ def watched(layers: Iterable[_BatchNorm], look: Callable[[_BatchNorm, Tensor], N
 def bn_layers_that_run(model: nn.Module, image_shape: tuple[int, int, int]) -> list[_BatchNorm]:
     """Of `bn_layers` those that a network calls in eval mode: not heads for training, nor what it only reads."""
     ran: list[_BatchNorm] = []
-    was_training, tensors = model.training, chain(model.parameters(), model.buffers())
-    with watched(bn_layers(model), lambda layer, _: ran.append(layer)):
-        model.eval()(torch.zeros(1, *image_shape, device=next(tensors).device))
-    model.train(was_training)
+    device = next(chain(model.parameters(), model.buffers())).device
+    with in_eval_mode(model), watched(bn_layers(model), lambda layer, _: ran.append(layer)):
+        model(torch.zeros(1, *image_shape, device=device))
     return ran
 
 
