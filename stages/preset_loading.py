@@ -180,7 +180,7 @@ def _layers_of(source: _Source, *, above: tuple[_Source, ...], problems: list[Pr
         problems.append(Problem(f"presets extend each other in a circle: {circle}", "remove one `extends`"))
         return []
     try:
-        values = tomllib.loads(source.text.decode("utf-8"))
+        values = tomllib.loads(source.text.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers or nesting without end
         problems.append(Problem(f"{source.place} is not valid TOML: {error}", "correct the file there"))
         return []

@@ -24,6 +24,10 @@ _LEAST_THAT_VARY = 16
 _LEAST_OF_A_CLASS = 10
 """Images of a class on the average; with fewer, one may be without any by chance."""
 
+_MANY_CLASSES = 4
+_TOO_MUCH_OF_A_CLASS = 0.5
+"""Of so many classes at least; of two or three one may well have half."""
+
 
 class Inversion(Stage[InversionConfig]):
     """Data inversion with distribution balancing (Sec. 3.3). How images are made is the method's business."""
@@ -122,6 +126,16 @@ class Inversion(Stage[InversionConfig]):
                 Warning(
                     message=f"after warm-up the buffer has no image of {len(missing)} of {run.task.num_classes} classes"
                     f" ({first}): a student learns nothing of them, and agreement does not tell",
+                    hint="`ssdkd inspect-buffer` counts the classes; inversion.targets=balanced aims at all of them",
+                )
+            )
+
+        largest, total = int(counts_K.max()), int(counts_K.sum())
+        if can_vary and run.task.num_classes >= _MANY_CLASSES and largest > _TOO_MUCH_OF_A_CLASS * total:
+            run.emit(
+                Warning(
+                    message=f"after warm-up {largest / total:.0%} of the buffer is of class {int(counts_K.argmax())} to"
+                    " the teacher: a student learns little of the others, and high agreement says little",
                     hint="`ssdkd inspect-buffer` counts the classes; inversion.targets=balanced aims at all of them",
                 )
             )

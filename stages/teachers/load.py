@@ -104,10 +104,10 @@ def _check_answer(model: nn.Module, config: Config, path: Path, device: torch.de
     rng = torch.Generator().manual_seed(0)
     noise_BCHW = torch.randn(_NUM_NOISE_IMAGES, *config.task.image_shape, generator=rng).to(device)
     logits_BK = model(noise_BCHW.clone())  # it may change its images in place
-    doubts = (
-        _doubt_of_probabilities(torch.cat([logits_1K, logits_BK])),
-        _doubt_of_chance(model, noise_BCHW, logits_BK),
-    )
+    answers = torch.cat([logits_1K, logits_BK])
+    if bool((answers == answers[:1]).all()):
+        return (f"the teacher `{config.teacher.model}` answers the same to every image: are these trained weights?",)
+    doubts = (_doubt_of_probabilities(answers), _doubt_of_chance(model, noise_BCHW, logits_BK))
     return tuple(f"the teacher `{config.teacher.model}` {doubt}" for doubt in doubts if doubt is not None)
 
 

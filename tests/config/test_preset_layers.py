@@ -237,3 +237,7 @@ def test_from_file_that_is_missing_or_broken(tmp_path):
     (tmp_path / "config.toml").write_text("[run")
     with pytest.raises(ConfigError, match="not valid TOML"):
         from_file(tmp_path / "config.toml")
+
+
+def test_a_file_that_begins_with_a_mark_of_its_encoding_is_read(write, whole):
+    assert load([whole, write("marked.toml", "\ufeffoverlay = true\n[run]\nseed = 3\n")]).run.seed == 3

@@ -136,12 +136,20 @@ def test_classes_without_an_image_after_warm_up_are_told(start, out: Path, monke
     assert [event for event in warnings(out.with_name("too few to tell")) if "no image" in event["message"]] == []
     monkeypatch.setattr("stages.inversion.stage._LEAST_OF_A_CLASS", 1)
     assert start().summary["status"] == "done"
-    (told,) = warnings(out)
+    (told,) = (event for event in warnings(out) if "no image" in event["message"])
     counts = events(out, "buffer_state")[0]["class_counts"]
     missing = [str(index) for index, count in enumerate(counts) if count == 0]
     assert told["epoch"] == 1
     assert f"no image of {len(missing)} of 10 classes ({', '.join(missing[:5])}" in told["message"]
     assert "inversion.targets=balanced" in told["hint"]
+
+
+def test_a_class_that_fills_the_buffer_is_told(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.inversion.stage._TOO_MUCH_OF_A_CLASS", 0.05)
+    assert start().summary["status"] == "done"
+    counts = events(out, "buffer_state")[0]["class_counts"]
+    said = f"{max(counts) / sum(counts):.0%} of the buffer is of class {counts.index(max(counts))} to the teacher"
+    assert [event["epoch"] for event in warnings(out) if said in event["message"]] == [1]
 
 
 def test_a_request_for_a_checkpoint_hides_no_collapse(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

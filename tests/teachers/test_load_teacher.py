@@ -126,6 +126,9 @@ def with_dropout(num_classes):
 def with_dropout_in_training(num_classes):
     return Wrapped(num_classes, lambda net, images: nn.functional.dropout(net(images), training=net.training))
 
+def of_one_mind(num_classes):
+    return Wrapped(num_classes, lambda net, images: net(images) * 0)
+
 def by_the_batch(num_classes):
     return Wrapped(num_classes, lambda net, images: net(images - images.mean(0)))
 
@@ -161,6 +164,11 @@ def careless(make_config: MakeConfig, tmp_path: Path) -> Callable[[str], Config]
 def test_warns_of_probabilities(careless: Callable[[str], Config], factory: str, warns: bool) -> None:
     warnings = load_teacher(careless(factory), CPU, is_inverted=False).warnings
     assert [("before its softmax" in warning) for warning in warnings] == [True] * warns
+
+
+def test_warns_of_one_answer_to_every_image(careless: Callable[[str], Config]) -> None:
+    (warning,) = load_teacher(careless("of_one_mind"), CPU, is_inverted=False).warnings
+    assert warning.endswith("answers the same to every image: are these trained weights?")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +233,8 @@ def test_warns_where_torchvision_changes_the_images_of_its_own_weights(
     )
     save_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), path)
     warnings = load_teacher(config, CPU, is_inverted=False).warnings
-    assert ["transform_input" in warning for warning in warnings] == [True] * warns
+    untrained = "answers the same to every image"
+    assert ["transform_input" in warning for warning in warnings if untrained not in warning] == [True] * warns
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("2 GiB"), RuntimeError("DefaultCPUAllocator: 2 GiB")])
