@@ -22,7 +22,7 @@ _LEAST_THAT_VARY = 16
 """Images in the buffer; fewer may be of one class by chance."""
 
 _LEAST_OF_A_CLASS = 10
-"""Images of a class on the average; with fewer, one may be without any by chance."""
+"""Images of a class on the average; with fewer, one may be without any by chance, or have too many."""
 
 _MANY_CLASSES = 4
 _TOO_MUCH_OF_A_CLASS = 0.5
@@ -119,8 +119,11 @@ class Inversion(Stage[InversionConfig]):
                 hint=("" if self.config.targets == "balanced" else "set inversion.targets=balanced, ")
                 + "lower inversion.lr_generator, raise inversion.task_weight, or check task.mean and task.std",
             )
+        largest, total = int(counts_K.max()), int(counts_K.sum())
+        if total < _LEAST_OF_A_CLASS * run.task.num_classes:
+            return
         missing = (counts_K == 0).nonzero().flatten().tolist()
-        if missing and int(counts_K.sum()) >= _LEAST_OF_A_CLASS * run.task.num_classes:
+        if missing:
             first = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
             run.emit(
                 Warning(
@@ -129,9 +132,7 @@ class Inversion(Stage[InversionConfig]):
                     hint="`ssdkd inspect-buffer` counts the classes; inversion.targets=balanced aims at all of them",
                 )
             )
-
-        largest, total = int(counts_K.max()), int(counts_K.sum())
-        if can_vary and run.task.num_classes >= _MANY_CLASSES and largest > _TOO_MUCH_OF_A_CLASS * total:
+        if run.task.num_classes >= _MANY_CLASSES and largest > _TOO_MUCH_OF_A_CLASS * total:
             run.emit(
                 Warning(
                     message=f"after warm-up {largest / total:.0%} of the buffer is of class {int(counts_K.argmax())} to"

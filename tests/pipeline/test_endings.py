@@ -145,6 +145,7 @@ def test_classes_without_an_image_after_warm_up_are_told(start, out: Path, monke
 
 
 def test_a_class_that_fills_the_buffer_is_told(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.inversion.stage._LEAST_OF_A_CLASS", 1)
     monkeypatch.setattr("stages.inversion.stage._TOO_MUCH_OF_A_CLASS", 0.05)
     assert start().summary["status"] == "done"
     counts = events(out, "buffer_state")[0]["class_counts"]
