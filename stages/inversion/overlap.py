@@ -85,7 +85,7 @@ class Overlap:
         if is_alone:
             try:
                 self._made = work()
-            except BaseException:
+            except BaseException:  # a Ctrl-C, too: what was said until then is told, and it is raised again
                 self._tell()
                 raise
             self._join_streams()
@@ -235,13 +235,9 @@ def can_overlap_on_cpu(acceleration: str, num_threads: int) -> bool:
 def _serve(jobs: queue.SimpleQueue[tuple[Callable[[], ResultT], Future[ResultT]] | None]) -> None:
     """Do what is asked for until there is nothing more to come."""
     while (job := jobs.get()) is not None:
-        _do(*job)
-        del job  # nothing is held while the thread waits
-
-
-def _do(work: Callable[[], ResultT], future: Future[ResultT]) -> None:
-    """Do the work, whatever becomes of it."""
-    try:
-        future.set_result(work())
-    except BaseException as error:  # whatever ended it: it is raised again by the thread that waits for the result
-        future.set_exception(error)
+        work, at_work = job
+        try:
+            at_work.set_result(work())
+        except BaseException as error:  # whatever ended it: it is raised again by the thread that waits for the result
+            at_work.set_exception(error)
+        del job, work, at_work  # nothing is held while the thread waits

@@ -23,7 +23,7 @@ def set_up_stages(run: Run, closing: ExitStack) -> dict[str, Stage[Any]]:
     for stage in stages.values():
         try:
             stage.setup(run)
-        except BaseException:
+        except BaseException:  # a Ctrl-C, too: it is raised again
             with suppress(Exception):  # half set up, it may fail, too; the first error is the one to tell
                 stage.close()
             raise
