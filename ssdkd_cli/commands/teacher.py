@@ -182,6 +182,7 @@ def check(
             ("layers", layers),
             ("batch-norm layers", f"{report.num_batch_norms} with running statistics"),
             *((f"{name} of its images", _with_place(config, f"task.{name}")) for name in ("mean", "std")),
+            *_facts_of_learned(report),
         ],
     )
     summary.print_metrics({"teacher": report.metrics})
@@ -193,7 +194,17 @@ def _with_place(config: Config, key: str) -> str:
     return f"{', '.join(map(str, value))} ({place})"
 
 
+def _facts_of_learned(report: TeacherReport) -> list[tuple[str, str]]:
+    """What its images were like if this is their normalisation, from 0 to 1: where not, they are like none."""
+    learned = report.teacher.learned
+    if learned is None:
+        return []
+    told = f"mean {learned.mean:.2f}, standard deviation {learned.std:.2f}, from 0 to 1 (by its first batch-norm)"
+    return [("images it learned", told)]
+
+
 def _document(report: TeacherReport, config: Config) -> dict[str, Any]:
+    learned = report.teacher.learned
     return {
         "file": str(report.teacher.path),
         "sha256": report.teacher.sha256,
@@ -203,6 +214,7 @@ def _document(report: TeacherReport, config: Config) -> dict[str, Any]:
         "batch_norm_layers": report.num_batch_norms,
         "mean": config.task.mean,
         "std": config.task.std,
+        "learned_images": None if learned is None else {"mean": learned.mean, "std": learned.std},
         "warnings": [*report.teacher.warnings, *([] if report.doubt is None else [report.doubt])],
         "data": None if report.images is None else config.evaluation.data,
         "split": None if report.images is None else report.images.split,

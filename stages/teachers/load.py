@@ -18,6 +18,7 @@ from stages.machine.device import is_out_of_memory
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights, warnings_of_others
 from stages.models.layers import bn_layers, bn_layers_that_run
+from stages.teachers.learned_images import LearnedImages, learned_images
 from stages.teachers.resolve import teacher_file
 
 _CHANGE_THEIR_INPUT = ("torchvision:googlenet", "torchvision:inception_v3")
@@ -45,6 +46,8 @@ class LoadedTeacher:
     sha256: str
     """Of the file, 64 hexadecimal digits."""
     warnings: tuple[str, ...]
+    learned: LearnedImages | None = None
+    """What the images were like that it learned, where that can be told."""
 
 
 def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = True) -> LoadedTeacher:
@@ -63,10 +66,14 @@ def load_teacher(config: Config, device: torch.device, *, is_inverted: bool = Tr
         + _warnings_of_strides(config)
         + _check_answer(model, config, path, device)
     )
+    learned = learned_images(model, config.task, device)
+    doubt = None if learned is None else learned.doubt()
+    if doubt is not None:
+        warnings += (f"the teacher `{config.teacher.model}` {doubt}",)
     if is_inverted:
         _check_gradient(model, config, device)
         warnings += _warnings_of_inversion(model, config)
-    return LoadedTeacher(model, path, sha256_of(path), warnings)
+    return LoadedTeacher(model, path, sha256_of(path), warnings, learned)
 
 
 def _warnings_of_normalisation(config: Config) -> tuple[str, ...]:

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from stages.config import Config, with_values
+from stages.data.digits import load_digits
 from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
+from stages.models.layers import bn_layers, statistics_taken_anew
+from stages.models.normalized import NormalizedModel
 from stages.teachers.load import load_teacher
 from stages.trainer import Launch, plan
 
@@ -31,7 +34,9 @@ def weights(make_config: MakeConfig, tmp_path: Path) -> Path:
 def fresh_model(config: Config) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(config.teacher.model, task=config.task, where="teacher.model")
-    model(torch.randn(16, *config.task.image_shape))  # statistics other than the initial ones
+    images_NCHW = load_digits(None, "test", image_shape=(1, 8, 8), resize=False, download=False).images_NCHW
+    with statistics_taken_anew(bn_layers(model)):
+        NormalizedModel.on(CPU, model, config.task, memory_format=torch.contiguous_format)(images_NCHW)
     return model
 
 
