@@ -90,11 +90,11 @@ class Standing:
         return None if progress is None or self.num_finished == progress.epochs else progress.left_s
 
     def describe(self) -> str:
-        """Losses and agreement of the last steps, in words."""
+        """Losses of the last steps and agreement in the last batch, in words."""
         parts = [
             f"inversion loss {self._loss_inversion:.3f}" if self._loss_inversion is not None else "",
             f"distillation loss {self._loss_distillation:.4f}" if self._loss_distillation is not None else "",
-            f"agreement {self._agreement:.1%}" if self._agreement is not None else "",
+            f"batch agreement {self._agreement:.1%}" if self._agreement is not None else "",
         ]
         return ", ".join(part for part in parts if part)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
 from ssdkd_cli.summary import ECE_EXPLAINED, best_in_words, print_metrics
-from ssdkd_cli.words import duration, format_metric, metric_title, precise_duration, setting_text
+from ssdkd_cli.words import agreement_text, duration, format_metric, metric_title, precise_duration, setting_text
 from stages.paths import in_shell
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def print_details(document: Mapping[str, Any]) -> None:
             "started": _moment(document["started_s"]),
             "epoch": _progress(document),
             "device": document["device"],
-            "agreement": _percent(document["agreement"]) + _measured(document) * (document["agreement"] is not None),
+            "agreement": agreement_text(document["agreement"], document["agreement_by_chance"])
+            + _measured(document) * (document["agreement"] is not None),
             metric_title("ece"): _percent(document["ece"]),
         }
     )
@@ -214,7 +215,7 @@ def _metric(dotted: str, value: float | None) -> str:
     owner, _, name = dotted.rpartition(".")
     if owner == "seconds":
         return precise_duration(value)
-    if owner or name in ("agreement", "ece"):
+    if owner or name in ("agreement", "agreement_by_chance", "ece"):
         return format_metric(name, value)
     return f"{value:,.0f}"
 

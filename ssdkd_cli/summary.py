@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_cli import charts, console
-from ssdkd_cli.words import duration, format_metric, metric_title, num_epochs, precise_duration
+from ssdkd_cli.words import agreement_text, duration, format_metric, metric_title, num_epochs, precise_duration
 from stages.paths import in_shell
 
 ECE_EXPLAINED = (
@@ -58,7 +58,8 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     if summary["status"] != "done" and (epoch := _evaluated_epoch(run_directory)) is not None:
         console.say(f"measured at epoch {epoch}")  # the student's file may be of a later one
     if summary.get("agreement") is not None:
-        console.say(f"agreement with the teacher on held-out synthetic images: {summary['agreement']:.1%}")
+        agreement = agreement_text(summary["agreement"], summary.get("agreement_by_chance"))
+        console.say(f"agreement with the teacher on held-out synthetic images: {agreement}")
         if summary.get("student") is None:
             console.say("no real images were at hand: accuracy is unknown until `ssdkd evaluate`")
     stages = ", ".join(

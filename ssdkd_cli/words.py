@@ -28,6 +28,13 @@ def format_metric(name: str, value: float | None) -> str:
     return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
 
 
+def agreement_text(agreement: float | None, by_chance: float | None = None) -> str:
+    """Agreement with the teacher, and what naming its most frequent class always would have, where that is known."""
+    if agreement is None:
+        return "-"
+    return f"{agreement:.2%}" + ("" if by_chance is None else f" (by chance {by_chance:.2%})")
+
+
 def setting_text(value: Any) -> str:
     """A setting's value as a preset has it, but for quotes; `-` where there is none."""
     if value is None:

@@ -134,7 +134,8 @@ class BufferState(Event):
 class Evaluation(Event):
     """Metrics on real data (null without any) apart from what synthetic images tell.
 
-    `synthetic` has `agreement` with the teacher, and `ece`, the student's expected calibration error against it.
+    `synthetic` has `agreement` with the teacher, `agreement_by_chance`, that of always naming the class that it names
+    most often, and `ece`, the student's expected calibration error against the teacher.
     """
 
     kind: ClassVar[str] = "evaluation"

@@ -31,6 +31,7 @@ class Results:
     teacher: dict[str, Any] | None = None
     student: dict[str, Any] | None = None
     agreement: float | None = None
+    agreement_by_chance: float | None = None
     ece: float | None = None
     data: str | None = None
     """A digest of the real data that teacher and student were measured on."""

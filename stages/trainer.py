@@ -277,6 +277,7 @@ def _finish(
         "teacher": run.results.teacher,
         "student": run.results.student,
         "agreement": run.results.agreement,
+        "agreement_by_chance": run.results.agreement_by_chance,
         "ece": run.results.ece,
         "device": str(run.device),
     }

@@ -58,7 +58,7 @@ def evaluation(top1: float | None = 0.9, agreement: float = 0.8) -> events.Evalu
     real = None
     if top1 is not None:
         real = {role: {"top1": top1, "loss": 0.1, "num_samples": 7} for role in ("student", "teacher")}
-    return events.Evaluation(real=real, synthetic={"agreement": agreement})
+    return events.Evaluation(real=real, synthetic={"agreement": agreement, "agreement_by_chance": 0.125})
 
 
 def samples(epoch: int = 4) -> events.Samples:

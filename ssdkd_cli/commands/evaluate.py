@@ -9,6 +9,7 @@ import typer
 
 from ssdkd_cli import console, diagnostics, options, summary
 from ssdkd_cli.torch_import import import_torch
+from ssdkd_cli.words import agreement_text
 from stages.errors import ConfigError
 from stages.paths import typed_path
 
@@ -70,7 +71,7 @@ def evaluate(
     console.print_text(f"{target} on {document['data']}, {document['split']} split")
     summary.print_metrics({role: document[role] for role in ("teacher", "student")})
     if document["agreement"] is not None:
-        console.print_text(f"agreement with the teacher on {images}: {document['agreement']:.1%}")
+        console.print_text(f"agreement with the teacher on {images}: {agreement_text(document['agreement'])}")
     if document["teacher"] is None:
         diagnostics.note("the preset's teacher is not at hand: only the student was measured")
 

@@ -231,7 +231,12 @@ class RunModel:
         epoch, real, synthetic = event["epoch"], mapping(event, "real"), mapping(event, "synthetic")
         metrics = {role: numbers(mapping(real, role)) for role in ("student", "teacher")}
         self._state.evaluation = EvaluationView(
-            epoch, metrics["student"], metrics["teacher"], number(synthetic, "agreement"), number(synthetic, "ece")
+            epoch,
+            metrics["student"],
+            metrics["teacher"],
+            agreement=number(synthetic, "agreement"),
+            agreement_by_chance=number(synthetic, "agreement_by_chance"),
+            ece=number(synthetic, "ece"),
         )
         for role, values in metrics.items():
             for name in values:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
 from ssdkd_cli.watching.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
-from ssdkd_cli.words import duration, metric_title
+from ssdkd_cli.words import agreement_text, duration, metric_title
 
 _LABEL_WIDTH = 16
 _BAR_WIDTH = 28
@@ -60,7 +60,7 @@ def document(view: RunView) -> dict[str, Any]:
         "real": None if view.evaluation is None else _real(view.evaluation),
         "synthetic": None
         if view.evaluation is None
-        else {"agreement": view.evaluation.agreement, "ece": view.evaluation.ece},
+        else {name: getattr(view.evaluation, name) for name in ("agreement", "agreement_by_chance", "ece")},
         "samples": None
         if view.samples is None
         else {**asdict(view.samples), "picture": _path_in_run(view, view.samples.picture)},
@@ -170,7 +170,7 @@ def _results(evaluation: EvaluationView) -> list[str]:
             lines.append(f"  {role:<26} {', '.join(fractions)}")
     title = f"real data, epoch {evaluation.epoch}"
     lines = [title, *(lines or ["  none at hand: accuracy is unknown"])]
-    agreement = "-" if evaluation.agreement is None else f"{evaluation.agreement:.2%}"
+    agreement = agreement_text(evaluation.agreement, evaluation.agreement_by_chance)
     lines += ["synthetic images", f"  {'agreement with the teacher':<26} {agreement}"]
     return lines if evaluation.ece is None else [*lines, f"  {'ECE against the teacher':<26} {evaluation.ece:.4f}"]
 

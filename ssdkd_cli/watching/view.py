@@ -241,6 +241,8 @@ class EvaluationView:
     student: Mapping[str, float]
     teacher: Mapping[str, float]
     agreement: float | None
+    agreement_by_chance: float | None = None
+    """That of always naming the class that the teacher names most often."""
     ece: float | None = None
     """The student's expected calibration error against the teacher, on the same synthetic images."""
 

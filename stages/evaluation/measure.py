@@ -72,6 +72,9 @@ class TeacherComparison:
     agreement: float
     """The share of images on which the two name the same class."""
 
+    agreement_by_chance: float
+    """What a student would have that knows nothing and names the class that the teacher names most often."""
+
     ece: float
     """Expected calibration error: how far the student's confidence, its highest softmax probability, is from the share
     of images on which it names the teacher's class (`stages.evaluation.calibration`)."""
@@ -112,6 +115,7 @@ class _Comparing:
         self._task = task
         self._num = 0
         self._agree = torch.zeros((), dtype=torch.float64, device=device)
+        self._teacher_counts_K = torch.zeros(task.num_classes, dtype=torch.int64, device=device)
         self._calibration = CalibrationError(device)
 
     def update(self, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> None:
@@ -119,9 +123,16 @@ class _Comparing:
         is_same_B = agreement(teacher_logits_BK, student_logits_BK)
         self._num += len(is_same_B)
         self._agree += self._task.per_sample(is_same_B.double()).sum()
+        teacher_class_B = teacher_logits_BK.argmax(dim=1)
+        self._teacher_counts_K += torch.bincount(teacher_class_B.flatten(), minlength=self._task.num_classes)
         _, confidence_B = self._task.predict(student_logits_BK)
         self._calibration.update(confidence_B, is_same_B)
 
     def result(self) -> TeacherComparison:
         """Of all batches together; there must be one."""
-        return TeacherComparison(agreement=float(self._agree) / self._num, ece=self._calibration.result())
+        by_chance = self._teacher_counts_K.max() / self._teacher_counts_K.sum()
+        return TeacherComparison(
+            agreement=float(self._agree) / self._num,
+            agreement_by_chance=float(by_chance),
+            ece=self._calibration.result(),
+        )

@@ -27,6 +27,7 @@ class EvaluationStage(Stage[EvaluationConfig]):
             return
         if run.in_warmup and not run.is_last_epoch:
             return
+        results = run.results
         self._measure_on_real_data(run)
         if run.holdout_NCHW is not None and not run.in_warmup:
             found = compare_with_teacher(
@@ -36,10 +37,11 @@ class EvaluationStage(Stage[EvaluationConfig]):
                 run.task,
                 batch_size=self.config.batch_size,
             )
-            run.results.agreement, run.results.ece = found.agreement, found.ece
-        real = None if run.evaluation_data is None else {"student": run.results.student, "teacher": run.results.teacher}
-        results = run.results
-        synthetic = None if results.agreement is None else {"agreement": results.agreement, "ece": results.ece}
+            results.agreement, results.agreement_by_chance = found.agreement, found.agreement_by_chance
+            results.ece = found.ece
+        real = None if run.evaluation_data is None else {"student": results.student, "teacher": results.teacher}
+        names = ("agreement", "agreement_by_chance", "ece")
+        synthetic = None if results.agreement is None else {name: getattr(results, name) for name in names}
         run.emit(Evaluation(real=real, synthetic=synthetic))
 
     def _measure_on_real_data(self, run: Run) -> None:

@@ -15,7 +15,8 @@ from stages.paths import in_shell
 from stages.preset_loading import resolved_tables
 from stages.run_directory import FINAL_STATUSES, RunDirectory
 
-_RESULT_KEYS = ("teacher", "student", "agreement", "ece", "seconds", "images_synthesized", "buffer_size", "device")
+_NUMBERS = ("agreement", "agreement_by_chance", "ece", "images_synthesized", "buffer_size")
+_RESULT_KEYS = ("teacher", "student", *_NUMBERS, "seconds", "device")
 
 
 def overview(run: RunDirectory) -> dict[str, Any]:
@@ -80,8 +81,7 @@ def _results(run: RunDirectory, evaluation: Mapping[str, Any]) -> dict[str, Any]
         {
             "teacher": real.get("teacher"),
             "student": real.get("student"),
-            "agreement": synthetic.get("agreement"),
-            "ece": synthetic.get("ece"),
+            **{name: synthetic.get(name) for name in ("agreement", "agreement_by_chance", "ece")},
             "seconds": device.get("seconds"),
             "device": device.get("device"),
         }
@@ -99,7 +99,7 @@ def _sound(found: Mapping[str, Any]) -> dict[str, Any]:
         if "total" in kept:  # below what it is the total of
             kept["total"] = kept.pop("total")
         results[key] = kept or None
-    for key in ("agreement", "ece", "images_synthesized", "buffer_size"):
+    for key in _NUMBERS:
         results[key] = _measure(results, key)
     return results
 

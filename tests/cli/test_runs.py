@@ -264,8 +264,10 @@ def test_results_of_an_earlier_epoch_say_so(call, place):
     assert "Results on real data, measured at epoch 7" in call("runs", "show", "stopped").out
     assert "measured" not in call("runs", "show", "done").out
     blind = make_run("blind", Evaluation(real=None, synthetic={"agreement": 0.25}))
-    append(blind, RunFinished(status="stopped", message="", summary={"agreement": 0.25, "epochs": 9}))
-    assert re.search(r"agreement +25\.00%, measured at epoch 7\n", call("runs", "show", "blind").out)
+    summary = {"agreement": 0.25, "agreement_by_chance": 0.125, "epochs": 9}
+    append(blind, RunFinished(status="stopped", message="", summary=summary))
+    told = call("runs", "show", "blind").out
+    assert re.search(r"agreement +25\.00% \(by chance 12\.50%\), measured at epoch 7\n", told)
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(call, place):

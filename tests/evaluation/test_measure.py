@@ -72,6 +72,13 @@ def test_agreement_against_counting(make_run) -> None:
     assert compared(run).agreement == pytest.approx(same_N.double().mean().item())
 
 
+def test_agreement_by_chance_is_the_share_of_the_teachers_most_frequent_class(make_run) -> None:
+    run = make_run()
+    counts = logits(run, "teacher").argmax(dim=1).bincount()
+    assert 0 < counts.max() < 30
+    assert compared(run, batch_size=7).agreement_by_chance == pytest.approx(int(counts.max()) / 30)
+
+
 def test_calibration_against_counting(make_run) -> None:
     run = make_run()
     confidence_N, class_N = logits(run, "student").softmax(dim=1).max(dim=1)
@@ -102,7 +109,7 @@ def test_a_student_of_one_other_class_agrees_on_nothing(make_run) -> None:
     with torch.no_grad():
         run.teacher.model.linear.bias[1] += 1e4
         run.student.model.linear.bias[2] += 1e4
-    assert compared(run) == TeacherComparison(agreement=0.0, ece=1.0)  # surely another class
+    assert compared(run) == TeacherComparison(agreement=0.0, agreement_by_chance=1.0, ece=1.0)  # sure of another
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
@@ -173,7 +180,8 @@ def test_the_student_is_measured_once_it_learns_and_at_the_end(make_run) -> None
     assert events[LAST].synthetic == asdict(compared(run))
     assert run.results.student == expected["student"]
     assert run.results.teacher == expected["teacher"]
-    assert (run.results.agreement, run.results.ece) == (compared(run).agreement, compared(run).ece)
+    results = run.results
+    assert TeacherComparison(results.agreement, results.agreement_by_chance, results.ece) == compared(run)
 
 
 @pytest.mark.parametrize(

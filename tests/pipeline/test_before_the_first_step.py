@@ -213,7 +213,7 @@ def test_missing_data_that_only_the_preset_named_is_a_warning(start, out: Path, 
     assert "will not be measured on real data" in warning["message"]
     last = events(out, "evaluation")[-1]
     assert last["real"] is None
-    assert last["synthetic"] == {name: summary[name] for name in ("agreement", "ece")}
+    assert last["synthetic"] == {name: summary[name] for name in ("agreement", "agreement_by_chance", "ece")}
     assert (out / "student.safetensors").read_bytes() == (undisturbed / "student.safetensors").read_bytes()
 
 

@@ -26,7 +26,7 @@ from stages.trainer import Outcome, resume
 
 SUMMARY = {
     *("run", "status", "epochs", "seconds", "images_synthesized", "buffer_size"),
-    *("teacher", "student", "agreement", "ece", "device"),
+    *("teacher", "student", "agreement", "agreement_by_chance", "ece", "device"),
 }
 METRICS = {"top1", "top5", "loss", "num_samples"}
 
@@ -45,7 +45,7 @@ def test_summary_is_the_contract(start, out: Path) -> None:
     assert (finished["kind"], finished["status"], finished["summary"]) == ("run_finished", "done", summary)
     last = events(out, "evaluation")[-1]
     assert last["real"] == {"student": summary["student"], "teacher": summary["teacher"]}
-    assert last["synthetic"] == {name: summary[name] for name in ("agreement", "ece")}
+    assert last["synthetic"] == {name: summary[name] for name in ("agreement", "agreement_by_chance", "ece")}
 
 
 def assert_ended(outcome: Outcome, status: str, error: type[Exception]) -> None:

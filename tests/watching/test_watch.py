@@ -72,7 +72,7 @@ def test_once_json_is_one_document_with_the_status(call, run):
     assert document["latest"]["distillation/loss"] == pytest.approx(3.25)
     assert document["latest_epoch"]["distillation/loss"] == 4.0
     assert document["real"]["student"]["top1"] == 0.9
-    assert document["synthetic"] == {"agreement": 0.8, "ece": None}
+    assert document["synthetic"] == {"agreement": 0.8, "agreement_by_chance": 0.125, "ece": None}
     assert document["samples"]["picture"] == "samples/epoch-000004.png"
     assert document["device"]["labels"]["mem_mib"] == "resident memory (RSS)"
     assert document["problems"] == []
@@ -189,7 +189,7 @@ def test_the_page_fits_80_columns_and_ascii(run):
     plain = render_text(view, glyphs=ASCII)
     assert plain.isascii()
     assert re.search(r"^  student +top-1 90.00%$", plain, re.M)
-    assert re.search(r"^  agreement with the teacher +80.00%$", plain, re.M)
+    assert re.search(r"^  agreement with the teacher +80.00% \(by chance 12.50%\)$", plain, re.M)
     assert re.search(r"\d\d:\d\d:\d\d  epoch 4    top-1 90.0%, synthetic agreement 80.0%$", plain, re.M)
     for words in ("epoch 4 of 4", "4 of 4", "effective sample size", "27 (90.0%)", "1,000", "resident memory (RSS)"):
         assert words in plain

@@ -78,12 +78,14 @@ class SyntheticAgreement(_EvaluationPanel):
         if evaluation is None or evaluation.agreement is None:
             return centred(no_agreement(view), width, height)
         bar_width = max(4, width - 2)
-        ece = "" if evaluation.ece is None else f" ECE against the teacher {evaluation.ece:.3f}"
+        by_chance, ece = evaluation.agreement_by_chance, evaluation.ece
+        told = [] if by_chance is None else [f"by chance {percent(by_chance)}"]
+        told += [] if ece is None else [f"ECE {ece:.3f}"]
         return [
             line((f" {percent(evaluation.agreement)}", "bold $line-1"), (" agree with the teacher", "$foreground")),
             line(" ", (self.glyphs.bar(evaluation.agreement, 1.0, bar_width), "$line-1")),
             line((" held-out synthetic images, no labels", "$faint")),
-            line((ece, "$faint")),
+            line((" " + ", ".join(told), "$faint")),
         ]
 
 
