@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def num_parameters(module: nn.Module) -> int:
+    """Weights of a network, its statistics not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def parameters_and_buffers(module: nn.Module) -> list[Tensor]:
     """Weights and statistics of a network, each once."""
     return [*module.parameters(), *module.buffers()]

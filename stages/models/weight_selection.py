@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stages.models.layers import num_parameters
+
 NUM_CHANNEL_DIMENSIONS = 2
 """Output and input channels; the others are those of kernels, and must be equal."""
 
@@ -119,7 +121,7 @@ def _take(small: nn.Module, pairs: Iterable[_Pair]) -> Inheritance:
                 num_whole += num_values if pair.is_in_place and own.shape == other.shape else 0
             if own.ndim >= NUM_CHANNEL_DIMENSIONS:
                 widths = own.shape[0], other.shape[0]
-    num_own = max(1, sum(parameter.numel() for parameter in small.parameters()))
+    num_own = max(1, num_parameters(small))
     if only_in_one and num_whole / num_own >= MOST:
         return Inheritance(num_taken / num_own, 0.0, min(only_in_one))
     return Inheritance(num_taken / num_own, num_whole / num_own)

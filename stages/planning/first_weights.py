@@ -64,4 +64,4 @@ def told(inherited: Inheritance) -> str:
     if inherited.share == 0:
         return "random weights"
     matched = ", layer by layer in their order" if inherited.is_by_depth else ""
-    return f"{inherited.share:.1%} the teacher's weights{matched}"
+    return f"{inherited.share:.1%} of its weights copied from the teacher{matched}"

@@ -20,7 +20,7 @@ from stages.machine.device import out_of_memory_is_told, prepare_device, resolve
 from stages.machine.heap import keep_heap_warm
 from stages.models import FOR_SMALL_IMAGES
 from stages.models.build import build_model, check_in_training
-from stages.models.layers import bn_layers_that_run
+from stages.models.layers import bn_layers_that_run, num_parameters
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer
 from stages.planning.footprint import Footprint, check_disk, footprint_of
@@ -114,7 +114,9 @@ class Plan:
             "student_updates": self.schedule.distillation_epochs * config.num_distillation_steps if learns else 0,
             "teacher": config.teacher.model,
             "teacher_file": str(self.teacher.path),
+            "teacher_parameters": num_parameters(self.teacher.model),
             "student": config.student.model,
+            "student_parameters": num_parameters(self.student),
             "student_start": first_weights.told(self.inherited),
             "learning_rate": config.distillation.lr if learns else None,
             "augmentation": config.task.model_dump(include={"crop_padding", "horizontal_flip"}) if learns else None,
@@ -173,7 +175,9 @@ def plan(
     automatic = resolution.automatic_keys(wanted)
     config, student, inherited, suitable = _fitted_to_teacher(config, schedule, student, teacher.model)
     automatic += suitable
-    warnings += first_weights.warnings_of(config, inherited) + _warnings_of_size(config)
+    warnings += first_weights.warnings_of(config, inherited)
+    if "distillation" in schedule.stages:
+        warnings += _warnings_of_size(config, student, teacher.model)
     if stored is not None and launch.buffer is not None:
         warnings += stored_buffer.warnings_of(stored, config, path=launch.buffer, teacher_sha256=teacher.sha256)
 
@@ -195,15 +199,20 @@ def plan(
     )
 
 
-def _warnings_of_size(config: Config) -> tuple[str, ...]:
+def _warnings_of_size(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
     name, side = config.student.model, max(config.task.image_shape[1:])
-    if side < _LARGE_IMAGE or not any(spec.match(name) is not None for spec in FOR_SMALL_IMAGES):
-        return ()
-    doubt = (
-        f"the student `{name}` is made for images of some 32 pixels and multiplies {(side / 32) ** 2:.0f} times as"
-        f" much with {side}: torchvision's networks (`torchvision:resnet18`, for example) make images smaller sooner"
-    )
-    return (doubt,)
+    doubts = []
+    if side >= _LARGE_IMAGE and any(spec.match(name) is not None for spec in FOR_SMALL_IMAGES):
+        doubts.append(
+            f"the student `{name}` is made for images of some 32 pixels and multiplies {(side / 32) ** 2:.0f} times as"
+            f" much with {side}: torchvision's networks (`torchvision:resnet18`, for example) make them smaller sooner"
+        )
+    if num_parameters(student) > num_parameters(teacher):
+        doubts.append(
+            f"the student `{name}` is larger than the teacher `{config.teacher.model}`:"
+            f" {num_parameters(student):,} parameters for {num_parameters(teacher):,}"
+        )
+    return tuple(doubts)
 
 
 def _refuse_place(launch: Launch) -> None:

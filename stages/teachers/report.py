@@ -15,7 +15,7 @@ from stages.errors import FileError, MachineError
 from stages.evaluation.config import NO_DATA
 from stages.evaluation.measure import doubt, measure
 from stages.machine.device import MEASURING_HINT, out_of_memory_is_told, prepare_device, threads_to_measure
-from stages.models.layers import bn_layers_that_run
+from stages.models.layers import bn_layers_that_run, num_parameters
 from stages.models.normalized import NormalizedModel
 from stages.tasks.task import task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
@@ -69,7 +69,7 @@ def report_teacher(config: Config, device: torch.device, *, must_measure: bool =
         metrics = measure(network, images, task_of(config.task), batch_size=size)
     return TeacherReport(
         teacher=teacher,
-        num_parameters=sum(parameter.numel() for parameter in teacher.model.parameters()),
+        num_parameters=num_parameters(teacher.model),
         layers=_count_layers(teacher.model),
         num_batch_norms=len(bn_layers_that_run(teacher.model, config.task.image_shape)),
         images=images,

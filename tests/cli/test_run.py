@@ -233,7 +233,7 @@ def test_another_student_of_a_run_gets_a_start_and_a_rate_of_its_own(call, tiny)
     planned = ["distill", "--buffer", "first", "--dry-run", "--json"]
     same = document(call(*planned))
     teachers_own = document(call(*planned, "--set", "student.model=wrn16_2"))
-    assert teachers_own["student_start"] == "100.0% the teacher's weights"
+    assert teachers_own["student_start"] == "100.0% of its weights copied from the teacher"
     assert teachers_own["learning_rate"] < same["learning_rate"]
     named = document(call(*planned, "--set", "student.model=wrn16_2", "--set", "distillation.lr=0.05"))
     assert named["learning_rate"] == 0.05

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -352,7 +353,7 @@ def test_a_run_resumed_with_fewer_cpus_is_told_of(
 def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str) -> None:
     overrides = (f"student.start={start}", f"student.model={NETWORKS}:teacher")
     planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
-    assert planned.describe()["student_start"] == "100.0% the teacher's weights"
+    assert planned.describe()["student_start"] == "100.0% of its weights copied from the teacher"
     assert planned.config.student.start == "teacher", "what the run's own config.toml says"
     run = build_run(planned)
     images = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
@@ -528,6 +529,21 @@ def test_a_student_for_small_images_is_told_of_where_these_are_large(
     save_weights(build_model("wrn10_1", task=config.task, where="teacher.model"), weights)
     planned = plan(with_values(config, {"teacher.weights": str(weights)}), Launch(command="run", preset_name="tiny"))
     assert any("made for images of some 32 pixels" in warning for warning in planned.warnings) == is_told
+
+
+def test_a_student_that_is_larger_than_its_teacher_is_told_of(make_config) -> None:
+    def told(*overrides: str) -> list[str]:
+        planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+        facts = planned.describe()
+        assert facts["student_parameters"] == sum(weights.numel() for weights in planned.student.parameters())
+        assert facts["teacher_parameters"] == sum(weights.numel() for weights in planned.teacher.model.parameters())
+        return [warning for warning in planned.warnings if "is larger than the teacher" in warning]
+
+    (warning,) = told("student.model=wrn16_2")
+    assert re.search(r"^the student `wrn16_2` is .* 691,386 parameters for [0-9,]+$", warning)
+    assert told(f"student.model={NETWORKS}:teacher") == []
+    invert = plan(make_config("student.model=wrn16_2"), Launch(command="invert", preset_name="tiny"))
+    assert not any("is larger than" in warning for warning in invert.warnings), "nothing is distilled"
 
 
 def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
