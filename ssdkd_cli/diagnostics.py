@@ -218,7 +218,15 @@ def _report_usage(error: Any) -> None:
         message = error.format_message().rstrip(".")
         message = message[:1].lower() + message[1:]
         shown = "`--help` after the command" if context is None else f"`{path} --help`"
-        report(ConfigError(message, hint=f"{shown} shows what it takes"))
+        hint = f"{shown} shows what it takes"
+        surplus = re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\S+)\)", message)
+        if (
+            surplus
+            and context is not None
+            and any("--preset" in parameter.opts for parameter in context.command.params)
+        ):
+            hint = f"a preset is named by an option: `{path} --preset {surplus[1]}`"
+        report(ConfigError(message, hint=hint))
 
 
 def _nearest(name: str, known: Sequence[str], help_command: str) -> str:

@@ -196,6 +196,10 @@ class TeacherTable(Table):
     weights: str = "auto"
     """Its file; "auto": one shipped with the presets, else one in the user's cache."""
 
+    hints_at_unknown = dict.fromkeys(
+        ("checkpoint", "ckpt", "file", "path", "state_dict"), "`teacher.weights` names its file"
+    )
+
     trained_on: str | None = None
     """Its data set, part of the file name that "auto" looks for: `<model>-<trained_on>.safetensors`."""
 
@@ -205,6 +209,12 @@ class StudentTable(Table):
 
     model: str
     """Its architecture, named as the teacher's."""
+
+    hints_at_unknown = dict.fromkeys(
+        ("weights", "checkpoint", "ckpt", "file", "path", "state_dict"),
+        "a student begins at random or with weights of the teacher (`student.start`); one with weights of its own is"
+        " what a function in a Python file returns, `student.model = path/to/file.py:factory`",
+    )
 
     start: Literal["random", "teacher", "auto"] = "random"
     """Its first weights: drawn at random, or those of the teacher's that have a counterpart in it, by name within a

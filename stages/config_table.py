@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
@@ -22,6 +23,9 @@ class Table(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    hints_at_unknown: ClassVar[Mapping[str, str]] = {}
+    """What to say of keys that the table has not and that people try."""
 
 
 def rule_error(table: Table, *keys: str, message: str, hint: str) -> PydanticCustomError:

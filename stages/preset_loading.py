@@ -5,6 +5,7 @@ Nothing here knows which keys exist: `stages.config` holds the values against th
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -182,7 +183,7 @@ def _layers_of(source: _Source, *, above: tuple[_Source, ...], problems: list[Pr
     try:
         values = tomllib.loads(source.text.decode("utf-8-sig"))  # some editors begin a file with a mark
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers or nesting without end
-        problems.append(Problem(f"{source.place} is not valid TOML: {error}", "correct the file there"))
+        problems.append(_not_toml(source, error))
         return []
     header = {key: values.pop(key) for key in _HEADER_KEYS if key in values}
     for key, value in header.items():
@@ -198,6 +199,27 @@ def _layers_of(source: _Source, *, above: tuple[_Source, ...], problems: list[Pr
     return [*layers, _Layer(values, source.place, is_overlay, is_resolved)]
 
 
+def _not_toml(source: _Source, error: Exception) -> Problem:
+    """Where a file is no TOML: with the line, where the parser names one."""
+    message, hint = f"{source.place} is not valid TOML: {error}", "correct the file there"
+    place = re.search(r"\(at line (\d+), column \d+\)$", str(error))
+    if place is not None:
+        line = source.text.decode("utf-8-sig", errors="replace").splitlines()[int(place[1]) - 1].strip()
+        message += f": {line}"
+        if "Invalid value" in str(error):
+            hint = 'text has quotes, a list brackets, yes is `true`, no `false`: `model = "vgg11"`, `mean = [0.5]`'
+        elif "Expected '='" in str(error):
+            hint = 'a key and its value are written `model = "vgg11"`'
+    return Problem(message, hint)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _fits_header(key: str, value: Any) -> bool:
     if key == "extends" and isinstance(value, list):
         return all(isinstance(name, str) for name in value)
@@ -209,7 +231,8 @@ def _find(name: str, *, folder: Path, extended_by: str | None) -> _Source:
         return _file_source(folder / typed_path(name), extended_by=extended_by)
     known = shipped_presets.names()
     if name not in known:
-        near = get_close_matches(name, known, n=1)
+        file = f"{name}.toml"
+        near = [file] if _is_file(folder / file) else get_close_matches(name, known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else "`ssdkd presets ls` lists them; a file ends in .toml"
         where = f" in `extends` of {extended_by}" if extended_by else ""
         raise ConfigError(f"unknown preset `{name}`{where}", hint=hint)

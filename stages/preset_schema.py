@@ -251,6 +251,8 @@ def _nearest(key: str, schemas: Schemas) -> str:
     name = key.removeprefix(table).removeprefix(".")
     tables = get_close_matches(table, schemas, n=1)
     homes = {own: f"{other}.{own}" for other, schema in schemas.items() for own in schema.model_fields}
+    if table in schemas and name in (hints := getattr(schemas[table], "hints_at_unknown", {})):
+        return str(hints[name])
     if tables and name:
         names = get_close_matches(name, schemas[tables[0]].model_fields, n=1, cutoff=_ALIKE)
         if names:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -32,7 +33,8 @@ class Spec:
     `target` is "module:attribute" of the code, imported on use. `schema` is the pydantic model of the table the
     part reads, if it reads one. `pattern` makes one spec serve a family of names (`wrn40_2`): the named groups of
     the match are passed to the target as keyword arguments, digits as int, one that takes no part not at all.
-    `example` is shown to people.
+    `example` is shown to people. `meant_by` has patterns of unknown names by which this part may be meant, each with
+    the hint to give, in which `\\1` is the pattern's first group.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Spec:
     schema: type[BaseModel] | None = None
     pattern: str | None = None
     example: str | None = None
+    meant_by: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def match(self, name: str) -> dict[str, Any] | None:
         """Keyword arguments that `name` stands for, or None where this spec does not serve it."""
@@ -150,12 +153,26 @@ def find(group: str, name: str, *, where: str) -> Found:
         raise ConfigError(f"`{name}` in `{where}` is served by {served_by}", hint="uninstall one, or rename it")
     if found:
         return found[0]
+    raise ConfigError(f"unknown name `{name}` in `{where}`", hint=_hint(name, group))
+
+
+def _hint(name: str, group: str) -> str:
+    """What may have been meant by a name that nothing serves."""
+    spelled_otherwise = _spelled_otherwise(name, group)
+    meant = [
+        found.expand(hint)
+        for spec in all_specs(group)
+        for pattern, hint in spec.meant_by.items()
+        if (found := re.fullmatch(pattern, name)) is not None
+    ]
+    if meant and not spelled_otherwise:
+        return meant[0]
     shown = [spec.example or spec.name for spec in all_specs(group)]
-    near = _spelled_otherwise(name, group) or get_close_matches(name, shown, n=1, cutoff=0.5)
+    near = spelled_otherwise or get_close_matches(name, shown, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
     if near and group == "models":  # whose names are near to many that are not ours
         hint += " Any other network is `torchvision:NAME` or `path/to/file.py:factory`"
-    raise ConfigError(f"unknown name `{name}` in `{where}`", hint=hint)
+    return hint
 
 
 def _spelled_otherwise(name: str, group: str) -> list[str]:

@@ -50,6 +50,13 @@ TORCHVISION = Spec(
     summary="any classifier of torchvision.models, by its name there",
     pattern=r"torchvision:(?P<name>[a-z]\w*)",
     example="torchvision:resnet18",
+    meant_by={
+        # Its families, with nothing in front of them or what its own documentation has there.
+        r"(?:(?:torchvision\.)?models\.|torchvision[./])?((?:alexnet|convnext|densenet|efficientnet|googlenet|inception"
+        r"|maxvit|mnasnet|mobilenet|regnet|resnet|resnext|shufflenet|squeezenet|swin|vgg|vit|wide_resnet)\w*)": (
+            r"did you mean `torchvision:\1`? A network of your own is `path/to/file.py:factory`"
+        )
+    },
 )
 
 FILE = Spec(
@@ -59,6 +66,12 @@ FILE = Spec(
     # The function's name may be missing here, so that its absence gets a message of its own.
     pattern=r"(?P<path>.+\.py):?(?P<factory>(?<=:)[^\d\W]\w*|)",
     example="path/to/file.py:factory",
+    meant_by={
+        r"timm[:/.](.+)": (
+            r"a network of timm's is what a function in a Python file returns, `timm.create_model('\1',"
+            r" num_classes=num_classes)`: name it by `path/to/file.py:factory`"
+        )
+    },
 )
 
 DCGAN = Spec(

@@ -123,7 +123,9 @@ def test_an_exception_of_somebody_elses_code_is_not(capfd):
         (["run", "--no-tiu"], "no such option `--no-tiu`", "did you mean `--no-tui`?"),
         (["run", "--preset"], "option '--preset' requires an argument", "`--help` after the command shows"),
         (["evaluate"], "missing argument 'RUN|WEIGHTS'", "`ssdkd evaluate --help` shows what it takes"),
-        (["run", "digits"], "unexpected extra argument", "`ssdkd run --help` shows what it takes"),
+        (["run", "digits"], "unexpected extra argument", "`ssdkd run --preset digits`"),
+        (["run", "a b", "c"], "unexpected extra argument", "`ssdkd run --help` shows what it takes"),
+        (["doctor", "digits"], "unexpected extra argument", "`ssdkd doctor --help` shows what it takes"),
     ],
 )
 def test_mistakes_on_the_command_line_itself(call, arguments, error, hint):

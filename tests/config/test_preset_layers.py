@@ -122,6 +122,13 @@ def test_unknown_preset(problem_of):
     assert problem.hint == "did you mean `cifar100-wrn`?"
 
 
+def test_a_file_of_that_name_is_nearer_than_any_preset(tmp_path, problem_of, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digit.toml").write_text('extends = "digits"')
+    assert problem_of(presets=["digit"]).hint == "did you mean `digit.toml`?"
+    assert problem_of(presets=["digit\0"]).hint == "did you mean `digits`?"  # no name of a file
+
+
 def test_unknown_preset_that_resembles_none(problem_of):
     assert "presets ls" in str(problem_of(presets=["zzz"]).hint)
 
@@ -187,6 +194,24 @@ def test_text_that_is_not_toml(write, problem_of, text):
 
 def test_a_syntax_error_has_its_line(write, problem_of):
     assert "line 3" in problem_of(presets=[write("mine.toml", "[run]\nseed = 1\nepochs 3\n")]).message
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("model = resnet20", "text has quotes"),
+        ("horizontal_flip = False", "no `false`"),
+        ("mean = (0.5)", "a list brackets"),
+        ('model: "resnet20"', 'are written `model = "vgg11"`'),
+        ("epochs = 3 4", "correct the file there"),
+    ],
+)
+def test_the_line_that_is_wrong_is_shown_with_how_it_is_written(write, problem_of, line, hint):
+    mine = write("mine.toml", f"[run]\n  {line}\nseed = 1\n")
+    problem = problem_of(presets=[mine])
+    assert problem.message.endswith(f": {line}")
+    assert "(at line 2, column " in problem.message
+    assert hint in problem.hint
 
 
 def test_bytes_that_are_not_text(tmp_path, problem_of):

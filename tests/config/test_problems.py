@@ -5,6 +5,11 @@ import pytest
 from stages.config import load
 from stages.errors import ConfigError
 
+STUDENTS_WEIGHTS = (
+    "a student begins at random or with weights of the teacher (`student.start`); one with weights of its own is what a"
+    " function in a Python file returns, `student.model = path/to/file.py:factory`"
+)
+
 
 @pytest.mark.parametrize(
     ("key", "hint"),
@@ -17,6 +22,9 @@ from stages.errors import ConfigError
         ("run.capacity", "did you mean `buffer.capacity`?"),
         ("epochs", "did you mean `run.epochs`?"),
         ("run.epochs.x", "did you mean `run.epochs`?"),
+        ("teacher.checkpoint", "`teacher.weights` names its file"),
+        ("teacher.checkpoints", "did you mean `run.checkpoint_every`?"),
+        ("student.file", STUDENTS_WEIGHTS),
         ("buffer.xyzzy", "keys of `buffer`: capacity, eviction"),
         ("xyzzy.q", "tables: run, task, teacher, student, inversion, buffer, distillation, evaluation"),
     ],
@@ -130,6 +138,21 @@ def test_hints_of_refused_values(problem_of, override, hint):
         ("teacher.model=WRN-40-2", "unknown name `WRN-40-2` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
         ("teacher.model=ResNet-56", "unknown name `ResNet-56` in `teacher.model` in --set", "did you mean `resnet56`?"),
         ("teacher.model=vgg16_bn", "unknown name `vgg16_bn` in `teacher.model` in --set", "did you mean `vgg16`?"),
+        (
+            "teacher.model=resnet50",
+            "unknown name `resnet50` in `teacher.model` in --set",
+            "did you mean `torchvision:resnet50`?",
+        ),
+        (
+            "student.model=models.vit_b_16",
+            "unknown name `models.vit_b_16` in `student.model` in --set",
+            "did you mean `torchvision:vit_b_16`?",
+        ),
+        (
+            "teacher.model=timm:resnet18",
+            "unknown name `timm:resnet18` in `teacher.model` in --set",
+            "a network of timm's is what a function in a Python file returns, `timm.create_model('resnet18',",
+        ),
         ("teacher.model=wrn16", "unknown name `wrn16` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
         ("student.model=q", "unknown name `q` in `student.model` in --set", "known: "),
         ("task.kind=detection", "unknown name `detection` in `task.kind` in --set", "known: "),
