@@ -274,12 +274,14 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
     estimated: dict[str, Any] | None = None if request.estimate else {}
     for config, launch in launches:
         checked = plan(config, replace(launch, is_dry_run=True))
-        for warning in checked.warnings:
-            diagnostics.warn(warning)
+        warnings = list(checked.warnings)
         if estimated is None:  # with other seeds they take as long
             diagnostics.note("making a few steps, to time them")
-            estimated = estimate(checked).describe()
-        descriptions.append(checked.describe() | estimated | {"warnings": list(checked.warnings)})
+            found = estimate(checked)
+            estimated, warnings = found.describe(), [*warnings, *found.warnings()]
+        for warning in warnings:
+            diagnostics.warn(warning)
+        descriptions.append(checked.describe() | estimated | {"warnings": warnings})
     if request.json:
         console.print_json(descriptions[0] if request.seeds is None else {"runs": descriptions})
     else:

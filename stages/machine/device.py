@@ -194,6 +194,15 @@ def resident_memory_mib(device: torch.device) -> float | None:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def waited_for_cpu_s() -> float | None:
+    """Seconds in which this thread was ready and others had the CPU; None where the system does not count them."""
+    try:
+        with open("/proc/thread-self/schedstat", encoding="ascii") as file:  # noqa: PTH123 - a kernel file
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # not Linux, or a kernel without it
+        return None
+
+
 def utilisation(device: torch.device, *, elapsed_s: float, cpu_s: float, num_threads: int) -> float | None:
     """Share of the device in use, in [0, 1]: NVML's word for a CUDA device, else CPU time over threads and time."""
     if device.type == "cuda":

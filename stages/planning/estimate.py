@@ -14,7 +14,12 @@ import torch
 from stages.buffer.file import BufferContents
 from stages.config import with_values
 from stages.events import DistillationStep, Event, InversionStep
-from stages.machine.device import out_of_memory_is_told, resident_memory_mib, resolve_acceleration
+from stages.machine.device import (
+    out_of_memory_is_told,
+    resident_memory_mib,
+    resolve_acceleration,
+    waited_for_cpu_s,
+)
 from stages.planning.beginning import build_run, set_up_stages
 from stages.planning.plan import Plan
 from stages.run import Run
@@ -29,6 +34,9 @@ _MOST_STEPS = 5
 
 _MOST_VIEWS = 2
 """Cached views of an image that are judged; one alone cannot be mixed."""
+
+_MUCH_WAITING = 0.1
+"""Share of the time from which on the machine is called busy."""
 
 _NUM_WARMUP_EPOCHS = 2
 """Inversion is adversarial from the last of them on, so there is one before that; the trial's last epoch comes after
@@ -48,6 +56,18 @@ class Estimate:
     """
     not_timed: tuple[str, ...]
     """The other stages; and "acceleration", where compiling or recording will take time and save more."""
+    waited: float | None
+    """Share of the time that it was measured in and other programs had the CPU; None where the system does not say."""
+
+    def warnings(self) -> tuple[str, ...]:
+        """Why the run may take another time."""
+        if self.waited is None or self.waited < _MUCH_WAITING:
+            return ()
+        told = (
+            f"other programs had the processor for {self.waited:.0%} of the time in which the steps were timed: on a"
+            " free machine the run takes less by about as much"
+        )
+        return (told,)
 
     def describe(self) -> dict[str, Any]:
         """For people and for `--json`."""
@@ -71,10 +91,12 @@ def estimate(planned: Plan) -> Estimate:
         run = build_run(trial)
         stages = set_up_stages(run, closing)
         seconds = {}
+        began_s, waited_before_s = time.perf_counter(), waited_for_cpu_s()
         if "inversion" in stages:
             seconds["inversion"] = _inversion_seconds(planned, run, stages["inversion"])
         if "distillation" in stages:
             seconds["distillation"] = _distillation_seconds(planned, run, stages["distillation"])
+        waited = _share(waited_before_s, waited_for_cpu_s(), of_s=time.perf_counter() - began_s)
     acceleration = resolve_acceleration(planned.config.run.acceleration, planned.device)
     return Estimate(
         seconds=seconds,
@@ -83,7 +105,14 @@ def estimate(planned: Plan) -> Estimate:
             *(name for name in planned.schedule.stages if name not in _TIMED_STAGES),
             *(["acceleration"] if acceleration != "eager" else []),
         ),
+        waited=waited,
     )
+
+
+def _share(before_s: float | None, after_s: float | None, *, of_s: float) -> float | None:
+    if before_s is None or after_s is None or of_s <= 0:
+        return None
+    return min(1.0, (after_s - before_s) / of_s)
 
 
 def _shortened(planned: Plan) -> Plan:

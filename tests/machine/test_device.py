@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from stages.machine.device import (
     resolve_precision,
     resolve_threads,
     utilisation,
+    waited_for_cpu_s,
 )
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -273,3 +276,18 @@ def test_out_of_memory_is_an_error_with_a_hint() -> None:
         raise RuntimeError("something else")
     with pytest.raises(ValueError, match="mine"), out_of_memory_is_told():
         raise ValueError("mine")
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="needs Linux's count of waiting")
+def test_time_waited_for_a_cpu_only_grows_and_less_than_time_goes_by() -> None:
+    began_s, before_s = time.perf_counter(), waited_for_cpu_s()
+    sum(range(100_000))
+    after_s, ended_s = waited_for_cpu_s(), time.perf_counter()
+    assert before_s is not None
+    assert after_s is not None
+    assert 0 <= after_s - before_s <= ended_s - began_s
+
+
+def test_time_waited_for_a_cpu_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.open", Mock(side_effect=FileNotFoundError))
+    assert waited_for_cpu_s() is None

@@ -74,6 +74,25 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return put_in_place
 
 
+@pytest.mark.parametrize(
+    ("counted_s", "share", "is_told"),
+    [
+        ((2.0, 2.0), 0.0, False),
+        ((2.0, 20.0), 18 / 225, False),
+        ((2.0, 47.0), 45 / 225, True),
+        ((None, None), None, False),
+    ],
+)
+def test_a_busy_machine_is_told_of(make_config, play, monkeypatch, counted_s, share, is_told) -> None:
+    """The played steps take 225 seconds, of which the system says how many went by waiting."""
+    play(inversion=Played("inversion"), distillation=Played("distillation"))
+    counter = iter(counted_s)
+    monkeypatch.setattr(module, "waited_for_cpu_s", lambda: next(counter))
+    found = estimate(planned(make_config(*LONG)))
+    assert found.waited == pytest.approx(share)
+    assert ["had the processor for 20%" in warning for warning in found.warnings()] == [True] * is_told
+
+
 def test_all_steps_are_reckoned_from_a_few(make_config, play) -> None:
     play(inversion=Played("inversion", after_s=5.0), distillation=Played("distillation"))
     found = estimate(planned(make_config(*LONG, "inversion.warmup_calls=2", "inversion.calls=3")))
