@@ -15,7 +15,7 @@ from stages.models.model_file import problem_of
 from stages.paths import typed_path
 from stages.preset_loading import Settings, config_error, load_presets
 from stages.schedule import Schedule
-from stages.teachers.resolve import missing_weights
+from stages.teachers.resolve import missing_weights, nameless_weights
 
 
 def check(preset: str, base: Path | None = None) -> tuple[Config, tuple[str, ...]]:
@@ -35,8 +35,11 @@ def check(preset: str, base: Path | None = None) -> tuple[Config, tuple[str, ...
     is_learning = "distillation" in config.run.stages
     schedule = Schedule.of("run" if is_learning else "invert", config)
     refuse_futile(config, schedule, has_buffer=is_learning)
-    # What has no effect depends on the preset beneath an overlay, which is another in earnest.
-    return config, warnings_of(config, schedule) if settings.is_whole else ()
+    if not settings.is_whole:  # what has no effect, or is missing, depends on the preset beneath
+        return config, ()
+    nameless = nameless_weights(config)
+    told = () if nameless is None else (f"{nameless.message} ({nameless.hint})",)
+    return config, (*told, *warnings_of(config, schedule))
 
 
 def _problems_of_files(settings: Settings) -> Iterator[Problem]:

@@ -262,12 +262,10 @@ def _nvml() -> dict[str, Any]:
 
 def _memory_mib() -> dict[str, int] | None:
     """Memory of the machine, and what is free for a new process; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-        return {"total": kib["MemTotal"] // 1024, "available": kib["MemAvailable"] // 1024}
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
+    from stages.machine.memory import machine_memory
+
+    memory = machine_memory()
+    return None if memory is None else {"total": memory.total // 2**20, "available": memory.available // 2**20}
 
 
 def _cache() -> dict[str, Any] | None:

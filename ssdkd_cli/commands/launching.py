@@ -278,7 +278,7 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
         if estimated is None:  # with other seeds they take as long
             diagnostics.note("making a few steps, to time them")
             found = estimate(checked)
-            estimated, warnings = found.describe(), [*warnings, *found.warnings()]
+            estimated, warnings = found.describe(), [*warnings, *found.warnings]
         for warning in warnings:
             diagnostics.warn(warning)
         descriptions.append(checked.describe() | estimated | {"warnings": warnings})

@@ -20,6 +20,7 @@ from stages.machine.device import (
     resolve_acceleration,
     waited_for_cpu_s,
 )
+from stages.machine.memory import machine_memory
 from stages.planning.beginning import build_run, set_up_stages
 from stages.planning.plan import Plan
 from stages.run import Run
@@ -56,18 +57,8 @@ class Estimate:
     """
     not_timed: tuple[str, ...]
     """The other stages; and "acceleration", where compiling or recording will take time and save more."""
-    waited: float | None
-    """Share of the time that it was measured in and other programs had the CPU; None where the system does not say."""
-
-    def warnings(self) -> tuple[str, ...]:
-        """Why the run may take another time."""
-        if self.waited is None or self.waited < _MUCH_WAITING:
-            return ()
-        told = (
-            f"other programs had the processor for {self.waited:.0%} of the time in which the steps were timed: on a"
-            " free machine the run takes less by about as much"
-        )
-        return (told,)
+    warnings: tuple[str, ...]
+    """Why the run may take another time, or come to no end."""
 
     def describe(self) -> dict[str, Any]:
         """For people and for `--json`."""
@@ -91,28 +82,49 @@ def estimate(planned: Plan) -> Estimate:
         run = build_run(trial)
         stages = set_up_stages(run, closing)
         seconds = {}
-        began_s, waited_before_s = time.perf_counter(), waited_for_cpu_s()
+        began_s, waited_s = time.perf_counter(), waited_for_cpu_s()
         if "inversion" in stages:
             seconds["inversion"] = _inversion_seconds(planned, run, stages["inversion"])
         if "distillation" in stages:
             seconds["distillation"] = _distillation_seconds(planned, run, stages["distillation"])
-        waited = _share(waited_before_s, waited_for_cpu_s(), of_s=time.perf_counter() - began_s)
+        warnings = _warnings_of_waiting(waited_s, waited_for_cpu_s(), of_s=time.perf_counter() - began_s)
     acceleration = resolve_acceleration(planned.config.run.acceleration, planned.device)
+    memory_mib = resident_memory_mib(planned.device)
     return Estimate(
         seconds=seconds,
-        memory_mib=resident_memory_mib(planned.device),
+        memory_mib=memory_mib,
         not_timed=(
             *(name for name in planned.schedule.stages if name not in _TIMED_STAGES),
             *(["acceleration"] if acceleration != "eager" else []),
         ),
-        waited=waited,
+        warnings=warnings + _warnings_of_memory(planned, memory_mib),
     )
 
 
-def _share(before_s: float | None, after_s: float | None, *, of_s: float) -> float | None:
-    if before_s is None or after_s is None or of_s <= 0:
-        return None
-    return min(1.0, (after_s - before_s) / of_s)
+def _warnings_of_waiting(before_s: float | None, after_s: float | None, *, of_s: float) -> tuple[str, ...]:
+    """Of what `waited_for_cpu_s` said before and after that time."""
+    if before_s is None or after_s is None or after_s - before_s < _MUCH_WAITING * of_s:
+        return ()
+    busy = (
+        f"other programs had the processor for {(after_s - before_s) / of_s:.0%} of the time in which the steps were"
+        " timed: on a free machine the run takes less by about as much"
+    )
+    return (busy,)
+
+
+def _warnings_of_memory(planned: Plan, taken_mib: float | None) -> tuple[str, ...]:
+    """On a CPU, where the buffer takes its memory as it fills."""
+    machine = machine_memory()
+    if planned.device.type == "cuda" or machine is None or taken_mib is None:
+        return ()
+    needed_mib, left_mib = taken_mib + planned.footprint.buffer_mib, taken_mib + machine.available / 2**20
+    if needed_mib <= left_mib:
+        return ()
+    doubt = (
+        f"with its buffer full the run takes {needed_mib:,.0f} MiB, and {left_mib:,.0f} MiB are there for it: the"
+        " system may end it without a word"
+    )
+    return (doubt,)
 
 
 def _shortened(planned: Plan) -> Plan:

@@ -7,10 +7,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from stages.config import Config
 from stages.errors import MachineError
+from stages.machine.memory import machine_memory
 from stages.models.build import build_generator
 from stages.run_directory import RUNS_ROOT
 from stages.schedule import Schedule
@@ -80,6 +82,22 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
         buffer_bytes=buffer_bytes,
         disk_bytes=3 * checkpoint_bytes + 2 * (row_bytes + holdout_bytes) + 3 * student_bytes + OTHER_FILES_BYTES,
         saving_bytes=checkpoint_bytes + row_bytes + OTHER_FILES_BYTES,
+    )
+
+
+def check_memory(footprint: Footprint, device: torch.device) -> None:
+    """Raise MachineError where the buffer alone is more than what is left of main memory.
+
+    The system ends a process that takes too much without a word, and the buffer would do so only once it is full. On a
+    GPU its memory is taken before the first step.
+    """
+    memory = machine_memory()
+    if device.type == "cuda" or memory is None or footprint.buffer_bytes <= memory.available:
+        return
+    raise MachineError(
+        f"not enough memory: {memory.available / 2**20:,.0f} MiB are available, the full buffer takes"
+        f" {footprint.buffer_mib:,.0f} MiB",
+        hint="lower buffer.capacity or distillation.views, or use a machine with more",
     )
 
 

@@ -23,7 +23,7 @@ from stages.models.build import build_model, check_in_training
 from stages.models.layers import bn_layers_that_run, num_parameters
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer
-from stages.planning.footprint import Footprint, check_disk, footprint_of
+from stages.planning.footprint import Footprint, check_disk, check_memory, footprint_of
 from stages.run import derived_seed
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.schedule import Command, Schedule
@@ -164,6 +164,7 @@ def plan(
         check_in_training(student, config.student.model, task=config.task, where="student.model", batch_size=batch_size)
     num_stored = 0 if stored is None else len(stored)
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
+    check_memory(footprint, device)
     if not is_resumption:
         hint = "free some space, or start with another --out or a lower buffer.capacity"
         check_disk(footprint.disk_bytes, launch.out, hint=hint)

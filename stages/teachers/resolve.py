@@ -12,6 +12,7 @@ import presets
 from stages.config import Config
 from stages.config_table import AUTO
 from stages.errors import ConfigError, FileError, Problem
+from stages.models import FILE
 from stages.paths import typed_path, user_cache
 
 
@@ -27,12 +28,9 @@ def teacher_file(config: Config) -> Path:
         if problem is not None:
             raise FileError(problem.message, hint=problem.hint)
         return path
-    if config.teacher.trained_on is None:
-        raise FileError(
-            '`teacher.weights` is "auto", but nothing says which data the teacher learned',
-            hint="`--set teacher.weights=FILE` names your teacher's file; "
-            "`--set teacher.trained_on=NAME` looks for one in the cache",
-        )
+    nameless = nameless_weights(config)
+    if nameless is not None:
+        raise FileError(nameless.message, hint=nameless.hint)
     shipped = shipped_teacher_file(config)
     if shipped is not None:
         return shipped
@@ -44,6 +42,27 @@ def teacher_file(config: Config) -> Path:
         hint="use one you have (`--set teacher.weights=FILE`), train one and keep it there "
         "(`ssdkd teacher train --preset NAME`), or have a run train it first (`ssdkd run --train-teacher`)",
     )
+
+
+def nameless_weights(config: Config) -> Problem | None:
+    """What to say where nothing tells which file the teacher's is."""
+    if config.teacher.weights != AUTO or config.teacher.trained_on is not None:
+        return None
+    hint = (
+        "`--set teacher.weights=FILE` names your teacher's file; `--set teacher.trained_on=NAME` looks for one in the"
+        " cache"
+    )
+    file = FILE.match(config.teacher.model)
+    if (
+        file is not None and file["factory"]
+    ):  # which may give the network with its weights: runs are told from files, and verified by them
+        module = Path(file["path"]).stem
+        hint += (
+            "; of a network that has its weights when it is built, save them once, beside its code:"
+            f" `python -c 'import torch, {module}; torch.save({module}.{file['factory']}().state_dict(),"
+            ' "teacher.pth")\'`'
+        )
+    return Problem('`teacher.weights` is "auto", but nothing says which data the teacher learned', hint)
 
 
 def missing_weights(path: Path) -> Problem | None:

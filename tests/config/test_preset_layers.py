@@ -109,6 +109,14 @@ def test_check_takes_a_preset_or_an_overlay(whole, write):
         check(broken)
 
 
+def test_check_tells_of_a_teacher_that_nothing_names_but_not_of_an_overlay(whole, write):
+    text = '[teacher]\nmodel = "wrn16_1"\n'
+    (_, (warning,)) = check(write("mine.toml", f'extends = "{whole}"\n{text}'))
+    assert warning.startswith('`teacher.weights` is "auto", but nothing says which data the teacher learned (`--set')
+    assert check(write("known.toml", f'extends = "{whole}"\n{text}trained_on = "digits"'))[1] == ()
+    assert check(write("over.toml", f"overlay = true\n{text}"))[1] == ()
+
+
 def test_check_tells_what_has_no_effect_but_not_of_an_overlay(write):
     text = '[distillation]\nsampling = "uniform"\nbeta = 0.9'
     (_, (warning,)) = check(write("mine.toml", f'extends = "digits"\n{text}'))

@@ -21,6 +21,7 @@ from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
 from stages.config import with_values
 from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
+from stages.machine.memory import MachineMemory
 from stages.models.build import build_model
 from stages.models.checkpoints import save_weights
 from stages.planning import beginning, footprint
@@ -101,6 +102,20 @@ def test_not_enough_disk(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MachineError, match=r"not enough disk .* 1 MiB free"):
         start()
     assert not out.exists()
+
+
+@pytest.mark.parametrize("is_too_little", [True, False])
+def test_not_enough_memory_for_the_buffer(make_config, monkeypatch, is_too_little: bool) -> None:
+    """It would be ended by the system, and only when the buffer is full."""
+    launch = Launch(command="run", preset_name="tiny")
+    needed = plan(make_config(), launch).footprint.buffer_bytes
+    memory = MachineMemory(total=2**40, available=needed - is_too_little)
+    monkeypatch.setattr(footprint, "machine_memory", lambda: memory)
+    if not is_too_little:
+        plan(make_config(), launch)
+        return
+    with pytest.raises(MachineError, match="not enough memory: 0 MiB are available, the full buffer takes 0 MiB"):
+        plan(make_config(), launch)
 
 
 def test_not_enough_disk_to_go_on(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,19 @@
 """Which file `teacher.weights` means, and what is said where there is none."""
 
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import presets
 from stages.config import Config
 from stages.errors import ConfigError, FileError
+from stages.teachers.load import load_teacher
 from stages.teachers.resolve import cached_teacher_file, teacher_file
 
 MakeConfig = Callable[..., Config]
@@ -44,6 +50,27 @@ def test_a_named_file_must_be_one(make_config: MakeConfig, tmp_path: Path, kind:
         teacher_file(make_config(f"teacher.weights={path}"))
     assert str(path) in caught.value.message
     assert f"relative paths start at {Path.cwd()}" in str(caught.value.hint)
+
+
+def test_a_network_that_is_built_with_its_weights_is_saved_by_the_command_of_the_hint(
+    make_config: MakeConfig, shipped: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "my_net.py"
+    file.write_text(
+        "from torch import nn\n\ndef build(num_classes=10):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    with pytest.raises(FileError, match="nothing says which data") as caught:
+        teacher_file(make_config(f"teacher.model={file}:build"))
+    found = re.search(r"`python (-c .*)`$", str(caught.value.hint))
+    assert found is not None
+    subprocess.run([sys.executable, *shlex.split(found[1])], cwd=tmp_path, check=True)
+    config = make_config(f"teacher.model={file}:build", f"teacher.weights={tmp_path / 'teacher.pth'}")
+    assert load_teacher(config, torch.device("cpu")).path == tmp_path / "teacher.pth"
+
+    with pytest.raises(FileError) as caught:
+        teacher_file(make_config("teacher.model=wrn16_1"))
+    assert "python -c" not in str(caught.value.hint)
 
 
 def test_auto_takes_the_shipped_one_before_the_cached(make_config: MakeConfig, shipped: Path) -> None:

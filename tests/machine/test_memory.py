@@ -1,0 +1,51 @@
+"""What is left of main memory, of the machine or of a container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stages.machine.memory import MachineMemory, machine_memory
+
+MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    600 kB\nHugePages_Total:   0\n"
+
+
+@pytest.fixture
+def memory(tmp_path: Path):
+    def find(meminfo: str = MEMINFO, **limits: str) -> MachineMemory | None:
+        (tmp_path / "meminfo").write_text(meminfo)
+        for name, text in limits.items():
+            (tmp_path / f"memory.{name}").write_text(text)
+        return machine_memory(tmp_path / "meminfo", tmp_path)
+
+    return find
+
+
+def test_of_a_machine(memory) -> None:
+    assert memory() == MachineMemory(total=1000 * 1024, available=600 * 1024)
+    assert memory(max="max\n", current="5\n") == memory()
+
+
+@pytest.mark.parametrize(
+    ("limit_kib", "used_kib", "total_kib", "available_kib"),
+    [(400, 100, 400, 300), (400, 500, 400, 0), (5000, 100, 1000, 600), (900, 100, 900, 600)],
+)
+def test_of_a_container_what_it_is_granted(memory, limit_kib, used_kib, total_kib, available_kib) -> None:
+    found = memory(max=str(limit_kib * 1024), current=str(used_kib * 1024))
+    assert found == MachineMemory(total=total_kib * 1024, available=available_kib * 1024)
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal: 5 kB", "MemTotal: x kB\nMemAvailable: 3 kB"])
+def test_where_the_system_does_not_say(memory, tmp_path: Path, text: str) -> None:
+    assert memory(text) is None
+    assert machine_memory(tmp_path / "nowhere", tmp_path) is None
+
+
+def test_of_this_machine() -> None:
+    found = machine_memory()
+    if not Path("/proc/meminfo").exists():
+        assert found is None
+    else:
+        assert found is not None
+        assert 0 < found.available <= found.total
