@@ -104,13 +104,17 @@ class InversionStep(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationStep(Event):
-    """One student update; `agreement` is the share of the batch on which student and teacher agree."""
+    """One student update; `agreement` is the share of the batch on which student and teacher agree.
+
+    `objective` is the name of the loss, which may change within a run: values of two are on two scales.
+    """
 
     kind: ClassVar[str] = "distillation_step"
     step: int
     loss: float
     lr: float
     agreement: float
+    objective: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,6 +194,12 @@ class RunModel:
 
     def _distillation_step(self, event: Event) -> None:
         x = self._x_of_step(event, self.header.distillation_steps if self.header else 0)
+        objective, before = text(event, "objective"), self._state.objective
+        if before and objective not in ("", before):
+            self._say(
+                event, "info", f"the student minimises `{objective}` now: its loss is on another scale than before"
+            )
+        self._state.objective = objective or before
         for name in event:
             if name.startswith("loss") or name == "lr" or name == "agreement":
                 self._tell("distillation/" + name, x, event)

@@ -27,6 +27,8 @@ class RunState:
         """What is compiled at present."""
         self.views_judged: tuple[int, int] | None = None
         """How many of how many new images the teacher has seen the views of, while the student waits for that."""
+        self.objective = ""
+        """What the student minimises, as far as it has been told."""
         self.stages_done: frozenset[str] = frozenset()
         self.buffer: BufferView | None = None
         self.device: DeviceView | None = None

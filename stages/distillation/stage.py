@@ -105,16 +105,15 @@ class Distillation(Stage[DistillationConfig]):
         lr = self._learning_rate(progress)
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
-        outcome = self._updates[config.loss_at(progress)](
-            StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B)
-        )
+        objective = config.loss_at(progress)
+        outcome = self._updates[objective](StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
         self._delivery.follow_update()
 
         # Line 21: the priorities are written back.
         run.buffer.update_priorities(batch.slots_B, outcome.priority_B)
 
         if run.should_log(step, self._num_steps):
-            self._report(run, step, lr, outcome)
+            self._report(run, step, lr, objective, outcome)
 
     def _update_student(self, run: Run, loss: Loss, batch: StudentBatch) -> UpdateOutcome:
         """Lines 18-22 for a batch. A loss that is not finite leaves the student's weights as they were."""
@@ -146,10 +145,10 @@ class Distillation(Stage[DistillationConfig]):
             return standardized_loss(teacher_logits_BK, student_logits_BK)
         return distillation_loss(teacher_logits_BK, student_logits_BK, temperature=self.config.temperature)
 
-    def _report(self, run: Run, step: int, lr: float, outcome: UpdateOutcome) -> None:
+    def _report(self, run: Run, step: int, lr: float, objective: Loss, outcome: UpdateOutcome) -> None:
         agree_B = run.task.per_sample(agreement(outcome.teacher_logits_BK, outcome.student_logits_BK).float())
         loss, agree, is_lost = torch.stack([outcome.loss, agree_B.mean(), self._is_lost.float()]).tolist()
-        run.emit(DistillationStep(step=step, loss=loss, lr=lr, agreement=agree))
+        run.emit(DistillationStep(step=step, loss=loss, lr=lr, agreement=agree, objective=objective))
         if not math.isfinite(loss):
             raise _diverged(f"{loss} in epoch {run.epoch}, step {step}")
         if is_lost:

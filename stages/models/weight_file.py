@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +34,10 @@ _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights", "fetch the file with `git lfs pull`"),
     (b"\x89HDF", "an HDF5 file (Keras?)", "convert it to a PyTorch state_dict first"),
     (b"\x1f\x8b", "gzip-compressed", "unpack it first: `gunzip FILE`"),
+    (b"\x93NUMPY", "a single array of numpy's, not a network's weights", "save them by name, as safetensors"),
+)
+_ARRAYS_TO_WEIGHTS = (
+    "torch.save({name: torch.from_numpy(array) for name, array in numpy.load(FILE).items()}, ANOTHER_FILE)"
 )
 
 # What training scripts keep beside the weights, and no code is run for: their settings, and numbers of numpy's.
@@ -42,6 +48,8 @@ _PLAIN_DATA: tuple[Any, ...] = (
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 )
 
+_MOST_OF_A_PICKLE = 2**16
+"""Bytes of which the beginning is looked at."""
 _SAFETENSORS_LENGTH_BYTES = 8  # its JSON header comes after its length
 _MAX_NESTING = 3
 _NUM_NAMES_SHOWN = 3
@@ -133,14 +141,12 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
             stored = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)|(Unsupported operand \d+|Can only build [^.]*)", str(error))
-        if refused is None:
+        if refused is None or not _may_be_pickled(path):
             raise _unreadable(path) from error
         found = f"`{refused[1]}`" if refused[1] else refused[2]
         raise FileError(
             f"`{path}` holds Python objects ({found}), not only weights: reading it would run code",
-            hint="where you trust it, save its weights alone, where its code can be imported: of a checkpoint"
-            f" {command_to_take(_index('state_dict'))}, or whatever its entry is called; of a whole network"
-            f" {command_to_take('.state_dict()')}, in an entry {command_to_take(_index('net') + '.state_dict()')}",
+            hint=f"where you trust it, save its weights alone, where its code can be imported: {_ways_to_take(path)}",
         ) from error
     except Exception as error:  # a damaged file can make the reader raise anything
         if "TorchScript archive" in str(error):
@@ -154,10 +160,54 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
     )
 
 
+def _may_be_pickled(path: Path) -> bool:
+    """Whether a file is an archive of torch's, or begins as what `torch.save` wrote before it made archives."""
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(path) or file.read(1) == pickle.PROTO
+
+
+def _ways_to_take(path: Path) -> str:
+    """How to save weights alone, of a whole network or of a checkpoint, by what the archive's pickle begins with."""
+    of_network = command_to_take(".state_dict()")
+    of_checkpoint = (
+        f"{command_to_take(_index('state_dict'))}, or whatever its entry is called; where that is the network itself,"
+        f" `{_index('net')}.state_dict()` in place of it"
+    )
+    match _outermost(path):
+        case "GLOBAL collections OrderedDict" | "EMPTY_DICT None":
+            return of_checkpoint
+        case outermost if outermost.startswith("GLOBAL "):
+            return of_network
+    return f"of a whole network {of_network}; of a checkpoint {of_checkpoint}"
+
+
+def _outermost(path: Path) -> str:
+    """The first operation of an archive's pickle, which says what all of it is; empty where that is not to be had."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as pickled:
+                operations = pickletools.genops(pickled.read(_MOST_OF_A_PICKLE))
+                operation, argument, _ = next(each for each in operations if each[0].name not in ("PROTO", "FRAME"))
+    except (OSError, ValueError, StopIteration, zipfile.BadZipFile):
+        return ""
+    return f"{operation.name} {argument}"
+
+
 def _unreadable(path: Path) -> FileError:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if names and all(name.endswith(".npy") for name in names):
+            return FileError(f"`{path}` holds arrays of numpy's, not tensors", hint=_ARRAYS_TO_WEIGHTS)
+        if not any(name.endswith("/data.pkl") for name in names):
+            return FileError(
+                f"`{path}` is a zip archive of {shortened(names) or 'nothing'}",
+                hint="unpack it and name the file in it",
+            )
     return FileError(
         f"`{path}` is not a readable safetensors or PyTorch file: damaged, cut off, or of another kind",
-        hint="download or save it again",
+        hint="download or save it again; in place of ONNX or another kind, take the checkpoint that it was made from",
     )
 
 

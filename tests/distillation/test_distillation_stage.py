@@ -220,19 +220,20 @@ def test_a_decay_of_no_length_is_a_steady_rate(make_run, fill) -> None:
 
 
 def test_the_late_loss_is_that_of_the_last_updates(make_run, fill) -> None:
-    def losses(**changes: Any) -> list[float]:
+    def told(**changes: Any) -> tuple[list[float], list[str]]:
         run = make_run(distillation={"lr": 1e-9, "lr_min": 0.0} | changes)
         fill(run, 20)
         stage = set_up(run)
         for run.epoch in range(FIRST, NUM_EPOCHS + 1):
             stage.run_epoch(run)
-        return [event.loss for event in run.events]
+        return [event.loss for event in run.events], [event.objective for event in run.events]
 
-    kl, standardized = losses(), losses(loss="standardized")
+    (kl, _), (standardized, _) = told(), told(loss="standardized")
     for share in (0.1, 0.5, 1.0):
         num_early = len(kl) - math.floor(share * len(kl))
-        expected = kl[:num_early] + standardized[num_early:]
-        assert losses(late_loss="standardized", late_share=share) == pytest.approx(expected, rel=1e-4)
+        losses, objectives = told(late_loss="standardized", late_share=share)
+        assert losses == pytest.approx(kl[:num_early] + standardized[num_early:], rel=1e-4)
+        assert objectives == ["kl"] * num_early + ["standardized"] * (len(kl) - num_early)
 
 
 def test_distil_alone_has_no_warmup(make_run, fill) -> None:

@@ -476,13 +476,44 @@ def test_code_in_a_pickle_is_never_run(tmp_path):
 def test_a_whole_pickled_network(trained, tmp_path):
     torch.save(trained, tmp_path / "teacher.pt")
     error = refused(FileError, r"`stages\.models\.wrn\.WideResNet`", tmp_path / "teacher.pt")
-    command = re.search(r"of a whole network (torch\.save\(.*?, ANOTHER_FILE\))", error.hint)
-    assert command is not None
+    command = re.search(r"(torch\.save\(.*?, ANOTHER_FILE\))$", error.hint)
+    assert command is not None, "the only one there"
     files = {"FILE": tmp_path / "teacher.pt", "ANOTHER_FILE": tmp_path / "weights.pt"}
     exec(command[1], {"torch": torch, **files})
     network = build()
     load_weights(network, tmp_path / "weights.pt")
     assert same_outputs(network, trained)
+
+
+def test_a_whole_network_in_a_checkpoint_or_in_an_old_file(trained, tmp_path):
+    torch.save({"net": trained, "epoch": 3}, tmp_path / "checkpoint.pt")
+    hint = refused(FileError, "Python objects", tmp_path / "checkpoint.pt").hint
+    assert '["state_dict"], ANOTHER_FILE), or whatever' in hint
+    assert 'is the network itself, `["net"].state_dict()`' in hint
+    assert "of a whole network" not in hint
+    torch.save(trained, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    hint = refused(FileError, "Python objects", tmp_path / "old.pt").hint
+    assert "of a whole network torch.save(" in hint
+    assert "; of a checkpoint torch.save(" in hint
+
+
+def test_files_of_other_kinds_are_told_as_what_they_are(trained, tmp_path):
+    weights = trained.state_dict()
+    np.savez(tmp_path / "w.npz", **{name: tensor.numpy() for name, tensor in weights.items()})
+    command = refused(FileError, "holds arrays of numpy's", tmp_path / "w.npz").hint
+    exec(command, {"torch": torch, "numpy": np, "FILE": tmp_path / "w.npz", "ANOTHER_FILE": tmp_path / "w.pt"})
+    load_weights(network := build(), tmp_path / "w.pt")
+    assert same_outputs(network, trained)
+
+    np.save(tmp_path / "w.npy", np.zeros(3))
+    refused(FileError, "a single array of numpy's", tmp_path / "w.npy")
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        archive.write(tmp_path / "w.pt", "teacher.pt")
+    error = refused(FileError, "is a zip archive of `teacher.pt`", tmp_path / "w.zip")
+    assert "unpack it" in error.hint
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x051.7.0:\x80\x01")
+    error = refused(FileError, "or of another kind", tmp_path / "w.onnx")
+    assert "in place of ONNX" in error.hint
 
 
 def test_a_torchscript_archive(tmp_path):

@@ -606,3 +606,12 @@ def test_the_data_side_imports_neither_torch_nor_textual():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_where_the_student_minimises_something_else_the_log_says_so():
+    def step(number: int, objective: str | None) -> tuple[events.Event, int]:
+        return events.DistillationStep(step=number, loss=1.0, lr=0.1, agreement=0.5, objective=objective), 1
+
+    told = [(run_started(), 0), step(0, None), step(1, "kl"), step(2, None), step(3, "kl"), step(4, "standardized")]
+    said = [line.text for line in model_of(told).log if "minimises" in line.text]
+    assert said == ["the student minimises `standardized` now: its loss is on another scale than before"]
