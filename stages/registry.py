@@ -118,33 +118,34 @@ def loaded(point: EntryPoint) -> Any:
         return point.load()
 
 
-@cache
 def all_specs(group: str) -> tuple[Spec, ...]:
-    """Every installed spec of a group. A plugin that fails to load is an error that names it."""
-    specs: dict[str, Spec] = {}
+    """Every installed spec of a group that can be loaded."""
+    return _specs_and_broken(group)[0]
+
+
+@cache
+def _specs_and_broken(group: str) -> tuple[tuple[Spec, ...], tuple[str, ...]]:
+    """The specs of a group, and what is wrong with entry points that give none: no matter but to who names them."""
+    specs, broken = [], []
     for point in installed(group):
         try:
             spec = loaded(point)
         except (Exception, SystemExit) as error:  # a stranger's import can raise anything
-            raise ConfigError(
-                f"plugin `{point.name}` of ssdkd.{group} cannot be loaded: {type(error).__name__}: {error}",
-                hint=f"fix or uninstall the package that provides `{point.value}`",
-            ) from error
-        if not isinstance(spec, Spec):
-            raise ConfigError(
-                f"plugin `{point.name}` of ssdkd.{group}: `{point.value}` is a {type(spec).__name__}, not a Spec",
-                hint="the entry point must name a `stages.registry.Spec`",
-            )
-        if spec.name in specs:
-            raise ConfigError(f"two plugins of ssdkd.{group} are called `{spec.name}`", hint="uninstall one")
-        specs[spec.name] = spec
-    return tuple(specs.values())
+            told = f"cannot be loaded: {type(error).__name__}: {error}"
+        else:
+            if isinstance(spec, Spec):
+                specs.append(spec)
+                continue
+            told = f"is a {type(spec).__name__}, not a Spec"
+        broken.append(f"the plugin `{point.name}` of ssdkd.{group}, `{point.value}`, {told}")
+    return tuple(specs), tuple(broken)
 
 
 def find(group: str, name: str, *, where: str) -> Found:
     """The spec that serves `name`; `where` is the preset key the name was read from.
 
-    Raises ConfigError with the nearest match where there is none, and where there are two.
+    Raises ConfigError with the nearest match where there is none, and where there are two. Of plugins that cannot be
+    loaded nobody knows the names that they serve: they are told of where there is none.
     """
     matches = [(spec, spec.match(name)) for spec in all_specs(group)]
     found = [Found(spec, arguments) for spec, arguments in matches if arguments is not None]
@@ -153,7 +154,8 @@ def find(group: str, name: str, *, where: str) -> Found:
         raise ConfigError(f"`{name}` in `{where}` is served by {served_by}", hint="uninstall one, or rename it")
     if found:
         return found[0]
-    raise ConfigError(f"unknown name `{name}` in `{where}`", hint=_hint(name, group))
+    hint = "; ".join([_hint(name, group), *_specs_and_broken(group)[1]])
+    raise ConfigError(f"unknown name `{name}` in `{where}`", hint=hint)
 
 
 def _hint(name: str, group: str) -> str:
