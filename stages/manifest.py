@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stages import registry
 from stages.config import Config
 from stages.file_digest import sha256_of
 from stages.machine.device import device_name
@@ -71,8 +72,9 @@ def lasting_settings(settings: Mapping[str, Any], left_out: Sequence[str]) -> di
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and the packages that a run's numbers depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
+    """Of Python, the packages that a run's numbers depend on, and all that bring plugins."""
+    names = [*_PACKAGES, *(name for name in registry.packages() if name not in _PACKAGES)]
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
 def _version(package: str) -> str | None:

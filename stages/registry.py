@@ -112,6 +112,12 @@ def installed(group: str) -> tuple[EntryPoint, ...]:
     return tuple(sorted(entry_points(group=f"ssdkd.{group}"), key=lambda point: not point.value.startswith("stages.")))
 
 
+def packages() -> list[str]:
+    """The installed packages that something a preset can name comes from, sorted."""
+    distributions = [point.dist for group in GROUPS for point in installed(group)]
+    return sorted({found.name for found in distributions if found is not None and found.name})
+
+
 def loaded(point: EntryPoint) -> Any:
     """What an entry point names. What a stranger's module prints when it is imported goes to stderr."""
     with redirect_stdout(sys.stderr):

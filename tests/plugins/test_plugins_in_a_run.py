@@ -309,6 +309,8 @@ def test_a_run_of_a_strangers_parts(site: Path, tmp_path: Path) -> None:
     again = [json.loads(line) for line in (tmp_path / "stopped/events.jsonl").read_text().splitlines()]
     assert [event for event in again if event["kind"] == "averaged"][-1]["distance"] == averaged[-1][1]
     assert "contrast = 0.9" in (tmp_path / "undisturbed/config.toml").read_text()
+    manifest = json.loads((tmp_path / "undisturbed/manifest.json").read_text())
+    assert manifest["versions"]["stranger"] == "1.0"
 
 
 DENSE_SCRIPT = """
