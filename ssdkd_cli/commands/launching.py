@@ -115,10 +115,13 @@ def _refuse_contradictions(request: Request) -> None:
         if field.name not in allowed and getattr(request, field.name)
     ]
     if given:
-        raise ConfigError(
-            f"`--resume` goes on with the settings of the run and takes no {', '.join(given)}",
-            hint="only --device, --tui/--no-tui and --json may be given with --resume",
-        )
+        hint = "only --device, --tui/--no-tui and --json may be given with --resume"
+        if request.overrides:
+            hint += (
+                f"; a student that learns longer, or otherwise, from the same images: `ssdkd distill --buffer"
+                f" {request.resume} --set run.epochs=N`"
+            )
+        raise ConfigError(f"`--resume` goes on with the settings of the run and takes no {', '.join(given)}", hint=hint)
 
 
 def _wants_dashboard(request: Request) -> bool:

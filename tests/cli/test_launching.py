@@ -44,7 +44,7 @@ REFUSED = {
     "seeds are words": (["--seeds", "a,b"], 2, "--seeds a,b"),
     "dashboard off a terminal": (["--tui"], 2, "not a terminal"),
     "resume and out": (["--resume", "used", "--out", "new"], 2, "--out"),
-    "resume and set": (["--resume", "used", "--set", "run.seed=1"], 2, "--set"),
+    "resume and set": (["--resume", "used", "--set", "run.seed=1"], 2, "distill --buffer used --set"),
     "resume and preset": (["--resume", "used", "--preset", "digits"], 2, "--preset"),
     "resume and dry run": (["--resume", "used", "--dry-run"], 2, "--dry-run"),
     "resume and estimate": (["--resume", "used", "--estimate"], 2, "--estimate"),
