@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_cli import charts, console
-from ssdkd_cli.words import agreement_text, duration, format_metric, metric_title, num_epochs, precise_duration
+from ssdkd_cli.words import (
+    agreement_text,
+    duration,
+    format_metric,
+    is_count,
+    metric_title,
+    num_epochs,
+    precise_duration,
+)
 from stages.paths import in_shell
 
 ECE_EXPLAINED = (
@@ -176,7 +184,7 @@ def print_series(document: Mapping[str, Any]) -> None:
     what = f", mean {sign} standard deviation" if values else ": no student, and no mean over seeds"
     console.say(f"{num_done} runs{what}{left_out}", style="bold")
     for title, (name, value) in values.items():
-        if name != "num_samples":
+        if not is_count(name):
             mean, spread = (format_metric(name, value[key]) for key in ("mean", "std"))
             console.say(f"  {title}  {mean} {sign} {spread}")
     if document["ece"]:

@@ -14,6 +14,21 @@ _TITLES = {
 }
 
 
+_COUNT, _LOSS = "num_samples", "loss"
+_ENDLESS_S = 1e10
+"""More seconds than anybody waits: a length of time that somebody's file says."""
+
+
+def is_count(metric: str) -> bool:
+    """Whether a metric of a task is no measurement: the number of images."""
+    return metric == _COUNT
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a fraction in [0, 1], as all are but the loss and the count (`stages.tasks.task`)."""
+    return metric not in (_COUNT, _LOSS)
+
+
 def metric_title(name: str) -> str:
     """A metric's name for people."""
     return _TITLES.get(name, name.replace("_", " "))
@@ -23,9 +38,9 @@ def format_metric(name: str, value: float | None) -> str:
     """A metric as people read it: fractions in percent, losses and counts as they are."""
     if value is None:
         return "-"
-    if name == "num_samples":
+    if is_count(name):
         return f"{value:,.0f}"
-    return f"{value:.4f}" if name == "loss" else f"{value:.2%}"
+    return f"{value:.2%}" if is_share(name) else f"{value:.4f}"
 
 
 def agreement_text(agreement: float | None, by_chance: float | None = None) -> str:
@@ -56,16 +71,19 @@ def views_text(done: int, total: int) -> str:
     return f"showing the teacher new images, {done:,} of {total:,}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: `8 s`, `2 min 05 s`, `1 h 12 min`."""
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `8 s`, `2 min 05 s`, `1 h 12 min`, `2 d 3 h`; a dash for what is no time."""
+    if seconds is None or not 0 <= seconds < _ENDLESS_S:
+        return "-"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    hours = whole // 3600
+    return f"{hours // 24} d {hours % 24} h" if hours >= 48 else f"{hours} h {whole % 3600 // 60:02d} min"
 
 
-def precise_duration(seconds: float) -> str:
-    """The same with tenths below a minute: `8.4 s`."""
-    return f"{seconds:.1f} s" if seconds < 59.95 else duration(seconds)
+def precise_duration(seconds: float | None) -> str:
+    """The same with tenths below ten seconds: `8.4 s`."""
+    return f"{seconds:.1f} s" if seconds is not None and 0 <= seconds < 9.95 else duration(seconds)

@@ -10,8 +10,6 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ssdkd_cli import words
-
 Floats = npt.NDArray[np.float64]
 
 _STEPS = (1.0, 2.0, 5.0, 10.0)
@@ -20,8 +18,6 @@ _HEADROOM = 0.05
 
 _LEAST = 1e-100
 """What is smaller counts as zero: a range must not be too small for its own arithmetic."""
-
-_ENDLESS_S = 1e10
 
 
 @dataclass(frozen=True)
@@ -131,13 +127,3 @@ def _without_zeros(digits: str) -> str:
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as a percentage; a dash where there is none."""
     return "-" if share is None or not math.isfinite(share) else f"{share * 100:.{digits}f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: 4.8 s, 3 min 05 s, 1 h 04 min, 2 d 3 h."""
-    if seconds is None or not 0 <= seconds < _ENDLESS_S:
-        return "-"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    hours = int(seconds // 3600)
-    return f"{hours // 24} d {hours % 24} h" if hours >= 48 else words.duration(seconds)

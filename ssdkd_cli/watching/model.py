@@ -31,7 +31,7 @@ from ssdkd_cli.watching.view import (
     SampleTile,
     main_metric,
 )
-from ssdkd_cli.words import metric_title, num_epochs
+from ssdkd_cli.words import is_count, metric_title, num_epochs
 from stages.event_fields import is_measure, items, mapping, number, numbers, text, whole
 from stages.events import SCHEMA_VERSION
 
@@ -246,7 +246,7 @@ class RunModel:
         )
         for role, values in metrics.items():
             for name in values:
-                if name != "num_samples":
+                if not is_count(name):
                     self._tell(f"real/{role}.{name}", epoch, event, name, values)
         self._tell("synthetic/agreement", epoch, event, "agreement", synthetic)
         said: list[str] = []

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
 from ssdkd_cli.watching.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
-from ssdkd_cli.words import agreement_text, duration, metric_title
+from ssdkd_cli.words import agreement_text, duration, is_share, metric_title
 
 _LABEL_WIDTH = 16
 _BAR_WIDTH = 28
@@ -161,11 +161,7 @@ def _evenly(values: list[float], most: int) -> list[float]:
 def _results(evaluation: EvaluationView) -> list[str]:
     lines = []
     for role, metrics in (("student", evaluation.student), ("teacher", evaluation.teacher)):
-        fractions = [
-            f"{metric_title(name)} {value:.2%}"
-            for name, value in metrics.items()
-            if name not in ("loss", "num_samples")
-        ]
+        fractions = [f"{metric_title(name)} {value:.2%}" for name, value in metrics.items() if is_share(name)]
         if fractions:
             lines.append(f"  {role:<26} {', '.join(fractions)}")
     title = f"real data, epoch {evaluation.epoch}"

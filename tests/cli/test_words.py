@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import pytest
 
-from ssdkd_cli.words import duration, precise_duration, setting_text
+from ssdkd_cli.words import duration, format_metric, is_count, is_share, precise_duration, setting_text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0 s"), (59.4, "59 s"), (125, "2 min 05 s"), (3600, "1 h 00 min"), (4350, "1 h 12 min")],
+    [
+        *((0.2, "0 s"), (59.4, "59 s"), (125, "2 min 05 s"), (3600, "1 h 00 min"), (4350, "1 h 12 min")),
+        *((172_799, "47 h 59 min"), (200_000, "2 d 7 h")),
+        *((None, "-"), (-1, "-"), (float("nan"), "-"), (float("inf"), "-"), (1e12, "-")),
+    ],
 )
 def test_durations_read_as_people_say_them(seconds, text):
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(8.44, "8.4 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (4213.7, "1 h 10 min")]
+    ("seconds", "text"),
+    [(8.44, "8.4 s"), (9.94, "9.9 s"), (9.96, "10 s"), (4213.7, "1 h 10 min"), (None, "-"), (-1, "-")],
 )
 def test_short_times_are_told_to_a_tenth(seconds, text):
     assert precise_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text", "kind"),
+    [
+        ("num_samples", 10_000, "10,000", "count"),
+        ("loss", 0.37414, "0.3741", "measure"),
+        ("top1", 0.9263, "92.63%", "share"),
+        ("miou", None, "-", "share"),
+    ],
+)
+def test_metrics_are_shares_but_for_the_loss_and_the_count(metric, value, text, kind):
+    assert format_metric(metric, value) == text
+    assert (is_count(metric), is_share(metric)) == (kind == "count", kind == "share")
 
 
 @pytest.mark.parametrize(

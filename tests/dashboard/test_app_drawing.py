@@ -11,7 +11,7 @@ from app_pilot import shown
 from scripted_run import TIME_S, an_epoch, evaluation, lines_of, make_run, run_started, whole_run
 
 from ssdkd_cli.charts import wants_ascii
-from ssdkd_cli.dashboard.axes import Scale, duration, percent, scale_of, short, tick_labels
+from ssdkd_cli.dashboard.axes import Scale, percent, scale_of, short, tick_labels
 from ssdkd_cli.dashboard.bars import axis_labels, grouped, upright_bars
 from ssdkd_cli.dashboard.canvas import ASCII as ASCII_CELL
 from ssdkd_cli.dashboard.canvas import Canvas
@@ -205,16 +205,8 @@ def test_a_mark_has_its_name_at_the_side_that_has_room(x, columns):
     assert any(columns in row for row in rows), rows
 
 
-def test_other_words_for_numbers():
+def test_a_share_reads_as_a_percentage():
     assert [percent(None), percent(0.5), percent(0.123, 0)] == ["-", "50.0 %", "12 %"]
-    assert [duration(value) for value in (None, 2.0, 42, 185, 3_840, 200_000)] == [
-        "-",
-        "2.0 s",
-        "42 s",
-        "3 min 05 s",
-        "1 h 04 min",
-        "2 d 7 h",
-    ]
 
 
 # -- charts ------------------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from typing import Any
 
 from textual.content import Content
 
-from ssdkd_cli.dashboard.axes import duration, percent
+from ssdkd_cli.dashboard.axes import percent
 from ssdkd_cli.dashboard.empty_texts import no_device
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.watching.view import DeviceView, RunView, moment_text
+from ssdkd_cli.words import precise_duration
 
 
 class TimeSplit(Panel):
@@ -20,7 +21,7 @@ class TimeSplit(Panel):
         return (view.device, no_device(view))
 
     def _update_frame(self, view: RunView) -> None:
-        self.border_subtitle = "" if view.device is None else f"{duration(view.device.total_s)} in all"
+        self.border_subtitle = "" if view.device is None else f"{precise_duration(view.device.total_s)} in all"
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         device = view.device
@@ -58,7 +59,7 @@ class TimeSplit(Panel):
                 (f"{self._fill(index) * 2} ", stage_style(stage)),
                 (f"{stage} ", "$foreground"),
                 (percent(share, 0 if share >= 0.1 else 1), "bold"),
-                (f" {duration(seconds)}" if with_totals else "", "$faint"),
+                (f" {precise_duration(seconds)}" if with_totals else "", "$faint"),
             )
             if rows and rows[-1].cell_length + gap + entry.cell_length <= width:
                 rows[-1] = Content.assemble(rows[-1], " " * gap, entry)

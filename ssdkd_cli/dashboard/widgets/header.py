@@ -8,10 +8,10 @@ from typing import Any
 from rich.cells import cell_len
 from textual.content import Content
 
-from ssdkd_cli.dashboard.axes import duration
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, line, spread
 from ssdkd_cli.watching.view import Progress, RunView, StageProgress, clock_text
+from ssdkd_cli.words import precise_duration
 
 STATUS_STYLES = {
     "starting": "$faint",
@@ -99,7 +99,7 @@ class Header(Panel):
 
     def _step_and_time(self, view: RunView, progress: Progress) -> Iterator[tuple[str, str]]:
         """Where in its epoch the run is, and how long it takes: all of it, then less, for narrower lines."""
-        took = duration(view.device.total_s) if view.device is not None else ""
+        took = precise_duration(view.device.total_s) if view.device is not None else ""
         if not view.is_live:
             yield "", f"took {took}" if took else ""
             return
@@ -110,7 +110,7 @@ class Header(Panel):
             left = "time left: unknown"
             known = left if progress.timed_after is None else f"time left: known after epoch {progress.timed_after}"
         else:
-            left = known = f"{duration(progress.left_s)} left"
+            left = known = f"{precise_duration(progress.left_s)} left"
             if progress.ends_s is not None and progress.left_s > _SOON_S:
                 known += f", until {clock_text(progress.ends_s, now_s=progress.ends_s - progress.left_s)}"
         yield from ((step, known + so_far), (step, known), (step, left), ("", left))

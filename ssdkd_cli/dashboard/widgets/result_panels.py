@@ -11,12 +11,10 @@ from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.empty_texts import no_agreement, no_evaluation, no_real_results
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.watching.view import EvaluationView, RunView, main_metric
-from ssdkd_cli.words import metric_title
+from ssdkd_cli.words import is_count, is_share, metric_title
 
-_COUNTS = ("num_samples",)
 _HEADLINE_ROWS = 5
 """Two titles and three values."""
-_MEASURES_NOT_SHARES = ("loss",)
 
 
 class _EvaluationPanel(Panel):
@@ -44,7 +42,7 @@ class RealResults(_EvaluationPanel):
         evaluation = view.evaluation
         if evaluation is None or not evaluation.student:
             return centred(no_real_results(view), width, height)
-        names = [name for name in evaluation.student if name not in _COUNTS]
+        names = [name for name in evaluation.student if not is_count(name)]
         names = names[: max(1, (width - 10) // 11)]
         rows = [line((" " * 10 + "".join(f"{metric_title(name):>11}" for name in names), "$faint"))]
         for who, metrics, style in (
@@ -60,14 +58,14 @@ class RealResults(_EvaluationPanel):
 
 
 def _value(name: str, value: float | None) -> str:
-    return short(value) if name in _MEASURES_NOT_SHARES else percent(value)
+    return percent(value) if is_share(name) else short(value)
 
 
 def _gap(name: str, student: float | None, teacher: float | None) -> str:
     if student is None or teacher is None:
         return ""
     difference = student - teacher
-    return f"{difference:+.3f}" if name in _MEASURES_NOT_SHARES else f"{difference * 100:+.1f} pt"
+    return f"{difference * 100:+.1f} pt" if is_share(name) else f"{difference:+.3f}"
 
 
 class SyntheticAgreement(_EvaluationPanel):
@@ -136,5 +134,5 @@ class Headline(_EvaluationPanel):
         return line(
             (f" {label:<{label_width}}", "$foreground"),
             (f"{text:>8} ", "bold"),
-            (self.glyphs.bar(value or 0.0, 1.0, bar_width) if name not in _MEASURES_NOT_SHARES else "", style),
+            (self.glyphs.bar(value or 0.0, 1.0, bar_width) if is_share(name) else "", style),
         )
