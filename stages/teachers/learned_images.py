@@ -10,6 +10,7 @@ Legend: N images, C channels of an image, H W pixels; O channels of the layer, P
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,10 @@ def learned_images(model: nn.Module, task: TaskTable, device: torch.device) -> L
     return LearnedImages(mean, std, mean=sum(task.mean) / len(task.mean) + unit * mean, std=unit * std)
 
 
+class _SeenError(Exception):
+    """Ends a forward pass that has come far enough."""
+
+
 def _num_batches(layer: _BatchNorm) -> int:
     """That a layer has learned from; 0 where it does not say so, as old files do not."""
     return 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
@@ -140,7 +145,12 @@ def _num_batches(layer: _BatchNorm) -> int:
 def _input_of(layer: _BatchNorm, model: nn.Module, images_NCHW: Tensor) -> Tensor:
     """What a layer is given of the images where it runs first: [N, O, P] float32, on the CPU."""
     seen: list[Tensor] = []
-    with in_eval_mode(model), watched([layer], lambda _, features: seen.append(features)):
+
+    def look(_: _BatchNorm, features: Tensor) -> None:
+        seen.append(features)
+        raise _SeenError
+
+    with in_eval_mode(model), watched([layer], look), suppress(_SeenError):
         model(images_NCHW)
     return seen[0].float().cpu().reshape(*seen[0].shape[:2], -1)
 

@@ -117,6 +117,25 @@ def test_nothing_is_said_where_nothing_can_be_told(make: Callable[[], nn.Module]
     assert learned_images(make(), config_of("half").task, CPU) is None
 
 
+class CatchesAll(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self.network(images_BCHW)
+        except Exception:
+            return torch.zeros(len(images_BCHW), 10)
+        return logits
+
+
+def test_a_network_that_catches_every_exception_is_looked_at_like_any_other() -> None:
+    task = config_of("none").task
+    model = has_learned(digits())
+    assert learned_images(CatchesAll(model), task, CPU) == learned_images(model, task, CPU)
+
+
 def test_mode_and_statistics_stay_as_they_were() -> None:
     model = has_learned(digits()).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
