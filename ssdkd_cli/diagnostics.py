@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
 from enum import IntEnum
@@ -220,13 +220,20 @@ def _report_usage(error: Any) -> None:
         shown = "`--help` after the command" if context is None else f"`{path} --help`"
         hint = f"{shown} shows what it takes"
         surplus = re.fullmatch(r"got unexpected extra argument\(?s?\)? \((\S+)\)", message)
-        if (
-            surplus
-            and context is not None
-            and any("--preset" in parameter.opts for parameter in context.command.params)
-        ):
-            hint = f"a preset is named by an option: `{path} --preset {surplus[1]}`"
+        if surplus and context is not None:
+            hint = _option_for(surplus[1], {text for each in context.command.params for text in each.opts}) or hint
         report(ConfigError(message, hint=hint))
+
+
+def _option_for(word: str, options: Collection[str]) -> str | None:
+    """What to say of a word too many that is what an option takes; None where it is not."""
+    import presets
+
+    if "--preset" in options and (word.endswith(".toml") or word in presets.names()):
+        return f"a preset is named by an option: `--preset {word}`"
+    if "--set" in options and re.match(r"[\w.]+=", word):
+        return f"each setting has an option of its own: `--set {word}`"
+    return None
 
 
 def _nearest(name: str, known: Sequence[str], help_command: str) -> str:

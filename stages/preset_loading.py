@@ -28,6 +28,9 @@ _HEADER_KEYS = {
 }
 """The only keys of a preset outside its tables, and what each must be."""
 
+_MOST_SHOWN = 100
+"""Characters of a wrong line."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -204,9 +207,12 @@ def _not_toml(source: _Source, error: Exception) -> Problem:
     message, hint = f"{source.place} is not valid TOML: {error}", "correct the file there"
     place = re.search(r"\(at line (\d+), column \d+\)$", str(error))
     if place is not None:
-        line = source.text.decode("utf-8-sig", errors="replace").splitlines()[int(place[1]) - 1].strip()
-        message += f": {line}"
-        if "Invalid value" in str(error):
+        lines = source.text.decode("utf-8-sig", errors="replace").split("\n")  # as TOML has them
+        line = lines[int(place[1]) - 1].strip()
+        message += f": {line if len(line) <= _MOST_SHOWN else line[:_MOST_SHOWN] + '...'}"
+        if re.search(r"=\s*[+-]?\.\d", line):
+            hint = "a number has a digit before its point: `0.1`"
+        elif "Invalid value" in str(error):
             hint = 'text has quotes, a list brackets, yes is `true`, no `false`: `model = "vgg11"`, `mean = [0.5]`'
         elif "Expected '='" in str(error):
             hint = 'a key and its value are written `model = "vgg11"`'

@@ -171,12 +171,14 @@ def _hint(name: str, group: str) -> str:
         found.expand(hint)
         for spec in all_specs(group)
         for pattern, hint in spec.meant_by.items()
-        if (found := re.fullmatch(pattern, name)) is not None
+        for spelling in _spellings(name)
+        if (found := re.fullmatch(pattern, spelling)) is not None
     ]
     if meant and not spelled_otherwise:
         return meant[0]
     shown = [spec.example or spec.name for spec in all_specs(group)]
-    near = spelled_otherwise or get_close_matches(name, shown, n=1, cutoff=0.5)
+    bare = re.sub(r"^.*\.|_cifar\d*$", "", name)
+    near = spelled_otherwise or _spelled_otherwise(bare, group) or get_close_matches(name, shown, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
     if near and group == "models":  # whose names are near to many that are not ours
         hint += " Any other network is `torchvision:NAME` or `path/to/file.py:factory`"
@@ -185,7 +187,12 @@ def _hint(name: str, group: str) -> str:
 
 def _spelled_otherwise(name: str, group: str) -> list[str]:
     """`name` as a spec serves it, where only case, separators or an ending differ: `WRN-40-2`, `vgg16_bn`."""
-    plain = re.sub(r"_bn$", "", name.lower())
+    without_ending = _spellings(re.sub(r"_bn$", "", name.lower()))
+    return [each for each in without_ending if any(spec.match(each) is not None for spec in all_specs(group))][:1]
+
+
+def _spellings(name: str) -> list[str]:
+    """A name in small letters, and with other separators or none."""
+    plain = name.lower()
     joined = re.sub(r"(?<=[a-z])[-_ ]+(?=\d)", "", plain)
-    spellings = [plain, joined, re.sub(r"[- ]", "_", joined)]
-    return [each for each in spellings if any(spec.match(each) is not None for spec in all_specs(group))][:1]
+    return [plain, joined, re.sub(r"[- ]", "_", joined), re.sub(r"[- ]", "_", plain)]

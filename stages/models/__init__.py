@@ -14,6 +14,7 @@ WRN = Spec(
     summary="Wide ResNet for small images, depth 6n+4 and any width",
     pattern=r"wrn(?P<depth>\d+)_(?P<width>[1-9]\d*)",
     example="wrn40_2",
+    meant_by={r"wide_?resnet_?(?!50_2$|101_2$)(\d+)_(\d+)": r"did you mean `wrn\1_\2`?"},
 )
 
 CIFAR_RESNET = Spec(
@@ -51,9 +52,12 @@ TORCHVISION = Spec(
     pattern=r"torchvision:(?P<name>[a-z]\w*)",
     example="torchvision:resnet18",
     meant_by={
-        # Its families, with nothing in front of them or what its own documentation has there.
-        r"(?:(?:torchvision\.)?models\.|torchvision[./])?((?:alexnet|convnext|densenet|efficientnet|googlenet|inception"
-        r"|maxvit|mnasnet|mobilenet|regnet|resnet|resnext|shufflenet|squeezenet|swin|vgg|vit|wide_resnet)\w*)": (
+        # Its names, with nothing in front of them or what its own documentation has there.
+        r"(?:(?:torchvision\.)?models\.|torchvision[./])?(alexnet|convnext_(?:tiny|small|base|large)"
+        r"|densenet(?:121|161|169|201)|efficientnet_(?:b[0-7]|v2_[sml])|googlenet|inception_v3|maxvit_t|mnasnet\d_\d+"
+        r"|mobilenet_v(?:2|3_large|3_small)|regnet_[xy]_\w+|resnet(?:18|34|50|101|152)|resnext(?:50|101)_\d+x\dd"
+        r"|shufflenet_v2_x\d_\d|squeezenet1_[01]|swin_\w+|vgg(?:11|13|16|19)(?:_bn)?|vit_[bhl]_\d+"
+        r"|wide_resnet(?:50|101)_2)": (
             r"did you mean `torchvision:\1`? A network of your own is `path/to/file.py:factory`"
         )
     },
@@ -67,7 +71,7 @@ FILE = Spec(
     pattern=r"(?P<path>.+\.py):?(?P<factory>(?<=:)[^\d\W]\w*|)",
     example="path/to/file.py:factory",
     meant_by={
-        r"timm[:/.](.+)": (
+        r"timm[:/.](?:models\.)?(.+)": (
             r"a network of timm's is what a function in a Python file returns, `timm.create_model('\1',"
             r" num_classes=num_classes)`: name it by `path/to/file.py:factory`"
         )

@@ -48,6 +48,7 @@ _PLAIN_DATA: tuple[Any, ...] = (
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 )
 
+_CONTAINERS_OF_PYTHON = ("GLOBAL collections.", "GLOBAL types.", "GLOBAL argparse.")
 _MOST_OF_A_PICKLE = 2**16
 """Bytes of which the beginning is looked at."""
 _SAFETENSORS_LENGTH_BYTES = 8  # its JSON header comes after its length
@@ -141,12 +142,13 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
             stored = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)|(Unsupported operand \d+|Can only build [^.]*)", str(error))
-        if refused is None or not _may_be_pickled(path):
+        if refused is None or not _may_be_of_torch(path):
             raise _unreadable(path) from error
         found = f"`{refused[1]}`" if refused[1] else refused[2]
         raise FileError(
             f"`{path}` holds Python objects ({found}), not only weights: reading it would run code",
-            hint=f"where you trust it, save its weights alone, where its code can be imported: {_ways_to_take(path)}",
+            hint="where you trust it, save its weights alone, where its code can be imported:"
+            f" {_ways_to_take(path, refused[1])}",
         ) from error
     except Exception as error:  # a damaged file can make the reader raise anything
         if "TorchScript archive" in str(error):
@@ -160,24 +162,27 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
     )
 
 
-def _may_be_pickled(path: Path) -> bool:
-    """Whether a file is an archive of torch's, or begins as what `torch.save` wrote before it made archives."""
+def _may_be_of_torch(path: Path) -> bool:
+    """Whether a file begins as an archive, or as what `torch.save` wrote before it made archives."""
     with path.open("rb") as file:
-        return zipfile.is_zipfile(path) or file.read(1) == pickle.PROTO
+        return file.read(4).startswith((b"PK\x03\x04", pickle.PROTO))
 
 
-def _ways_to_take(path: Path) -> str:
-    """How to save weights alone, of a whole network or of a checkpoint, by what the archive's pickle begins with."""
+def _ways_to_take(path: Path, refused: str | None) -> str:
+    """How to save weights alone, of a whole network or of a checkpoint, by what the archive's pickle begins with.
+
+    `refused` is the class, with its module, that stopped the reader; None where something else has.
+    """
     of_network = command_to_take(".state_dict()")
     of_checkpoint = (
         f"{command_to_take(_index('state_dict'))}, or whatever its entry is called; where that is the network itself,"
         f" `{_index('net')}.state_dict()` in place of it"
     )
-    match _outermost(path):
-        case "GLOBAL collections OrderedDict" | "EMPTY_DICT None":
-            return of_checkpoint
-        case outermost if outermost.startswith("GLOBAL "):
-            return of_network
+    outermost = _outermost(path)
+    if outermost in ("GLOBAL collections.OrderedDict", "EMPTY_DICT None"):
+        return of_checkpoint
+    if outermost == f"GLOBAL {refused}" and not outermost.startswith(_CONTAINERS_OF_PYTHON):
+        return of_network
     return f"of a whole network {of_network}; of a checkpoint {of_checkpoint}"
 
 
@@ -191,20 +196,26 @@ def _outermost(path: Path) -> str:
                 operation, argument, _ = next(each for each in operations if each[0].name not in ("PROTO", "FRAME"))
     except (OSError, ValueError, StopIteration, zipfile.BadZipFile):
         return ""
-    return f"{operation.name} {argument}"
+    return f"{operation.name} {str(argument).replace(' ', '.')}"
+
+
+def _names_in_archive(path: Path) -> list[str] | None:
+    """What lies in a zip archive; None where a file is none, or its table of contents is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 def _unreadable(path: Path) -> FileError:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if names and all(name.endswith(".npy") for name in names):
-            return FileError(f"`{path}` holds arrays of numpy's, not tensors", hint=_ARRAYS_TO_WEIGHTS)
-        if not any(name.endswith("/data.pkl") for name in names):
-            return FileError(
-                f"`{path}` is a zip archive of {shortened(names) or 'nothing'}",
-                hint="unpack it and name the file in it",
-            )
+    names = _names_in_archive(path)
+    if names and all(name.endswith(".npy") for name in names):
+        return FileError(f"`{path}` holds arrays of numpy's, not tensors", hint=_ARRAYS_TO_WEIGHTS)
+    if names and not any(name.endswith("/data.pkl") for name in names):
+        return FileError(
+            f"`{path}` is a zip archive of {shortened(names)}, not weights", hint="unpack it and name the file in it"
+        )
     return FileError(
         f"`{path}` is not a readable safetensors or PyTorch file: damaged, cut off, or of another kind",
         hint="download or save it again; in place of ONNX or another kind, take the checkpoint that it was made from",

@@ -15,6 +15,7 @@ from stages.buffer.file import BufferContents
 from stages.config import with_values
 from stages.events import DistillationStep, Event, InversionStep
 from stages.machine.device import (
+    num_usable_cpus,
     out_of_memory_is_told,
     resident_memory_mib,
     resolve_acceleration,
@@ -87,7 +88,11 @@ def estimate(planned: Plan) -> Estimate:
             seconds["inversion"] = _inversion_seconds(planned, run, stages["inversion"])
         if "distillation" in stages:
             seconds["distillation"] = _distillation_seconds(planned, run, stages["distillation"])
-        warnings = _warnings_of_waiting(waited_s, waited_for_cpu_s(), of_s=time.perf_counter() - began_s)
+        warnings: tuple[str, ...] = ()
+        if (
+            planned.device.type == "cpu" and int(planned.config.run.threads) <= num_usable_cpus()
+        ):  # else they wait for them
+            warnings = _warnings_of_waiting(waited_s, waited_for_cpu_s(), of_s=time.perf_counter() - began_s)
     acceleration = resolve_acceleration(planned.config.run.acceleration, planned.device)
     memory_mib = resident_memory_mib(planned.device)
     return Estimate(

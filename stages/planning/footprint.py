@@ -85,7 +85,7 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     )
 
 
-def check_memory(footprint: Footprint, device: torch.device) -> None:
+def check_memory(footprint: Footprint, device: torch.device, *, hint: str) -> None:
     """Raise MachineError where the buffer alone is more than what is left of main memory.
 
     The system ends a process that takes too much without a word, and the buffer would do so only once it is full. On a
@@ -97,7 +97,7 @@ def check_memory(footprint: Footprint, device: torch.device) -> None:
     raise MachineError(
         f"not enough memory: {memory.available / 2**20:,.0f} MiB are available, the full buffer takes"
         f" {footprint.buffer_mib:,.0f} MiB",
-        hint="lower buffer.capacity or distillation.views, or use a machine with more",
+        hint=hint,
     )
 
 

@@ -164,7 +164,8 @@ def plan(
         check_in_training(student, config.student.model, task=config.task, where="student.model", batch_size=batch_size)
     num_stored = 0 if stored is None else len(stored)
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
-    check_memory(footprint, device)
+    fewer = "lower buffer.capacity or distillation.views, or use a machine with more"
+    check_memory(footprint, device, hint="go on on a machine with more" if is_resumption else fewer)
     if not is_resumption:
         hint = "free some space, or start with another --out or a lower buffer.capacity"
         check_disk(footprint.disk_bytes, launch.out, hint=hint)

@@ -10,6 +10,7 @@ Legend: N images, C channels of an image, H W pixels; O channels of the layer, P
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 _NUM_PIXELS = 2**16
 """Of all images together whose variance is compared: as many for small ones as for large ones."""
-_MIN_IMAGES = 8
+_MIN_IMAGES = 4
+_MOST_PIXELS = 256
+"""Of a side of the noise; larger images repeat it."""
 _COLOUR_CORRELATION = 0.9
 """Of two channels of a photo, about."""
 
@@ -45,18 +48,27 @@ _MEANS = (-0.1, 1.1)
 """Of images in [0, 1], with some room: crops padded with zeros shift it."""
 _STDS = (0.15, 0.45)
 """The same; 0.5 is the most there can be."""
+_MOST_OF_STD = 1.25
+"""Of the deviation of images in [0, 1] that are black or white, sqrt(m (1 - m)) at a mean m: the most there can be."""
 _FAINTEST = 0.04
 _STANDARDIZED = 0.7
 """As low as this may the deviation be where the network was given at least that share of 1, as `task.std` is to make
 it: of images with hardly any contrast."""
 
+_OWN = (0.45, 0.25)
+"""Of photos, about."""
 _USUAL = {
-    "mean and standard deviation of the images themselves (of photos about 0.45 and 0.25)": (0.45, 0.25),
+    f"mean and standard deviation of the images themselves (of photos about {_OWN[0]} and {_OWN[1]})": _OWN,
     "0.5 and 0.5 (images from -1 to 1)": (0.5, 0.5),
     "0 and 1 (images from 0 to 1, as they are)": (0.0, 1.0),
     f"0 and {1 / 255:.6f} (images from 0 to 255)": (0.0, 1 / 255),
 }
 """How images are normalised, with the values for a grey one."""
+_SELDOM = {
+    "the images' own mean and 1 (their mean is subtracted, no more)": (_OWN[0], 1.0),
+    f"the images' own mean and {1 / 255:.6f} (the same, from 0 to 255)": (_OWN[0], 1 / 255),
+}
+"""The same, where none of the usual ways fits."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +86,42 @@ class LearnedImages:
 
     def doubt(self) -> str | None:
         """Why the preset's normalisation can hardly be the teacher's, and which would fit; None where it can be."""
-        is_faint = self.std >= _FAINTEST and self.normalized_std >= _STANDARDIZED
-        if _is_likely(self.mean, max(self.std, _STDS[0]) if is_faint else self.std):
+        is_as_wanted = self.std >= _FAINTEST and self.normalized_std >= _STANDARDIZED
+        if _is_likely(self.mean, max(self.std, _STDS[0]) if is_as_wanted else self.std):
             return None
-        fitting = [
-            told
-            for told, (mean, std) in _USUAL.items()
-            if _is_likely(mean + std * self.normalized_mean, std * self.normalized_std)
-        ]
+        fitting = self._fitting(_USUAL) or self._fitting(_SELDOM)
+        is_faint = _FAINTEST <= self.std < _STDS[0] and _is_likely(self.mean, _STDS[0])
+        why = (
+            "images with so little contrast are few: if yours have more, it was trained with another normalisation"
+            if is_faint
+            else "images are hardly like that, so it will have been trained with another normalisation"
+        )
         return (
             f"learned images of mean {self.mean:.2f} and standard deviation {self.std:.2f} on the scale from 0 to 1,"
-            " by what its first batch-norm remembers and by task.mean and task.std; images are hardly like that, so it"
-            " will have been trained with another normalisation"
+            f" by what its first batch-norm remembers and by task.mean and task.std; {why}"
             + (f": {' or '.join(fitting)} would fit" if fitting else "")
         )
 
+    def _fitting(self, ways: Mapping[str, tuple[float, float]]) -> list[str]:
+        """Those by which its images would have been like images."""
+        return [
+            told
+            for told, (mean, std) in ways.items()
+            if _is_likely(mean + std * self.normalized_mean, std * self.normalized_std)
+        ]
+
 
 def _is_likely(mean: float, std: float) -> bool:
-    return _MEANS[0] <= mean <= _MEANS[1] and _STDS[0] <= std <= _STDS[1]
+    share = min(max(mean, 0.02), 0.98)
+    most = min(_STDS[1], _MOST_OF_STD * math.sqrt(share * (1 - share)))
+    return _MEANS[0] <= mean <= _MEANS[1] and _STDS[0] <= std <= most
 
 
 def learned_images(model: nn.Module, task: TaskTable, device: torch.device) -> LearnedImages | None:
     """What a network on `device` remembers of the images it learned; `model` takes normalised ones, [N, C, H, W].
 
-    None where it cannot be told: no batch-norm runs, the network is not affine until the first, or what that remembers
-    is not what images leave behind (it is new, for example).
+    None where it cannot be told: no batch-norm runs, the network is not affine until the first or pools all pixels
+    before, or what that remembers is not what images leave behind (it is new, for example).
 
     The mean is the one grey whose answer is nearest to the layer's running mean. The deviation is by how much images
     like photos (amplitudes that fall as the inverse of the frequency, Field 1987, "Relations between the statistics of
@@ -114,7 +137,8 @@ def learned_images(model: nn.Module, task: TaskTable, device: torch.device) -> L
     features_NOP = _input_of(layers[0], model, trial_NCHW.to(device))
     at_zero_OP, at_one_OP, at_sum_OP, response_NOP = *features_NOP[:3], features_NOP[3:]
     missing_OP = response_NOP[0] + response_NOP[1] - at_sum_OP - at_zero_OP
-    if missing_OP.abs().max() > _NONLINEARITY * at_sum_OP.abs().max():
+    is_pooled = at_one_OP.shape[1] == 1 < math.prod(task.image_shape[1:])  # of an image's mean little is known
+    if is_pooled or missing_OP.abs().max() > _NONLINEARITY * at_sum_OP.abs().max():
         return None
     buffers = dict(layers[0].named_buffers(recurse=False))
     running_mean_O, running_var_O = (buffers[name].float().cpu() for name in ("running_mean", "running_var"))
@@ -160,14 +184,16 @@ def _like_photos(image_shape: tuple[int, int, int]) -> Tensor:
     channels, height, width = image_shape
     num = max(_MIN_IMAGES, _NUM_PIXELS // (height * width))
     rng = torch.Generator().manual_seed(0)
-    size = (2 * height, 2 * width)  # the noise is periodic: half of it is not
+    sides = min(height, _MOST_PIXELS), min(width, _MOST_PIXELS)
+    size = (2 * sides[0], 2 * sides[1])  # the noise is periodic: half of it is not
     frequency = torch.hypot(torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1]))
     frequency[0, 0] = 1 / max(size)
+    repeats = (1, 1, -(-height // sides[0]), -(-width // sides[1]))
 
     def noise(num_channels: int) -> Tensor:
         white = torch.randn(num, num_channels, *size, generator=rng)
-        pink: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) / frequency, s=size)[..., :height, :width]
-        return pink / pink.std()
+        pink: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) / frequency, s=size)[..., : sides[0], : sides[1]]
+        return (pink / pink.std()).repeat(repeats)[..., :height, :width]
 
     in_all, in_each = math.sqrt(_COLOUR_CORRELATION), math.sqrt(1 - _COLOUR_CORRELATION)
     return in_all * noise(1) + in_each * noise(channels)

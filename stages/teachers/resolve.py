@@ -53,12 +53,12 @@ def nameless_weights(config: Config) -> Problem | None:
         " cache"
     )
     file = FILE.match(config.teacher.model)
-    if (
-        file is not None and file["factory"]
-    ):  # which may give the network with its weights: runs are told from files, and verified by them
+    # A function may give the network with its weights, but runs are told from files, and verified by them.
+    if file is not None and file["factory"] and Path(file["path"]).stem.isidentifier():
         module = Path(file["path"]).stem
         hint += (
-            "; of a network that has its weights when it is built, save them once, beside its code:"
+            "; of a network that has its weights when it is built, save them once, beside its code (with the number of"
+            " classes in the brackets, where it takes that):"
             f" `python -c 'import torch, {module}; torch.save({module}.{file['factory']}().state_dict(),"
             ' "teacher.pth")\'`'
         )

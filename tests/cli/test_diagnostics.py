@@ -123,8 +123,11 @@ def test_an_exception_of_somebody_elses_code_is_not(capfd):
         (["run", "--no-tiu"], "no such option `--no-tiu`", "did you mean `--no-tui`?"),
         (["run", "--preset"], "option '--preset' requires an argument", "`--help` after the command shows"),
         (["evaluate"], "missing argument 'RUN|WEIGHTS'", "`ssdkd evaluate --help` shows what it takes"),
-        (["run", "digits"], "unexpected extra argument", "`ssdkd run --preset digits`"),
-        (["run", "a b", "c"], "unexpected extra argument", "`ssdkd run --help` shows what it takes"),
+        (["run", "digits"], "unexpected extra argument", "a preset is named by an option: `--preset digits`"),
+        (["run", "mine.toml"], "unexpected extra argument", "a preset is named by an option: `--preset mine.toml`"),
+        (["run", "run.seed=3"], "unexpected extra argument", "an option of its own: `--set run.seed=3`"),
+        (["run", "--seeds", "0", "1"], "unexpected extra argument", "`ssdkd run --help` shows what it takes"),
+        (["run", "a", "b"], "unexpected extra argument", "`ssdkd run --help` shows what it takes"),
         (["doctor", "digits"], "unexpected extra argument", "`ssdkd doctor --help` shows what it takes"),
     ],
 )

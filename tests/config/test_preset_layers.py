@@ -212,6 +212,8 @@ def test_a_syntax_error_has_its_line(write, problem_of):
         ("mean = (0.5)", "a list brackets"),
         ('model: "resnet20"', 'are written `model = "vgg11"`'),
         ("epochs = 3 4", "correct the file there"),
+        ("lr = .1", "a digit before its point"),
+        ("x = 1 a\x85b", "correct the file there"),
     ],
 )
 def test_the_line_that_is_wrong_is_shown_with_how_it_is_written(write, problem_of, line, hint):
@@ -220,6 +222,12 @@ def test_the_line_that_is_wrong_is_shown_with_how_it_is_written(write, problem_o
     assert problem.message.endswith(f": {line}")
     assert "(at line 2, column " in problem.message
     assert hint in problem.hint
+
+
+def test_of_a_wrong_line_without_end_some_is_shown(write, problem_of):
+    problem = problem_of(presets=[write("mine.toml", "{" + "a" * 100_000)])
+    assert 100 < len(problem.message) < 300
+    assert problem.message.endswith("aaa...")
 
 
 def test_bytes_that_are_not_text(tmp_path, problem_of):

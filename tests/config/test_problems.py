@@ -138,21 +138,6 @@ def test_hints_of_refused_values(problem_of, override, hint):
         ("teacher.model=WRN-40-2", "unknown name `WRN-40-2` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
         ("teacher.model=ResNet-56", "unknown name `ResNet-56` in `teacher.model` in --set", "did you mean `resnet56`?"),
         ("teacher.model=vgg16_bn", "unknown name `vgg16_bn` in `teacher.model` in --set", "did you mean `vgg16`?"),
-        (
-            "teacher.model=resnet50",
-            "unknown name `resnet50` in `teacher.model` in --set",
-            "did you mean `torchvision:resnet50`?",
-        ),
-        (
-            "student.model=models.vit_b_16",
-            "unknown name `models.vit_b_16` in `student.model` in --set",
-            "did you mean `torchvision:vit_b_16`?",
-        ),
-        (
-            "teacher.model=timm:resnet18",
-            "unknown name `timm:resnet18` in `teacher.model` in --set",
-            "a network of timm's is what a function in a Python file returns, `timm.create_model('resnet18',",
-        ),
         ("teacher.model=wrn16", "unknown name `wrn16` in `teacher.model` in --set", "did you mean `wrn40_2`?"),
         ("student.model=q", "unknown name `q` in `student.model` in --set", "known: "),
         ("task.kind=detection", "unknown name `detection` in `task.kind` in --set", "known: "),
@@ -165,6 +150,25 @@ def test_hints_of_refused_values(problem_of, override, hint):
 def test_names_are_looked_up(problem_of, override, message, hint):
     problem = problem_of(override)
     assert problem.message == message
+    assert str(problem.hint).startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        *(("resnet50", "did you mean `torchvision:resnet50`?"), ("resnet-50", "did you mean `torchvision:resnet50`?")),
+        *(("models.vit_b_16", "did you mean `torchvision:vit_b_16`?"), ("models.resnet20", "did you mean `resnet20`?")),
+        *(("resnet20_cifar10", "did you mean `resnet20`?"), ("wide_resnet28_10", "did you mean `wrn28_10`?")),
+        ("wide_resnet50_2", "did you mean `torchvision:wide_resnet50_2`?"),
+        (
+            "timm:resnet18",
+            "a network of timm's is what a function in a Python file returns, `timm.create_model('resnet18',",
+        ),
+    ],
+)
+def test_names_that_other_libraries_have_for_networks(problem_of, name, hint):
+    problem = problem_of(f"teacher.model={name}")
+    assert problem.message == f"unknown name `{name}` in `teacher.model` in --set"
     assert str(problem.hint).startswith(hint)
 
 

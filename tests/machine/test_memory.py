@@ -9,6 +9,9 @@ import pytest
 from stages.machine.memory import MachineMemory, machine_memory
 
 MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    600 kB\nHugePages_Total:   0\n"
+CACHED_KIB = 50
+STAT = "anon 5\nfile 999999\ninactive_file 20480\nactive_file 10240\nslab_reclaimable 20480\nslab 99\n"
+"""What the kernel gives back of a group's memory: 20 + 10 + 20 KiB."""
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def memory(tmp_path: Path):
 
 def test_of_a_machine(memory) -> None:
     assert memory() == MachineMemory(total=1000 * 1024, available=600 * 1024)
-    assert memory(max="max\n", current="5\n") == memory()
+    assert memory(max="max\n", current="5\n", stat=STAT) == memory()
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_of_a_machine(memory) -> None:
     [(400, 100, 400, 300), (400, 500, 400, 0), (5000, 100, 1000, 600), (900, 100, 900, 600)],
 )
 def test_of_a_container_what_it_is_granted(memory, limit_kib, used_kib, total_kib, available_kib) -> None:
-    found = memory(max=str(limit_kib * 1024), current=str(used_kib * 1024))
+    found = memory(max=str(limit_kib * 1024), current=str((used_kib + CACHED_KIB) * 1024), stat=STAT)
     assert found == MachineMemory(total=total_kib * 1024, available=available_kib * 1024)
 
 

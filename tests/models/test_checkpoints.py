@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -412,11 +413,24 @@ def test_a_file_below_a_file(tmp_path):
         (b"\x80\x02", "not a readable"),
         (b"\x80\x02}q\x00.", "not a readable|no weights"),
         (b"PK\x03\x04" + bytes(50), "not a readable"),
+        (b"PK\x05\x06" + bytes(18), "not a readable"),
     ],
 )
 def test_foreign_content(tmp_path, content, message):
     (tmp_path / "teacher.pth").write_bytes(content)
     refused(FileError, message, tmp_path / "teacher.pth")
+
+
+@pytest.mark.parametrize("mark", [b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"])
+def test_an_archive_with_a_broken_byte_in_its_structure(trained, tmp_path, mark):
+    path = tmp_path / "teacher.pt"
+    torch.save(trained.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[content.rfind(mark)] = 0
+    path.write_bytes(content)
+    refused(FileError, "not a readable|damaged", path)
+    path.write_bytes(path.read_bytes()[len(content) // 2 :])  # the end of it, with its table of contents
+    refused(FileError, "not a readable", path)
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.999])
@@ -492,9 +506,11 @@ def test_a_whole_network_in_a_checkpoint_or_in_an_old_file(trained, tmp_path):
     assert 'is the network itself, `["net"].state_dict()`' in hint
     assert "of a whole network" not in hint
     torch.save(trained, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    hint = refused(FileError, "Python objects", tmp_path / "old.pt").hint
-    assert "of a whole network torch.save(" in hint
-    assert "; of a checkpoint torch.save(" in hint
+    torch.save(SimpleNamespace(state_dict=trained.state_dict()), tmp_path / "namespace.pt")
+    for file in ("old.pt", "namespace.pt"):
+        hint = refused(FileError, "Python objects", tmp_path / file).hint
+        assert "of a whole network torch.save(" in hint
+        assert "; of a checkpoint torch.save(" in hint
 
 
 def test_files_of_other_kinds_are_told_as_what_they_are(trained, tmp_path):

@@ -87,6 +87,14 @@ def test_a_busy_machine_is_told_of(make_config, play, monkeypatch, counted_s, is
     assert ["had the processor for 20%" in warning for warning in warnings] == [True] * is_told
 
 
+def test_where_a_run_has_more_threads_than_cpus_they_wait_for_each_other(make_config, play, monkeypatch) -> None:
+    play(inversion=Played("inversion"), distillation=Played("distillation"))
+    counter = iter((0.0, 200.0))
+    monkeypatch.setattr(module, "waited_for_cpu_s", lambda: next(counter))
+    monkeypatch.setattr(module, "num_usable_cpus", lambda: 1)
+    assert estimate(planned(make_config(*LONG, "run.threads=2"))).warnings == ()
+
+
 @pytest.mark.parametrize(("missing_bytes", "is_told"), [(1, True), (0, False)])
 def test_a_buffer_that_will_not_fit_beside_the_networks_is_told_of(
     make_config, play, monkeypatch, missing_bytes, is_told

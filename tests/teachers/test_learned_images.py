@@ -12,6 +12,7 @@ from stages.config import Config, load
 from stages.data.digits import load_digits
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights
+from stages.teachers import learned_images as module
 from stages.teachers.learned_images import LearnedImages, learned_images
 from stages.teachers.load import load_teacher
 from tests.real_data import SHARED
@@ -32,13 +33,13 @@ def digits() -> Tensor:
     return images_NCHW.float() / 255
 
 
-def has_learned(images_NCHW: Tensor, *before: nn.Module, num_batches: int = 0) -> nn.Module:
+def has_learned(images_NCHW: Tensor, *before: nn.Module, num_batches: int = 0, width: int = 16) -> nn.Module:
     """A network whose batch-norm has the statistics of these images, behind a random convolution of theirs."""
     torch.manual_seed(0)
-    convolution = nn.Conv2d(images_NCHW.shape[1], 16, 3, padding=1)
-    norm = nn.BatchNorm2d(16, momentum=1.0)
+    convolution = nn.Conv2d(images_NCHW.shape[1], width, 3, padding=1)
+    norm = nn.BatchNorm2d(width, momentum=1.0)
     network = nn.Sequential(*before, convolution, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network.append(nn.Linear(16, 10)).train()
+    network.append(nn.Linear(width, 10)).train()
     network(images_NCHW)
     norm.num_batches_tracked.fill_(num_batches)
     return network.eval()
@@ -92,6 +93,33 @@ def test_another_normalisation_is_doubted_and_the_right_one_named(how: str, beli
     assert TOLD[how] in doubt.partition("another normalisation: ")[2]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+def test_a_mean_that_was_subtracted_alone_is_named_where_nothing_usual_fits(scale: float) -> None:
+    images_NCHW = 0.45 + (digits() - 0.3055) * 0.7  # of a deviation like that of photos
+    found = learned_images(has_learned((images_NCHW - 0.45) / scale), config_of("their own").task, CPU)
+    assert found is not None
+    assert "the images' own mean and " + ("1 (" if scale == 1 else "0.003922") in str(found.doubt())
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "is_doubted"),
+    [
+        *((0.45, 0.25, False), (0.45, 0.44, False), (0.45, 0.46, True), (0.45, 0.16, False), (0.45, 0.14, True)),
+        *((-0.2, 0.25, True), (1.2, 0.25, True), (-0.06, 0.24, True), (0.03, 0.26, True), (0.11, 0.37, False)),
+    ],
+)
+def test_what_images_from_0_to_1_can_be_like(mean: float, std: float, is_doubted: bool) -> None:
+    found = LearnedImages(normalized_mean=mean, normalized_std=std, mean=mean, std=std)
+    assert (found.doubt() is not None) == is_doubted
+
+
+@pytest.mark.parametrize(("std", "is_soft"), [(0.1, True), (0.01, False), (0.6, False)])
+def test_of_low_contrast_it_is_said_that_images_may_be_like_that(std: float, is_soft: bool) -> None:
+    doubt = str(LearnedImages(normalized_mean=0.0, normalized_std=2 * std, mean=0.5, std=std).doubt())
+    assert ("images with so little contrast are few: if yours have more" in doubt) == is_soft
+    assert ("images are hardly like that" in doubt) != is_soft
+
+
 def test_images_of_little_contrast_are_fine_where_their_own_normalisation_is_set() -> None:
     faint_NCHW = 0.5 + (digits() - 0.3055) * 0.2
     mean, std = float(faint_NCHW.mean()), float(faint_NCHW.std())
@@ -110,11 +138,39 @@ def test_images_of_little_contrast_are_fine_where_their_own_normalisation_is_set
         pytest.param(lambda: has_learned(torch.zeros(4, 1, 8, 8)), id="what never varied"),
         pytest.param(lambda: has_learned(digits(), nn.Conv2d(1, 1, 3), nn.ReLU()), id="not affine"),
         pytest.param(lambda: has_learned(digits(), num_batches=49), id="has hardly begun"),
+        pytest.param(lambda: has_learned(digits(), nn.AdaptiveAvgPool2d(1)), id="pooled"),
+        pytest.param(lambda: has_learned(digits(), width=4), id="few channels"),
+        pytest.param(lambda: with_statistics_in_another_order(has_learned(digits())), id="statistics of nothing"),
+        pytest.param(lambda: has_learned(digits(), Edges()), id="sees no brightness"),
         pytest.param(lambda: build_model("wrn10_1", task=config_of("half").task, where="model").eval(), id="new"),
     ],
 )
 def test_nothing_is_said_where_nothing_can_be_told(make: Callable[[], nn.Module]) -> None:
     assert learned_images(make(), config_of("half").task, CPU) is None
+
+
+class Edges(nn.Module):
+    """Differences between neighbours: all that is left of how bright an image is."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return images_BCHW - images_BCHW.roll(1, dims=3)
+
+
+def with_statistics_in_another_order(network: nn.Module) -> nn.Module:
+    norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    order = norm.running_var.argsort(descending=True)
+    norm.running_var[order] = norm.running_var.sort().values
+    return network
+
+
+@pytest.mark.parametrize("shape", [(3, 224, 224), (1, 600, 300), (3, 1, 1), (2, 5, 700)])
+def test_the_noise_is_as_large_as_the_images_and_each_time_the_same(shape: tuple[int, int, int]) -> None:
+    photos_NCHW = module._like_photos(shape)
+    assert photos_NCHW.shape[1:] == shape
+    assert len(photos_NCHW) >= 4
+    assert torch.equal(photos_NCHW, module._like_photos(shape))
+    assert float(photos_NCHW.mean()) == pytest.approx(0.0, abs=0.6)
+    assert float(photos_NCHW.std()) == pytest.approx(1.0, abs=0.2)
 
 
 class CatchesAll(nn.Module):
