@@ -96,8 +96,8 @@ class InversionConfig(Table):
 
     "absolute": as they are, the paper's. "standardized": means in the running deviations of each channel, variances in
     its running variances, which is what the layer itself makes of them; not in the paper. The variances of a network's
-    layers differ by factors of up to a thousand, and in absolute terms the small ones hardly count. It is for `plus`: with
-    the paper's recipe otherwise it brought nothing in 60 epochs (benchmarks/LOG.md).
+    layers differ by factors of up to a thousand, and in absolute terms the small ones hardly count. It is part of
+    `plus`: with the paper's recipe otherwise it brought nothing in 60 epochs (benchmarks/LOG.md).
     """
 
     bn_weight: NonNegativeFloat = Field(default_factory=_bn_weight)
