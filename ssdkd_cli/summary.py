@@ -12,6 +12,7 @@ from ssdkd_cli.words import (
     duration,
     format_metric,
     is_count,
+    is_near_chance,
     metric_title,
     num_epochs,
     precise_duration,
@@ -68,6 +69,8 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     if summary.get("agreement") is not None:
         agreement = agreement_text(summary["agreement"], summary.get("agreement_by_chance"))
         console.say(f"agreement with the teacher on held-out synthetic images: {agreement}")
+        if is_near_chance(summary["agreement"], summary.get("agreement_by_chance")):
+            console.say("  hardly better than chance: these images are of few classes, or little was learned")
         if summary.get("student") is None:
             console.say("no real images were at hand: accuracy is unknown until `ssdkd evaluate`")
     stages = ", ".join(

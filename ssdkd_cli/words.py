@@ -50,6 +50,11 @@ def agreement_text(agreement: float | None, by_chance: float | None = None) -> s
     return f"{agreement:.2%}" + ("" if by_chance is None else f" (by chance {by_chance:.2%})")
 
 
+def is_near_chance(agreement: float, by_chance: float | None) -> bool:
+    """Whether agreement says next to nothing of a student: of images of one class, say, any two agree."""
+    return by_chance is not None and agreement < by_chance + (1 - by_chance) / 10
+
+
 def setting_text(value: Any) -> str:
     """A setting's value as a preset has it, but for quotes; `-` where there is none."""
     if value is None:

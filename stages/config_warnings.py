@@ -150,7 +150,7 @@ def _surplus(config: Config, schedule: Schedule) -> list[str]:
     if capacity >= num_images:
         return []
     lost = num_images - capacity
-    return [f"`buffer.capacity` is {capacity}: {lost} of each epoch's {num_images} images are dropped unused"]
+    return [f"`buffer.capacity` is {capacity:,}: {lost:,} of each epoch's {num_images:,} images are dropped unused"]
 
 
 def _parted_pairs(config: Config, schedule: Schedule) -> list[str]:

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stages import registry
-from stages.config import Config
 from stages.file_digest import sha256_of
 from stages.machine.device import device_name
-from stages.models import FILE
-from stages.paths import typed_path
+from stages.own_code import code_of
 from stages.planning.plan import Plan
 from stages.run_directory.overview import flat
 
@@ -56,12 +54,6 @@ def manifest_of(planned: Plan) -> bytes:
         },
     }
     return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def code_of(config: Config) -> dict[str, str]:
-    """The SHA-256 of each file of the user's that a network is made by, by the key that names it."""
-    named = {"teacher.model": FILE.match(config.teacher.model), "student.model": FILE.match(config.student.model)}
-    return {key: sha256_of(typed_path(file["path"])) for key, file in named.items() if file is not None}
 
 
 def lasting_settings(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:

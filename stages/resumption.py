@@ -15,7 +15,8 @@ from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved, RunFinished, RunResumed
 from stages.file_digest import sha256_of
 from stages.machine.device import num_usable_cpus, resolve_device, resolve_precision
-from stages.manifest import code_of, git_revision, lasting_settings, versions
+from stages.manifest import git_revision, lasting_settings, versions
+from stages.own_code import changed_code
 from stages.paths import in_shell
 from stages.planning.footprint import check_disk, footprint_of
 from stages.planning.plan import Launch, Plan, plan
@@ -180,8 +181,7 @@ def _warnings_of_precision(
 
 def _warnings_of_code(config: Config, manifest: dict[str, Any]) -> tuple[str, ...]:
     """Files of the user's that make its networks, and were changed: others may have weights of the same names."""
-    before = manifest["code_sha256"]
-    changed = [f"`{key}`" for key, sha256 in code_of(config).items() if before.get(key, sha256) != sha256]
+    changed = [f"`{key}`" for key in changed_code(config, manifest)]
     if not changed:
         return ()
     return (f"this run began with another file as {' and '.join(changed)}, and goes on with what is in it now",)

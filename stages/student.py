@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from stages.config import Config, from_file
 from stages.models.build import build_model
 from stages.models.checkpoints import load_weights, warnings_of_others
 from stages.models.normalized import NormalizedModel
+from stages.own_code import doubts_of_code
 from stages.run_directory.lookup import resolve_run
 
 
@@ -18,11 +20,16 @@ def load_student(run: str | Path) -> NormalizedModel:
     """The student of a run, by its path or its name in ./runs: on the CPU, in eval mode, with its normalisation.
 
     It maps images [B, C, H, W], float in [0, 1] or uint8, to logits [B, K]; its attribute `model` is the network alone.
-    Images of other types or numbers of channels are refused with TypeError or ValueError.
+    Images of other types or numbers of channels are refused with TypeError or ValueError. Warns, as Python does, where
+    the file of yours that makes the network has changed since the run.
     Raises FileError where there is no such run, or it has no student yet or a damaged one.
     """
     directory = resolve_run(str(run))
-    return student_from(directory.written_student(), from_file(directory.written_settings()), torch.device("cpu"))
+    weights, config = directory.written_student(), from_file(directory.written_settings())
+    for doubt in doubts_of_code(config, directory.manifest()):
+        if "`student.model`" in doubt:
+            warnings.warn(doubt, stacklevel=2)
+    return student_from(weights, config, torch.device("cpu"))
 
 
 def student_from(

@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-import torch
 from operation_tape import OperationTape
+from same_values import assert_same
 from torch import nn
 
 from stages import optimizers
@@ -80,7 +80,7 @@ def test_recorded_steps_train_the_same_student(make_run, case: str) -> None:
         run.precision = "bf16" if case == "bf16" else "fp32"
         with_dropout(run)
         outcomes.append(train(run))
-    torch.testing.assert_close(outcomes[1], outcomes[0], rtol=0, atol=0)
+    assert_same(outcomes[1], outcomes[0])
 
     # Inversion without and with the student, the teacher's look and the student's update by each of its losses.
     num_recorded = 4 - (case == "no adversary") + (case == "standardised in the end")

@@ -198,7 +198,7 @@ def _facts_of_learned(report: TeacherReport) -> list[tuple[str, str]]:
     """What its images were like if this is their normalisation, from 0 to 1: where not, they are like none."""
     learned = report.teacher.learned
     if learned is None:
-        return []
+        return [("images it learned", "its batch-norms do not tell: whether mean and std are its own is not checked")]
     told = f"mean {learned.mean:.2f}, standard deviation {learned.std:.2f}, from 0 to 1 (by its first batch-norm)"
     return [("images it learned", told)]
 

@@ -25,6 +25,7 @@ from stages.machine.device import (
 )
 from stages.machine.heap import keep_heap_warm
 from stages.models.normalized import NormalizedModel
+from stages.own_code import doubts_of_code
 from stages.run_directory import RunDirectory
 from stages.student import student_from
 from stages.tasks.task import task_of
@@ -48,6 +49,8 @@ def evaluate_run(run: RunDirectory, config: Config, device: str, *, warn: Warn =
     teacher_sha256 = run.manifest().get("teacher_sha256")
     if teacher_sha256 is not None and config.teacher != from_file(run.written_settings()).teacher:
         teacher_sha256 = None  # another one is asked for
+    for doubt in doubts_of_code(config, run.manifest()):
+        warn(doubt)
     return _evaluate(
         student_file, config, device, warn=warn, holdout_file=run.holdout_file, teacher_sha256=teacher_sha256
     )

@@ -18,6 +18,8 @@ from stages.run import Run
 from stages.scoring import score
 from stages.stage import Stage
 
+_ROUNDING = 1e-3
+"""By which pixels may miss the range from 0 to 1."""
 _LEAST_THAT_VARY = 16
 """Images in the buffer; fewer may be of one class by chance."""
 
@@ -41,6 +43,7 @@ class Inversion(Stage[InversionConfig]):
         self._overlap = Overlap(run) if run.schedule.overlaps else None
         self._method.setup(run if self._overlap is None else self._overlap.run)
         self._is_finite = torch.ones((), dtype=torch.bool, device=run.device)
+        self._is_in_range = torch.ones((), dtype=torch.bool, device=run.device)
         self._has_targets = torch.ones((), dtype=torch.bool, device=run.device)
         self._must_vary = False
         self._call = 0
@@ -54,6 +57,8 @@ class Inversion(Stage[InversionConfig]):
             inverted = self._invert(run)
             _check_shapes(run, inverted, num_images=self.config.batch_size)
             self._is_finite &= insert(run, inverted, batch_size=self.config.batch_size)
+            images_BCHW = inverted.images_BCHW
+            self._is_in_range &= ~((images_BCHW < -_ROUNDING) | (images_BCHW > 1 + _ROUNDING)).any()
             self._has_targets &= (inverted.target_B >= -1).all() & (inverted.target_B < run.task.num_classes).all()
             run.call, self._call = 0, self._call + 1
             if self._call < num_calls:
@@ -93,12 +98,17 @@ class Inversion(Stage[InversionConfig]):
     def _check(self, run: Run) -> None:
         """Raise DivergedError where the student is lost, or where warm-up made images of one class only.
 
-        And ConfigError where the method aims at classes that there are not.
+        And ConfigError where the method aims at classes that there are not, or has no images from 0 to 1.
         """
         if not self._is_finite:
             raise DivergedError(
                 f"the images of epoch {run.epoch}, or teacher's and student's divergence on them, are not finite",
                 hint="lower distillation.lr or inversion.lr_generator, or use run.precision=fp32",
+            )
+        if not self._is_in_range:
+            raise ConfigError(
+                f"`inversion.method` = `{self.config.method}` gives images with values outside of [0, 1]",
+                hint="`stages.api.Inverted` has images from 0 to 1, before any normalisation",
             )
         if not self._has_targets:
             raise ConfigError(

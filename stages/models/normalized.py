@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,14 @@ class NormalizedModel(nn.Module):
         memory_format = memory_format or _memory_format_of(model, task.image_shape)
         made = cls(model, mean=task.mean, std=task.std, memory_format=memory_format)
         return made.to(device).to(memory_format=memory_format)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the layout by its name: torch's own object for it cannot be pickled."""
+        return self.__dict__ | {"memory_format": str(self.memory_format).removeprefix("torch.")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As it was when `__getstate__` was called."""
+        super().__setstate__(state | {"memory_format": getattr(torch, state["memory_format"])})  # type: ignore[no-untyped-call]
 
     @property
     def device(self) -> torch.device:

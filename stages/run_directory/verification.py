@@ -112,9 +112,11 @@ def _checked(name: str, look: Callable[[], str]) -> Check:
 
 def _look_at_config(run: RunDirectory) -> str:
     from stages.config import from_file
+    from stages.own_code import doubts_of_code
 
     config = from_file(run.written_settings())
-    return f"{config.teacher.model} -> {config.student.model}, {config.run.epochs} epochs"
+    told = f"{config.teacher.model} -> {config.student.model}, {config.run.epochs} epochs"
+    return "; ".join([told, *doubts_of_code(config, run.manifest())])
 
 
 def _look_at_manifest(path: Path) -> str:

@@ -129,7 +129,7 @@ def learned_images(model: nn.Module, task: TaskTable, device: torch.device) -> L
     variance says, by least squares, so that channels that see edges alone count little.
     """
     layers = bn_layers_that_run(model, task.image_shape)
-    if not layers or layers[0].num_features < _MIN_CHANNELS or 0 < _num_batches(layers[0]) < _MIN_BATCHES:
+    if not layers or 0 < _num_batches(layers[0]) < _MIN_BATCHES:
         return None
     photos_NCHW = _like_photos(task.image_shape)
     zeros_1CHW = torch.zeros_like(photos_NCHW[:1])
@@ -137,11 +137,18 @@ def learned_images(model: nn.Module, task: TaskTable, device: torch.device) -> L
     features_NOP = _input_of(layers[0], model, trial_NCHW.to(device))
     at_zero_OP, at_one_OP, at_sum_OP, response_NOP = *features_NOP[:3], features_NOP[3:]
     missing_OP = response_NOP[0] + response_NOP[1] - at_sum_OP - at_zero_OP
+    buffers = dict(layers[0].named_buffers(recurse=False))
+    running_mean_O, running_var_O = (buffers[name].float().cpu() for name in ("running_mean", "running_var"))
+    if not running_mean_O.any() and bool((running_var_O == 1).all()):  # it is new
+        return None
+    if torch.equal(features_NOP, trial_NCHW.flatten(2)):  # the layer sees the images themselves
+        spread = float((running_var_O + running_mean_O.square()).mean() - running_mean_O.mean().square())
+        return _on_scale_of(task, float(running_mean_O.mean()), math.sqrt(max(0.0, spread)))
+    if layers[0].num_features < _MIN_CHANNELS:
+        return None
     is_pooled = at_one_OP.shape[1] == 1 < math.prod(task.image_shape[1:])  # of an image's mean little is known
     if is_pooled or missing_OP.abs().max() > _NONLINEARITY * at_sum_OP.abs().max():
         return None
-    buffers = dict(layers[0].named_buffers(recurse=False))
-    running_mean_O, running_var_O = (buffers[name].float().cpu() for name in ("running_mean", "running_var"))
     deviation_O = (running_var_O + layers[0].eps).sqrt()
     slope_O = (at_one_OP - at_zero_OP).mean(dim=1) / deviation_O
     wanted_O = (running_mean_O - at_zero_OP.mean(dim=1)) / deviation_O
@@ -152,6 +159,10 @@ def learned_images(model: nn.Module, task: TaskTable, device: torch.device) -> L
     correlation = float(torch.corrcoef(torch.stack([variance_O, running_var_O]))[0, 1])
     if not (error <= _MAX_ERROR * std and correlation >= _LEAST_CORRELATION):  # none of them a number where it is new
         return None
+    return _on_scale_of(task, mean, std)
+
+
+def _on_scale_of(task: TaskTable, mean: float, std: float) -> LearnedImages:
     unit = sum(task.std) / len(task.std)
     return LearnedImages(mean, std, mean=sum(task.mean) / len(task.mean) + unit * mean, std=unit * std)
 

@@ -32,6 +32,9 @@ _HAVE_CIFAR_VARIANTS = ("torchvision:mobilenet_v2", "torchvision:shufflenet_v2_"
 _SMALL_IMAGE = 64
 _NUM_NOISE_IMAGES = 3
 
+_LITTLE_TASK = 0.1
+"""What helped where there was no batch-norm to match (benchmarks/LOG.md)."""
+
 _SUM_TOLERANCE = 1e-3  # of probabilities in bf16, too
 _SPREAD_TOLERANCE = 1e-2  # of the logits' standard deviation; less is no matter
 _ROUNDING = 1e-5  # of the largest logit, in fp32: kernels for another batch may round otherwise
@@ -182,4 +185,11 @@ def _warnings_of_inversion(model: nn.Module, config: Config) -> tuple[str, ...]:
     )
     if config.inversion.targets == "teacher":
         lost += ", and set inversion.targets=balanced, or all images may become of one class"
-    return (f"{lost}. On digits the overlay `plus`, balanced targets and inversion.task_weight=0.1 helped most",)
+    advice = [] if config.distillation.mix == "cutmix" else ["the overlay `plus`"]
+    advice += [] if config.inversion.targets == "balanced" else ["balanced targets"]
+    advice += [] if config.inversion.task_weight <= _LITTLE_TASK else [f"inversion.task_weight={_LITTLE_TASK}"]
+    if advice:
+        lost += (
+            f". In long runs on digits {' and '.join(filter(None, [', '.join(advice[:-1]), advice[-1]]))} helped most"
+        )
+    return (lost,)

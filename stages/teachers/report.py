@@ -80,5 +80,9 @@ def report_teacher(config: Config, device: torch.device, *, must_measure: bool =
 
 
 def _count_layers(model: nn.Module) -> dict[str, int]:
-    kinds = (type(module).__name__ for module in model.modules() if any(True for _ in module.parameters(recurse=False)))
+    kinds = (
+        type(module).__name__
+        for module in model.modules()
+        if module is not model and any(True for _ in module.parameters(recurse=False))
+    )
     return dict(Counter(kinds).most_common())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssdkd_cli.words import duration, format_metric, is_count, is_share, precise_duration, setting_text
+from ssdkd_cli.words import duration, format_metric, is_count, is_near_chance, is_share, precise_duration, setting_text
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,21 @@ def test_short_times_are_told_to_a_tenth(seconds, text):
 def test_metrics_are_shares_but_for_the_loss_and_the_count(metric, value, text, kind):
     assert format_metric(metric, value) == text
     assert (is_count(metric), is_share(metric)) == (kind == "count", kind == "share")
+
+
+@pytest.mark.parametrize(
+    ("agreement", "by_chance", "is_near"),
+    [
+        (0.96, 0.957, True),
+        (0.9, 0.24, False),
+        (0.2, 0.3, True),
+        (0.34, 0.25, False),
+        (0.32, 0.25, True),
+        (0.1, None, False),
+    ],
+)
+def test_agreement_near_chance_says_next_to_nothing(agreement, by_chance, is_near):
+    assert is_near_chance(agreement, by_chance) == is_near
 
 
 @pytest.mark.parametrize(

@@ -362,6 +362,23 @@ def test_a_holdout_that_is_not_finite_is_told(make_stage) -> None:
         run.check()
 
 
+@pytest.mark.parametrize(("value", "is_right"), [(1.0, True), (1.01, False), (-0.01, False), (0.0, True)])
+def test_images_are_from_0_to_1(make_stage, monkeypatch, value: float, is_right: bool) -> None:
+    run, stage = make_stage(epoch=2)
+    invert = stage._method.invert
+
+    def invert_oddly(run: Run) -> Inverted:
+        images_BCHW, target_B = invert(run)
+        images_BCHW = images_BCHW.clone()
+        images_BCHW[-1, 0, 0, 0] = value
+        return Inverted(images_BCHW, target_B)
+
+    monkeypatch.setattr(stage._method, "invert", invert_oddly)
+    stage.run_epoch(run)
+    with nullcontext() if is_right else pytest.raises(ConfigError, match=r"values outside of \[0, 1\]"):
+        run.check()
+
+
 @pytest.mark.parametrize(("target", "is_right"), [(-1, True), (4, True), (5, False), (-2, False)])
 def test_targets_are_classes(make_stage, monkeypatch, target: int, is_right: bool) -> None:
     run, stage = make_stage(epoch=2)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_runs import NETWORKS
 
 from stages.api import load_student
 from stages.config import from_file
 from stages.errors import FileError
+from stages.evaluation.standalone import evaluate_run
 from stages.models.build import build_model
+from stages.run_directory import RunDirectory
+from stages.run_directory.verification import verify
 
 
 def test_a_student_takes_images_as_they_are(start, out: Path) -> None:
@@ -28,6 +34,35 @@ def test_a_student_takes_images_as_they_are(start, out: Path) -> None:
     torch.testing.assert_close(student(images_BCHW), expected_BK)
     torch.testing.assert_close(student(images_BCHW / 255), expected_BK)
     assert not student(images_BCHW).requires_grad
+
+
+def test_a_student_can_be_saved_and_copied_whole(start, out: Path, tmp_path: Path) -> None:
+    start()
+    student = load_student(out)
+    torch.save(student, tmp_path / "whole.pt")
+    read = torch.load(tmp_path / "whole.pt", weights_only=False)
+    images_BCHW = torch.rand(3, *from_file(out / "config.toml").task.image_shape)
+    for other in (read, copy.deepcopy(student)):
+        assert other.memory_format == student.memory_format
+        assert torch.equal(other(images_BCHW), student(images_BCHW))
+
+
+def test_a_student_of_code_that_has_changed_is_told_of(start, out: Path, tmp_path: Path) -> None:
+    """Its names and shapes fit, and nothing else would show it."""
+    network = tmp_path / "net.py"
+    network.write_text(NETWORKS.read_text())
+    start(f"student.model={network}:student")
+    with warnings.catch_warnings(action="error"):
+        load_student(out)
+    network.write_text(NETWORKS.read_text() + "\n# another activation, say\n")
+    with pytest.warns(UserWarning, match="the file that makes `student.model` has changed since the run"):
+        load_student(out)
+    run, told = RunDirectory(out), []
+    evaluate_run(run, from_file(out / "config.toml"), "cpu", warn=told.append)
+    assert [warning for warning in told if "the file that makes `student.model` has changed" in warning]
+    config_check = next(check for check in verify(run) if check.file == "config.toml")
+    assert config_check.is_sound
+    assert "has changed since the run" in config_check.message
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's, which has another way by now

@@ -150,6 +150,23 @@ def test_nothing_is_said_where_nothing_can_be_told(make: Callable[[], nn.Module]
     assert learned_images(make(), config_of("half").task, CPU) is None
 
 
+@pytest.mark.parametrize("how", NORMALISATIONS)
+def test_a_batch_norm_on_the_image_itself_tells_exactly(how: str) -> None:
+    images_NCHW = digits()
+    norm = nn.BatchNorm2d(1, momentum=1.0)
+    norm(normalized(images_NCHW, how))
+    network = nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 10)).eval()
+    norm.num_batches_tracked.fill_(0)
+    found = learned_images(network, config_of(how).task, CPU)
+    assert found is not None
+    assert found.mean == pytest.approx(float(images_NCHW.mean()), abs=1e-4)
+    assert found.std == pytest.approx(float(images_NCHW.std()), rel=1e-3)
+    other = "none" if how == "to 255" else "to 255"
+    doubtful = learned_images(network, config_of(other).task, CPU)
+    assert doubtful is not None
+    assert doubtful.doubt() is not None
+
+
 class Edges(nn.Module):
     """Differences between neighbours: all that is left of how bright an image is."""
 
