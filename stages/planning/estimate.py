@@ -88,21 +88,20 @@ def estimate(planned: Plan) -> Estimate:
             seconds["inversion"] = _inversion_seconds(planned, run, stages["inversion"])
         if "distillation" in stages:
             seconds["distillation"] = _distillation_seconds(planned, run, stages["distillation"])
-        warnings: tuple[str, ...] = ()
-        if (
-            planned.device.type == "cpu" and int(planned.config.run.threads) <= num_usable_cpus()
-        ):  # else they wait for them
-            warnings = _warnings_of_waiting(waited_s, waited_for_cpu_s(), of_s=time.perf_counter() - began_s)
+        elapsed_s, waited_until_now_s = time.perf_counter() - began_s, waited_for_cpu_s()
+    warnings = _warnings_of_memory(planned, resident_memory_mib(planned.device))
+    # On a GPU the processor is not what is waited for, and threads beyond the CPUs wait for each other.
+    if planned.device.type == "cpu" and int(planned.config.run.threads) <= num_usable_cpus():
+        warnings += _warnings_of_waiting(waited_s, waited_until_now_s, of_s=elapsed_s)
     acceleration = resolve_acceleration(planned.config.run.acceleration, planned.device)
-    memory_mib = resident_memory_mib(planned.device)
     return Estimate(
         seconds=seconds,
-        memory_mib=memory_mib,
+        memory_mib=resident_memory_mib(planned.device),
         not_timed=(
             *(name for name in planned.schedule.stages if name not in _TIMED_STAGES),
             *(["acceleration"] if acceleration != "eager" else []),
         ),
-        warnings=warnings + _warnings_of_memory(planned, memory_mib),
+        warnings=warnings,
     )
 
 

@@ -134,7 +134,7 @@ def learned_images(model: nn.Module, task: TaskTable, device: torch.device) -> L
     photos_NCHW = _like_photos(task.image_shape)
     zeros_1CHW = torch.zeros_like(photos_NCHW[:1])
     trial_NCHW = torch.cat([zeros_1CHW, zeros_1CHW + 1, photos_NCHW[:1] + photos_NCHW[1:2], photos_NCHW])
-    features_NOP = _input_of(layers[0], model, trial_NCHW.to(device))
+    features_NOP = _input_of(layers[0], model, trial_NCHW.clone().to(device))  # it may change its images in place
     at_zero_OP, at_one_OP, at_sum_OP, response_NOP = *features_NOP[:3], features_NOP[3:]
     missing_OP = response_NOP[0] + response_NOP[1] - at_sum_OP - at_zero_OP
     buffers = dict(layers[0].named_buffers(recurse=False))

@@ -167,6 +167,20 @@ def test_a_batch_norm_on_the_image_itself_tells_exactly(how: str) -> None:
     assert doubtful.doubt() is not None
 
 
+class NormalizesInPlace(nn.Module):
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return images_BCHW.sub_(0.3055).div_(0.3761)
+
+
+def test_a_network_that_normalises_its_images_in_place_is_seen_from_outside() -> None:
+    images_NCHW = digits()
+    norm = nn.BatchNorm2d(1, momentum=1.0)
+    norm(normalized(images_NCHW, "their own"))
+    norm.num_batches_tracked.fill_(0)
+    network = nn.Sequential(NormalizesInPlace(), norm, nn.Flatten(), nn.Linear(64, 10)).eval()
+    assert learned_images(network, config_of("none").task, CPU) is None  # one channel, which is not the image itself
+
+
 class Edges(nn.Module):
     """Differences between neighbours: all that is left of how bright an image is."""
 
