@@ -147,7 +147,8 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     if json:
         console.print_json({"run": str(found.path), "ok": not damaged, "checks": [asdict(check) for check in checks]})
     else:
-        console.say(f"{found.path}:", style="bold")
+        if run is None:  # the newest: which that is
+            diagnostics.note(f"the run is {found.path}")
         run_reports.print_checks(checks)
     if damaged:
         raise FileError(f"{found.path} is damaged: {', '.join(damaged)}", hint=hint_of_damage(found, damaged))

@@ -612,3 +612,9 @@ def test_list_on_a_narrow_terminal_cuts_nothing(place, monkeypatch, capsys):
     for text in (name, "done", "top-1 90.00%", "87.50%", "1 h 06 min"):
         assert text in out
     assert max(len(line) for line in out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()) <= 80
+
+
+def test_verify_without_a_name_says_which_run_it_looks_at(call, place):
+    run = make_run("sound", finished(0.9))
+    assert f"the run is {run.path}" in call("runs", "verify").err
+    assert "the run is" not in call("runs", "verify", "sound").err
