@@ -177,8 +177,7 @@ def _hint(name: str, group: str) -> str:
     if meant and not spelled_otherwise:
         return meant[0]
     shown = [spec.example or spec.name for spec in all_specs(group)]
-    bare = re.sub(r"^.*\.|_cifar\d*$", "", name)
-    near = spelled_otherwise or _spelled_otherwise(bare, group) or get_close_matches(name, shown, n=1, cutoff=0.5)
+    near = spelled_otherwise or get_close_matches(name, shown, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
     if near and group == "models":  # whose names are near to many that are not ours
         hint += " Any other network is `torchvision:NAME` or `path/to/file.py:factory`"

@@ -17,13 +17,16 @@ WRN = Spec(
     meant_by={r"wide_?resnet_?(?!50_2$|101_2$)(\d+)_(\d+)": r"did you mean `wrn\1_\2`?"},
 )
 
+# Whoever says resnet50 means another network.
+_CIFAR_DEPTHS = "|".join(str(6 * n + 2) for n in range(1, 201) if n != 8)
+
 CIFAR_RESNET = Spec(
     name="cifar-resnet",
     target="stages.models.cifar_resnet:cifar_resnet",
     summary="the CIFAR ResNets of He et al., 6n+2 layers; resnet56b: shortcuts with weights, resnet32x4: wider too",
-    # Whoever says resnet50 means another network.
-    pattern=rf"resnet(?P<depth>{'|'.join(str(6 * n + 2) for n in range(1, 201) if n != 8)})(?P<variant>b|x4|)",
+    pattern=rf"resnet(?P<depth>{_CIFAR_DEPTHS})(?P<variant>b|x4|)",
     example="resnet20",
+    meant_by={rf"(?:.*\.)?(resnet(?:{_CIFAR_DEPTHS})(?:b|x4)?)(?:_cifar\d*)?": r"did you mean `\1`?"},
 )
 
 RESNET = Spec(
@@ -32,6 +35,7 @@ RESNET = Spec(
     summary="ResNet-18 and ResNet-34 with the stem for small images",
     pattern=r"resnet(?P<depth>18|34)",
     example="resnet18",
+    meant_by={r"(resnet(?:18|34))_cifar\d*": r"did you mean `\1`?"},
 )
 
 VGG = Spec(

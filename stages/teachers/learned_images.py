@@ -97,7 +97,7 @@ class LearnedImages:
             else "images are hardly like that, so it will have been trained with another normalisation"
         )
         return (
-            f"learned images of mean {self.mean:.2f} and standard deviation {self.std:.2f} on the scale from 0 to 1,"
+            f"learned images of mean {self.mean:z.2f} and standard deviation {self.std:.2g} on the scale from 0 to 1,"
             f" by what its first batch-norm remembers and by task.mean and task.std; {why}"
             + (f": {' or '.join(fitting)} would fit" if fitting else "")
         )

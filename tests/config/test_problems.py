@@ -159,6 +159,7 @@ def test_names_are_looked_up(problem_of, override, message, hint):
         *(("resnet50", "did you mean `torchvision:resnet50`?"), ("resnet-50", "did you mean `torchvision:resnet50`?")),
         *(("models.vit_b_16", "did you mean `torchvision:vit_b_16`?"), ("models.resnet20", "did you mean `resnet20`?")),
         *(("resnet20_cifar10", "did you mean `resnet20`?"), ("wide_resnet28_10", "did you mean `wrn28_10`?")),
+        *(("resnet18_cifar", "did you mean `resnet18`?"), ("resnet22", "did you mean `resnet20`?")),
         ("wide_resnet50_2", "did you mean `torchvision:wide_resnet50_2`?"),
         (
             "timm:resnet18",

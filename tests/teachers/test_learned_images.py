@@ -243,7 +243,7 @@ def test_mode_and_statistics_stay_as_they_were() -> None:
 def test_a_teacher_of_another_normalisation_is_loaded_with_a_warning() -> None:
     assert load_teacher(config_of("their own"), CPU).warnings == ()
     (warning,) = load_teacher(config_of("none"), CPU).warnings
-    assert warning.startswith("the teacher `wrn16_2` learned images of mean 0.01 and standard deviation 1.00")
+    assert warning.startswith("the teacher `wrn16_2` learned images of mean 0.01 and standard deviation 1 on the")
 
 
 PUBLIC = {
