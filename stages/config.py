@@ -28,7 +28,7 @@ from pydantic import (
 from stages import registry
 from stages.buffer.config import BufferConfig
 from stages.config_table import Table, rule_error
-from stages.distillation.config import DistillationConfig
+from stages.distillation.config import DistillationConfig, Loss
 from stages.errors import ConfigError, Problem
 from stages.evaluation.config import NO_DATA, EvaluationConfig
 from stages.inversion.config import InversionConfig
@@ -251,6 +251,13 @@ class Config:
         if self.distillation.steps != "auto":
             return self.distillation.steps
         return max(4, round(400 * 256 / self.distillation.batch_size * self.buffer.capacity / 50_000))
+
+    @property
+    def late_loss(self) -> Loss:
+        """The loss of the student's last updates: `distillation.late_loss`, or what "auto" stands for."""
+        if self.distillation.late_loss != "auto":
+            return self.distillation.late_loss
+        return "standardized" if self.task.num_classes > 2 else "kl"
 
     def to_toml(self) -> str:
         """The complete preset, defaults written out: loading it gives an equal Config. What is not set is a comment.

@@ -44,7 +44,7 @@ _IDLE = (
     ),
     _Idle(
         ("distillation.temperature",),
-        lambda config: {config.distillation.loss, config.distillation.late_loss} == {"standardized"},
+        lambda config: {config.distillation.loss, config.late_loss} == {"standardized"},
         'distillation.loss is "standardized", from first to last',
     ),
     _Idle(

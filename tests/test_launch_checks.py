@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stages import config_warnings
 from stages.config import Config, from_file, load
 from stages.errors import ConfigError, Problem
 from stages.launch_checks import refuse_futile, refuse_without_loss
@@ -104,6 +105,15 @@ def test_an_adversary_needs_its_weight_and_somebody_to_fight() -> None:
     lossless = ("inversion.task_weight=0", "inversion.bn_weight=0", "run.warmup_epochs=1")
     assert problems_of(*lossless, "inversion.adversarial_weight=0")
     assert problems_of(*lossless, command="invert")
+
+
+@pytest.mark.parametrize(("num_classes", "loss"), [(2, "kl"), (3, "standardized")])
+def test_the_late_loss_that_suits_the_number_of_classes(num_classes: int, loss: str) -> None:
+    chosen = ("distillation.late_loss=auto", "distillation.late_share=0.3")
+    config = settings(f"task.num_classes={num_classes}", *chosen)
+    assert config.late_loss == loss
+    refuse_futile(config, Schedule.of("run", config), has_buffer=False)
+    assert config_warnings.warnings_of(config, Schedule.of("run", config)) == ()
 
 
 def test_a_teacher_without_statistics_needs_another_loss() -> None:

@@ -87,8 +87,10 @@ class DistillationConfig(Table):
     "standardized": the KL of logits that are divided by their standard deviation (`stages.distillation.losses`). The
     latter is not in the paper."""
 
-    late_loss: Loss = Field(default_factory=lambda table: table["loss"])
-    """The loss of the last updates, `late_share` of them. Default: `loss`. Another one is not in the paper."""
+    late_loss: Loss | Literal["auto"] = Field(default_factory=lambda table: table["loss"])
+    """The loss of the last updates, `late_share` of them; "auto": "standardized", and "kl" with two classes, of whose
+    logits it leaves nothing but which is larger. Default: `loss`. Another one is not in the paper.
+    """
 
     late_share: float = Field(default=0.25, gt=0, le=1)
     """Share of the student's updates, the last ones, that minimise `late_loss`."""
@@ -129,10 +131,6 @@ class DistillationConfig(Table):
         if self.lr != "auto":
             return self.lr
         return (_GENTLE_LEARNING_RATE if whole_share >= 0.5 else _LEARNING_RATE) * math.sqrt(self.batch_size / 256)
-
-    def loss_at(self, progress: float) -> Loss:
-        """The loss of an update before which that share of all is done."""
-        return self.late_loss if progress >= 1 - self.late_share else self.loss
 
     @model_validator(mode="after")
     def _priorities_must_settle(self) -> Self:

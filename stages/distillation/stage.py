@@ -66,7 +66,7 @@ class Distillation(Stage[DistillationConfig]):
         self._ask_student = Compiled(run, "the student", run.student)
         self._updates: dict[Loss, CapturedStep[StudentBatch, UpdateOutcome]] = {
             loss: CapturedStep(run, "the student's update", partial(self._update_student, run, loss))
-            for loss in (self.config.loss, self.config.late_loss)
+            for loss in (self.config.loss, run.config.late_loss)
         }
         self._is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
         self._num_steps = run.config.num_distillation_steps
@@ -105,7 +105,7 @@ class Distillation(Stage[DistillationConfig]):
         lr = self._learning_rate(progress)
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
-        objective = config.loss_at(progress)
+        objective = run.config.late_loss if progress >= 1 - config.late_share else config.loss
         outcome = self._updates[objective](StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
         self._delivery.follow_update()
 

@@ -85,7 +85,7 @@ WHAT_HELPED = (
     *("inversion.bn_loss=standardized", "inversion.meta_update=reptile", "inversion.lr_generator=1.4e-3"),
     *("inversion.steps=10", "inversion.batch_size=64", "inversion.calls=2"),
     *("distillation.batch_size=64", "distillation.lr=auto", "distillation.optimizer=muon"),
-    *("distillation.mix=cutmix", "distillation.late_loss=standardized", "distillation.late_share=0.3"),
+    *("distillation.mix=cutmix", "distillation.late_loss=auto", "distillation.late_share=0.3"),
 )
 MORE = {"cifar10-resnet20": ["run.epochs=100", "run.warmup_epochs=20"]} | {
     name: ["distillation.views=32"] for name in PLUS if name.startswith("cifar100-")
