@@ -24,6 +24,8 @@ from stages.machine.device import (
     threads_to_measure,
 )
 from stages.machine.heap import keep_heap_warm
+from stages.models.build import build_model
+from stages.models.checkpoints import load_weights
 from stages.models.normalized import NormalizedModel
 from stages.own_code import doubts_of_code
 from stages.run_directory import RunDirectory
@@ -80,7 +82,7 @@ def _evaluate(
     prepare_device(device)
     torch.set_num_threads(threads_to_measure(config.run.threads))
     task = task_of(config.task)
-    student = student_from(weights, config, device, warn=warn)
+    student = _student(weights, config, device, warn)
     teacher = _teacher_if_at_hand(config, device, teacher_sha256, warn)
     data = _real_images(config)
     size = config.evaluation.batch_size
@@ -102,6 +104,27 @@ def _evaluate(
         "teacher": of_teacher,
         "agreement": None if compared is None else compared.agreement,
     }
+
+
+def _student(weights: Path, config: Config, device: torch.device, warn: Warn) -> NormalizedModel:
+    try:
+        return student_from(weights, config, device, warn=warn)
+    except (ConfigError, FileError) as error:
+        if not _fit_the_teacher(weights, config):
+            raise
+        raise FileError(
+            f"the weights in `{weights}` are of the teacher's network, `{config.teacher.model}`, not of the student's,"
+            f" `{config.student.model}`",
+            hint=f"to measure them all the same: --set student.model={config.teacher.model}",
+        ) from error
+
+
+def _fit_the_teacher(weights: Path, config: Config) -> bool:
+    try:
+        load_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), weights)
+    except (ConfigError, FileError):
+        return False
+    return True
 
 
 def _teacher_if_at_hand(config: Config, device: torch.device, sha256: str | None, warn: Warn) -> NormalizedModel | None:

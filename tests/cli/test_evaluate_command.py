@@ -129,7 +129,7 @@ def test_a_run_without_its_settings_is_told_as_such(call, place):
         (["nowhere"], 3, "nowhere"),
         (["rubbish.pt"], 2, "--preset"),
         (["rubbish.pt", "--preset", "digits"], 3, "rubbish.pt"),
-        ([TEACHER, "--preset", "digits"], 3, "another network"),
+        ([TEACHER, "--preset", "digits"], 3, "the teacher's network"),
         ([TEACHER, "--preset", "digits", "--data", "digit"], 2, "digit"),
         (
             [TEACHER, "--preset", "digits", "--set", "student.model=wrn16_2", "--root", "x", "--data", "imagefolder"],

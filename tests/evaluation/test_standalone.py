@@ -133,6 +133,13 @@ def test_weights_agree_with_themselves() -> None:
     assert document["student"] == document["teacher"]
 
 
+def test_weights_of_the_teacher_are_told_from_those_of_another_network() -> None:
+    with pytest.raises(FileError, match=r"are of the teacher's network, `wrn16_2`, not of the student's") as refusal:
+        evaluate_weights(TEACHER, config(), "cpu")
+    (override,) = str(refusal.value.hint).rpartition("--set ")[2:]
+    assert evaluate_weights(TEACHER, config(override), "cpu")["agreement"] == 1.0
+
+
 def test_another_split(student: Path) -> None:
     test, train = (evaluate_weights(student, config(f"evaluation.split={name}"), "cpu") for name in ("test", "train"))
     assert (test["split"], train["split"]) == ("test", "train")
