@@ -120,13 +120,10 @@ class CompareScreen(Screen[list[Path] | RunDirectory | None]):
         is_chosen = candidate.path in self._chosen
         letter = LETTERS[1 + self._chosen.index(candidate.path)] if is_chosen else " "
         style = f"bold $line-{LETTERS.index(letter) + 1}" if is_chosen else "$faint"
-        result = f"  {candidate.result}" if candidate.result else ""
-        return line(
-            (f" ({letter}) ", style),
-            (candidate.name, "bold" if is_chosen else ""),
-            result,
-            (f"  {candidate.status} {candidate.how_far}  {candidate.preset}", "$faint"),
-        )
+        result = f"{candidate.result}  " if candidate.result else ""
+        named = line((f" ({letter}) ", style), (candidate.name, "bold" if is_chosen else ""))
+        fared = line("     ", result, (f"{candidate.status} {candidate.how_far}  {candidate.preset}", "$faint"))
+        return Content("\n").join((named, fared))
 
     def _compare(self) -> None:
         if not self._chosen:

@@ -26,7 +26,8 @@ STATUS_STYLES = {
 _LABEL_WIDTH = 9
 _MIN_BAR_WIDTH = 2
 _MIN_OVERALL_BAR = 8
-_WANTED_OVERALL_BAR = 16
+_OVERALL_BAR_SHARE = 5
+"""Of the width, that part is the bar of a run at work."""
 _SOON_S = 600.0
 """What is over so soon needs no hour at which it will be."""
 _ROUNDING = 1e-9
@@ -89,11 +90,14 @@ class Header(Panel):
             f" epoch {progress.epoch} of {progress.epochs}{step}  {int(progress.share * 100 + _ROUNDING):3d} %  {time}"
             for step, time in self._step_and_time(view, progress)
         ]
-        room = width - _LABEL_WIDTH - _WANTED_OVERALL_BAR - 2
+        steady = width // _OVERALL_BAR_SHARE
+        room = width - _LABEL_WIDTH - steady - 2
         right = next((text for text in texts if cell_len(text) <= room), texts[-1]).rstrip()
+        left_over = width - _LABEL_WIDTH - cell_len(right) - 2
+        bar_width = min(steady, left_over) if view.is_live else left_over  # it stays as it is while texts change
         return line(
             (f" {phase:<{_LABEL_WIDTH - 1}}", "$faint"),
-            *self._bar(progress.share, max(_MIN_OVERALL_BAR, width - _LABEL_WIDTH - cell_len(right) - 2), "$primary"),
+            *self._bar(progress.share, max(_MIN_OVERALL_BAR, bar_width), "$primary"),
             right,
         )
 
@@ -131,9 +135,8 @@ class Header(Panel):
     def _evaluation(self, view: RunView, stage: StageProgress) -> list[str | tuple[str, str]]:
         """It passes over most epochs: when it looked last says more than how many it was asked in."""
         newest = view.evaluation
-        said = "none yet" if newest is None else f"at epoch {newest.epoch}"
-        style = stage_style(stage.stage)
-        return [(f"{self._mark(stage)} ", style), f"{stage.stage} ", (said, "bold" if stage.is_running else "$faint")]
+        said = "not evaluated yet" if newest is None else f"evaluated at epoch {newest.epoch}"
+        return [(f"{self._mark(stage)} ", stage_style(stage.stage)), (said, "bold" if stage.is_running else "$faint")]
 
     def _stage(self, stage: StageProgress, width: int) -> list[str | tuple[str, str]]:
         count = f" {int(stage.done)}/{stage.total}"
