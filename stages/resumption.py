@@ -55,7 +55,6 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
         command=manifest["command"],
         preset_name=manifest["preset"],
         buffer=None if checkpoint is not None else _first_buffer(manifest),  # a checkpoint has it
-        device=device,
     )
     planned = plan(for_this_machine(config, manifest, device), launch, is_resumption=True)
     check_disk(_saving_bytes(directory, planned), directory.path, hint="free some space")
@@ -199,13 +198,14 @@ def _warnings_of_versions(manifest: dict[str, Any]) -> tuple[str, ...]:
 
 
 def for_this_machine(config: Config, manifest: dict[str, Any], device: str | None) -> Config:
-    """The settings; what was "auto" is so again where the device is of another kind or this machine has fewer CPUs."""
+    """The settings, on `device` where one is given; what was "auto" is so again where that is of another kind or this
+    machine has fewer CPUs."""
     wanted = str(resolve_device(device)) if device == "auto" else device or config.run.device
     is_same_kind = wanted.partition(":")[0] == config.run.device.partition(":")[0]
     has_fewer_cpus = config.run.threads != "auto" and config.run.threads > num_usable_cpus()
     has_other = {"run.acceleration": not is_same_kind, "run.threads": has_fewer_cpus}
     automatic = [key for key in manifest["automatic"] if has_other.get(key)]
-    return with_values(config, dict.fromkeys(automatic, "auto"))
+    return with_values(config, dict.fromkeys(automatic, "auto") | ({} if device is None else {"run.device": device}))
 
 
 def _first_buffer(manifest: dict[str, Any]) -> Path | None:

@@ -64,10 +64,11 @@ def build_workload(presets: Sequence[str], overrides: Sequence[str], *, device: 
 
     Raises ConfigError, FileError and MachineError as `ssdkd run` does.
     """
-    config, teacher = with_teacher(presets, overrides, folder)
-    wanted = None if device == "auto" else device
+    config, teacher = with_teacher(
+        presets, [*overrides, *([] if device == "auto" else [f"run.device={device}"])], folder
+    )
     name = "+".join(presets) or "digits"
-    planned = plan(config, Launch(command="run", preset_name=name, out=folder / "run", device=wanted))
+    planned = plan(config, Launch(command="run", preset_name=name, out=folder / "run"))
     run = build_run(planned)
     return Workload(planned, run, set_up_stages(run, ExitStack()), teacher)
 

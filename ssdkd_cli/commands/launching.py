@@ -242,7 +242,6 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
         train_teacher=request.train_teacher,
         command_line=tuple(sys.argv),
         evaluation_named=names_evaluation_data(request.overrides),
-        device=settings.config.run.device,
     )
     if settings.seeds is None:
         return [(settings.config, single)]

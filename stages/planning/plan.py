@@ -51,8 +51,6 @@ class Launch:
     """Whether the user, and not only the preset, named the evaluation data: then it must be there."""
     is_dry_run: bool = False
     """Whether nothing is to be left behind: a missing teacher is then checked for and not trained."""
-    device: str | None = None
-    """Where it is to run; None: where the configuration says."""
     seed_in_name: int | None = None
     """Set where the run is one of a group with different seeds."""
 
@@ -142,7 +140,7 @@ def plan(
     """
     keep_heap_warm()
     schedule = Schedule.of(launch.command, config)
-    device = resolve_device(launch.device or config.run.device)
+    device = resolve_device(config.run.device)
     prepare_device(device)
     wanted, config = config, resolution.resolved(config, device, schedule)
     if not is_resumption:
@@ -151,29 +149,13 @@ def plan(
     torch.set_num_threads(int(config.run.threads))
     data, warnings = _evaluation_data(config, launch, schedule)
     warnings += resolution.warnings_of(wanted, config, device, schedule, is_resumption=is_resumption)
-    trains_teacher = launch.train_teacher and must_train(config)
-    if trains_teacher and data is not None and data.split in (UNSPLIT, TRAINING_SPLIT):
-        warnings += ("student and teacher will be measured on the images that the teacher is trained on",)
     task = task_of(config.task)
     stored = None if launch.buffer is None else stored_buffer.read(config, launch.buffer)
-
-    torch.manual_seed(derived_seed(config.run.seed, "student"))
-    student = build_model(config.student.model, task=config.task, where="student.model")
-    if "distillation" in schedule.stages:
-        batch_size = config.distillation.batch_size
-        check_in_training(student, config.student.model, task=config.task, where="student.model", batch_size=batch_size)
+    student = _untaught_student(config, schedule)
     num_stored = 0 if stored is None else len(stored)
     footprint = footprint_of(config, schedule, task=task, student=student, num_stored=num_stored)
-    fewer = "lower buffer.capacity or distillation.views, or use a machine with more"
-    check_memory(footprint, device, hint="go on on a machine with more" if is_resumption else fewer)
-    if not is_resumption:
-        hint = "free some space, or start with another --out or a lower buffer.capacity"
-        check_disk(footprint.disk_bytes, launch.out, hint=hint)
-    if trains_teacher:  # what does not go together is refused before hours of training
-        _fitted_to_teacher(config, schedule, student, untrained_teacher(config))
-        teacher = _trained_teacher(config, launch, schedule, device, training_progress)
-    else:
-        teacher = _teacher_at_hand(config, schedule, device)
+    _refuse_too_large(footprint, launch, device, is_resumption=is_resumption)
+    teacher = _teacher(config, launch, schedule, device, student, training_progress)  # it may take hours of training
     automatic = resolution.automatic_keys(wanted)
     config, student, inherited, suitable = _fitted_to_teacher(config, schedule, student, teacher.model)
     automatic += suitable
@@ -182,7 +164,6 @@ def plan(
         warnings += _warnings_of_size(config, student, teacher.model)
     if stored is not None and launch.buffer is not None:
         warnings += stored_buffer.warnings_of(stored, config, path=launch.buffer, teacher_sha256=teacher.sha256)
-
     return Plan(
         config=resolution.anchored(config, teacher.path),
         launch=launch,
@@ -201,6 +182,53 @@ def plan(
     )
 
 
+def _refuse_place(launch: Launch) -> None:
+    if launch.out is not None:
+        RunDirectory.refuse_used(launch.out)
+    else:
+        RunDirectory.refuse_unwritable(RUNS_ROOT)
+
+
+def _untaught_student(config: Config, schedule: Schedule) -> nn.Module:
+    """The student with weights drawn by the run's seed, known to train where it is to learn."""
+    torch.manual_seed(derived_seed(config.run.seed, "student"))
+    student = build_model(config.student.model, task=config.task, where="student.model")
+    if "distillation" in schedule.stages:
+        batch_size = config.distillation.batch_size
+        check_in_training(student, config.student.model, task=config.task, where="student.model", batch_size=batch_size)
+    return student
+
+
+def _refuse_too_large(footprint: Footprint, launch: Launch, device: torch.device, *, is_resumption: bool) -> None:
+    """Raise MachineError or FileError where memory or disk cannot hold the run; when it goes on, less is written."""
+    fewer = "lower buffer.capacity or distillation.views, or use a machine with more"
+    check_memory(footprint, device, hint="go on on a machine with more" if is_resumption else fewer)
+    if not is_resumption:
+        hint = "free some space, or start with another --out or a lower buffer.capacity"
+        check_disk(footprint.disk_bytes, launch.out, hint=hint)
+
+
+def _teacher(
+    config: Config,
+    launch: Launch,
+    schedule: Schedule,
+    device: torch.device,
+    student: nn.Module,
+    training_progress: Progress,
+) -> LoadedTeacher:
+    """The teacher at hand, or one trained now; where nothing is to be left behind, one that has learned nothing yet."""
+    if _trains_teacher(config, launch):
+        _fitted_to_teacher(config, schedule, student, untrained_teacher(config))  # what does not fit is refused before
+        if launch.is_dry_run:
+            return teacher_to_train(config, device)
+        ensure_teacher(config, device, training_progress)
+    return load_teacher(config, device, is_inverted="inversion" in schedule.stages)
+
+
+def _trains_teacher(config: Config, launch: Launch) -> bool:
+    return launch.train_teacher and must_train(config)
+
+
 def _warnings_of_size(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
     name, side = config.student.model, max(config.task.image_shape[1:])
     doubts = []
@@ -215,27 +243,6 @@ def _warnings_of_size(config: Config, student: nn.Module, teacher: nn.Module) ->
             f" {num_parameters(student):,} parameters for {num_parameters(teacher):,}"
         )
     return tuple(doubts)
-
-
-def _refuse_place(launch: Launch) -> None:
-    if launch.out is not None:
-        RunDirectory.refuse_used(launch.out)
-    else:
-        RunDirectory.refuse_unwritable(RUNS_ROOT)
-
-
-def _trained_teacher(
-    config: Config, launch: Launch, schedule: Schedule, device: torch.device, progress: Progress
-) -> LoadedTeacher:
-    """Trained now, or, where nothing is to be left behind, as one that has learned nothing yet."""
-    if launch.is_dry_run:
-        return teacher_to_train(config, device)
-    ensure_teacher(config, device, progress)
-    return _teacher_at_hand(config, schedule, device)
-
-
-def _teacher_at_hand(config: Config, schedule: Schedule, device: torch.device) -> LoadedTeacher:
-    return load_teacher(config, device, is_inverted="inversion" in schedule.stages)
 
 
 def _class_names(data: LabelledImages | None, stored: BufferContents | None) -> tuple[str, ...] | None:
@@ -273,4 +280,6 @@ def _evaluation_data(
             raise
         warning = f"the student will not be measured on real data: {error.message}"
         return None, (f"{warning} ({error.hint})" if error.hint else warning,)
+    if data.split in (UNSPLIT, TRAINING_SPLIT) and _trains_teacher(config, launch):
+        return data, ("student and teacher will be measured on the images that the teacher is trained on",)
     return data, ()

@@ -270,8 +270,9 @@ def test_what_the_user_named_reaches_the_trainer(call, monkeypatch):
     assert call("run", "--preset", "digits", "--device", "cpu", "--out", "d").code == 0
     assert call("invert", "--set", "evaluation.split=test", "--train-teacher").code == 0
     assert call("run", "--preset", "cifar100-wrn", "--preset", "fast5").code == 0
-    (_, first), (_, second), (_, third) = trainer.launches
-    assert (first.command, first.preset_name, first.out, first.device) == ("run", "digits", Path("d"), "cpu")
+    (config, first), (_, second), (_, third) = trainer.launches
+    assert (first.command, first.preset_name, first.out) == ("run", "digits", Path("d"))
+    assert config.run.device == "cpu"
     assert (first.evaluation_named, first.train_teacher, first.seed_in_name) == (False, False, None)
     assert (second.command, second.evaluation_named, second.train_teacher) == ("invert", True, True)
     assert third.preset_name == "cifar100-wrn-fast5"

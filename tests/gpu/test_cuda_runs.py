@@ -51,7 +51,8 @@ def small(config: Config, folder: Path) -> Config:
 
 
 def run(config: Config, out: Path, *, device: str = "cuda:0", listeners: Any = ()) -> Outcome:
-    return execute(plan(config, Launch(command="run", preset_name="test", out=out, device=device)), listeners)
+    config = with_values(config, {"run.device": device})
+    return execute(plan(config, Launch(command="run", preset_name="test", out=out)), listeners)
 
 
 def assert_recorded(out: Path, outcome: Outcome) -> None:
@@ -141,8 +142,8 @@ def test_a_stopped_run_goes_on(tmp_path: Path):
 
 def test_bf16_is_taken_where_the_device_has_it(tmp_path: Path):
     planned = plan(
-        small(load(["cifar10-resnet20"]), tmp_path),
-        Launch(command="run", preset_name="test", out=tmp_path / "run", device="cuda:0"),
+        small(load(["cifar10-resnet20"], ["run.device=cuda:0"]), tmp_path),
+        Launch(command="run", preset_name="test", out=tmp_path / "run"),
     )
     expected = "bf16" if torch.cuda.get_device_capability(0) >= (8, 0) else "fp32"
     assert planned.config.run.precision == expected

@@ -50,7 +50,7 @@ def start_on(start_in, tmp_path: Path) -> Callable[..., Path]:
 
     def start(device: str, *overrides: str, **launch) -> Path:
         out = tmp_path / device.partition(":")[0] / launch.get("command", "run")
-        summary = start_in(out, *overrides, device=device, **launch).summary
+        summary = start_in(out, *overrides, f"run.device={device}", **launch).summary
         assert summary["device"] == str(SECOND if device == NAME else CPU)
         return out
 
@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_there_and_then_here(start_on, start_in, tmp_path:
         assert outcome.error is None
         return str(outcome.summary["status"])
 
-    assert status(start_in(out, *overrides, device=NAME, listeners=[stop_in(2)])) == "stopped"
+    assert status(start_in(out, *overrides, f"run.device={NAME}", listeners=[stop_in(2)])) == "stopped"
     assert status(resume(out, listeners=[stop_in(3)])) == "stopped"
     assert status(resume(out, device="cpu")) == "done"
     assert [event["device"] for event in events(out, "run_resumed")] == [str(SECOND), str(CPU)]

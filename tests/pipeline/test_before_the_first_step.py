@@ -93,7 +93,7 @@ def test_a_directory_that_may_not_be_seen(start, out: Path, monkeypatch: pytest.
 def test_no_such_device(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MachineError, match="no such device: `cuda:7`"):
-        start(device="cuda:7")
+        start("run.device=cuda:7")
     assert not out.exists()
 
 
