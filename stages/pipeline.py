@@ -41,7 +41,7 @@ class Pipeline:
                 self._run_stage(name)  # lines 4-15: inversion; lines 16-23: distillation; then evaluation
                 self._stages_done += 1
                 run.safe_point()
-            run.check()
+            self._check()
             self._is_mid_epoch = False
             self.recorder.finish_epoch()
             if run.epoch % run.config.run.checkpoint_every == 0 or run.is_last_epoch:
@@ -63,6 +63,10 @@ class Pipeline:
             raise
         run.emit(StageFinished(stage=name, seconds=accounts.seconds()[name] - before_s))
 
+    def _check(self) -> None:
+        for stage in self.stages.values():
+            stage.check(self.run)
+
     @property
     def epochs_done(self) -> int:
         """Epochs that are over."""
@@ -73,7 +77,7 @@ class Pipeline:
 
         Raises DivergedError where the student is lost: its last good files stay then.
         """
-        self.run.check()
+        self._check()
         weights = self.run.student.model.state_dict().values()
         if not all(tensor.isfinite().all() for tensor in weights):
             raise DivergedError(

@@ -89,9 +89,6 @@ class Run:
     may_record: Callable[[], bool] = lambda: True
     """Called before a step is rehearsed or recorded, which needs the device to itself: waits until nothing else is at
     work there and returns True, or returns False, and the step runs unrecorded this time."""
-    checks: list[Callable[[], None]] = field(default_factory=list)
-    """What stages look for where the run waits for the device anyway; each raises what ends the run if it finds it:
-    DivergedError, or ConfigError where the settings are to blame."""
     deliver: Callable[[NormalizedModel], NormalizedModel] = lambda student: student
     """What makes the student that is measured and written of the one that is trained."""
     emit: Callable[[Event], None] = lambda _event: None
@@ -114,11 +111,6 @@ class Run:
     def is_last_epoch(self) -> bool:
         """Whether the run ends with this epoch."""
         return self.epoch == self.schedule.epochs
-
-    def check(self) -> None:
-        """Raise DivergedError where something has gone wrong on the device. Waits for it: not for use within a step."""
-        for look in self.checks:
-            look()
 
     def rng(self, stage: str, purpose: str, step: int = 0) -> torch.Generator:
         """A fresh random stream for one purpose in one step of this epoch, on the run's device.

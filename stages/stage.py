@@ -40,6 +40,12 @@ class Stage(ABC, Generic[ConfigT]):
         `load_state_dict(state_dict())` does the remaining steps.
         """
 
+    def check(self, run: Run) -> None:
+        """Raise what ends the run where something has gone wrong that no step has waited for the device to tell.
+
+        DivergedError, or ConfigError where the settings are to blame. Called after each epoch and before each save.
+        """
+
     def close(self) -> None:
         """Let go of what would outlive the run: threads, files. Called once, however the run ended, and where
         `setup` raised."""

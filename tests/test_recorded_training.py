@@ -38,7 +38,8 @@ def train(run: Run, *, epochs: int = NUM_EPOCHS) -> dict[str, Any]:
     for run.epoch in range(1, epochs + 1):
         for stage in (inversion, distillation):
             stage.run_epoch(run)
-        run.check()
+        for stage in (inversion, distillation):
+            stage.check(run)
     return copy.deepcopy(
         {
             "student": run.student.state_dict(),

@@ -7,7 +7,6 @@ import torch
 from tiny_network import TinyNetwork
 from torch import nn
 
-from stages.errors import DivergedError
 from stages.models.layers import evaluating
 from stages.models.normalized import NormalizedModel
 
@@ -91,22 +90,6 @@ def test_evaluating_ends_with_an_error_too() -> None:
 def test_logged_steps(make_run) -> None:
     run = make_run(run={"log_every": 4})
     assert [step for step in range(10) if run.should_log(step, 10)] == [3, 7, 9]
-
-
-def test_checks_are_looked_at_in_turn(make_run) -> None:
-    run = make_run()
-    run.check()
-    is_lost = torch.zeros((), dtype=torch.bool)
-
-    def look() -> None:
-        if is_lost:
-            raise DivergedError("lost")
-
-    run.checks += [lambda: None, look]
-    run.check()
-    is_lost.fill_(True)
-    with pytest.raises(DivergedError, match="lost"):
-        run.check()
 
 
 def test_epochs_of_a_run(make_run) -> None:

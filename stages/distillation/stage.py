@@ -71,7 +71,6 @@ class Distillation(Stage[DistillationConfig]):
         self._is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
         self._num_steps = run.config.num_distillation_steps
         self._step = 0
-        run.checks.append(lambda: self._check(run))
 
     def run_epoch(self, run: Run) -> None:
         """T_kd student updates; none while the buffer warms up, which is not in the paper (`run.warmup_epochs`)."""
@@ -154,7 +153,7 @@ class Distillation(Stage[DistillationConfig]):
         if is_lost:
             raise _diverged(f"not finite in epoch {run.epoch}, before step {step}")
 
-    def _check(self, run: Run) -> None:
+    def check(self, run: Run) -> None:
         """Raise DivergedError where a loss that nobody was told was not finite."""
         if self._is_lost:
             raise _diverged(f"not finite in epoch {run.epoch}, before step {self._step}")

@@ -47,7 +47,6 @@ class Inversion(Stage[InversionConfig]):
         self._has_targets = torch.ones((), dtype=torch.bool, device=run.device)
         self._must_vary = False
         self._call = 0
-        run.checks.append(lambda: self._check(run))
 
     def run_epoch(self, run: Run) -> None:
         """Calls of the method, each with the insertion of its images; after the last warm-up epoch the hold-out too."""
@@ -95,7 +94,7 @@ class Inversion(Stage[InversionConfig]):
             return self._method.invert_holdout(run, num_images)
         return self._overlap.now(lambda own: self._method.invert_holdout(own, num_images))
 
-    def _check(self, run: Run) -> None:
+    def check(self, run: Run) -> None:
         """Raise DivergedError where the student is lost, or where warm-up made images of one class only.
 
         And ConfigError where the method aims at classes that there are not, or has no images from 0 to 1.

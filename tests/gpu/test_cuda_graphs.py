@@ -67,11 +67,15 @@ class Training:
         for stage in self.stages:
             stage.setup(run)
 
+    def check(self) -> None:
+        for stage in self.stages:
+            stage.check(self.run)
+
     def epochs(self, first: int, last: int) -> None:
         for self.run.epoch in range(first, last + 1):
             for stage in self.stages:
                 stage.run_epoch(self.run)
-            self.run.check()
+            self.check()
 
 
 def told(run: Run, *kinds: str) -> list[Any]:
@@ -177,7 +181,7 @@ def test_an_epoch_without_logging_waits_for_nothing(
     with waits_are_errors():
         for stage in training.stages:
             stage.run_epoch(run)
-    run.check()
+    training.check()
 
 
 def test_a_wait_within_an_epoch_would_be_seen() -> None:
@@ -239,7 +243,7 @@ def test_a_loss_that_is_not_finite_leaves_the_student_as_it_was(
     assert all(torch.equal(one, other) for one, other in zip(before, run.student.parameters(), strict=True))
     assert run.buffer.column("priority").isfinite().all()
     with pytest.raises(DivergedError, match="distillation loss is not finite in epoch 5"):
-        run.check()
+        stage.check(run)
 
 
 def test_a_checkpoint_goes_from_device_to_device(make_cuda_run: MakeCudaRun, make_run, fill) -> None:

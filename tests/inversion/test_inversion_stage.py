@@ -132,12 +132,12 @@ def test_a_student_equal_to_the_teacher_has_nothing_to_learn(make_run) -> None:
 def test_a_broken_student_ends_the_run_at_the_next_look_and_its_priorities_can_be_drawn_by(make_stage) -> None:
     run, stage = make_stage(epoch=5)
     stage.run_epoch(run)
-    run.check()
+    stage.check(run)
     run.student.model.linear.bias.data.fill_(float("nan"))
     for run.epoch in (6, 7):
         stage.run_epoch(run)
         with pytest.raises(DivergedError, match=rf"the images of epoch {run.epoch}, or .* are not finite"):
-            run.check()
+            stage.check(run)
     priority_N = run.buffer.column("priority")
     assert priority_N.isfinite().all()
     assert (priority_N[12:] == 0).all()
@@ -156,7 +156,7 @@ def test_images_that_are_not_finite_end_the_run_though_bytes_hide_it(make_stage,
     stage.run_epoch(run)
     assert run.buffer.column("priority").isfinite().all()
     with pytest.raises(DivergedError, match="the images of epoch 5"):
-        run.check()
+        stage.check(run)
 
 
 def test_each_epoch_stores_one_call(make_stage) -> None:
@@ -213,11 +213,11 @@ def test_a_collapse_is_told_at_the_end_of_warmup(make_stage, command: str, last_
     run, stage = make_stage(command=command, epoch=last_warmup_epoch - 1)
     run.teacher.model.linear.bias[3] += 1e4
     stage.run_epoch(run)
-    run.check()
+    stage.check(run)
     run.epoch += 1
     stage.run_epoch(run)
     with pytest.raises(DivergedError, match=r"all 24 images in the buffer are of class 3"):
-        run.check()
+        stage.check(run)
 
 
 @pytest.mark.parametrize(("num", "is_collapse"), [(1, False), (15, False), (16, True)])
@@ -227,7 +227,7 @@ def test_a_few_images_of_one_class_are_no_collapse(make_stage, num: int, is_coll
     stage.run_epoch(run)
     assert run.buffer.size == num
     with pytest.raises(DivergedError, match="collapsed") if is_collapse else nullcontext():
-        run.check()
+        stage.check(run)
 
 
 def test_one_image_of_another_class_is_no_collapse(make_stage) -> None:
@@ -235,7 +235,7 @@ def test_one_image_of_another_class_is_no_collapse(make_stage) -> None:
     run.teacher.model.linear.bias[3] += 1e4
     stage.run_epoch(run)
     run.buffer.column("teacher_class")[5] = 1
-    run.check()
+    stage.check(run)
 
 
 def test_an_epoch_may_have_several_calls_each_with_images_of_its_own(make_stage) -> None:
@@ -359,7 +359,7 @@ def test_a_holdout_that_is_not_finite_is_told(make_stage) -> None:
     stage._method.invert_holdout = make_nothing
     stage.run_epoch(run)
     with pytest.raises(DivergedError, match="not finite"):
-        run.check()
+        stage.check(run)
 
 
 @pytest.mark.parametrize(("value", "is_right"), [(1.0, True), (1.01, False), (-0.01, False), (0.0, True)])
@@ -376,7 +376,7 @@ def test_images_are_from_0_to_1(make_stage, monkeypatch, value: float, is_right:
     monkeypatch.setattr(stage._method, "invert", invert_oddly)
     stage.run_epoch(run)
     with nullcontext() if is_right else pytest.raises(ConfigError, match=r"values outside of \[0, 1\]"):
-        run.check()
+        stage.check(run)
 
 
 @pytest.mark.parametrize(("target", "is_right"), [(-1, True), (4, True), (5, False), (-2, False)])
@@ -392,7 +392,7 @@ def test_targets_are_classes(make_stage, monkeypatch, target: int, is_right: boo
     monkeypatch.setattr(stage._method, "invert", invert_oddly)
     stage.run_epoch(run)
     with nullcontext() if is_right else pytest.raises(ConfigError, match="aims at classes beyond 0 to 4"):
-        run.check()
+        stage.check(run)
 
 
 def test_the_method_is_closed_with_its_stage(make_stage) -> None:
