@@ -5,7 +5,7 @@ Weights fit by names and shapes alone, so a network whose code has changed loads
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.config import Config
@@ -28,10 +28,13 @@ def changed_code(config: Config, manifest: Mapping[str, Any]) -> list[str]:
     return [key for key, sha256 in code_of(config).items() if before.get(key, sha256) != sha256]
 
 
-def doubts_of_code(config: Config, manifest: Mapping[str, Any]) -> list[str]:
-    """What to say of a finished run whose networks are made by other code now."""
+def doubts_of_code(
+    config: Config, manifest: Mapping[str, Any], *, keys: Sequence[str] = ("teacher.model", "student.model")
+) -> list[str]:
+    """What to say of a finished run whose networks, those of the keys, are made by other code now."""
     return [
         f"the file that makes `{key}` has changed since the run: its weights may fit by names and shapes, and what it"
         " computes be something else"
         for key in changed_code(config, manifest)
+        if key in keys
     ]

@@ -18,7 +18,7 @@ from stages.errors import SsdkdError, StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
 from stages.machine.device import resident_memory_mib, utilisation
 from stages.models.checkpoints import save_weights
-from stages.pictures import choose_tiles, grid_png, tiles_of
+from stages.pictures import choose_tiles, grid_png, per_image, tiles_of
 from stages.run import Run
 from stages.run_directory import RunDirectory
 from stages.tensor_digest import save_with_digest
@@ -144,20 +144,17 @@ class Recorder:
             self.emit(told)
 
     def _draw_samples(self) -> Samples:
-        buffer, task = self.run.buffer, self.run.task
-        class_N = task.image_classes(buffer.column("teacher_class")).cpu()
-        chosen = torch.from_numpy(
-            choose_tiles(class_N.numpy(), buffer.column("priority").cpu().numpy(), num_tiles=_NUM_TILES)
-        )
-        slots = chosen.to(self.run.device)
-        class_M = class_N[chosen].numpy()
-        prob_M = task.per_sample(buffer.column("teacher_prob")[slots]).cpu().numpy()
-        priority_M = buffer.column("priority")[slots].cpu().numpy()
-        tiles = tiles_of(class_M, prob_M, priority_M, class_names=self.run.class_names)
-        picture = grid_png(buffer.column("images")[slots].cpu().numpy(), tiles)
+        buffer = self.run.buffer
+        names = ("teacher_class", "teacher_prob", "priority")
+        teacher_class, teacher_prob, priority_N = (buffer.column(name).cpu().numpy() for name in names)
+        class_N, prob_N = per_image(teacher_class, teacher_prob)
+        chosen = choose_tiles(class_N, priority_N, num_tiles=_NUM_TILES)
+        tiles = tiles_of(class_N[chosen], prob_N[chosen], priority_N[chosen], class_names=self.run.class_names)
+        images = buffer.column("images")[torch.from_numpy(chosen).to(self.run.device)]
+        picture = grid_png(images.cpu().numpy(), tiles)
         told = [
             {"class": class_index, "probability": tile.probability, "priority": tile.priority}
-            for class_index, tile in zip(class_M.tolist(), tiles, strict=True)
+            for class_index, tile in zip(class_N[chosen].tolist(), tiles, strict=True)
         ]
         path = self.directory.samples_file(self.run.epoch)
         write_atomically(path, picture)

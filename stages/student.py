@@ -26,9 +26,8 @@ def load_student(run: str | Path) -> NormalizedModel:
     """
     directory = resolve_run(str(run))
     weights, config = directory.written_student(), from_file(directory.written_settings())
-    for doubt in doubts_of_code(config, directory.manifest()):
-        if "`student.model`" in doubt:
-            warnings.warn(doubt, stacklevel=2)
+    for doubt in doubts_of_code(config, directory.manifest(), keys=("student.model",)):
+        warnings.warn(doubt, stacklevel=2)
     return student_from(weights, config, torch.device("cpu"))
 
 

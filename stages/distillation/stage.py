@@ -48,7 +48,7 @@ class Distillation(Stage[DistillationConfig]):
     """Distillation with priority sampling (Sec. 3.4). Its state: the optimiser, the views, the average, the step."""
 
     def setup(self, run: Run) -> None:
-        """Build the student's optimiser."""
+        """Build the student's optimiser, its views, and what records or compiles its updates."""
         self._optimizer = optimizers.of_student(
             self.config.optimizer,
             run.student,

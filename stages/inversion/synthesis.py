@@ -53,7 +53,6 @@ class _Best:
         image_shape = run.config.task.image_shape
         label_shape = run.task.label_shape(image_shape)
         self.loss = torch.zeros((), device=run.device)
-        """Infinite: none so far."""
         self.images_BCHW = torch.zeros((num_images, *image_shape), device=run.device)
         self.teacher_class_B = torch.zeros((num_images, *label_shape), dtype=torch.int64, device=run.device)
 

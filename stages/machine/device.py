@@ -17,9 +17,7 @@ import torch
 
 from stages.errors import ConfigError, MachineError
 from stages.machine.cuda_graph import can_record
-
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells a process in a container the limits of its control group (version 2)."""
+from stages.machine.memory import CONTROL_GROUP
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
@@ -33,7 +31,7 @@ _MOST_THREADS_PER_CPU = 16
 """More do not help, and some thousands end the process without a word."""
 
 
-def num_usable_cpus(control_group: Path = _CONTROL_GROUP) -> int:
+def num_usable_cpus(control_group: Path = CONTROL_GROUP) -> int:
     """CPUs this process may use: those it may run on, at most what a container grants it, at least one."""
     num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(num, _cpu_quota(control_group))))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a process in a container the limits of its control group (version 2)."""
 
 _CACHED = re.compile(r"^(?:inactive_file|active_file|slab_reclaimable) (\d+)$", re.MULTILINE)
@@ -21,7 +21,7 @@ class MachineMemory:
     available: int
 
 
-def machine_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = _CONTROL_GROUP) -> MachineMemory | None:
+def machine_memory(meminfo: Path = Path("/proc/meminfo"), control_group: Path = CONTROL_GROUP) -> MachineMemory | None:
     """The memory of the machine, or of the container; None where the system does not say (Linux does)."""
     try:
         lines = _read(meminfo).splitlines()

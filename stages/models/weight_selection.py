@@ -30,7 +30,7 @@ MOST = 0.5
 
 SHORTCUT = "shortcut"
 SAME_PART = {"downsample": SHORTCUT, "convShortcut": SHORTCUT, "linear": "fc", "classifier": "fc"}
-"""Parts that public code calls otherwise than ours does."""
+"""One name for parts that networks, ours among them, call differently."""
 
 KindOf = Callable[[nn.Module], object]
 
@@ -154,7 +154,7 @@ def _is_row(module: nn.Module) -> bool:
 
 
 def _children(module: nn.Module) -> dict[str, nn.Module]:
-    """By the names that ours would have, where these are free."""
+    """By the common names of parts, where only one has them."""
     children = dict(module.named_children())
     common = {name: SAME_PART.get(name, name) for name in children}
     number = Counter(common.values())

@@ -63,10 +63,6 @@ class Classification:
         """An empty accumulator of top-1, top-5 and loss."""
         return ClassificationMetrics()
 
-    def image_classes(self, teacher_class_N: Tensor) -> Tensor:
-        """An image's only label."""
-        return teacher_class_N
-
 
 class ClassificationMetrics:
     """Top-1 and top-5 accuracy (fractions) and mean cross-entropy (nats). Top-5 is 1 with five classes or fewer."""

@@ -61,9 +61,6 @@ class Task(Protocol):
     def new_metrics(self) -> Metrics:
         """An empty accumulator."""
 
-    def image_classes(self, teacher_class_N: Tensor) -> Tensor:
-        """The one class that stands for each image in pictures: [N, ...] int64 -> [N] int64."""
-
 
 def task_of(table: TaskTable) -> Task:
     """The task that `[task]` describes.

@@ -29,14 +29,12 @@ from stages.data.augment import augmented, draw_augmentation
 from stages.data.dataset import LabelledImages, real_images
 from stages.errors import ConfigError, DivergedError, MachineError
 from stages.evaluation.measure import measure
-from stages.file_digest import sha256_of
 from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.machine.heap import keep_heap_warm
-from stages.models import FILE
 from stages.models.build import build_model, check_in_training
 from stages.models.checkpoints import save_weights
 from stages.models.normalized import NormalizedModel
-from stages.paths import typed_path
+from stages.own_code import code_of
 from stages.run import derived_seed
 from stages.tasks.task import task_of
 from stages.teachers.unfinished import UnfinishedTraining
@@ -171,7 +169,7 @@ def _what_decides(
     return {
         "recipe": [LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, BATCH_SIZE, WARMUP_SHARE, MAX_WARMUP_EPOCHS],
         "model": config.teacher.model,
-        "code": _code(config.teacher.model, network),
+        "code": [repr(network), code_of(config).get("teacher.model")],
         "first_weights": digest(network.state_dict()),
         "task": config.task.model_dump(mode="json"),
         "images": digest({"images": data.images_NCHW, "labels": data.labels_N}),
@@ -180,12 +178,6 @@ def _what_decides(
         "precision": precision,
         "device": device.type,  # its random numbers are its own
     }
-
-
-def _code(name: str, network: nn.Module) -> list[str]:
-    """What is known of the code that a network stands for: its layers, and the digest of a file of the user's."""
-    file = FILE.match(name)
-    return [repr(network)] if file is None else [repr(network), sha256_of(typed_path(file["path"]))]
 
 
 def _save_new(network: nn.Module, out: Path) -> Path:
