@@ -39,3 +39,22 @@ def score(run: Run, images_NCHW: Tensor, *, batch_size: int) -> Scores:
             )
             parts.append(Scores(teacher_class_B, teacher_prob_B, run.task.per_sample(divergence_B)))
     return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def insert_scored(run: Run, images_BCHW: Tensor, target_B: Tensor, *, epoch: int | Tensor, batch_size: int) -> Tensor:
+    """Put uint8 images into the buffer with what teacher and student say of them now.
+
+    The priority is delta_0 of Eq. 4; one that is not finite is stored as 0, for nothing could be drawn by it. `epoch`
+    is that of their insertion, one for all or [B]. Returns which deltas are finite, [B] bool.
+    """
+    scores = score(run, images_BCHW, batch_size=batch_size)
+    finite_B = scores.divergence_N.isfinite()
+    run.buffer.insert(
+        images_BCHW,
+        teacher_class_B=scores.teacher_class_N,
+        teacher_prob_B=scores.teacher_prob_N,
+        priority_B=torch.where(finite_B, scores.divergence_N, 0.0),
+        target_B=target_B,
+        epoch=epoch,
+    )
+    return finite_B

@@ -15,7 +15,7 @@ from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.overlap import Overlap
 from stages.registry import built, find
 from stages.run import Run
-from stages.scoring import score
+from stages.scoring import insert_scored
 from stages.stage import Stage
 
 _ROUNDING = 1e-3
@@ -178,7 +178,7 @@ def quantized(images_BCHW: Tensor) -> Tensor:
     return (images_BCHW.clamp(0, 1) * 255).round().to(torch.uint8, memory_format=torch.contiguous_format)
 
 
-def _check_shapes(run: Run, inverted: Inverted, *, num_images: int | None = None) -> None:
+def _check_shapes(run: Run, inverted: Inverted, *, num_images: int) -> None:
     """Raise ConfigError where a method of others' gives something else than `Inverted` says, or than was asked for."""
     if not isinstance(inverted, Inverted):
         raise ConfigError(
@@ -186,7 +186,7 @@ def _check_shapes(run: Run, inverted: Inverted, *, num_images: int | None = None
             hint="`stages.api.Inverted` says what a method gives",
         )
     images_BCHW, target_B = inverted
-    if num_images not in (None, len(images_BCHW)):
+    if num_images != len(images_BCHW):
         raise ConfigError(
             f"`inversion.method` = `{run.config.inversion.method}` gives {len(images_BCHW)} images,"
             f" {num_images} were asked for",
@@ -207,23 +207,12 @@ def _check_shapes(run: Run, inverted: Inverted, *, num_images: int | None = None
 def insert(run: Run, inverted: Inverted, *, batch_size: int) -> Tensor:
     """Lines 12-15: quantise, let teacher and student judge what will be stored, give delta_0, insert, evict.
 
-    delta_0 is Eq. 4 with w_{-1} = 1; one that is not finite is stored as 0, for nothing could be drawn by it. Returns
-    whether all deltas and pixels were finite, a scalar bool on the device.
+    Returns whether all deltas and pixels were finite, a scalar bool on the device.
     Not stated in the paper: here the student judges the images themselves, in eval mode; later priorities are of the
     views that it is trained on, in train mode. A student that has just begun to learn can be far worse in eval mode:
     new images are then drawn the more often.
     """
-    _check_shapes(run, inverted)
     images_BCHW = quantized(inverted.images_BCHW)
-    scores = score(run, images_BCHW, batch_size=batch_size)
-    finite_B = scores.divergence_N.isfinite()
-    run.buffer.insert(
-        images_BCHW,
-        teacher_class_B=scores.teacher_class_N,
-        teacher_prob_B=scores.teacher_prob_N,
-        priority_B=torch.where(finite_B, scores.divergence_N, 0.0),
-        target_B=inverted.target_B,
-        epoch=run.epoch,
-    )
+    finite_B = insert_scored(run, images_BCHW, inverted.target_B, epoch=run.epoch, batch_size=batch_size)
     run.num_synthesized += len(images_BCHW)
     return finite_B.all() & inverted.images_BCHW.isfinite().all()

@@ -11,7 +11,7 @@ from stages.buffer.file import BufferContents, is_as_written, read_buffer
 from stages.config import Config
 from stages.errors import ConfigError, DivergedError, FileError
 from stages.run import Run, derived_seed
-from stages.scoring import score
+from stages.scoring import insert_scored
 
 
 def read(config: Config, path: Path) -> BufferContents:
@@ -73,17 +73,9 @@ def fill(run: Run, rows: BufferContents) -> None:
     for first in range(0, len(chosen_M), batch_size):
         chosen_B = chosen_M[first : first + batch_size]
         images_BCHW = torch.from_numpy(rows.images[chosen_B]).to(run.device)
-        scores = score(run, images_BCHW, batch_size=batch_size)
-        if not scores.divergence_N.isfinite().all():
+        target_B, age_B = (torch.from_numpy(rows_N[chosen_B]).to(run.device) for rows_N in (rows.target, rows.age))
+        if not insert_scored(run, images_BCHW, target_B, epoch=-age_B, batch_size=batch_size).all():
             raise DivergedError(
                 "the KL divergence of teacher and student is not finite on images of the buffer",
                 hint="use run.precision=fp32; `ssdkd teacher check` looks at the teacher",
             )
-        run.buffer.insert(
-            images_BCHW,
-            teacher_class_B=scores.teacher_class_N,
-            teacher_prob_B=scores.teacher_prob_N,
-            priority_B=scores.divergence_N,
-            target_B=torch.from_numpy(rows.target[chosen_B]).to(run.device),
-            epoch=-torch.from_numpy(rows.age[chosen_B]).to(run.device),
-        )

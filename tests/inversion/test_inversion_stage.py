@@ -312,10 +312,11 @@ def test_the_whole_stage_with_its_own_method(make_run) -> None:
         lambda images, targets: ((images * 255).to(torch.uint8), targets),
     ],
 )
-def test_a_method_that_gives_something_else_is_told(make_run, change) -> None:
-    run = make_run()
+def test_a_method_that_gives_something_else_is_told(make_stage, change) -> None:
+    run, stage = make_stage()
+    stage._method.invert = lambda own: Inverted(*change(*noise(own, "epoch", own.config.inversion.batch_size)))
     with pytest.raises(ConfigError, match="gives images"):
-        insert(run, Inverted(*change(*noise(run, "epoch", 5))), batch_size=8)
+        stage.run_epoch(run)
     assert run.buffer.size == 0
 
 

@@ -307,7 +307,7 @@ def test_another_teacher_that_gives_no_numbers_is_refused(distill, out: Path, in
         scores.divergence_N[3] = torch.nan
         return scores
 
-    monkeypatch.setattr("stages.planning.stored_buffer.score", score_badly)
+    monkeypatch.setattr("stages.scoring.score", score_badly)
     rows = read_buffer(inverted / "buffer.safetensors")
     other = out.with_name("other.safetensors")
     write_buffer(other, replace(rows, meta=replace(rows.meta, teacher_sha256="0" * 64)))
