@@ -52,10 +52,10 @@ from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.objectives import adversarial_loss, modulation, task_loss
 from stages.models.build import build_generator, build_model
-from stages.models.checkpoints import load_weights
 from stages.models.frozen_batch_norm import frozen_batch_norm
 from stages.models.layers import evaluating
 from stages.models.normalized import NormalizedModel
+from stages.models.weights import load_weights
 from stages.registry import Spec
 from stages.run import Run
 from stages.stage import Stage

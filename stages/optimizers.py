@@ -1,7 +1,7 @@
 """The optimisers of a run: on a CUDA device one kernel for all weights, and nothing of a step decided by the host.
 
 A fused optimiser counts its steps on the device, and passes one over where a value on the device says so. Its steps
-can therefore be recorded (`stages.machine.captured_step`). On a CPU the choice of implementation is torch's own.
+can therefore be recorded (`stages.machine.recorded_step`). On a CPU the choice of implementation is torch's own.
 """
 
 from __future__ import annotations

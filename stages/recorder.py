@@ -17,7 +17,7 @@ from stages.checkpoint import save_checkpoint
 from stages.errors import SsdkdError, StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
 from stages.machine.device import resident_memory_mib, utilisation
-from stages.models.checkpoints import save_weights
+from stages.models.weights import save_weights
 from stages.pictures import choose_tiles, grid_png, per_image, tiles_of
 from stages.run import Run
 from stages.run_directory import RunDirectory

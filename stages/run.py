@@ -17,7 +17,7 @@ from stages.data.augment import Augmentation, draw_augmentation
 from stages.data.dataset import LabelledImages
 from stages.evaluation.config import SELECTED
 from stages.events import Event
-from stages.machine.captured_step import Tape
+from stages.machine.recorded_step import Tape
 from stages.models.normalized import NormalizedModel
 from stages.schedule import Schedule
 from stages.tasks.task import Task

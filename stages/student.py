@@ -10,8 +10,8 @@ import torch
 
 from stages.config import Config, from_file
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights, warnings_of_others
 from stages.models.normalized import NormalizedModel
+from stages.models.weights import load_weights, warnings_of_others
 from stages.own_code import doubts_of_code
 from stages.run_directory.lookup import resolve_run
 

@@ -20,7 +20,7 @@ from stages.distillation.config import DistillationConfig
 from stages.evaluation.config import EvaluationConfig
 from stages.events import Event
 from stages.inversion.config import InversionConfig
-from stages.machine.captured_step import Tape
+from stages.machine.recorded_step import Tape
 from stages.models.normalized import NormalizedModel
 from stages.run import Run
 from stages.schedule import Schedule

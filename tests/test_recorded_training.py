@@ -13,7 +13,7 @@ from torch import nn
 from stages import optimizers
 from stages.distillation.stage import Distillation
 from stages.inversion.stage import Inversion
-from stages.machine.captured_step import NUM_REHEARSALS
+from stages.machine.recorded_step import NUM_REHEARSALS
 from stages.run import Run
 
 NUM_EPOCHS = 7

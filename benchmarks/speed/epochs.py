@@ -19,7 +19,7 @@ from measuring import Clock, Spread, clock_of, machine, table, told_machine, wri
 from workload import Workload, add_arguments, build_workload, fill_buffer
 
 from stages.events import Device, Event, EventLog, StageFinished, StageStarted
-from stages.machine.captured_step import NUM_REHEARSALS
+from stages.machine.recorded_step import NUM_REHEARSALS
 from stages.pipeline import Pipeline
 from stages.recorder import Recorder
 from stages.run import Run, StopRequested

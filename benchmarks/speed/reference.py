@@ -38,7 +38,7 @@ from workload import generated_images, with_teacher
 from stages.config import Config
 from stages.machine.device import resolve_device
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights
+from stages.models.weights import load_weights
 from stages.teachers.resolve import teacher_file
 
 NUM_WORKERS = 4

@@ -23,8 +23,8 @@ from stages.errors import FileError
 from stages.inversion.method import Inverted
 from stages.inversion.stage import insert
 from stages.models.build import build_generator, build_model
-from stages.models.checkpoints import save_weights
 from stages.models.layers import bn_layers, statistics_taken_anew
+from stages.models.weights import save_weights
 from stages.planning.beginning import build_run, set_up_stages
 from stages.planning.plan import Launch, Plan, plan
 from stages.run import Run

@@ -21,8 +21,8 @@ from stages.distillation.views import make_views
 from stages.divergence import agreement, kl_divergence
 from stages.errors import DivergedError
 from stages.events import DistillationStep
-from stages.machine.captured_step import CapturedStep
 from stages.machine.compiled import Compiled
+from stages.machine.recorded_step import RecordedStep
 from stages.run import Run
 from stages.stage import Stage
 
@@ -64,8 +64,8 @@ class Distillation(Stage[DistillationConfig]):
         if self._delivery.is_wanted:
             run.deliver = self._delivery.deliver
         self._ask_student = Compiled(run, "the student", run.student)
-        self._updates: dict[Loss, CapturedStep[StudentBatch, UpdateOutcome]] = {
-            loss: CapturedStep(run, "the student's update", partial(self._update_student, run, loss))
+        self._updates: dict[Loss, RecordedStep[StudentBatch, UpdateOutcome]] = {
+            loss: RecordedStep(run, "the student's update", partial(self._update_student, run, loss))
             for loss in (self.config.loss, run.config.late_loss)
         }
         self._is_lost = torch.zeros((), dtype=torch.bool, device=run.device)

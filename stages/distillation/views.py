@@ -17,8 +17,8 @@ from stages.data.augment import Augmentation, augmented
 from stages.data.mixing import Mixing, draw_mixing, mix
 from stages.distillation.config import DistillationConfig
 from stages.events import ViewsJudged
-from stages.machine.captured_step import CapturedStep
 from stages.machine.compiled import Compiled
+from stages.machine.recorded_step import RecordedStep
 from stages.run import Run
 
 _FEW_BATCHES = 8
@@ -219,10 +219,10 @@ def _draw_pairs(num_images: int, *, share: float, rng: torch.Generator) -> Pairs
     return Pairs(partner_B, draw_mixing(num_images, share=share, rng=rng))
 
 
-def _teachers_look(run: Run, at_what: str) -> CapturedStep[ViewInputs, JudgedViews]:
+def _teachers_look(run: Run, at_what: str) -> RecordedStep[ViewInputs, JudgedViews]:
     """What the teacher says of images, compiled and recorded where the run is."""
     teacher = Compiled(run, "the teacher", run.teacher, has_fixed_weights=True)
-    return CapturedStep(run, f"the teacher's look at {at_what}", lambda look: _judged(run, teacher, look))
+    return RecordedStep(run, f"the teacher's look at {at_what}", lambda look: _judged(run, teacher, look))
 
 
 def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: ViewInputs) -> JudgedViews:

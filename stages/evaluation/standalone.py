@@ -25,8 +25,8 @@ from stages.machine.device import (
 )
 from stages.machine.heap import keep_heap_warm
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights
 from stages.models.normalized import NormalizedModel
+from stages.models.weights import load_weights
 from stages.own_code import doubts_of_code
 from stages.run_directory import RunDirectory
 from stages.student import student_from

@@ -16,8 +16,8 @@ from stages.data.augment import Augmentation, augmented, moved_with
 from stages.inversion.bn_statistics import BatchNormMatching
 from stages.inversion.config import InversionConfig
 from stages.inversion.objectives import InversionLoss, adversarial_loss, inversion_loss, modulation, task_loss
-from stages.machine.captured_step import CapturedStep
 from stages.machine.compiled import Compiled
+from stages.machine.recorded_step import RecordedStep
 from stages.models.copying import copied
 from stages.models.layers import parameters_and_buffers
 from stages.optimizers import adam, reset, step_if
@@ -108,7 +108,7 @@ class Synthesis:
         self._make_images = Compiled(run, "the generator", self._make_images)
         self._ask_student = Compiled(run, "the student", self._ask_student)
         self._watch_teacher = Compiled(run, "the teacher", self._watch_teacher)
-        self._steps = {key: CapturedStep(run, "the inversion step", step) for key, step in self._steps.items()}
+        self._steps = {key: RecordedStep(run, "the inversion step", step) for key, step in self._steps.items()}
 
     @torch.no_grad()
     def begin(self, latent_BZ: Tensor) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from stages.errors import ConfigError, MachineError
-from stages.machine.cuda_graph import can_record
+from stages.machine.cuda_tape import can_record
 from stages.machine.memory import CONTROL_GROUP
 
 _OUT_OF_MEMORY = (

@@ -1,7 +1,7 @@
 """Networks by name: classifiers that teach or learn, and the generators that are inverted from a teacher.
 
 Nothing here imports torch: a preset is checked against these specs before any network is built.
-`stages.models.build` builds them, `stages.models.checkpoints` reads and writes their weights.
+`stages.models.build` builds them, `stages.models.weights` reads and writes their weights.
 """
 
 from __future__ import annotations

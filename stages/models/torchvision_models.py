@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from stages.errors import ConfigError
-from stages.models.checkpoints import PARTS_LEFT_OUT
+from stages.models.weights import PARTS_LEFT_OUT
 
 NUM_COLOUR_CHANNELS = 3
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.errors import ConfigError
-from stages.machine.cuda_graph import CudaTape, can_record
+from stages.machine.cuda_tape import CudaTape, can_record
 from stages.models.copying import copied
 from stages.models.normalized import NormalizedModel
 from stages.planning import stored_buffer

@@ -10,7 +10,7 @@ import torch
 from stages.config import Config, with_values
 from stages.config_table import AUTO
 from stages.inversion.overlap import can_overlap_on_cpu
-from stages.machine.cuda_graph import FIRST_TORCH
+from stages.machine.cuda_tape import FIRST_TORCH
 from stages.machine.device import (
     can_compile_for_cpu,
     has_fast_bf16,

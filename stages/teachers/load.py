@@ -16,8 +16,8 @@ from stages.errors import ConfigError, FileError
 from stages.file_digest import sha256_of
 from stages.machine.device import is_out_of_memory
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights, warnings_of_others
 from stages.models.layers import bn_layers, bn_layers_that_run
+from stages.models.weights import load_weights, warnings_of_others
 from stages.teachers.learned_images import LearnedImages, learned_images
 from stages.teachers.resolve import teacher_file
 

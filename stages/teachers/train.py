@@ -32,8 +32,8 @@ from stages.evaluation.measure import measure
 from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.machine.heap import keep_heap_warm
 from stages.models.build import build_model, check_in_training
-from stages.models.checkpoints import save_weights
 from stages.models.normalized import NormalizedModel
+from stages.models.weights import save_weights
 from stages.own_code import code_of
 from stages.run import derived_seed
 from stages.tasks.task import task_of

@@ -16,8 +16,8 @@ from stages.evaluation.standalone import evaluate_run, evaluate_weights
 from stages.file_digest import sha256_of
 from stages.machine.device import num_usable_cpus
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
 from stages.models.normalized import NormalizedModel
+from stages.models.weights import save_weights
 from stages.run_directory import RunDirectory
 
 KEYS = ["task", "data", "split", "student", "teacher", "agreement"]

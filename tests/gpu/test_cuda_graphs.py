@@ -17,9 +17,9 @@ from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
 from stages.inversion.bn_statistics import channel_statistics
 from stages.inversion.stage import Inversion
-from stages.machine.captured_step import NUM_REHEARSALS
-from stages.machine.cuda_graph import CudaTape, can_record
+from stages.machine.cuda_tape import CudaTape, can_record
 from stages.machine.device import prepare_device
+from stages.machine.recorded_step import NUM_REHEARSALS
 from stages.run import Run
 
 DEVICE = torch.device("cuda", 0)

@@ -14,9 +14,9 @@ from told_events import events_of as events
 import presets
 from stages.config import Config, load, with_values
 from stages.events import Event
-from stages.machine.cuda_graph import can_record
+from stages.machine.cuda_tape import can_record
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
+from stages.models.weights import save_weights
 from stages.run_directory import RunDirectory
 from stages.trainer import Launch, Outcome, execute, plan, resume
 

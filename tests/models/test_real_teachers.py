@@ -12,7 +12,7 @@ from PIL import Image
 from real_data import SHARED
 
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights
+from stages.models.weights import load_weights
 
 HERE = Path(__file__).parent
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

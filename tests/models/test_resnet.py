@@ -3,8 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from stages.models.checkpoints import load_weights
 from stages.models.resnet import resnet
+from stages.models.weights import load_weights
 
 
 def build(depth, *, num_classes=10):

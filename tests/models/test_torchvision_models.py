@@ -6,8 +6,8 @@ from torch import nn
 
 from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights
 from stages.models.torchvision_models import torchvision_model
+from stages.models.weights import load_weights
 
 
 def build(name, *, num_classes=10, in_channels=3):

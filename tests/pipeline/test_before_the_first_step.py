@@ -23,7 +23,7 @@ from stages.config import with_values
 from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
 from stages.machine.memory import MachineMemory
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
+from stages.models.weights import save_weights
 from stages.planning import beginning, footprint
 from stages.planning.beginning import build_run
 from stages.registry import Found, Spec

@@ -425,7 +425,7 @@ def saved(factory: str, folder: Path) -> Path:
     """Weights of a small network."""
     import small_networks
 
-    from stages.models.checkpoints import save_weights
+    from stages.models.weights import save_weights
 
     torch.manual_seed(0)
     weights = folder / f"{factory}.safetensors"

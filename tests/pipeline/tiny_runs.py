@@ -9,7 +9,7 @@ import small_networks
 import torch
 
 from stages.config import Config
-from stages.models.checkpoints import save_weights
+from stages.models.weights import save_weights
 from stages.trainer import Outcome
 
 MakeConfig = Callable[..., Config]

@@ -233,7 +233,7 @@ assert "torch" not in sys.modules, "a stranger's specs are light"
 import torch
 from stages.api import Spec
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
+from stages.models.weights import save_weights
 from stages.trainer import Launch, execute, plan, resume
 torch.manual_seed(0)
 save_weights(build_model("linear7", task=config.task, where="teacher.model"), Path("teacher.safetensors"))
@@ -315,7 +315,7 @@ import torch
 from pathlib import Path
 from stages.config import load
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
+from stages.models.weights import save_weights
 from stages.trainer import Launch, execute, plan
 config = load(
     ["preset.toml"],

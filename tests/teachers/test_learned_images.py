@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stages.config import Config, load
 from stages.data.digits import load_digits
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights
+from stages.models.weights import load_weights
 from stages.teachers import learned_images as module
 from stages.teachers.learned_images import LearnedImages, learned_images
 from stages.teachers.load import load_teacher

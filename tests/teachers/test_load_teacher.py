@@ -12,9 +12,9 @@ from stages.config import Config, with_values
 from stages.data.digits import load_digits
 from stages.errors import ConfigError, FileError
 from stages.models.build import build_model
-from stages.models.checkpoints import save_weights
 from stages.models.layers import bn_layers, statistics_taken_anew
 from stages.models.normalized import NormalizedModel
+from stages.models.weights import save_weights
 from stages.teachers.load import load_teacher
 from stages.trainer import Launch, plan
 

@@ -1,6 +1,6 @@
 """Recording a step on a CUDA device, as a CUDA graph.
 
-Nothing here runs where there is no such device; `stages.machine.captured_step` says what is recorded and when.
+Nothing here runs where there is no such device; `stages.machine.recorded_step` says what is recorded and when.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Tape(Protocol):
         """A tape of the same kind for steps that are played beside those of this one."""
 
 
-class CapturedStep(Generic[InputsT, OutputsT]):
+class RecordedStep(Generic[InputsT, OutputsT]):
     """A step that is recorded where the run has a tape, and run as it is where it has none.
 
     The rehearsals are steps like any other: nothing is run twice and nothing has to be undone. A step that cannot be

@@ -17,8 +17,8 @@ from torch import nn
 from stages.errors import ConfigError, FileError
 from stages.file_digest import sha256_of
 from stages.models.build import build_model
-from stages.models.checkpoints import load_weights, save_weights
 from stages.models.weight_file import read_weights
+from stages.models.weights import load_weights, save_weights
 
 
 def build(name="wrn10_1", num_classes=10, image_shape=(3, 16, 16)):

@@ -13,7 +13,7 @@ from operation_tape import OperationTape
 from same_values import assert_same
 from torch import Tensor, nn
 
-from stages.machine.captured_step import NUM_REHEARSALS, CapturedStep
+from stages.machine.recorded_step import NUM_REHEARSALS, RecordedStep
 
 NUM_CALLS = NUM_REHEARSALS + 4
 
@@ -50,7 +50,7 @@ class Training:
         self.run = SimpleNamespace(
             tape=tape, may_record=self.may_record, emit=self.events.append, charged_to=self.charged_to
         )
-        self.step = CapturedStep(self.run, "the test's step", self.learn)
+        self.step = RecordedStep(self.run, "the test's step", self.learn)
 
     def may_record(self) -> bool:
         return self.is_alone
