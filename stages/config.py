@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -288,6 +288,7 @@ _OWN_TABLES: dict[str, type[Table]] = {
 }
 
 _REGISTERED_NAMES = {
+    "run.stages": "stages",
     "task.kind": "tasks",
     "teacher.model": "models",
     "student.model": "models",
@@ -297,14 +298,20 @@ _REGISTERED_NAMES = {
 }
 """Keys whose value must be known to the registry, and the group it is looked up in."""
 
+_NEEDED_TO_MAKE = ("run.stages", "inversion.method", "inversion.generator", "evaluation.data")
+"""Those of them that a finished student is used without."""
 
-def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | None = None) -> Config:
+
+def load(
+    presets: Sequence[str], overrides: Sequence[str] = (), base: Path | None = None, *, installed_only: bool = False
+) -> Config:
     """The settings of presets, the later over the earlier, with `key=value` overrides (`--set`) on top.
 
     A preset is the name of a shipped one, or a path ending in `.toml`, relative to `base` (default: the
     current folder). No preset: the default one. In a preset that `Config.to_toml` wrote, such as a run's
-    `config.toml`, values that follow from others go on following them where those are set on top. Raises
-    ConfigError with all problems at once, FileError for a preset file that is missing or unreadable.
+    `config.toml`, values that follow from others go on following them where those are set on top. With
+    `installed_only`, what plugins made a run by that are not here is left out: its student is used without them.
+    Raises ConfigError with all problems at once, FileError for a preset file that is missing or unreadable.
     """
     known = schemas()
     problems: list[Problem] = []
@@ -319,6 +326,8 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
         settings = load_presets(names, base=base)
     except ConfigError as error:
         raise config_error([*error.problems, *problems]) from error
+    if installed_only:
+        settings = _installed(settings)
     if not settings.is_whole:
         problem = Problem(
             f"only overlays were given: {', '.join(presets)}",
@@ -335,9 +344,10 @@ def load(presets: Sequence[str], overrides: Sequence[str] = (), base: Path | Non
     return _config(settings, problems)
 
 
-def from_file(path: Path) -> Config:
-    """The settings that a run keeps in its `config.toml`. Raises as `load`."""
-    return _config(load_file(path), [])
+def from_file(path: Path, *, installed_only: bool = False) -> Config:
+    """The settings that a run keeps in its `config.toml`. Raises, and leaves out, as `load`."""
+    settings = load_file(path)
+    return _config(_installed(settings) if installed_only else settings, [])
 
 
 def with_values(config: Config, values: Mapping[str, Any], *, place: str = "--set") -> Config:
@@ -346,6 +356,18 @@ def with_values(config: Config, values: Mapping[str, Any], *, place: str = "--se
     for key, value in values.items():
         settings = settings.overlaid(nested(key, value), place=place)
     return _config(settings, [])
+
+
+def _installed(settings: Settings) -> Settings:
+    """Settings without the stages, tables, methods and data of plugins that are not here."""
+    known = schemas()
+    settings = replace(settings, values={name: table for name, table in settings.values.items() if name in known})
+    for key in _NEEDED_TO_MAKE:
+        if _unregistered(settings, key):
+            settings = settings.without(key)
+            if key == "inversion.method":
+                settings = settings.without("inversion.options")
+    return settings
 
 
 def _followers(settings: Settings) -> list[str]:
@@ -416,15 +438,16 @@ def _arrays_on_one_line(toml: str) -> str:
 
 def _unregistered_names(settings: Settings) -> list[Problem]:
     """Names among the values that no installed part of ssdkd bears."""
-    wanted = [("run.stages", "stages", name) for name in _as_texts(settings.value("run.stages"))]
-    for key, group in _REGISTERED_NAMES.items():
-        wanted += [(key, group, name) for name in _as_texts(settings.value(key))]
+    return [problem for key in _REGISTERED_NAMES for problem in _unregistered(settings, key)]
+
+
+def _unregistered(settings: Settings, key: str) -> list[Problem]:
     problems = []
-    for key, group, name in wanted:
+    for name in _as_texts(settings.value(key)):
         if key == "evaluation.data" and name == NO_DATA:
             continue
         try:
-            registry.find(group, name, where=key)
+            registry.find(_REGISTERED_NAMES[key], name, where=key)
         except ConfigError as error:
             place = f" in {settings.place_of(key)}"
             otherwise = f"; `{NO_DATA}` does without" if key == "evaluation.data" else ""

@@ -25,7 +25,7 @@ def load_student(run: str | Path) -> NormalizedModel:
     Raises FileError where there is no such run, or it has no student yet or a damaged one.
     """
     directory = resolve_run(str(run))
-    weights, config = directory.written_student(), from_file(directory.written_settings())
+    weights, config = directory.written_student(), from_file(directory.written_settings(), installed_only=True)
     for doubt in doubts_of_code(config, directory.manifest(), keys=("student.model",)):
         warnings.warn(doubt, stacklevel=2)
     return student_from(weights, config, torch.device("cpu"))

@@ -90,11 +90,13 @@ def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDir
                 f"{target} is a run and has its own settings: --preset does not apply",
                 hint="single keys can be changed with --set",
             )
-        return run, load([str(run.written_settings())], overrides)
+        return run, load([str(run.written_settings())], overrides, installed_only=True)
     if not presets and not is_run(path.parent):
         raise ConfigError(
             f"nothing says which model the weights in {target} are of",
             hint="`--preset` names the preset whose student.model they fit",
         )
+    if presets:
+        return path, load(presets, overrides)
     # A run's student file has its settings beside it.
-    return path, load(presets or [str(path.parent / "config.toml")], overrides)
+    return path, load([str(path.parent / "config.toml")], overrides, installed_only=True)

@@ -49,7 +49,7 @@ def evaluate_run(run: RunDirectory, config: Config, device: str, *, warn: Warn =
     """
     student_file = run.written_student()
     teacher_sha256 = run.manifest().get("teacher_sha256")
-    if teacher_sha256 is not None and config.teacher != from_file(run.written_settings()).teacher:
+    if teacher_sha256 is not None and config.teacher != from_file(run.written_settings(), installed_only=True).teacher:
         teacher_sha256 = None  # another one is asked for
     for doubt in doubts_of_code(config, run.manifest()):
         warn(doubt)

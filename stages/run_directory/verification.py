@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from stages.atomic_file import is_half_written
 from stages.buffer.file import BufferContents, implausible, read_buffer
-from stages.errors import FileError, SsdkdError
+from stages.errors import ConfigError, FileError, SsdkdError
 from stages.events import CheckpointSaved, Evaluation, RunResumed, RunStarted
 from stages.run_directory import RunDirectory
 from stages.run_directory.event_file import parse_event
@@ -114,9 +114,14 @@ def _look_at_config(run: RunDirectory) -> str:
     from stages.config import from_file
     from stages.own_code import doubts_of_code
 
-    config = from_file(run.written_settings())
+    missing = []
+    try:
+        config = from_file(run.written_settings())
+    except ConfigError as error:
+        config = from_file(run.written_settings(), installed_only=True)
+        missing = ["the run cannot go on here", *(problem.message for problem in error.problems)]
     told = f"{config.teacher.model} -> {config.student.model}, {config.run.epochs} epochs"
-    return "; ".join([told, *doubts_of_code(config, run.manifest())])
+    return "; ".join([told, *missing, *doubts_of_code(config, run.manifest())])
 
 
 def _look_at_manifest(path: Path) -> str:

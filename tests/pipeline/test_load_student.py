@@ -13,7 +13,7 @@ from tiny_runs import NETWORKS
 
 from stages.api import load_student
 from stages.config import from_file
-from stages.errors import FileError
+from stages.errors import ConfigError, FileError
 from stages.evaluation.standalone import evaluate_run
 from stages.models.build import build_model
 from stages.run_directory import RunDirectory
@@ -63,6 +63,35 @@ def test_a_student_of_code_that_has_changed_is_told_of(start, out: Path, tmp_pat
     config_check = next(check for check in verify(run) if check.file == "config.toml")
     assert config_check.is_sound
     assert "has changed since the run" in config_check.message
+
+
+def test_a_student_is_used_without_the_plugins_that_the_run_was_made_by(start, out: Path) -> None:
+    start()
+    run = RunDirectory(out)
+    expected, images_BCHW = load_student(out), torch.rand(3, *from_file(run.config_file).task.image_shape)
+    text = run.config_file.read_text()
+    for ours, theirs in (
+        ('method = "ssdkd"', 'method = "theirs"\noptions = {strength = 3}'),
+        ('stages = ["inversion"', 'stages = ["inversion", "their-stage"'),
+        ('data = "digits"', 'data = "their-data"'),
+    ):
+        assert ours in text
+        text = text.replace(ours, theirs)
+    run.config_file.write_text(text + "\n[their-stage]\nstrength = 3\n")
+    with pytest.raises(ConfigError) as refusal:
+        from_file(run.config_file)
+    assert len(refusal.value.problems) == 4
+    assert torch.equal(load_student(out)(images_BCHW), expected(images_BCHW))
+    config_check = next(check for check in verify(run) if check.file == "config.toml")
+    assert config_check.is_sound
+    assert "the run cannot go on here" in config_check.message
+    assert "`their-stage`" in config_check.message
+    student = from_file(run.config_file, installed_only=True).student.model
+    run.config_file.write_text(text.replace(f'[student]\nmodel = "{student}"', '[student]\nmodel = "their-network"'))
+    with pytest.raises(ConfigError, match="unknown name `their-network`"):
+        load_student(out)
+    (config_check,) = (check for check in verify(run) if check.file == "config.toml")
+    assert not config_check.is_sound
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's, which has another way by now
