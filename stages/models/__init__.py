@@ -75,10 +75,15 @@ FILE = Spec(
     pattern=r"(?P<path>.+\.py):?(?P<factory>(?<=:)[^\d\W]\w*|)",
     example="path/to/file.py:factory",
     meant_by={
-        r"timm[:/.](?:models\.)?(.+)": (
-            r"a network of timm's is what a function in a Python file returns, `timm.create_model('\1',"
+        # timm's, with its own word in front, or with the name of its weights behind.
+        r"(?:hf[-_]hub:)?(?:timm[:/.](?:models\.)?(.+)|([a-z]\w*\.\w*in\d+k\w*))": (
+            r"a network of timm's is what a function in a Python file returns, `timm.create_model('\1\2',"
             r" num_classes=num_classes)`: name it by `path/to/file.py:factory`"
-        )
+        ),
+        r"(?:hf[-_]hub:)?(?!timm/|torchvision/|\.)([\w-]+/[\w.-]+(?<!\.py))": (
+            r"a network of a hub, `\1`, is what a function in a Python file returns: name it by"
+            r" `path/to/file.py:factory`; its forward gives the logits alone, of transformers' networks `.logits`"
+        ),
     },
 )
 

@@ -153,6 +153,10 @@ def test_names_are_looked_up(problem_of, override, message, hint):
     assert str(problem.hint).startswith(hint)
 
 
+def made(name: str) -> str:
+    return f"`timm.create_model('{name}', num_classes=num_classes)`"
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -161,10 +165,17 @@ def test_names_are_looked_up(problem_of, override, message, hint):
         *(("resnet20_cifar10", "did you mean `resnet20`?"), ("wide_resnet28_10", "did you mean `wrn28_10`?")),
         *(("resnet18_cifar", "did you mean `resnet18`?"), ("resnet22", "did you mean `resnet20`?")),
         ("wide_resnet50_2", "did you mean `torchvision:wide_resnet50_2`?"),
-        (
-            "timm:resnet18",
-            "a network of timm's is what a function in a Python file returns, `timm.create_model('resnet18',",
+        *(
+            (prefix + name, f"a network of timm's is what a function in a Python file returns, {made(name)}")
+            for prefix, name in (
+                ("timm:", "resnet18"),
+                ("timm/", "vit_tiny_patch16_224.augreg_in21k"),
+                ("", "resnet18.a1_in1k"),
+                ("hf-hub:timm/", "resnet18.a1_in1k"),
+            )
         ),
+        ("microsoft/resnet-50", "a network of a hub, `microsoft/resnet-50`, is what a function in a Python file"),
+        ("my.network", "known: "),
     ],
 )
 def test_names_that_other_libraries_have_for_networks(problem_of, name, hint):
