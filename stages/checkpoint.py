@@ -14,10 +14,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stages.atomic_file import write_atomically
 from stages.errors import FileError
-from stages.tensor_digest import DIGEST_KEY, digest, tensor_data
-from stages.tensor_file import file_pieces
+from stages.files.atomic_file import write_atomically
+from stages.files.tensor_digest import DIGEST_KEY, digest, tensor_data
+from stages.files.tensor_file import file_pieces
 
 SCHEMA_VERSION = 1
 

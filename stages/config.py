@@ -32,8 +32,8 @@ from stages.distillation.config import DistillationConfig, Loss
 from stages.errors import ConfigError, Problem
 from stages.evaluation.config import NO_DATA, EvaluationConfig
 from stages.inversion.config import InversionConfig
-from stages.preset_loading import RESOLVED_KEY, Settings, config_error, load_file, load_presets, nested
-from stages.preset_schema import parse_override, validate, validate_table
+from stages.settings.loading import RESOLVED_KEY, Settings, config_error, load_file, load_presets, nested
+from stages.settings.schema import parse_override, validate, validate_table
 
 DEFAULT_PRESET = "digits"
 """What runs when no preset is named."""

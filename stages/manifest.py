@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import registry
-from stages.file_digest import sha256_of
+from stages.files.file_digest import sha256_of
 from stages.machine.device import device_name
 from stages.own_code import code_of
 from stages.planning.plan import Plan

@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.config import Config
 from stages.event_fields import mapping
-from stages.file_digest import sha256_of
+from stages.files.file_digest import sha256_of
 from stages.models import FILE
 from stages.paths import typed_path
 

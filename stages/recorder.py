@@ -10,18 +10,18 @@ from typing import Any
 import torch
 
 from stages.accounts import Accounts
-from stages.atomic_file import write_atomically
 from stages.buffer.file import BufferMeta
 from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import save_checkpoint
 from stages.errors import SsdkdError, StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
+from stages.files.atomic_file import write_atomically
+from stages.files.tensor_digest import save_with_digest
 from stages.machine.device import resident_memory_mib, utilisation
 from stages.models.weights import save_weights
 from stages.pictures import choose_tiles, grid_png, per_image, tiles_of
 from stages.run import Run
 from stages.run_directory import RunDirectory
-from stages.tensor_digest import save_with_digest
 
 _NUM_TILES = 64
 """Images in a picture of samples: eight by eight."""

@@ -13,7 +13,7 @@ import torch
 from stages.config import Config, is_device_name, with_values
 from stages.errors import FileError
 from stages.events import BufferState, CheckpointSaved, RunFinished, RunResumed
-from stages.file_digest import sha256_of
+from stages.files.file_digest import sha256_of
 from stages.machine.device import num_usable_cpus, resolve_device, resolve_precision
 from stages.manifest import git_revision, lasting_settings, versions
 from stages.own_code import changed_code

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from stages import events, resumption
-from stages.atomic_file import write_atomically
 from stages.checkpoint import load_checkpoint
 from stages.config import from_file
 from stages.errors import DivergedError, FileError, MachineError, RunInterrupted, SsdkdError, StorageError
 from stages.events import Event, Listener
+from stages.files.atomic_file import write_atomically
 from stages.machine.compiled import forget_compiled
 from stages.machine.device import LESS_OF_A_RUN, out_of_memory_is_told
 from stages.machine.lazy_compiler import keep_compiler_unloaded

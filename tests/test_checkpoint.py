@@ -47,7 +47,7 @@ EVERY_TYPE = [
 @pytest.mark.parametrize("piece_bytes", [1, 9, 2**24], ids=lambda size: f"pieces of {size} bytes")
 @pytest.mark.parametrize("dtype", EVERY_TYPE, ids=str)
 def test_every_type_of_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, piece_bytes) -> None:
-    monkeypatch.setattr("stages.tensor_digest._PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr("stages.files.tensor_digest._PIECE_BYTES", piece_bytes)
     tensor = torch.arange(12).view(3, 4).to(dtype)
     save_checkpoint(tmp_path / "c", {"tensor": tensor, "scalar": tensor[1, 1], "turned": tensor.T})
     loaded = load_checkpoint(tmp_path / "c")

@@ -12,8 +12,8 @@ import stages
 from ssdkd_cli import watching
 
 LIGHT = {
-    *("stages", "stages.errors", "stages.events", "stages.config", "stages.config_table", "stages.config_warnings"),
-    *("stages.registry", "stages.preset_loading", "stages.preset_schema", "stages.preset_check", "stages.key_docs"),
+    *("stages", "stages.errors", "stages.events", "stages.config", "stages.config_table", "stages.registry"),
+    *(f"stages.settings.{name}" for name in ("loading", "schema", "preset_check", "key_docs", "idle_settings")),
     *("stages.accounts", "stages.schedule", "stages.pictures", "stages.stage", "stages.models.model_file"),
     *("stages.buffer.file", "stages.buffer.statistics", "stages.buffer.priorities"),
     *("stages.teachers.resolve", "presets"),

@@ -27,7 +27,7 @@ from product import (
     resolved_settings,
 )
 
-from stages.preset_loading import resolved_tables
+from stages.settings.loading import resolved_tables
 
 _OF_REAL_IMAGES = ("evaluation.data", "evaluation.root", "evaluation.split", "evaluation.download")
 _LIVE = ("starting", "running", "paused")

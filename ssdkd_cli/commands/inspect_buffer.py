@@ -140,7 +140,7 @@ class _Heading(str):
 
 
 def _write_picture(path: Path, png: bytes) -> None:
-    from stages.atomic_file import write_atomically
+    from stages.files.atomic_file import write_atomically
 
     write_atomically(path, png)
     diagnostics.note(f"wrote {path}")

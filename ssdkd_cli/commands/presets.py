@@ -16,7 +16,7 @@ from stages.errors import ConfigError, FileError
 from stages.paths import in_shell, typed_path
 
 if TYPE_CHECKING:
-    from stages.key_docs import KeyDoc
+    from stages.settings.key_docs import KeyDoc
 
 _MAX_DEFAULT = 20
 
@@ -63,7 +63,7 @@ def show_preset(
     """
     import presets
     from stages.config import DEFAULT_PRESET, load
-    from stages.preset_loading import load_presets
+    from stages.settings.loading import load_presets
 
     name = names[0]
     if load_presets(names).is_whole:
@@ -99,7 +99,7 @@ def copy_preset(
     """
     import presets
     from stages.config import DEFAULT_PRESET
-    from stages.preset_loading import load_presets
+    from stages.settings.loading import load_presets
 
     settings = load_presets([name])  # an unknown name is an error with the nearest match
     if name not in presets.names():
@@ -142,8 +142,8 @@ def explain_keys(
       ssdkd presets explain inversion.steps distillation
     """
     from stages.config import schemas
-    from stages.key_docs import OPTIONS, key_docs, option_docs
-    from stages.preset_schema import is_key, shown, unknown_key
+    from stages.settings.key_docs import OPTIONS, key_docs, option_docs
+    from stages.settings.schema import is_key, shown, unknown_key
 
     known = {table: key_docs(table, schema) for table, schema in schemas().items()}
     by_key = {doc.key: doc for docs in known.values() for doc in docs}
@@ -181,7 +181,7 @@ def explain_keys(
 
 def _print_whole(docs: Sequence[KeyDoc]) -> None:
     """All that is known of some keys, in the width of the terminal."""
-    from stages.preset_schema import shown
+    from stages.settings.schema import shown
 
     width = console.stdout().width if console.is_terminal(sys.stdout) else console.WIDTH_OFF_TERMINAL
     for position, doc in enumerate(docs):
@@ -207,7 +207,7 @@ def check_preset(
     Example:
       ssdkd presets check mine.toml
     """
-    from stages.preset_check import check
+    from stages.settings.preset_check import check
 
     _, warnings = check(file)
     for warning in warnings:

@@ -70,7 +70,7 @@ def train(
         )
 
     import_torch()
-    from stages.file_digest import sha256_of
+    from stages.files.file_digest import sha256_of
     from stages.machine.device import resolve_device
     from stages.teachers.train import EPOCHS, train_teacher
 

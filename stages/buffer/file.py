@@ -29,9 +29,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from stages.atomic_file import write_atomically
 from stages.errors import FileError
-from stages.tensor_file import TensorData, file_pieces
+from stages.files.atomic_file import write_atomically
+from stages.files.tensor_file import TensorData, file_pieces
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "ssdkd_buffer"

@@ -6,9 +6,9 @@ from stages.data.dataset import LabelledImages
 from stages.evaluation.config import EvaluationConfig
 from stages.evaluation.measure import DOUBT_HINT, compare_with_teacher, doubt, measure
 from stages.events import Evaluation, Warning
+from stages.files.tensor_digest import digest
 from stages.run import Run
 from stages.stage import Stage
-from stages.tensor_digest import digest
 
 _NUM_DIGESTED = 500
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from stages.errors import FileError
+from stages.files.tensor_digest import save_with_digest
 from stages.models.misfits import misfit, other_network
 from stages.models.public_names import common_name, renamed_for, unwrapped, without_shared_prefix
 from stages.models.weight_file import command_to_take, read_weights
-from stages.tensor_digest import save_with_digest
 
 _BY_THE_WAY = re.compile(r"(?:^|\.)(?:n_averaged|total_ops|total_params)$")
 """What torch's averaged models and counters of operations leave among the weights."""

@@ -11,11 +11,9 @@ from torch import nn
 
 from stages.buffer.file import BufferContents, BufferMeta
 from stages.config import Config, with_values
-from stages.config_warnings import warnings_of
 from stages.data.dataset import UNSPLIT, LabelledImages, real_images
 from stages.errors import FileError, MachineError, NotDownloadedError
 from stages.evaluation.config import NO_DATA
-from stages.launch_checks import refuse_futile, refuse_without_loss
 from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_acceleration, resolve_device
 from stages.machine.heap import keep_heap_warm
 from stages.models import FOR_SMALL_IMAGES
@@ -27,6 +25,8 @@ from stages.planning.footprint import Footprint, check_disk, check_memory, footp
 from stages.run import derived_seed
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.schedule import Command, Schedule
+from stages.settings.idle_settings import warnings_of
+from stages.settings.launch_checks import refuse_futile, refuse_without_loss
 from stages.tasks.task import Task, task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
 from stages.teachers.obtain import TRAINING_SPLIT, ensure_teacher, must_train, teacher_to_train

@@ -7,13 +7,13 @@ from contextlib import suppress
 from stat import S_ISREG
 from typing import Any
 
-from stages.atomic_file import is_half_written
 from stages.errors import FileError
 from stages.event_fields import is_measure, mapping, text
 from stages.events import Device, Evaluation, Measured, Warning
+from stages.files.atomic_file import is_half_written
 from stages.paths import in_shell
-from stages.preset_loading import resolved_tables
 from stages.run_directory import FINAL_STATUSES, RunDirectory
+from stages.settings.loading import resolved_tables
 
 _NUMBERS = ("agreement", "agreement_by_chance", "ece", "images_synthesized", "buffer_size")
 _RESULT_KEYS = ("teacher", "student", *_NUMBERS, "seconds", "device")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from stages.atomic_file import is_half_written
 from stages.buffer.file import BufferContents, implausible, read_buffer
 from stages.errors import ConfigError, FileError, SsdkdError
 from stages.events import CheckpointSaved, Evaluation, RunResumed, RunStarted
+from stages.files.atomic_file import is_half_written
 from stages.run_directory import RunDirectory
 from stages.run_directory.event_file import parse_event
 from stages.run_directory.overview import flat, settings
@@ -182,7 +182,7 @@ def _look_at_buffer(run: RunDirectory) -> str:
 
 def _look_at_tensors(path: Path) -> str:
     """All tensors can be read, are those that were written, and hold no NaN or infinity."""
-    from stages.tensor_digest import DIGEST_KEY, digest
+    from stages.files.tensor_digest import DIGEST_KEY, digest
 
     try:
         with safe_open(path, framework="pt") as file:

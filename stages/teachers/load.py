@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stages.config import Config
 from stages.errors import ConfigError, FileError
-from stages.file_digest import sha256_of
+from stages.files.file_digest import sha256_of
 from stages.machine.device import is_out_of_memory
 from stages.models.build import build_model
 from stages.models.layers import bn_layers, bn_layers_that_run

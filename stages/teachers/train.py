@@ -29,6 +29,7 @@ from stages.data.augment import augmented, draw_augmentation
 from stages.data.dataset import LabelledImages, real_images
 from stages.errors import ConfigError, DivergedError, MachineError
 from stages.evaluation.measure import measure
+from stages.files.tensor_digest import digest
 from stages.machine.device import out_of_memory_is_told, prepare_device, resolve_precision, resolve_threads
 from stages.machine.heap import keep_heap_warm
 from stages.models.build import build_model, check_in_training
@@ -38,7 +39,6 @@ from stages.own_code import code_of
 from stages.run import derived_seed
 from stages.tasks.task import task_of
 from stages.teachers.unfinished import UnfinishedTraining
-from stages.tensor_digest import digest
 
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9

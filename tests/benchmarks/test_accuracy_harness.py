@@ -17,8 +17,8 @@ import tomli_w
 from benchmark_modules import BENCHMARKS, import_beside
 
 from stages.config import load
-from stages.config_warnings import warnings_of
 from stages.schedule import Schedule
+from stages.settings.idle_settings import warnings_of
 
 HARNESS = BENCHMARKS / "accuracy"
 LISTS = sorted((HARNESS / "lists").glob("*.toml"))

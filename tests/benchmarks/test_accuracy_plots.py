@@ -17,7 +17,7 @@ from stages.buffer.file import BufferContents
 from stages.config import load
 from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished
-from stages.file_digest import sha256_of
+from stages.files.file_digest import sha256_of
 from stages.models.build import build_model
 from stages.run_directory import RunDirectory
 from stages.teachers.resolve import teacher_file

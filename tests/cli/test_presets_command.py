@@ -216,7 +216,7 @@ def test_a_methods_options_are_explained_with_whose_they_are(call, monkeypatch):
 
     theirs, another = (Spec(name, "a:b", "", schema=Options) for name in ("theirs", "another"))
     methods = (theirs, another, Spec("without", "a:b", ""))
-    monkeypatch.setattr("stages.key_docs.all_specs", lambda group: methods if group == "methods" else ())
+    monkeypatch.setattr("stages.settings.key_docs.all_specs", lambda group: methods if group == "methods" else ())
     told = json.loads(call("presets", "explain", "inversion.options.rate", "--json").out)
     assert [(doc["key"], doc["default"]) for doc in told] == [("inversion.options.rate", 0.5)] * 2
     assert [doc["text"].partition("\n\n")[0] for doc in told] == ["Of the method `theirs`.", "Of the method `another`."]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from stages.config_table import Table
-from stages.key_docs import KeyDoc, docstrings, first_sentence, key_docs
+from stages.settings.key_docs import KeyDoc, docstrings, first_sentence, key_docs
 
 
 class Base(Table):

@@ -8,10 +8,10 @@ from pydantic import BaseModel, PositiveInt, model_validator
 
 from stages.config import load
 from stages.config_table import Table
-from stages.config_warnings import warnings_of
 from stages.errors import ConfigError
 from stages.registry import Spec
 from stages.schedule import Schedule
+from stages.settings.idle_settings import warnings_of
 
 
 class _Schedule(Table):

@@ -6,7 +6,7 @@ from stages.config import RunTable, TaskTable, load, schemas
 from stages.distillation.config import DistillationConfig
 from stages.evaluation.config import EvaluationConfig
 from stages.inversion.config import InversionConfig
-from stages.key_docs import key_docs
+from stages.settings.key_docs import key_docs
 
 
 def test_defaults_are_those_of_fast_datafree_where_the_paper_follows_it():

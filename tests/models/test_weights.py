@@ -15,7 +15,7 @@ from image_task import image_task
 from torch import nn
 
 from stages.errors import ConfigError, FileError
-from stages.file_digest import sha256_of
+from stages.files.file_digest import sha256_of
 from stages.models.build import build_model
 from stages.models.weight_file import read_weights
 from stages.models.weights import load_weights, save_weights

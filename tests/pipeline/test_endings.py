@@ -190,7 +190,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return real_write(descriptor, data)
 
     system = SimpleNamespace(fstat=os.fstat, ftruncate=os.ftruncate, write=write)
-    monkeypatch.setattr("stages.atomic_file.os.fsync", fsync)
+    monkeypatch.setattr("stages.files.atomic_file.os.fsync", fsync)
     monkeypatch.setattr(events_module, "os", system)
     return disk
 
@@ -280,7 +280,7 @@ def test_disk_full_before_the_first_step(start, out: Path, full_disk, has_log: b
     if has_log:  # the files of the beginning still fit
         full_disk.is_full = True
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stages.atomic_file.os.fsync", lambda _descriptor: None)
+            patch.setattr("stages.files.atomic_file.os.fsync", lambda _descriptor: None)
             with pytest.raises(MachineError, match=r"events\.jsonl"):
                 start()
     else:

@@ -15,7 +15,7 @@ from tiny_runs import make_teacher_file
 
 from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, DivergedError, FileError
-from stages.file_digest import sha256_of
+from stages.files.file_digest import sha256_of
 from stages.models.normalized import NormalizedModel
 from stages.planning.beginning import build_run
 from stages.run import Run

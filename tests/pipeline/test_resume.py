@@ -200,7 +200,7 @@ def test_killed_while_the_last_files_are_written(
         real_write(path, data)
 
     last_epoch = At("device", lambda: None, epoch=4)
-    from stages.atomic_file import write_atomically as real_write
+    from stages.files.atomic_file import write_atomically as real_write
 
     for module in ("recorder", "checkpoint", "buffer.file", "tensor_digest"):
         monkeypatch.setattr(f"stages.{module}.write_atomically", write)

@@ -12,9 +12,9 @@ from PIL import Image
 from run_files import append_events, finished, make_run, started
 
 from stages.events import CheckpointSaved, RunResumed, Warning
+from stages.files.tensor_digest import save_with_digest
 from stages.run_directory import RunDirectory
 from stages.run_directory.verification import Check, verify
-from stages.tensor_digest import save_with_digest
 
 WARNING = Warning(message="a line")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from stages import config_warnings
 from stages.config import Config, from_file, load
 from stages.errors import ConfigError, Problem
-from stages.launch_checks import refuse_futile, refuse_without_loss
 from stages.schedule import Command, Schedule
+from stages.settings import idle_settings
+from stages.settings.launch_checks import refuse_futile, refuse_without_loss
 
 TWO = "task.num_classes=2"
 
@@ -113,7 +113,7 @@ def test_the_late_loss_that_suits_the_number_of_classes(num_classes: int, loss: 
     config = settings(f"task.num_classes={num_classes}", *chosen)
     assert config.late_loss == loss
     refuse_futile(config, Schedule.of("run", config), has_buffer=False)
-    assert config_warnings.warnings_of(config, Schedule.of("run", config)) == ()
+    assert idle_settings.warnings_of(config, Schedule.of("run", config)) == ()
 
 
 def test_a_teacher_without_statistics_needs_another_loss() -> None:

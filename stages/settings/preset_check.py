@@ -7,14 +7,14 @@ from pathlib import Path
 
 from stages.config import DEFAULT_PRESET, Config, load
 from stages.config_table import AUTO
-from stages.config_warnings import warnings_of
 from stages.errors import ConfigError, FileError, Problem
-from stages.launch_checks import refuse_futile
 from stages.models import FILE
 from stages.models.model_file import problem_of
 from stages.paths import typed_path
-from stages.preset_loading import Settings, config_error, load_presets
 from stages.schedule import Schedule
+from stages.settings.idle_settings import warnings_of
+from stages.settings.launch_checks import refuse_futile
+from stages.settings.loading import Settings, config_error, load_presets
 from stages.teachers.resolve import missing_weights, nameless_weights
 
 

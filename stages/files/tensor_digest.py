@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stages.atomic_file import write_atomically
-from stages.tensor_file import TensorData, file_pieces
+from stages.files.atomic_file import write_atomically
+from stages.files.tensor_file import TensorData, file_pieces
 
 DIGEST_KEY: Final = "sha256"
 """Where the file's metadata has the digest."""

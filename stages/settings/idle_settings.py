@@ -8,8 +8,8 @@ from typing import Any
 
 from stages.config import Config
 from stages.evaluation.config import NO_DATA
-from stages.preset_schema import shown
 from stages.schedule import Schedule
+from stages.settings.schema import shown
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 from stages.config import Config
 from stages.errors import Problem
 from stages.inversion.config import InversionConfig
-from stages.preset_loading import config_error
-from stages.preset_schema import contradiction
 from stages.schedule import Schedule
+from stages.settings.loading import config_error
+from stages.settings.schema import contradiction
 
 
 def refuse_futile(config: Config, schedule: Schedule, *, has_buffer: bool) -> None:

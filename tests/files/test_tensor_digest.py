@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.tensor_digest import digest
+from stages.files.tensor_digest import digest
 
 ONES = torch.ones(2, 3)
 

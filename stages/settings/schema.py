@@ -16,8 +16,8 @@ from pydantic_core import ErrorDetails, from_json
 
 from stages.config_table import RULE_ERROR
 from stages.errors import ConfigError, Problem
-from stages.key_docs import docstrings, first_sentence
-from stages.preset_loading import Settings
+from stages.settings.key_docs import docstrings, first_sentence
+from stages.settings.loading import Settings
 
 Schemas = Mapping[str, type[BaseModel]]
 """A schema for each table, by its name."""

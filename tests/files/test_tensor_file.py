@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from stages.atomic_file import write_atomically
-from stages.tensor_file import TensorData, file_pieces
+from stages.files.atomic_file import write_atomically
+from stages.files.tensor_file import TensorData, file_pieces
 
 METADATA = {"key": 'text "quoted" \\ Größe\n\x1b'}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.atomic_file import write_atomically
 from stages.errors import StorageError
+from stages.files.atomic_file import write_atomically
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
