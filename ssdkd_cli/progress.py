@@ -71,10 +71,10 @@ class Standing:
         """What the run does at present, in a word or two."""
         if self._model.is_paused:
             return "paused"
-        if self._model.compiling is not None:
-            return f"compiling {self._model.compiling}"
-        if self._model.views_judged is not None:
-            return views_text(*self._model.views_judged)
+        if self._model.state.compiling is not None:
+            return f"compiling {self._model.state.compiling}"
+        if self._model.state.views_judged is not None:
+            return views_text(*self._model.state.views_judged)
         return self._stage or "starting"
 
     @property

@@ -157,12 +157,12 @@ class RunFeed:
             silent_s=silent_s,
             header=model.header,
             progress=model.progress() if status in LIVE_STATUSES else _at_rest(model.progress(), summary),
-            stage=model.stage,
+            stage=model.state.stage,
             curves=model.curves(),
-            buffer=model.buffer,
-            device=model.device,
-            evaluation=model.evaluation,
-            samples=model.samples,
+            buffer=model.state.buffer,
+            device=model.state.device,
+            evaluation=model.state.evaluation,
+            samples=model.state.samples,
             log=tuple(model.log),
             problems=tuple(self._problems(is_alive=is_alive)),
             summary=summary if isinstance(summary, dict) else None,
@@ -183,12 +183,12 @@ class RunFeed:
         if status == "dead":
             return "dead: its process is gone" if is_folder(self.run.path) else "its directory has vanished"
         silence = f", no news for {duration(silent_s)}" if silent_s is not None and silent_s >= SILENCE_S else ""
-        if status == "running" and model.compiling is not None:
-            return f"running, compiling {model.compiling}{silence}"
+        if status == "running" and model.state.compiling is not None:
+            return f"running, compiling {model.state.compiling}{silence}"
         if status == "running" and silence:
             return f"running{silence}"
-        if status == "running" and model.views_judged is not None:
-            return f"running, {views_text(*model.views_judged)}"
+        if status == "running" and model.state.views_judged is not None:
+            return f"running, {views_text(*model.state.views_judged)}"
         return status
 
     def _problems(self, *, is_alive: bool) -> list[str]:

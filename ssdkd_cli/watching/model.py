@@ -63,7 +63,8 @@ class RunModel:
         self.num_misfits = 0
         """JSON lines that are no events, or whose fields do not fit their kind."""
         self.log: deque[LogLine] = deque(maxlen=MAX_LOG_LINES)
-        self._state = RunState()
+        self.state = RunState()
+        """Where the run stands by the newest event of each kind."""
         self._at_checkpoint: deque[tuple[int, RunState]] = deque(maxlen=_MAX_CHECKPOINTS)
         self._series: dict[str, Series] = {}
         self._pace = Pace()
@@ -112,7 +113,7 @@ class RunModel:
         self.ending = None
         reader(event)
         if kind != "run_resumed":  # which stands where its checkpoint does
-            self._state.epoch = epoch
+            self.state.epoch = epoch
 
     def _look_at_clock(self, event: Event) -> None:
         time_s = number(event, "time_s")
@@ -158,9 +159,9 @@ class RunModel:
             series.drop_after(last_seq)
         while self._at_checkpoint and self._at_checkpoint[-1][0] > last_seq:
             self._at_checkpoint.pop()
-        self._state = copy.copy(self._at_checkpoint[-1][1]) if self._at_checkpoint else RunState()
-        self._state.leave_stage()
-        self._state.compiling = None
+        self.state = copy.copy(self._at_checkpoint[-1][1]) if self._at_checkpoint else RunState()
+        self.state.leave_stage()
+        self.state.compiling = None
         self._pace.forget_position()
         self.is_paused = False
         checkpoint = text(event, "checkpoint")
@@ -172,14 +173,14 @@ class RunModel:
         self._say(event, "info", f"resumed {where}")
 
     def _stage_started(self, event: Event) -> None:
-        state, stage = self._state, text(event, "stage")
+        state, stage = self.state, text(event, "stage")
         # Not what was told of this epoch: of one that is resumed in its midst, a process does not tell the beginning.
         in_order = () if self.header is None else self.header.stages
         state.stages_done = frozenset(in_order[: in_order.index(stage)] if stage in in_order else ())
         state.stage, state.step, state.num_steps = stage or None, None, None
 
     def _stage_finished(self, event: Event) -> None:
-        state = self._state
+        state = self.state
         state.stages_done = state.stages_done | {text(event, "stage")}
         state.leave_stage()
 
@@ -194,12 +195,12 @@ class RunModel:
 
     def _distillation_step(self, event: Event) -> None:
         x = self._x_of_step(event, self.header.distillation_steps if self.header else 0)
-        objective, before = text(event, "objective"), self._state.objective
+        objective, before = text(event, "objective"), self.state.objective
         if before and objective not in ("", before):
             self._say(
                 event, "info", f"the student minimises `{objective}` now: its loss is on another scale than before"
             )
-        self._state.objective = objective or before
+        self.state.objective = objective or before
         for name in event:
             if name.startswith("loss") or name == "lr" or name == "agreement":
                 self._tell("distillation/" + name, x, event)
@@ -208,12 +209,12 @@ class RunModel:
         step = event.get("step")
         if not _is_count(step):
             return float(event["epoch"])
-        self._state.step, self._state.num_steps = step, num_steps
+        self.state.step, self.state.num_steps = step, num_steps
         return float(event["epoch"] - 1 + min(1.0, (step + 1) / num_steps if num_steps > 0 else 1.0))
 
     def _buffer_state(self, event: Event) -> None:
         priority, age, epoch = mapping(event, "priority"), mapping(event, "age"), event["epoch"]
-        self._state.buffer = BufferView(
+        self.state.buffer = BufferView(
             epoch=epoch,
             size=whole(event, "size"),
             capacity=whole(event, "capacity"),
@@ -236,7 +237,7 @@ class RunModel:
     def _evaluation(self, event: Event) -> None:
         epoch, real, synthetic = event["epoch"], mapping(event, "real"), mapping(event, "synthetic")
         metrics = {role: numbers(mapping(real, role)) for role in ("student", "teacher")}
-        self._state.evaluation = EvaluationView(
+        self.state.evaluation = EvaluationView(
             epoch,
             metrics["student"],
             metrics["teacher"],
@@ -254,14 +255,14 @@ class RunModel:
             quoted = main_metric(metrics[role])
             if quoted is not None and not said:
                 said.append(f"{whose}{metric_title(quoted)} {metrics[role][quoted]:.1%}")
-        if self._state.evaluation.agreement is not None:
-            said.append(f"synthetic agreement {self._state.evaluation.agreement:.1%}")
+        if self.state.evaluation.agreement is not None:
+            said.append(f"synthetic agreement {self.state.evaluation.agreement:.1%}")
         self._say(event, "info", ", ".join(said) or "evaluation: nothing to measure on")
 
     def _device(self, event: Event) -> None:
         seconds = numbers(mapping(event, "seconds"))
         total_s = seconds.pop("total", 0.0)
-        self._state.device = DeviceView(
+        self.state.device = DeviceView(
             device=text(event, "device"),
             seconds=seconds,
             total_s=total_s,
@@ -269,7 +270,7 @@ class RunModel:
             utilisation=number(event, "utilisation"),
             mem_mib=number(event, "mem_mib"),
         )
-        header, state = self.header, self._state
+        header, state = self.header, self.state
         x = event["epoch"] if header is None or state.stage is None else state.epochs_finished(header)
         for name in ("images_per_s", "utilisation", "mem_mib"):
             self._tell("device/" + name, x, event, name)
@@ -279,24 +280,24 @@ class RunModel:
             self._pace.account(event["epoch"], steady_s, warmup_epochs=header.warmup_epochs)
 
     def _samples(self, event: Event) -> None:
-        tiles = [tile for tile in items(event, "tiles") if isinstance(tile, dict)]
-        self._state.samples = SamplesView(
+        self.state.samples = SamplesView(
             epoch=event["epoch"],
             picture=self.path / text(event, "picture"),
-            tiles=tuple(
-                SampleTile(
-                    class_index=whole(tile, "class"),
-                    class_name=self.class_name(whole(tile, "class")),
-                    probability=number(tile, "probability") or 0.0,
-                    priority=number(tile, "priority") or 0.0,
-                )
-                for tile in tiles
-            ),
+            tiles=tuple(self._tile(tile) for tile in items(event, "tiles") if isinstance(tile, dict)),
+        )
+
+    def _tile(self, tile: Event) -> SampleTile:
+        index = whole(tile, "class")
+        return SampleTile(
+            class_index=index,
+            class_name=str(index) if self.header is None else self.header.class_name(index),
+            probability=number(tile, "probability") or 0.0,
+            priority=number(tile, "priority") or 0.0,
         )
 
     def _checkpoint_saved(self, event: Event) -> None:
         # The checkpoint was taken after the event before this one; the epoch it belongs to is this event's.
-        state = copy.copy(self._state)
+        state = copy.copy(self.state)
         state.epoch = event["epoch"]
         self._at_checkpoint.append((event["seq"] - 1, state))
         self._say(event, "info", "checkpoint saved")
@@ -311,15 +312,15 @@ class RunModel:
             self._say(event, "info", message or action)
 
     def _compilation_started(self, event: Event) -> None:
-        self._state.compiling = text(event, "what") or None
+        self.state.compiling = text(event, "what") or None
 
     def _compilation_finished(self, event: Event) -> None:
-        self._state.compiling = None
+        self.state.compiling = None
         self._say(event, "info", f"compiled {text(event, 'what')}, {number(event, 'seconds') or 0:.0f} s")
 
     def _views_judged(self, event: Event) -> None:
         done, total = whole(event, "done"), whole(event, "total")
-        self._state.views_judged = (done, total) if done < total else None
+        self.state.views_judged = (done, total) if done < total else None
 
     def _measured(self, event: Event) -> None:
         values = mapping(event, "values")
@@ -335,7 +336,7 @@ class RunModel:
     def _run_finished(self, event: Event) -> None:
         self.ending = event
         status, message = text(event, "status"), text(event, "message")
-        state = self._state
+        state = self.state
         state.leave_stage()
         state.compiling = None
         seconds = numbers(mapping(mapping(event, "summary"), "seconds"))
@@ -370,54 +371,10 @@ class RunModel:
 
     # -- state out -------------------------------------------------------------------------------------------
 
-    def class_name(self, index: int) -> str:
-        """A class's name, or its number."""
-        return str(index) if self.header is None else self.header.class_name(index)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch at work, from 1; 0 before the first."""
-        return self._state.epoch
-
     @property
     def num_finished(self) -> int:
         """Epochs that are over."""
-        return 0 if self.header is None else int(self._state.epochs_finished(self.header))
-
-    @property
-    def stage(self) -> str | None:
-        """The stage at work."""
-        return self._state.stage
-
-    @property
-    def compiling(self) -> str | None:
-        """What is compiled at present."""
-        return self._state.compiling
-
-    @property
-    def views_judged(self) -> tuple[int, int] | None:
-        """How many of how many new images the teacher has seen, while the student waits for that."""
-        return self._state.views_judged
-
-    @property
-    def buffer(self) -> BufferView | None:
-        """The newest state of the buffer."""
-        return self._state.buffer
-
-    @property
-    def device(self) -> DeviceView | None:
-        """The newest accounts."""
-        return self._state.device
-
-    @property
-    def evaluation(self) -> EvaluationView | None:
-        """The newest evaluation."""
-        return self._state.evaluation
-
-    @property
-    def samples(self) -> SamplesView | None:
-        """The newest sheet of samples."""
-        return self._state.samples
+        return 0 if self.header is None else int(self.state.epochs_finished(self.header))
 
     def curves(self) -> dict[str, Curve]:
         """All curves by name; a curve is the same object until the run tells more of it."""
@@ -425,7 +382,7 @@ class RunModel:
 
     def progress(self) -> Progress | None:
         """How far the run is; None before it said what it is going to do."""
-        header, state = self.header, self._state
+        header, state = self.header, self.state
         if header is None:
             return None
         is_done = self.ending is not None and self.ending.get("status") == "done"

@@ -363,6 +363,10 @@ class RunView:
         """Whether a process works on the run."""
         return self.status in LIVE_STATUSES
 
+    def class_name(self, index: int) -> str:
+        """A class's name, or its number."""
+        return str(index) if self.header is None else self.header.class_name(index)
+
     def curves_of_stages(self) -> dict[str, list[Curve]]:
         """What stages tell of their steps and measure: curves by stage, in the order in which the run told them.
 

@@ -272,8 +272,8 @@ def test_what_is_not_measured_has_no_curve():
 
 def test_real_accuracy_and_synthetic_agreement_stay_apart():
     model = model_of([*whole_run(4), (evaluation(0.9, 0.8), 4)])
-    assert model.evaluation.student == {"top1": 0.9, "loss": 0.1, "num_samples": 7.0}
-    assert model.evaluation.agreement == 0.8
+    assert model.state.evaluation.student == {"top1": 0.9, "loss": 0.1, "num_samples": 7.0}
+    assert model.state.evaluation.agreement == 0.8
     names = [name for name in model.curves() if name.startswith(("real", "synthetic"))]
     assert names == [
         *("real/student.top1", "real/student.loss", "real/teacher.top1", "real/teacher.loss"),
@@ -283,13 +283,14 @@ def test_real_accuracy_and_synthetic_agreement_stay_apart():
 
 def test_without_real_data_there_is_no_accuracy():
     model = model_of([*whole_run(4), (evaluation(None, 0.8), 4)])
-    assert (model.evaluation.student, model.evaluation.teacher, model.evaluation.agreement) == ({}, {}, 0.8)
+    measured = model.state.evaluation
+    assert (measured.student, measured.teacher, measured.agreement) == ({}, {}, 0.8)
     assert not any(name.startswith("real") for name in model.curves())
 
 
 def test_the_buffer_as_it_is_and_how_it_moved():
     model = model_of([*whole_run(3), (buffer_state(60), 4)])
-    buffer = model.buffer
+    buffer = model.state.buffer
     assert (buffer.epoch, buffer.size, buffer.capacity, buffer.class_counts) == (4, 60, 100, (10, 5, 45))
     assert buffer.difficulty.counts == (60, *[0] * 9)
     assert (buffer.priority.counts, buffer.priority.edges) == ((1, 59), (0.0, 1.0, 2.0))
@@ -302,12 +303,12 @@ def test_a_histogram_that_does_not_fit_itself_is_not_shown():
     state = buffer_state()
     broken = events.BufferState(**(vars(state) | {"difficulty": {"counts": [1, 2], "edges": [0.0, 1.0]}}))
     model = model_of([(run_started(), 0), (broken, 1)])
-    assert model.buffer.difficulty is None
-    assert model.buffer.priority is not None
+    assert model.state.buffer.difficulty is None
+    assert model.state.buffer.priority is not None
 
 
 def test_device_time_has_the_words_of_its_device():
-    on_cpu, on_gpu = model_of([(device(7200.0), 1)]).device, model_of([(device(7200.0, "cuda:1"), 1)]).device
+    on_cpu, on_gpu = (model_of([(device(7200.0, name), 1)]).state.device for name in ("cpu", "cuda:1"))
     assert (on_cpu.utilisation_label, on_cpu.memory_label) == ("CPU time of the run's threads", "resident memory (RSS)")
     assert (on_gpu.utilisation_label, on_gpu.memory_label) == ("GPU utilisation", "GPU memory")
     assert (on_gpu.hours_label, on_gpu.hours) == ("GPU hours", 2.0)
@@ -320,10 +321,10 @@ def test_the_time_that_a_run_took_is_what_its_summary_says():
     seconds = {"inversion": 3.0, "distillation": 4.0, "setup": 1.0, "total": 10.0}
     ending = events.RunFinished(status="diverged", message="", summary={"seconds": seconds})
     told = [(run_started(), 0), (device(5.0), 1)]
-    took = model_of([*told, (ending, 2)]).device
+    took = model_of([*told, (ending, 2)]).state.device
     assert (took.total_s, took.seconds["distillation"]) == (10.0, 4.0)
     assert "total" not in took.seconds
-    assert model_of([*told, (events.RunFinished(status="diverged", message=""), 2)]).device.total_s == 5.0
+    assert model_of([*told, (events.RunFinished(status="diverged", message=""), 2)]).state.device.total_s == 5.0
 
 
 def test_shares_without_time_are_none():
@@ -332,10 +333,10 @@ def test_shares_without_time_are_none():
 
 def test_samples_have_the_names_of_their_classes():
     model = model_of([(run_started(), 0), (samples(4), 4)])
-    assert model.samples.picture == Path("a-run/samples/epoch-000004.png")
-    assert [tile.class_name for tile in model.samples.tiles] == ["cat", "dog", "emu"]
+    assert model.state.samples.picture == Path("a-run/samples/epoch-000004.png")
+    assert [tile.class_name for tile in model.state.samples.tiles] == ["cat", "dog", "emu"]
     unnamed = model_of([(run_started(class_names=None), 0), (samples(4), 4)])
-    assert [tile.class_name for tile in unnamed.samples.tiles] == ["0", "1", "2"]
+    assert [tile.class_name for tile in unnamed.state.samples.tiles] == ["0", "1", "2"]
 
 
 def test_the_log_tells_what_happened():
@@ -491,7 +492,7 @@ def test_accounts_in_the_midst_of_an_epoch_stand_there():
     model = model_of([*told, *in_epoch])
     steps = model.header.distillation_steps
     assert points(model.curves()["device/images_per_s"])[-1][0] == pytest.approx(3 + 0.5 + 0.5 * min(1.0, 2 / steps))
-    assert model.device.total_s == 6.5
+    assert model.state.device.total_s == 6.5
     left = 6 - model.curves()["device/images_per_s"].x[-1]
     assert model.progress().left_s == pytest.approx(left * 3.0), "what it took so far is not timed as a whole epoch"
 
@@ -541,14 +542,15 @@ def test_a_resumption_supersedes_what_came_after_its_checkpoint():
         name: points(curve) for name, curve in plain.curves().items()
     }
     assert replace(interrupted.progress(), ends_s=None) == replace(plain.progress(), ends_s=None)
-    assert (interrupted.buffer, interrupted.device) == (plain.buffer, plain.device)
+    assert (interrupted.state.buffer, interrupted.state.device) == (plain.state.buffer, plain.state.device)
 
 
 def test_right_after_a_resumption_the_run_stands_at_its_checkpoint():
     told, _ = resumed_run()
     at = next(index for index, (event, _) in enumerate(told) if event.kind == "run_resumed")
     model = model_of(told[: at + 1])
-    assert (model.epoch, model.buffer.epoch, model.device.total_s, model.stage) == (3, 3, 5.0, None)
+    state = model.state
+    assert (state.epoch, state.buffer.epoch, state.device.total_s, state.stage) == (3, 3, 5.0, None)
     assert model.progress().share == pytest.approx(3 / 6)
     assert max(model.curves()["inversion/loss"].x) == 3.0
 
@@ -556,7 +558,7 @@ def test_right_after_a_resumption_the_run_stands_at_its_checkpoint():
 def test_a_resumption_without_a_checkpoint_begins_anew():
     told = [*whole_run(4), (events.RunResumed(checkpoint="", checkpoint_seq=0), 0)]
     model = model_of(told)
-    assert (model.epoch, model.buffer, model.curves(), model.header.epochs) == (0, None, {}, 4)
+    assert (model.state.epoch, model.state.buffer, model.curves(), model.header.epochs) == (0, None, {}, 4)
     assert "no checkpoint" in model.log[-1].text
 
 

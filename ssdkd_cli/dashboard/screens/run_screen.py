@@ -133,8 +133,7 @@ class RunScreen(Screen[None]):
         if self.open_view_id == "samples":
             chosen = self.class_filter
             view = self.dashboard.run_view
-            header = view.header if view is not None else None
-            who = "" if chosen is None else f"class {header.class_name(chosen) if header else chosen}, "
+            who = "" if chosen is None else f"class {chosen if view is None else view.class_name(chosen)}, "
             said = who + ("newest first" if self.newest_first else "hardest first")
             # One that diverged tells of samples that no checkpoint has: the buffer that is shown is an older one.
             samples = view.samples if view is not None and view.status != "diverged" else None

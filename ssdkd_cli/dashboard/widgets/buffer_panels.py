@@ -77,7 +77,7 @@ class ClassBalance(Panel):
         self, view: RunView, counts: Sequence[int], columns: int, column_width: int, height: int
     ) -> list[Content]:
         column_width = min(column_width, _MAX_CLASS_COLUMN)
-        names = [view.header.class_name(index) if view.header else str(index) for index in range(len(counts))]
+        names = [view.class_name(index) for index in range(len(counts))]
         name_width = min(max(cell_len(name) for name in names), max(3, column_width // 3), 16)
         number_width = len(f"{max(counts):,}")
         width_of_bar = max(4, column_width - name_width - number_width - 4)

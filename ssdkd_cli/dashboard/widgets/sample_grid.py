@@ -138,8 +138,8 @@ class SampleGrid(Panel):
         return Strip([Segment(self.glyphs.cut(text, width).center(width), faint)])
 
     def _caption(self, picture: Picture, layout: Layout) -> list[Segment]:
-        header = self.run_view.header if self.run_view is not None else None
-        name = header.class_name(picture.class_index) if header is not None else str(picture.class_index)
+        index = picture.class_index
+        name = str(index) if self.run_view is None else self.run_view.class_name(index)
         width = layout.cell_columns - _GAP
         said = f" p{picture.probability:.2f}"
         if width >= _MIN_CAPTION_WITH_PRIORITY:
