@@ -9,6 +9,7 @@ from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
 from textual.containers import Grid
+from textual.reactive import reactive
 
 from ssdkd_cli.dashboard.empty_texts import no_agreement, no_buffer, no_device, no_pace, no_real_results, no_step
 from ssdkd_cli.dashboard.widgets.buffer_panels import (
@@ -31,12 +32,30 @@ PanelT = TypeVar("PanelT", bound=Panel)
 class View(Grid):
     """A grid of panels, which know on which of the view's pages they lie."""
 
-    _open_page = 0
+    page: reactive[int] = reactive(0, init=False)
+    """The page that was turned to, from 0."""
 
     @property
     def num_pages(self) -> int:
-        """Pages that the view has on a small screen."""
+        """Pages that the view has on this screen: all panels are on one where that is not small."""
+        if not self.screen.has_class("-narrow"):
+            return 1
         return 1 + max(panel.on_page or 0 for panel in self.query(Panel))
+
+    @property
+    def shown_page(self) -> int:
+        """The page on the screen, from 0."""
+        return self.page
+
+    def turn_page(self, steps: int) -> None:
+        """Forwards or backwards, round and round."""
+        if (pages := self.num_pages) > 1:
+            self.page = (self.page + steps) % pages
+
+    def watch_page(self, page: int) -> None:
+        """Leave out the panels of other pages, where there is not room for all."""
+        for panel in self.query(Panel):
+            panel.set_class(panel.on_page not in (None, page), "-elsewhere")
 
     def show(self, view: RunView) -> None:
         """Hand a run's state to every panel."""
@@ -45,20 +64,15 @@ class View(Grid):
 
     def forget_run(self) -> None:
         """Another run is shown from now on."""
+        self.page = 0
         for panel in self.query(Panel):
             panel.forget_run()
 
-    def open_page(self, page: int) -> None:
-        """Show this page, from 0, where there is not room for all."""
-        self._open_page = page
-        for panel in self.query(Panel):
-            panel.set_class(panel.on_page not in (None, page), "-elsewhere")
-
-
-def _on(page: int, panel: PanelT) -> PanelT:
-    """The panel, on a page of its view."""
-    panel.on_page = page
-    return panel
+    def _on(self, page: int, panel: PanelT) -> PanelT:
+        """The panel, on a page of this view."""
+        panel.on_page = page
+        panel.set_class(page != self.page, "-elsewhere")
+        return panel
 
 
 class Overview(View):
@@ -98,7 +112,7 @@ class Losses(View):
         """The terms that every run has; others join as they come."""
         for page, names in enumerate(self._PAGES):
             for name in names:
-                yield _on(page, self._chart(name, "losses-" + name.replace("/", "-").replace("_", "-")))
+                yield self._on(page, self._chart(name, "losses-" + name.replace("/", "-").replace("_", "-")))
 
     @staticmethod
     def _chart(name: str, id: str | None = None) -> ChartPanel:
@@ -121,10 +135,9 @@ class Losses(View):
         for curve in chain.from_iterable(view.curves_of_stages().values()):
             if curve.name not in usual and curve.name not in self._extra_charts:
                 page = len(self._PAGES) + len(self._extra_charts) // self._PER_PAGE
-                chart = self._extra_charts[curve.name] = _on(page, self._chart(curve.name))
+                chart = self._extra_charts[curve.name] = self._on(page, self._chart(curve.name))
                 chart.set_reactive(ChartPanel.settings, self.query(ChartPanel).first().settings)
                 self.mount(chart)
-                self.open_page(self._open_page)
         super().show(view)
 
     def forget_run(self) -> None:
@@ -141,9 +154,9 @@ class Buffer(View):
     def compose(self) -> ComposeResult:
         """What the buffer holds, then how it changed."""
         yield BufferSummary(id="buffer-summary")
-        yield _on(0, PriorityHistogram("priorities (bins double)", id="buffer-priorities"))
-        yield _on(0, ClassBalance("classes", id="buffer-classes"))
-        yield _on(0, DifficultyHistogram("difficulty, 1 - p of the teacher", id="buffer-difficulty"))
+        yield self._on(0, PriorityHistogram("priorities (bins double)", id="buffer-priorities"))
+        yield self._on(0, ClassBalance("classes", id="buffer-classes"))
+        yield self._on(0, DifficultyHistogram("difficulty, 1 - p of the teacher", id="buffer-difficulty"))
         effective = [Trace("priority/effective_sample_size")]
         priorities = [Trace("priority/mean", "mean"), Trace("priority/max", "highest")]
         for page, title, traces, id in (
@@ -152,7 +165,7 @@ class Buffer(View):
             (1, "mean age in epochs", [Trace("buffer/age_mean")], "buffer-age"),
             (1, "samples in the buffer", [Trace("buffer/size")], "buffer-size"),
         ):
-            yield _on(page, ChartPanel(title, traces, empty_text=no_buffer, id=id))
+            yield self._on(page, ChartPanel(title, traces, empty_text=no_buffer, id=id))
 
 
 class Samples(View):
@@ -161,6 +174,20 @@ class Samples(View):
     def compose(self) -> ComposeResult:
         """One grid of pictures."""
         yield SampleGrid(id="samples-grid")
+
+    @property
+    def num_pages(self) -> int:
+        """Pages that all pictures take."""
+        return self.query_one(SampleGrid).num_pages
+
+    @property
+    def shown_page(self) -> int:
+        """The page of pictures on the screen, from 0."""
+        return self.query_one(SampleGrid).shown_page
+
+    def turn_page(self, steps: int) -> None:
+        """Other pictures, within what there is."""
+        self.query_one(SampleGrid).turn_page(steps)
 
 
 class Accuracy(View):
@@ -244,6 +271,11 @@ class Log(View):
     def compose(self) -> ComposeResult:
         """One panel."""
         yield LogPanel("log", id="log-lines")
+
+    def turn_page(self, steps: int) -> None:
+        """Newer or older lines, but for one that stays in sight."""
+        panel = self.query_one(LogPanel)
+        panel.scroll_by(-steps * max(1, panel.size.height - 1))
 
 
 VIEW_CLASSES: dict[str, type[View]] = {

@@ -17,7 +17,7 @@ from textual.widgets import ContentSwitcher
 from ssdkd_cli.dashboard.bindings import CONTROL_ACTIONS, RUN_SCREEN_SECTIONS, VIEWS
 from ssdkd_cli.dashboard.chart_settings import ChartSettings
 from ssdkd_cli.dashboard.messages import PicturesLoaded
-from ssdkd_cli.dashboard.views import VIEW_CLASSES, Samples, View
+from ssdkd_cli.dashboard.views import VIEW_CLASSES, View
 from ssdkd_cli.dashboard.widgets.chart import ChartPanel
 from ssdkd_cli.dashboard.widgets.header import Header
 from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
@@ -61,7 +61,6 @@ class RunScreen(Screen[None]):
 
     open_view_id: reactive[str] = reactive(VIEWS[0][0], init=False)
     settings: reactive[ChartSettings] = reactive(ChartSettings, init=False)
-    page: reactive[int] = reactive(0, init=False)
     class_filter: reactive[int | None] = reactive(None, init=False)
     newest_first: reactive[bool] = reactive(False, init=False)
 
@@ -108,7 +107,6 @@ class RunScreen(Screen[None]):
         self.settings = self.settings.reset()
         self.class_filter = None
         self._shrink()
-        self.page = 0
         for view in self.query(View):
             view.forget_run()
 
@@ -128,8 +126,8 @@ class RunScreen(Screen[None]):
 
     def view_words(self) -> tuple[list[str], str]:
         """How the open view is looked at, in fewer and fewer words, and its keys."""
-        pages = self._num_pages()
-        page = f"page {self._page() + 1} of {pages} (n)  " if pages > 1 else ""
+        pages = self.open_view.num_pages
+        page = f"page {self.open_view.shown_page + 1} of {pages} (n)  " if pages > 1 else ""
         if self.open_view_id == "samples":
             chosen = self.class_filter
             view = self.dashboard.run_view
@@ -168,8 +166,7 @@ class RunScreen(Screen[None]):
     def watch_open_view_id(self, view_id: str) -> None:
         """Another view: bring it up to date, then show it."""
         self._shrink()
-        self.page = 0
-        self.open_view.open_page(0)
+        self.open_view.page = 0
         if self.dashboard.run_view is not None:
             self.open_view.show(self.dashboard.run_view)
         for chart in self.open_view.query(ChartPanel):
@@ -184,11 +181,6 @@ class RunScreen(Screen[None]):
         """Another scale, zoom or cursor for the charts on the screen."""
         for chart in self.open_view.query(ChartPanel):
             chart.settings = settings
-        self._after_change()
-
-    def watch_page(self, page: int) -> None:
-        """Another page of the open view."""
-        self.open_view.open_page(page)
         self._after_change()
 
     def watch_class_filter(self) -> None:
@@ -281,22 +273,8 @@ class RunScreen(Screen[None]):
 
     def action_page(self, steps: int) -> None:
         """Turn the page of the open view."""
-        if self.open_view_id == "samples":
-            self.query_one("#samples-grid", SampleGrid).turn_page(steps)
-            self._after_change()
-        elif self.open_view_id == "log":
-            panel = self.query_one("#log-lines", LogPanel)
-            panel.scroll_by(-steps * max(1, panel.size.height - 1))
-        elif (pages := self._num_pages()) > 1:
-            self.page = (self.page + steps) % pages
-
-    def _num_pages(self) -> int:
-        if isinstance(self.open_view, Samples):
-            return self.query_one("#samples-grid", SampleGrid).num_pages
-        return self.open_view.num_pages if self.has_class("-narrow") else 1
-
-    def _page(self) -> int:
-        return self.query_one("#samples-grid", SampleGrid).shown_page if self.open_view_id == "samples" else self.page
+        self.open_view.turn_page(steps)
+        self._after_change()
 
     # -- keys: charts ----------------------------------------------------------------------------------------
 
