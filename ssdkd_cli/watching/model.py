@@ -191,7 +191,7 @@ class RunModel:
         x = self._x_of_step(event, num_steps)
         for name in event:
             if name.startswith("loss"):
-                self._tell("inversion/" + name, x, event)
+                self._tell("inversion/" + name, x, event, _or_gap(number(event, name)))
 
     def _distillation_step(self, event: Event) -> None:
         x = self._x_of_step(event, self.header.distillation_steps if self.header else 0)
@@ -203,7 +203,7 @@ class RunModel:
         self.state.objective = objective or before
         for name in event:
             if name.startswith("loss") or name == "lr" or name == "agreement":
-                self._tell("distillation/" + name, x, event)
+                self._tell("distillation/" + name, x, event, _or_gap(number(event, name)))
 
     def _x_of_step(self, event: Event, num_steps: int) -> float:
         step = event.get("step")
@@ -229,10 +229,10 @@ class RunModel:
             age_mean=number(age, "mean"),
             age_max=number(age, "max"),
         )
-        self._tell("buffer/size", epoch, event, "size")
-        self._tell("buffer/age_mean", epoch, event, "mean", age)
+        self._tell("buffer/size", epoch, event, number(event, "size"))
+        self._tell("buffer/age_mean", epoch, event, number(age, "mean"))
         for name in ("mean", "max", "effective_sample_size"):
-            self._tell("priority/" + name, epoch, event, name, priority)
+            self._tell("priority/" + name, epoch, event, number(priority, name))
 
     def _evaluation(self, event: Event) -> None:
         epoch, real, synthetic = event["epoch"], mapping(event, "real"), mapping(event, "synthetic")
@@ -246,10 +246,10 @@ class RunModel:
             ece=number(synthetic, "ece"),
         )
         for role, values in metrics.items():
-            for name in values:
+            for name, value in values.items():
                 if not is_count(name):
-                    self._tell(f"real/{role}.{name}", epoch, event, name, values)
-        self._tell("synthetic/agreement", epoch, event, "agreement", synthetic)
+                    self._tell(f"real/{role}.{name}", epoch, event, value)
+        self._tell("synthetic/agreement", epoch, event, number(synthetic, "agreement"))
         said: list[str] = []
         for role, whose in (("student", ""), ("teacher", "teacher ")):
             quoted = main_metric(metrics[role])
@@ -273,7 +273,7 @@ class RunModel:
         header, state = self.header, self.state
         x = event["epoch"] if header is None or state.stage is None else state.epochs_finished(header)
         for name in ("images_per_s", "utilisation", "mem_mib"):
-            self._tell("device/" + name, x, event, name)
+            self._tell("device/" + name, x, event, number(event, name))
         # A long epoch tells of the accounts in its midst, too, and so does a checkpoint there.
         if header is not None and state.is_epoch_over(header):
             steady_s = total_s - seconds.get("setup", 0.0)  # compiling and recording are done once
@@ -325,10 +325,8 @@ class RunModel:
     def _measured(self, event: Event) -> None:
         values = mapping(event, "values")
         for name in values:
-            value = number(values, name)
-            series = self._series_of(f"{text(event, 'stage')}/{name}", most=MAX_MEASURED)
-            if series is not None:
-                series.append(event["epoch"], math.nan if value is None else value, event["seq"])
+            value = _or_gap(number(values, name))
+            self._tell(f"{text(event, 'stage')}/{name}", event["epoch"], event, value, most=MAX_MEASURED)
 
     def _warning(self, event: Event) -> None:
         self._say(event, "warning", text(event, "message") + _hint(event))
@@ -346,25 +344,14 @@ class RunModel:
         level = "error" if status in ("failed", "diverged") else "info"
         self._say(event, level, status if message in ("", status) else f"{status}: {message}{_hint(event)}")
 
-    def _tell(self, name: str, x: float, event: Event, field: str | None = None, source: Event | None = None) -> None:
-        """Add a point to the series `name`.
-
-        Of a step's own values, null (not finite) leaves a gap; other nulls say that nothing was measured.
-        """
-        value = number(event if source is None else source, name.partition("/")[2] if field is None else field)
-        if value is None and field is None:
-            value = math.nan
+    def _tell(self, name: str, x: float, event: Event, value: float | None, *, most: int = MAX_SERIES) -> None:
+        """Add a point to the series `name`, a new one while there are fewer than `most`: None adds none, NaN a gap."""
         if value is None:
             return
-        series = self._series_of(name, most=MAX_SERIES)
-        if series is not None:
-            series.append(x, value, event["seq"])
-
-    def _series_of(self, name: str, *, most: int) -> Series | None:
-        """The series of this name; a new one while there are fewer than `most`."""
         if name not in self._series and len(self._series) < most:
             self._series[name] = Series(name)
-        return self._series.get(name)
+        if name in self._series:
+            self._series[name].append(x, value, event["seq"])
 
     def _say(self, event: Event, level: str, said: str) -> None:
         self.log.append(LogLine(number(event, "time_s"), event["epoch"], event["kind"], level, said))
@@ -410,6 +397,11 @@ class RunModel:
             ends_s=ends_s,
             timed_after=timed_after,
         )
+
+
+def _or_gap(value: float | None) -> float:
+    """A value that was measured in any case: where it is not finite, it is written as null."""
+    return math.nan if value is None else value
 
 
 def _hint(event: Event) -> str:
