@@ -97,7 +97,7 @@ def say(text: str = "", *, style: str = "") -> None:
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Pairs of a name and what is to be said of it, a line each, the second column aligned."""
     facts = list(facts)
-    width = max(len(name) for name, _ in facts) + 2
+    width = max((len(name) for name, _ in facts), default=0) + 2
     for name, value in facts:
         say(f"{name:<{width}}{value}")
 

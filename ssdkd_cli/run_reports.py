@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import charts, console
 from ssdkd_cli.summary import ECE_EXPLAINED, best_in_words, print_metrics
-from ssdkd_cli.words import agreement_text, duration, format_metric, metric_title, precise_duration, setting_text
+from ssdkd_cli.watching.view import moment_of
+from ssdkd_cli.words import (
+    agreement_text,
+    duration,
+    format_metric,
+    headline,
+    metric_title,
+    precise_duration,
+    setting_text,
+)
 from stages.paths import in_shell
 
 if TYPE_CHECKING:
@@ -39,9 +47,9 @@ def print_list(documents: Sequence[Mapping[str, Any]]) -> None:
             document["name"],
             document["status"],
             _progress(document),
-            _headline(document["student"]),
-            _percent(document["agreement"]),
-            _time(document["seconds"]),
+            headline(document["student"]) or "-",
+            agreement_text(document["agreement"]),
+            duration((document["seconds"] or {}).get("total")),
         )
         for document in documents
     ]
@@ -68,16 +76,17 @@ def print_details(document: Mapping[str, Any]) -> None:
         console.say(f"  hint: {document['hint']}")
     if document["status"] in RESUMABLE_STATUSES and "--resume" not in (document["hint"] or ""):
         console.say(f"  go on with `ssdkd run --resume {in_shell(Path(document['run']))}`")
+    started = moment_of(document["started_s"])
     _print_pairs(
         {
             "command": document["command"],
             "preset": document["preset"],
-            "started": _moment(document["started_s"]),
+            "started": started and f"{started:%Y-%m-%d %H:%M:%S}",
             "epoch": _progress(document),
             "device": document["device"],
             "agreement": agreement_text(document["agreement"], document["agreement_by_chance"])
             + _measured(document) * (document["agreement"] is not None),
-            metric_title("ece"): _percent(document["ece"]),
+            metric_title("ece"): format_metric("ece", document["ece"]),
         }
     )
     if document["ece"] is not None:
@@ -171,10 +180,7 @@ def _print_heading(text: str) -> None:
 
 
 def _print_pairs(pairs: Mapping[str, Any]) -> None:
-    known = {key: setting_text(value) for key, value in pairs.items() if value not in (None, "-")}
-    width = max((len(key) for key in known), default=0)
-    for key, text in known.items():
-        console.say(f"  {key:<{width}}  {text}")
+    console.print_facts((f"  {key}", setting_text(value)) for key, value in pairs.items() if value not in (None, "-"))
 
 
 def _print_columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
@@ -220,34 +226,10 @@ def _metric(dotted: str, value: float | None) -> str:
     return f"{value:,.0f}"
 
 
-def _headline(metrics: Mapping[str, Any] | None) -> str:
-    """The metric that a task names first."""
-    if not metrics:
-        return "-"
-    name, value = next(iter(metrics.items()))
-    return f"{metric_title(name)} {format_metric(name, value)}"
-
-
 def _progress(document: Mapping[str, Any]) -> str:
     if document["epochs"] is None:
         return "-"
     return f"{document['epoch'] or 0} of {document['epochs']}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
-
-
-def _time(seconds: Mapping[str, Any] | None) -> str:
-    total = (seconds or {}).get("total")
-    return "-" if total is None else duration(total)
-
-
-def _moment(time_s: float | None) -> str:
-    try:
-        return "-" if time_s is None else datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, OSError, ValueError):  # no calendar has it
-        return "-"
 
 
 def _size(size_bytes: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _TITLES = {
@@ -41,6 +42,12 @@ def format_metric(name: str, value: float | None) -> str:
     if is_count(name):
         return f"{value:,.0f}"
     return f"{value:.2%}" if is_share(name) else f"{value:.4f}"
+
+
+def headline(metrics: Mapping[str, Any] | None) -> str:
+    """The metric that a task names first: "top-1 90.00%"; empty where it is not known."""
+    name, value = next(iter((metrics or {}).items()), ("", None))
+    return "" if value is None else f"{metric_title(name)} {format_metric(name, value)}"
 
 
 def agreement_text(agreement: float | None, by_chance: float | None = None) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssdkd_cli.watching.view import main_metric
-from ssdkd_cli.words import format_metric, metric_title
+from ssdkd_cli.words import agreement_text, headline
 from stages.errors import FileError
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.run_directory import comparison as run_comparison
@@ -82,11 +81,7 @@ def candidate_of(run: RunDirectory, name: str) -> Candidate:
     """What a list shows of a run, which it calls `name`."""
     row = listed(run)
     epoch, epochs = (row[name] if isinstance(row[name], int) else 0 for name in ("epoch", "epochs"))
-    student, agreement = row["student"] or {}, row["agreement"]
-    quoted = main_metric(student)
-    result = f"agreement {agreement:.1%}" if agreement is not None else ""
-    if quoted is not None and student[quoted] is not None:
-        result = f"{metric_title(quoted)} {format_metric(quoted, student[quoted])}"
+    agreement = "" if row["agreement"] is None else f"agreement {agreement_text(row['agreement'])}"
     return Candidate(
         run.path,
         name,
@@ -94,7 +89,7 @@ def candidate_of(run: RunDirectory, name: str) -> Candidate:
         str(row["preset"] or ""),
         epoch=epoch,
         epochs=epochs,
-        result=result,
+        result=headline(row["student"]) or agreement,
         took_s=(row["seconds"] or {}).get("total"),
     )
 

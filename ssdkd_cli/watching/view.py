@@ -279,26 +279,26 @@ class LogLine:
     @property
     def time_of_day(self) -> str:
         """When it was said, on this machine's clock: "14:05:59"; dashes for a time that no calendar has."""
-        moment = _moment(self.time_s)
+        moment = moment_of(self.time_s)
         return "--:--:--" if moment is None else f"{moment:%H:%M:%S}"
 
     @property
     def day(self) -> str:
         """The day on which it was said: "Mon 30 Nov"; empty for a time that no calendar has."""
-        moment = _moment(self.time_s)
+        moment = moment_of(self.time_s)
         return "" if moment is None else _day(moment)
 
 
 def clock_text(time_s: float, *, now_s: float) -> str:
     """A moment on this machine's clock, with its day where that is not today: "16:05", "Tue 1 Dec 16:05"."""
-    moment, now = _moment(time_s), _moment(now_s)
+    moment, now = moment_of(time_s), moment_of(now_s)
     is_today = moment is not None and now is not None and moment.date() == now.date()
     return f"{moment:%H:%M}" if moment is not None and is_today else moment_text(time_s)
 
 
 def moment_text(time_s: float) -> str:
     """A moment on this machine's clock: "Mon 30 Nov 16:05"; a dash for a time that no calendar has."""
-    moment = _moment(time_s)
+    moment = moment_of(time_s)
     return "-" if moment is None else f"{_day(moment)} {moment:%H:%M}"
 
 
@@ -306,7 +306,8 @@ def _day(moment: datetime) -> str:
     return f"{moment:%a} {moment.day} {moment:%b}"
 
 
-def _moment(time_s: float | None) -> datetime | None:
+def moment_of(time_s: float | None) -> datetime | None:
+    """A moment on this machine's clock; None for a time that no calendar has."""
     try:
         return None if time_s is None else datetime.fromtimestamp(time_s)
     except (OverflowError, OSError, ValueError):

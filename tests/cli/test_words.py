@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ssdkd_cli.words import duration, format_metric, is_count, is_near_chance, is_share, precise_duration, setting_text
+from ssdkd_cli.words import (
+    duration,
+    format_metric,
+    headline,
+    is_count,
+    is_near_chance,
+    is_share,
+    precise_duration,
+    setting_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +48,14 @@ def test_short_times_are_told_to_a_tenth(seconds, text):
 def test_metrics_are_shares_but_for_the_loss_and_the_count(metric, value, text, kind):
     assert format_metric(metric, value) == text
     assert (is_count(metric), is_share(metric)) == (kind == "count", kind == "share")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "text"),
+    [({"top1": 0.9, "loss": 0.1}, "top-1 90.00%"), ({"loss": None, "top1": 0.9}, ""), ({}, ""), (None, "")],
+)
+def test_the_headline_is_the_metric_that_a_task_names_first(metrics, text):
+    assert headline(metrics) == text
 
 
 @pytest.mark.parametrize(
