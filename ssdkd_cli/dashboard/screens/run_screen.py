@@ -242,10 +242,6 @@ class RunScreen(Screen[None]):
         ids = [view_id for view_id, _ in VIEWS]
         self.open_view_id = ids[(ids.index(self.open_view_id) + steps) % len(ids)]
 
-    def on_tab_bar_chosen(self, message: TabBar.Chosen) -> None:
-        """A view's name was clicked."""
-        self.open_view_id = message.view_id
-
     def action_enlarge(self) -> None:
         """The chosen chart alone, or all of them again."""
         if self.open_view.has_class(_ENLARGED):

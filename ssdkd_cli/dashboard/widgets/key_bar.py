@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from textual import events
 from textual.content import Content
-from textual.widget import Widget
 
-from ssdkd_cli.dashboard.widgets.panel import line
+from ssdkd_cli.dashboard.widgets.action_line import ActionLine
 
 MAX_KEYS = 7
 _SHORT_KEYS = {
@@ -31,7 +29,7 @@ def key_text(key: str) -> str:
     return "+".join([*modifiers, _SHORT_KEYS.get(name, name)])
 
 
-class KeyBar(Widget):
+class KeyBar(ActionLine):
     """At most seven keys with what they do; a click does it."""
 
     def on_mount(self) -> None:
@@ -47,22 +45,9 @@ class KeyBar(Widget):
                 found[binding.action] = (key_text(key), binding.description, binding.action)
         return list(found.values())[:MAX_KEYS]
 
-    def _entries(self) -> list[tuple[str, str, str]]:
-        return [(f" {key} ", description, action) for key, description, action in self.keys()]
-
     def render(self) -> Content:
         """All keys in a row."""
-        parts: list[str | tuple[str, str]] = []
-        for key, description, _ in self._entries():
-            parts += [(key, "bold $accent"), (description, "$foreground"), " "]
-        return line(*parts)
-
-    async def on_click(self, event: events.Click) -> None:
-        """Do what is under the mouse."""
-        column = 0
-        for key, description, action in self._entries():
-            end = column + len(key) + len(description)
-            if column <= event.x < end:
-                await self.screen.run_action(action)
-                return
-            column = end + 1
+        return Content(" ").join(
+            self.button(action, (f" {key} ", "bold $accent"), (description, "$foreground"))
+            for key, description, action in self.keys()
+        )
