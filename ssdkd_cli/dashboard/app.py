@@ -293,7 +293,7 @@ class DashboardApp(App[None]):
 
     def notes(self) -> list[str]:
         """What the header says on its right: requests without an answer yet, and whether one may ask."""
-        waiting = [f"{_PENDING[action]}{self.glyphs.ellipsis}" for action in self._pending]
+        waiting = [f"{_PENDING[action]}{self.glyphs.bars.ellipsis}" for action in self._pending]
         return waiting + (["read-only"] if self.read_only else [])
 
     def possible_requests(self) -> tuple[str, ...]:

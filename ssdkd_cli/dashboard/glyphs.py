@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.cells import set_cell_size
@@ -26,9 +25,6 @@ class Glyphs:
     bullet: str
     arrow: str
     delta: str
-    ellipsis: str
-    status: Mapping[str, str]
-    level: Mapping[str, str]
 
     def bar(self, value: float, highest: float, width: int) -> str:
         """A horizontal bar of at most `width` cells, padded to it."""
@@ -52,18 +48,6 @@ UNICODE = Glyphs(
     bullet="·",
     arrow="→",
     delta="δ",
-    ellipsis="…",
-    status={
-        "starting": "◌",
-        "running": "●",
-        "paused": "‖",
-        "stopped": "■",
-        "failed": "✗",
-        "diverged": "✗",
-        "dead": "✗",
-        "done": "✓",
-    },
-    level={"info": " ", "warning": "!", "error": "✗"},
 )
 ASCII = Glyphs(
     is_ascii=True,
@@ -74,19 +58,20 @@ ASCII = Glyphs(
     bullet="-",
     arrow="->",
     delta="",
-    ellipsis="~",
-    status={
-        "starting": "o",
-        "running": "*",
-        "paused": "=",
-        "stopped": "#",
-        "failed": "X",
-        "diverged": "X",
-        "dead": "X",
-        "done": "+",
-    },
-    level={"info": " ", "warning": "!", "error": "X"},
 )
+
+# In ASCII mode `AsciiFilter` puts their likenesses in their place.
+STATUS_MARKS = {
+    "starting": "◌",
+    "running": "●",
+    "paused": "‖",
+    "stopped": "■",
+    "failed": "✗",
+    "diverged": "✗",
+    "dead": "✗",
+    "done": "✓",
+}
+LEVEL_MARKS = {"info": " ", "warning": "!", "error": "✗"}
 
 
 # What the widgets of the toolkit draw: borders, rules, scroll bars, marks of choices.

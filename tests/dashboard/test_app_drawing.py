@@ -16,7 +16,7 @@ from ssdkd_cli.dashboard.bars import axis_labels, grouped, upright_bars
 from ssdkd_cli.dashboard.canvas import ASCII as ASCII_CELL
 from ssdkd_cli.dashboard.canvas import Canvas
 from ssdkd_cli.dashboard.chart_settings import SMOOTHING_WEIGHTS, ChartSettings
-from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, as_ascii
+from ssdkd_cli.dashboard.glyphs import ASCII, LEVEL_MARKS, STATUS_MARKS, UNICODE, as_ascii
 from ssdkd_cli.dashboard.plot import Line, Mark, Plot, draw
 from ssdkd_cli.dashboard.widgets.key_bar import key_text
 from ssdkd_cli.dashboard.widgets.sample_grid import half_blocks, resized, shaded
@@ -481,6 +481,7 @@ def test_magnified_pixels_stay_sharp_and_shrunk_ones_are_averaged():
 
 def test_any_text_in_ascii_keeps_its_width():
     assert as_ascii("╭─é→█日") == "+-e>#??"
+    assert as_ascii("".join([*STATUS_MARKS.values(), *LEVEL_MARKS.values()])) == "o*=#XXX+ !X"
 
 
 def test_ascii_is_chosen_by_the_variable_or_the_encoding(monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from textual.content import Content
 
+from ssdkd_cli.dashboard.glyphs import STATUS_MARKS
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, line, spread
 from ssdkd_cli.watching.view import Progress, RunView, StageProgress, clock_text
@@ -54,7 +55,7 @@ class Header(Panel):
         glyphs, style = self.glyphs, STATUS_STYLES.get(view.status, "$faint")
         if view.is_silent:
             style = "$warning"
-        mark = glyphs.status.get(view.status, "?")
+        mark = STATUS_MARKS.get(view.status, "?")
         said = view.status_text if view.is_live and view.status_text != view.status else view.status.upper()
         status = f" {mark} {said} "
         notes = "".join(f" {note} " for note in self.dashboard.notes())
@@ -130,7 +131,7 @@ class Header(Panel):
         return line(*parts)
 
     def _mark(self, stage: StageProgress) -> str:
-        return self.glyphs.status["running"] if stage.is_running else " "
+        return STATUS_MARKS["running"] if stage.is_running else " "
 
     def _evaluation(self, view: RunView, stage: StageProgress) -> list[str | tuple[str, str]]:
         """It passes over most epochs: when it looked last says more than how many it was asked in."""

@@ -9,6 +9,7 @@ from textual import events
 from textual.content import Content
 from textual.reactive import reactive
 
+from ssdkd_cli.dashboard.glyphs import LEVEL_MARKS
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line, wrapped
 from ssdkd_cli.watching.view import LogLine, RunView
 
@@ -77,7 +78,7 @@ class LogPanel(Panel):
         return rows[max(0, end - height) : end]
 
     def _wrapped(self, entry: LogLine) -> list[Content]:
-        head = f" {entry.time_of_day} {entry.epoch:>5} {self.glyphs.level.get(entry.level, ' ')} "
+        head = f" {entry.time_of_day} {entry.epoch:>5} {LEVEL_MARKS.get(entry.level, ' ')} "
         pieces = wrapped(entry.text, max(_MIN_TEXT, self.size.width - len(head)))
         heads = [head, *[" " * len(head)] * (len(pieces) - 1)]
         style = _STYLES.get(entry.level, "")
