@@ -18,6 +18,7 @@ from functools import cache
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from ssdkd_cli.charts import harmless
+from stages.events import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,8 +75,6 @@ def has_screen() -> bool:
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """The one JSON document of a command with `--json`, on stdout; NaN and infinity become null."""
-    from stages.events import finite
-
     _data_stream().write(json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
 
 

@@ -20,6 +20,7 @@ from ssdkd_cli.words import (
     setting_text,
 )
 from stages.paths import in_shell
+from stages.run_directory import RESUMABLE_STATUSES
 
 if TYPE_CHECKING:
     from stages.run_directory.verification import Check
@@ -66,7 +67,6 @@ def print_list(documents: Sequence[Mapping[str, Any]]) -> None:
 
 def print_details(document: Mapping[str, Any]) -> None:
     """One run from top to bottom."""
-    from stages.run_directory import RESUMABLE_STATUSES
     from stages.run_directory.overview import flat
 
     console.say(f"{document['run']}: {document['status']}", style="bold")

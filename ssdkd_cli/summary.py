@@ -17,7 +17,9 @@ from ssdkd_cli.words import (
     num_epochs,
     precise_duration,
 )
+from stages.errors import FileError
 from stages.paths import in_shell
+from stages.run_directory import RunDirectory
 
 ECE_EXPLAINED = (
     "ECE, expected calibration error: how far the student's confidence is from how\n"
@@ -59,12 +61,12 @@ def _mean_and_std(values: Sequence[float | None]) -> dict[str, float] | None:
 
 def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
     """After a run: how good teacher and student are, what it cost, where the files are, what to do next."""
-    seconds = summary["seconds"]
-    console.say(f"{run_directory}: {summary['status']}", style="bold")
+    run, seconds = RunDirectory(run_directory), summary["seconds"]
+    console.say(f"{run.path}: {summary['status']}", style="bold")
     console.say(f"{num_epochs(summary['epochs'])} in {duration(seconds['total'])} on {summary['device']}")
     console.say()
     print_metrics({role: summary.get(role) for role in ("teacher", "student")})
-    if summary["status"] != "done" and (epoch := _evaluated_epoch(run_directory)) is not None:
+    if summary["status"] != "done" and (epoch := _evaluated_epoch(run)) is not None:
         console.say(f"measured at epoch {epoch}")  # the student's file may be of a later one
     if summary.get("agreement") is not None:
         agreement = agreement_text(summary["agreement"], summary.get("agreement_by_chance"))
@@ -79,48 +81,43 @@ def print_summary(summary: Mapping[str, Any], run_directory: Path) -> None:
         if stage != "total" and value is not None
     )
     images = f"{summary['images_synthesized']:,} images made, {summary['buffer_size']:,} in the buffer"
-    console.say(f"{stages}; {images}{_set_aside(run_directory)}")
+    console.say(f"{stages}; {images}{_set_aside(run)}")
     console.say()
-    _print_files(run_directory, summary)
+    _print_files(run, summary)
 
 
-def _evaluated_epoch(run_directory: Path) -> int | None:
-    from stages.run_directory import RunDirectory
+def _evaluated_epoch(run: RunDirectory) -> int | None:
     from stages.run_directory.overview import listed
 
-    epoch: int | None = listed(RunDirectory(run_directory))["evaluated_epoch"]
+    epoch: int | None = listed(run)["evaluated_epoch"]
     return epoch
 
 
-def _set_aside(run_directory: Path) -> str:
+def _set_aside(run: RunDirectory) -> str:
     """How many images `distill` took out of its buffer: they are missing there."""
-    from stages.run_directory import RunDirectory
-
-    if RunDirectory(run_directory).manifest().get("command") != "distill":
+    if run.manifest().get("command") != "distill":
         return ""
-    num_holdout = _settings_of(run_directory).get("evaluation.num_holdout", 0)
+    num_holdout = _settings_of(run).get("evaluation.num_holdout", 0)
     return f", {num_holdout:,} set aside to measure agreement" if num_holdout else ""
 
 
-def _evaluation_options(run_directory: Path, summary: Mapping[str, Any]) -> str:
+def _evaluation_options(run: RunDirectory, summary: Mapping[str, Any]) -> str:
     """What `ssdkd evaluate RUN` needs to be told, where the run had no real images."""
     from stages.evaluation.config import NO_DATA
 
-    settings = _settings_of(run_directory)
+    settings = _settings_of(run)
     if settings.get("evaluation.data") == NO_DATA:
         return " --data imagefolder --root FOLDER"
     was_missing = summary.get("student") is None
     return " --root FOLDER" if was_missing and "evaluation" in settings.get("run.stages", ()) else ""
 
 
-def _settings_of(run_directory: Path) -> Mapping[str, Any]:
+def _settings_of(run: RunDirectory) -> Mapping[str, Any]:
     """The run's settings by dotted key; none where they cannot be read."""
-    from stages.errors import FileError
-    from stages.run_directory import RunDirectory
     from stages.run_directory.overview import flat, settings
 
     try:
-        return flat(settings(RunDirectory(run_directory)))
+        return flat(settings(run))
     except FileError:
         return {}
 
@@ -145,11 +142,9 @@ def best_in_words(best_student: Mapping[str, Any]) -> str:
     return f"{best_student['selection']} ({measured} in epoch {best_student['epoch']})"
 
 
-def _print_files(run_directory: Path, summary: Mapping[str, Any]) -> None:
+def _print_files(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     """The files a user wants next, and the commands that go on from them; a student is evaluated once it is done."""
-    from stages.run_directory import RunDirectory
-
-    run, best_student = RunDirectory(run_directory), summary.get("best_student")
+    best_student = summary.get("best_student")
     has_student, has_buffer = run.student_file.is_file(), run.buffer_file.is_file()
     if has_student:
         console.say(f"student  {run.student_file}")
@@ -161,12 +156,12 @@ def _print_files(run_directory: Path, summary: Mapping[str, Any]) -> None:
     if not has_buffer and not (has_student and is_done):  # nothing to go on from
         return
     console.say("next:")
-    run_text = in_shell(run_directory)
+    run_text = in_shell(run.path)
     if has_buffer:
         console.say(f"  ssdkd inspect-buffer {run_text}")
     if has_student:
         if is_done:
-            console.say(f"  ssdkd evaluate {run_text}{_evaluation_options(run_directory, summary)}")
+            console.say(f"  ssdkd evaluate {run_text}{_evaluation_options(run, summary)}")
     elif has_buffer:
         console.say(f"  ssdkd distill --buffer {run_text}")
 

@@ -17,6 +17,7 @@ from ssdkd_cli import console, diagnostics, options
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.torch_import import refuse_no_folder
 from stages.errors import MachineError
+from stages.machine.heap import keep_heap_warm
 from stages.paths import user_cache
 from stages.run_directory import RUNS_ROOT
 
@@ -234,7 +235,6 @@ def _cpu() -> dict[str, Any]:
     import torch
 
     from stages.machine.device import device_name, has_fast_bf16, num_usable_cpus
-    from stages.machine.heap import keep_heap_warm
 
     cpu = torch.device("cpu")
     return {

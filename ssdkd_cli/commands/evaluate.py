@@ -12,10 +12,10 @@ from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.words import agreement_text
 from stages.errors import ConfigError
 from stages.paths import typed_path
+from stages.run_directory import RunDirectory, is_run
 
 if TYPE_CHECKING:
     from stages.config import Config
-    from stages.run_directory import RunDirectory
 
 
 def evaluate(
@@ -41,8 +41,6 @@ def evaluate(
     Example:
       ssdkd evaluate resnet20.th --preset cifar10-resnet20 --root ~/data
     """
-    from stages.run_directory import RunDirectory
-
     options.check_device(device)
     subject, config = _find(target, preset or [], overrides or [])
     config = options.with_data(config, data=data, root=root, split=split)
@@ -79,7 +77,6 @@ def evaluate(
 def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDirectory | Path, Config]:
     """The run or the file that `target` means, and the settings that go with it."""
     from stages.config import load
-    from stages.run_directory import is_run
     from stages.run_directory.lookup import resolve_run
 
     path = typed_path(target)

@@ -22,10 +22,10 @@ from ssdkd_cli.trainer_process import Trainer, once_begun, viewer_of_this_proces
 from ssdkd_cli.words import num_epochs
 from stages.errors import ConfigError, MachineError, SsdkdError
 from stages.paths import in_shell
+from stages.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from stages.config import Config
-    from stages.run_directory import RunDirectory
     from stages.trainer import Launch, Outcome, Plan
 
 STATUS_CODES = {
@@ -186,7 +186,6 @@ class _Settings:
 def _settings(request: Request) -> _Settings:
     """Check what can be checked before torch is imported. Raises ConfigError, FileError."""
     from stages.config import DEFAULT_PRESET, load, with_values
-    from stages.run_directory import RunDirectory
     from stages.schedule import Schedule
     from stages.settings.launch_checks import refuse_futile
 
@@ -217,8 +216,6 @@ def _settings(request: Request) -> _Settings:
 
 def _name_of(preset: str) -> str:
     """What a preset is called; the settings that a run left are called what the run's were."""
-    from stages.run_directory import RunDirectory
-
     file = Path(preset)
     run = RunDirectory(file.parent)
     named = run.manifest().get("preset") if file.name == run.config_file.name else None

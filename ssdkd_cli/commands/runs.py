@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +15,7 @@ from ssdkd_cli import console, diagnostics, run_reports
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError, FileError, SsdkdError
 from stages.paths import in_shell, typed_path
-
-if TYPE_CHECKING:
-    from stages.run_directory import RunDirectory
+from stages.run_directory import LIVE_STATUSES, RUNS_ROOT, RunDirectory
 
 app = typer.Typer(no_args_is_help=True, help="List, compare, verify and control runs.")
 
@@ -40,7 +39,7 @@ def list_all(
     json: Json = False,
     root: Annotated[
         Path, typer.Option(parser=typed_path, metavar="DIR", help="The folder that holds the runs [path].")
-    ] = Path("runs"),
+    ] = RUNS_ROOT,
 ) -> None:
     """List runs, newest first: status, epoch, results, time.
 
@@ -52,7 +51,6 @@ def list_all(
     Example:
       ssdkd runs ls
     """
-    from stages.run_directory import RUNS_ROOT
     from stages.run_directory.lookup import list_groups, list_runs
     from stages.run_directory.overview import listed
 
@@ -136,8 +134,6 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     Example:
       ssdkd runs verify digits-20260101-120000
     """
-    from dataclasses import asdict
-
     from stages.run_directory.lookup import resolve_run
     from stages.run_directory.verification import hint_of_damage, verify
 
@@ -238,8 +234,6 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
 
 def _wait_for_the_end(run: RunDirectory, timeout_s: float) -> None:
     """Return once a run that agreed to stop has saved everything. Raises SsdkdError where it has not."""
-    from stages.run_directory import LIVE_STATUSES
-
     deadline_s = time.monotonic() + timeout_s
     while (status := run.status()) in LIVE_STATUSES and time.monotonic() < deadline_s:
         time.sleep(0.05)

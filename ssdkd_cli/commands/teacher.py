@@ -144,7 +144,6 @@ def check(
       ssdkd teacher check --preset cifar100-wrn
     """
     from stages.config import load
-    from stages.errors import ConfigError
     from stages.evaluation.config import NO_DATA
 
     options.check_device(device)

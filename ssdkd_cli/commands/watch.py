@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ssdkd_cli import console
+from ssdkd_cli.charts import glyphs_for
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError
 
@@ -51,7 +52,6 @@ def watch(
 
         return serve_to_browsers(found, run, is_read_only=read_only, port=port)
     if json or once or not console.has_screen():
-        from ssdkd_cli.charts import glyphs_for
         from ssdkd_cli.watching.feed import RunFeed
         from ssdkd_cli.watching.snapshot import document, render_text
 

@@ -68,7 +68,7 @@ def test_whether_long_runs_are_compiled(call, monkeypatch, can_compile, why):
 
 @pytest.mark.parametrize(("is_warm", "words"), [(True, "kept warm: "), (False, "not kept warm, for want of glibc: ")])
 def test_the_heap(call, monkeypatch, is_warm, words):
-    monkeypatch.setattr("stages.machine.heap.keep_heap_warm", lambda: is_warm)
+    monkeypatch.setattr("ssdkd_cli.commands.doctor.keep_heap_warm", lambda: is_warm)
     assert json.loads(call("doctor", "--json").out)["cpu"]["keeps_freed_memory"] is is_warm
     assert re.search(rf"^heap +{words}", call("doctor").out, re.M)
 
