@@ -22,6 +22,18 @@ def _complete_preset(incomplete: str) -> list[str]:
     return [name for name in presets.names() if name.startswith(incomplete)]
 
 
+def _check_device(device: str | None) -> str | None:
+    """Raise ConfigError where it names no kind of device; whether there is such a one is seen later."""
+    from stages.config import is_device_name
+
+    if device is not None and not is_device_name(device):
+        raise ConfigError(
+            f"`--device {device}` is not a device",
+            hint="use auto, cpu, cuda, or cuda:N with the number of a GPU",
+        )
+    return device
+
+
 Presets = Annotated[
     list[str] | None,
     typer.Option(
@@ -61,7 +73,9 @@ Buffer = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if there is one."),
+    typer.Option(
+        metavar="auto|cpu|cuda[:N]", callback=_check_device, help="Where to compute; auto takes a GPU if there is one."
+    ),
 ]
 Seeds = Annotated[
     str | None,
@@ -99,17 +113,6 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", parser=typed_path, metavar="DIR", help="Where the data set's files are [path]."),
 ]
-
-
-def check_device(device: str | None) -> None:
-    """Raise ConfigError where `--device` names no kind of device; whether there is such a one is seen later."""
-    from stages.config import is_device_name
-
-    if device is not None and not is_device_name(device):
-        raise ConfigError(
-            f"`--device {device}` is not a device",
-            hint="use auto, cpu, cuda, or cuda:N with the number of a GPU",
-        )
 
 
 def keys_of(overrides: Sequence[str]) -> set[str]:

@@ -41,7 +41,6 @@ def evaluate(
     Example:
       ssdkd evaluate resnet20.th --preset cifar10-resnet20 --root ~/data
     """
-    options.check_device(device)
     subject, config = _find(target, preset or [], overrides or [])
     config = options.with_data(config, data=data, root=root, split=split)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.options import check_device, keys_of, names_evaluation_data
+from ssdkd_cli.options import keys_of, names_evaluation_data
 from ssdkd_cli.torch_import import import_torch, refuse_no_folder
 from ssdkd_cli.trainer_process import Trainer, once_begun, viewer_of_this_process
 from ssdkd_cli.words import num_epochs
@@ -104,7 +104,6 @@ def _refuse_contradictions(request: Request) -> None:
                 "`--tui` shows one run, and `--seeds` makes several",
                 hint="leave out --tui: progress goes to the terminal, and `ssdkd watch` shows the run at work",
             )
-    check_device(request.device)
     if request.resume is None:
         return
     allowed = {"command", "resume", "device", "tui", "json"}

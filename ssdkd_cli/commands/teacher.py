@@ -55,7 +55,6 @@ def train(
     from stages.config import load
     from stages.evaluation.config import NO_DATA
 
-    options.check_device(device)
     config = load(preset or (), overrides or ())
     file = _new_file(config, out)
     # Where the teacher learns the data that students are measured on, it is measured on the same part of it.
@@ -146,7 +145,6 @@ def check(
     from stages.config import load
     from stages.evaluation.config import NO_DATA
 
-    options.check_device(device)
     config = load(preset or (), overrides or ())
     config = options.with_data(config, data=data, root=root, split=split)
     if config.evaluation.data == NO_DATA and (root or split):
