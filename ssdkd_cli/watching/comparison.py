@@ -66,10 +66,15 @@ def lettered(paths: Sequence[Path]) -> list[tuple[str, str]]:
 
 
 def candidates(run: RunDirectory, folder: Path | None = None, *, root: Path = RUNS_ROOT) -> list[Candidate]:
-    """The other runs in the folder of `run`, and in `folder` and `root` or groups there, newest first."""
+    """The other runs in the folder of `run`, and in `folder` and `root` or groups there, newest first.
+
+    Of a run of a group, those of the groups beside it, too.
+    """
+    beside = run.path.resolve().parent
     roots = [each.resolve() for each in (root, folder) if each is not None]
-    alone = [other for each in (run.path.resolve().parent, *roots) for other in list_runs(each)]
-    grouped = [other.path for each in roots for other in list_groups(each)]
+    alone = [other for each in (beside, *roots) for other in list_runs(each)]
+    with_groups = [*roots, beside.parent] if run.name.startswith("seed-") else roots
+    grouped = [other.path for each in with_groups for other in list_groups(each)]
     names = {other.path.resolve(): other.name for other in alone}
     names |= {path.resolve(): f"{path.parent.name}/{path.name}" for path in grouped}
     names.pop(run.path.resolve(), None)

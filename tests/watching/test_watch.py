@@ -278,11 +278,19 @@ def test_runs_of_a_group_are_other_runs_too(run, tmp_path):
 def test_runs_of_the_folder_that_is_watched_are_other_runs_too(run, tmp_path):
     """Wherever it is, and in groups there: of those the dashboard says that one is at work."""
     folder = tmp_path / "elsewhere"
-    shown = make_run(folder / "one" / "seed-0", lines_of(whole_run(6)))
-    other = make_run(folder / "two" / "seed-0", lines_of(whole_run(6)))
+    shown = make_run(folder / "one" / "a-run", lines_of(whole_run(6)))
+    other = make_run(folder / "two" / "a-run", lines_of(whole_run(6)))
     assert candidates(shown, root=tmp_path / "nowhere") == []
     (found,) = candidates(shown, folder, root=tmp_path / "nowhere")
-    assert (found.name, found.path) == ("two/seed-0", other.path.resolve())
+    assert (found.name, found.path) == ("two/a-run", other.path.resolve())
+
+
+def test_runs_of_the_groups_beside_are_other_runs_too(tmp_path):
+    """As a list of experiments leaves them, with a folder of seeds for each."""
+    shown = make_run(tmp_path / "one" / "seed-0", lines_of(whole_run(6)))
+    for other in ("one/seed-1", "two/seed-0"):
+        make_run(tmp_path / other, lines_of(whole_run(6)))
+    assert {found.name for found in candidates(shown, root=tmp_path / "nowhere")} == {"one/seed-1", "two/seed-0"}
 
 
 @pytest.mark.parametrize(
