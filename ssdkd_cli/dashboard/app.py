@@ -96,6 +96,7 @@ class DashboardApp(App[None]):
         self.run_directory = run_directory if isinstance(run_directory, RunDirectory) else RunDirectory(run_directory)
         self.read_only = read_only
         self.glyphs = ASCII if (wants_ascii(_encoding()) if is_ascii is None else is_ascii) else UNICODE
+        self.run_screen = RunScreen()
         self.run_view: RunView | None = None
         self.overlays: tuple[RunView, ...] = ()
         self._folder = folder
@@ -124,9 +125,8 @@ class DashboardApp(App[None]):
         return [*filters, AsciiFilter()] if self.glyphs.is_ascii else filters
 
     def on_mount(self) -> None:
-        """Show the screen, and begin to read."""
+        """Put on our looks, and begin to read."""
         self.theme = DARK_NAME
-        self.push_screen(RunScreen())
         self._read_run()
 
     async def on_event(self, event: Event) -> None:
@@ -138,10 +138,9 @@ class DashboardApp(App[None]):
         """Let worker threads end at once."""
         self._leaving.set()
 
-    @property
-    def run_screen(self) -> RunScreen | None:
+    def get_default_screen(self) -> RunScreen:
         """The run's screen, below whatever lies on top of it."""
-        return next((screen for screen in self.screen_stack if isinstance(screen, RunScreen)), None)
+        return self.run_screen
 
     # -- reading (worker threads) ----------------------------------------------------------------------------
 
@@ -240,18 +239,14 @@ class DashboardApp(App[None]):
         if message.view.path != self.run_directory.path:
             return  # another run has been opened since
         before, self.run_view = self.run_view, message.view
-        screen = self.run_screen
-        if screen is None:
-            return
-        screen.show_run(message.view)
+        self.run_screen.show_run(message.view)
         if before is None or before.status != message.view.status:
             self.screen.refresh_bindings()
         self.refresh_pictures()
 
     def on_pictures_loaded(self, message: PicturesLoaded) -> None:
         """Show images of the buffer."""
-        if (screen := self.run_screen) is not None:
-            screen.show_pictures(message)
+        self.run_screen.show_pictures(message)
 
     def on_overlays_loaded(self, message: OverlaysLoaded) -> None:
         """Other runs' curves: the next view of the run is drawn with them."""
@@ -273,7 +268,7 @@ class DashboardApp(App[None]):
     def refresh_pictures(self) -> None:
         """Read images where they are on the screen and others than before."""
         screen = self.run_screen
-        if screen is None or self.run_view is None or not screen.wants_pictures():
+        if self.run_view is None or not screen.wants_pictures():
             return
         is_chosen = screen.open_view_id == "samples"
         class_index, newest_first = (screen.class_filter, screen.newest_first) if is_chosen else (None, False)
@@ -318,9 +313,8 @@ class DashboardApp(App[None]):
         self.run_worker(partial(self._ask, self.run_directory, action), thread=True, group="requests", name=action)
 
     def _refresh_header(self) -> None:
-        if (screen := self.run_screen) is not None:
-            screen.query_one("#header").refresh()
-            screen.refresh_bindings()
+        self.run_screen.query_one("#header").refresh()
+        self.run_screen.refresh_bindings()
 
     # -- other runs ------------------------------------------------------------------------------------------
 
@@ -348,8 +342,7 @@ class DashboardApp(App[None]):
         self._pictures_wanted = None
         self.run_directory, self.run_view = run, None
         self.compare_with([])
-        if (screen := self.run_screen) is not None:
-            screen.forget_run()
+        self.run_screen.forget_run()
         self._read_run()
 
     def on_next_run_found(self, message: NextRunFound) -> None:
@@ -377,22 +370,20 @@ class DashboardApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every key that works now, under its name (on other screens than a run's, those that
         work everywhere), and the themes."""
-        target = self.run_screen if screen is self.run_screen else None
         for section in PALETTE_SECTIONS:
             for binding in section.bindings:
-                if binding.action != "app.command_palette" and self._works_now(binding, target):
+                if binding.action != "app.command_palette" and self._works_now(binding, screen):
                     title = f"{section.title}: {binding.description}"
                     yield SystemCommand(title, binding.tooltip, partial(self._do, binding.action))
         yield SystemCommand("Theme", "Choose a theme by its name", self.action_change_theme)
 
-    def _works_now(self, binding: Binding, screen: RunScreen | None) -> bool:
+    def _works_now(self, binding: Binding, screen: Screen[object]) -> bool:
         if binding.action.startswith("app."):
             return True
-        return screen is not None and bool(self._check_action_state(binding.action, screen))
+        return screen is self.run_screen and bool(self._check_action_state(binding.action, screen))
 
     async def _do(self, action: str) -> None:
-        screen = self.run_screen
-        await self.run_action(action, self if action.startswith("app.") or screen is None else screen)
+        await self.run_action(action, self if action.startswith("app.") else self.run_screen)
 
     def action_detach(self) -> None:
         """Leave at once, without a question: the run goes on."""
