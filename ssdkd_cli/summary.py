@@ -33,7 +33,7 @@ def series(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     What a run that diverged had reached before is no result. `student` is null unless every run that is done has
     student metrics (evaluation had real data); std is 0 for one run.
     """
-    done = [summary for summary in summaries if _status(summary) == "done"]
+    done = [summary for summary in summaries if summary["status"] == "done"]
     students = [summary.get("student") for summary in done]
     measured = [student for student in students if student]
     student = None
@@ -45,10 +45,6 @@ def series(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "agreement": _mean_and_std([summary.get("agreement") for summary in done]),
         "ece": _mean_and_std([summary.get("ece") for summary in done]),
     }
-
-
-def _status(summary: Mapping[str, Any]) -> str:
-    return str(summary.get("status", "done"))
 
 
 def _mean_and_std(values: Sequence[float | None]) -> dict[str, float] | None:
@@ -168,7 +164,7 @@ def _print_files(run: RunDirectory, summary: Mapping[str, Any]) -> None:
 
 def print_series(document: Mapping[str, Any]) -> None:
     """Mean and spread over the seeds that are done, and how the others ended."""
-    statuses = [_status(run) for run in document["runs"]]
+    statuses = [run["status"] for run in document["runs"]]
     num_done = statuses.count("done")
     others = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses) if status != "done")
     if num_done < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -65,7 +65,7 @@ def find_plugins() -> Iterator[Plugin]:
         for point in registry.installed(group):
             plugin = _describe(group, point)
             if plugin.error is None and plugin.name in taken:
-                plugin = Plugin(**asdict(plugin) | {"error": "another plugin of this group has the same name"})
+                plugin = replace(plugin, error="another plugin of this group has the same name")
             taken.add(plugin.name)
             yield plugin
 

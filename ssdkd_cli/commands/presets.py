@@ -152,13 +152,13 @@ def explain_keys(
     for key in keys or known:
         parent = ".".join(key.split(".")[:2])  # of a key within a key
         if key.startswith(f"{OPTIONS}."):
-            options = [doc for doc in of_methods if doc.key == key]
-            if not options:
+            named = [doc for doc in of_methods if doc.key == key]
+            if not named:
                 raise ConfigError(
                     f"no method that is installed has an option `{key}`",
                     hint=f"`ssdkd presets explain {OPTIONS}` tells of those that there are",
                 )
-            found += options
+            found += named
             continue
         if key not in known and (parent not in by_key or not is_key(key, schemas())):
             problem = unknown_key(key, schemas())

@@ -18,8 +18,6 @@ VIEWS = (
 )
 """Pairs of a view's id and its title, in the order of their numbers."""
 
-CONTROL_ACTIONS = ("pause", "resume", "checkpoint", "stop")
-
 
 @dataclass(frozen=True)
 class Section:
@@ -47,14 +45,7 @@ EVERYWHERE = Section(
             id="detach-anywhere",
         ),
         _key("question_mark,f1", "app.help", "help", "Help", "All keys on one screen", show=True),
-        Binding(
-            "ctrl+p,colon",
-            "app.command_palette",
-            "Command palette",
-            show=False,
-            tooltip="Find and do anything by its name",
-            id="palette",
-        ),
+        _key("ctrl+p,colon", "app.command_palette", "palette", "Command palette", "Find and do anything by its name"),
         _key("t", "app.next_theme", "theme", "Next theme", "Dark, light, high contrast"),
     ),
 )

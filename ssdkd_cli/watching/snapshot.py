@@ -1,4 +1,4 @@
-"""A view for those who have no screen: as one JSON document, or as a page of text 80 columns wide."""
+"""A view for those who have no screen: as one JSON document, or as a page of text as wide as any report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from ssdkd_cli.charts import Glyphs, bar, cut, harmless, sparklines
+from ssdkd_cli.charts import REPORT_WIDTH, Glyphs, bar, cut, harmless, sparklines
 from ssdkd_cli.watching.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
 from ssdkd_cli.words import agreement_text, duration, is_share, metric_title
 
@@ -81,15 +81,15 @@ def _path_in_run(view: RunView, path: Path) -> str:
     return path.relative_to(view.path).as_posix() if path.is_relative_to(view.path) else str(path)
 
 
-def render_text(view: RunView, *, glyphs: Glyphs, width: int = 80) -> str:
+def render_text(view: RunView, *, glyphs: Glyphs) -> str:
     """The page of `ssdkd watch --once`, without colours or control characters."""
-    lines = [line for part in _parts(view, glyphs, width) for line in part]
-    return "\n".join(cut(harmless(line), width, glyphs).rstrip() for line in lines) + "\n"
+    lines = [line for part in _parts(view, glyphs) for line in part]
+    return "\n".join(cut(harmless(line), REPORT_WIDTH, glyphs).rstrip() for line in lines) + "\n"
 
 
-def _parts(view: RunView, glyphs: Glyphs, width: int) -> Iterator[list[str]]:
-    yield [line for text in _heading(view) for line in _wrapped(text, width)]
-    yield [line for problem in view.problems for line in _wrapped(f"! {problem}", width)]
+def _parts(view: RunView, glyphs: Glyphs) -> Iterator[list[str]]:
+    yield [line for text in _heading(view) for line in _wrapped(text)]
+    yield [line for problem in view.problems for line in _wrapped(f"! {problem}")]
     if view.progress is not None:
         yield ["", *_progress(view.progress, glyphs)]
     for stage, curves in view.curves_of_stages().items():
@@ -102,15 +102,15 @@ def _parts(view: RunView, glyphs: Glyphs, width: int) -> Iterator[list[str]]:
     if view.device is not None:
         yield ["", *_device(view.device, glyphs)]
     if view.log:
-        yield ["", "log", *(line for text in _log_lines(view) for line in _wrapped(text, width, indent=_LOG_INDENT))]
+        yield ["", "log", *(line for text in _log_lines(view) for line in _wrapped(text, indent=_LOG_INDENT))]
 
 
-def _wrapped(text: str, width: int, *, indent: int = 2) -> list[str]:
+def _wrapped(text: str, *, indent: int = 2) -> list[str]:
     """Words in as many lines as they take, for what is cut off may be why a run failed, or what to do about it."""
     text = harmless(text)
     num_more_cells = cell_len(text) - len(text)  # `wrap` counts characters, of which some are two cells wide
-    narrow = max(indent + 20, width - num_more_cells)
-    return wrap(text, min(width, narrow), subsequent_indent=" " * indent, break_on_hyphens=False)
+    narrow = max(indent + 20, REPORT_WIDTH - num_more_cells)
+    return wrap(text, min(REPORT_WIDTH, narrow), subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _heading(view: RunView) -> list[str]:

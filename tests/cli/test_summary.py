@@ -14,7 +14,8 @@ from stages.run_directory import RunDirectory
 
 
 def run_summary(top1, loss=1.0, agreement=0.5):
-    return {"student": {"top1": top1, "loss": loss, "num_samples": 10}, "agreement": agreement}
+    student = {"top1": top1, "loss": loss, "num_samples": 10}
+    return {"status": "done", "student": student, "agreement": agreement}
 
 
 def test_mean_and_sample_deviation_over_seeds():
@@ -33,7 +34,7 @@ def test_one_seed_has_no_spread():
 
 
 def test_without_real_data_there_are_no_student_metrics():
-    document = summary.series([{"student": None, "agreement": 0.5}, {"student": None, "agreement": None}])
+    document = summary.series([run_summary(0.9) | {"student": None, "agreement": share} for share in (0.5, None)])
     assert document["student"] is None
     assert document["agreement"] is None
 

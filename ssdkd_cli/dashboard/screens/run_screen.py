@@ -14,7 +14,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher
 
-from ssdkd_cli.dashboard.bindings import CONTROL_ACTIONS, RUN_SCREEN_SECTIONS, VIEWS
+from ssdkd_cli.dashboard.bindings import RUN_SCREEN_SECTIONS, VIEWS
 from ssdkd_cli.dashboard.chart_settings import ChartSettings
 from ssdkd_cli.dashboard.messages import PicturesLoaded
 from ssdkd_cli.dashboard.views import VIEW_CLASSES, View
@@ -27,6 +27,7 @@ from ssdkd_cli.dashboard.widgets.panel import line
 from ssdkd_cli.dashboard.widgets.sample_grid import SampleGrid
 from ssdkd_cli.dashboard.widgets.tab_bar import TabBar
 from ssdkd_cli.watching.view import RunView
+from stages.run_directory.control import ACTIONS
 
 if TYPE_CHECKING:
     from ssdkd_cli.dashboard.app import DashboardApp
@@ -224,7 +225,7 @@ class RunScreen(Screen[None]):
 
     def action_control(self, action: str) -> None:
         """Ask the run to do something."""
-        assert action in CONTROL_ACTIONS, action
+        assert action in ACTIONS, action
         self.dashboard.ask(action)
 
     def action_compare(self) -> None:

@@ -71,11 +71,11 @@ class ChartPanel(Panel, can_focus=True):
         title: str,
         traces: Sequence[Trace],
         *,
+        empty_text: Callable[[RunView], str],
         factor: float = 1.0,
         unit: str = "",
         is_log_allowed: bool = True,
         is_smoothable: bool = False,
-        empty_text: Callable[[RunView], str] | None = None,
         id: str | None = None,
     ) -> None:
         super().__init__(title, id=id)
@@ -97,7 +97,7 @@ class ChartPanel(Panel, can_focus=True):
             *(view.curves.get(trace.curve) for trace in self.traces),
             *others,
             header.warmup_epochs if header is not None else 0,
-            self._no_curve(view),
+            self.empty_text(view),
         )
 
     # -- what is in view -------------------------------------------------------------------------------------
@@ -171,14 +171,11 @@ class ChartPanel(Panel, can_focus=True):
         self._drawing = draw(plot, width, height)
         return [line(*((text, style_of(role)) for text, role in row)) for row in self._drawing.rows]
 
-    def _no_curve(self, view: RunView) -> str:
-        return "nothing yet" if self.empty_text is None else self.empty_text(view)
-
     def _empty_words(self, view: RunView) -> str:
         """Why there is no line, for a chart whose curves have nothing to draw."""
         curves = [curve for _, _, curve in self.curves()]
         if not curves:
-            return self._no_curve(view)
+            return self.empty_text(view)
         if any(curve.not_finite_since is None for curve in curves):
             return "no value above zero: there is no logarithm"
         return not_finite(min(curve.not_finite_since or 0 for curve in curves))

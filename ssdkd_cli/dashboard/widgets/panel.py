@@ -97,8 +97,8 @@ def wrapped(text: str, width: int) -> list[str]:
     return wrap(text, width, break_on_hyphens=False) or [""]
 
 
-def centred(text: str, width: int, height: int, style: str = "$faint") -> list[Content]:
+def centred(text: str, width: int, height: int) -> list[Content]:
     """A text in the middle of an empty panel, wrapped."""
     rows = wrap(text, max(1, width))[:height]
     above = (height - len(rows)) // 2
-    return [Content("")] * above + [line((row.center(width), style)) for row in rows]
+    return [Content("")] * above + [line((row.center(width), "$faint")) for row in rows]
