@@ -115,7 +115,7 @@ def report_interruption(interrupt: KeyboardInterrupt) -> None:
 def run_command(command: Callable[[], object]) -> int:
     """Call `command`, report what goes wrong, and return the exit code of the process."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell (`2>&-`); the next file to be opened would take its place
+        if getattr(sys, name) is None:  # closed by the shell (`2>&-`): what is written there goes nowhere
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The name of a folder need not be text: it is shown escaped rather than not at all.

@@ -1,6 +1,6 @@
 """The trainer as a process of its own, so that the terminal it was started from is only a viewer.
 
-The terminal's process starts the very command that was typed, with `--no-tui`, in a new session: neither Ctrl-C nor a
+The terminal's process starts what was typed as a new command, with `--no-tui`, in a new session: neither Ctrl-C nor a
 lost connection reaches it. Until its first event the trainer keeps the terminal's output, so that everything that is
 refused is told there as ever. With the first event it says through a pipe where the run is, and from then on writes
 what it has to say to `trainer.log` in the run's directory.

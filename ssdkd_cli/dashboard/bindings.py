@@ -1,4 +1,4 @@
-"""Every key of the dashboard in one table: the screens bind it, `?` and the command palette are made from it."""
+"""The dashboard's keys in one table, but for those of its dialogs: screens, `?` and the command palette rest on it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the screens are made of: each file one widget that draws part of a `RunView`."""
+"""What the screens are made of: panels that draw part of a `RunView`, and the lines that name views and keys."""
