@@ -81,7 +81,7 @@ def print_hint(hint: str) -> None:
     _print_labelled("hint", hint, style="bold cyan")
 
 
-STOP_IS_COMING = "saving and stopping at the next safe point; Ctrl-C again ends it at once"
+STOP_IS_COMING = "saving and stopping at the next safe point (Ctrl-C ends it at once)"
 
 
 def say_that_a_stop_is_coming() -> None:

@@ -1,7 +1,8 @@
 """Who may interrupt a run, and where: signals and requests are heard at safe points only.
 
-A first SIGINT, SIGTERM or SIGHUP asks the run to save and stop; a second Ctrl-C ends it without saving. A SIGHUP that
-the process was told to ignore (`nohup`, or a trainer that outlives its terminal) stays ignored.
+A first SIGINT, SIGTERM, SIGHUP or SIGUSR1, by which schedulers warn, asks the run to save and stop; a second Ctrl-C
+ends it without saving. A SIGHUP that the process was told to ignore (`nohup`, or a trainer that outlives its terminal)
+stays ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from stages.run import StopRequested
 from stages.run_directory.control import ACTIONS, ControlReader, Request
 
 _PAUSE_POLL_S = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _ECHO_S = 0.5
 """So long after the first signal another is the same one: the terminal and a launcher such as `uv run` both send it."""
 

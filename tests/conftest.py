@@ -33,6 +33,17 @@ Fill = Callable[..., None]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """Whoever started the tests in the background may ignore it, and what they start would inherit that."""
 
+
+@pytest.fixture(autouse=True)
+def _signals_stay_as_they_were() -> Iterator[None]:
+    """A command that has ended leaves some ignored, for its process is over then."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A process for each core: more threads than one would only wait for each other, in what the tests start, too.
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib import import_module
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.options import keys_of, names_evaluation_data
+from ssdkd_cli.signals import Ending, heard_as_ctrl_c
 from ssdkd_cli.torch_import import import_torch, refuse_no_folder
 from ssdkd_cli.trainer_process import Trainer, once_begun, viewer_of_this_process
 from ssdkd_cli.words import num_epochs
@@ -61,24 +60,24 @@ def launch(request: Request) -> int:
     _refuse_contradictions(request)
     if _wants_dashboard(request):
         return _launch_with_viewer(request)
-    with console.reserved_stdout():
+    with console.reserved_stdout(), heard_as_ctrl_c() as ending:
         try:
-            return _launch_here(request)
+            return _launch_here(request, ending)
         except KeyboardInterrupt as interrupt:
             diagnostics.report_interruption(interrupt)
             return ExitCode.INTERRUPTED
 
 
-def _launch_here(request: Request) -> int:
+def _launch_here(request: Request, ending: Ending) -> int:
     """Train in this process."""
     if request.resume is not None:
-        return _resume(request, request.resume)
+        return _resume(request, request.resume, ending)
     launches = _prepare(request)
     if request.dry_run or request.estimate:
         return _describe(launches, request)
     if request.seeds is not None:
-        return _run_series(launches, request)
-    return _finish(_execute(*launches[0]), request)
+        return _run_series(launches, request, ending)
+    return _finish(_execute(*launches[0], ending), request, ending)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -288,14 +287,14 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
     return ExitCode.DONE
 
 
-def _execute(config: Config, launch: Launch) -> Outcome:
+def _execute(config: Config, launch: Launch, ending: Ending) -> Outcome:
     from stages.trainer import execute
 
     viewer = viewer_of_this_process()
     checked = _plan(config, launch)
     with progress.shown(as_lines=viewer is not None) as shown:
         begun = once_begun(_announce if viewer is None else viewer.tell, launch.out)
-        return execute(checked, [begun, shown], on_signal=shown.tell_of_stop)
+        return execute(checked, [begun, shown], on_signal=ending.begun_by(shown.tell_of_stop))
 
 
 def _announce(path: Path) -> None:
@@ -313,7 +312,7 @@ def _plan(config: Config, launch: Launch) -> Plan:
         return plan(config, launch, training_progress=listener)
 
 
-def _resume(request: Request, text: str) -> int:
+def _resume(request: Request, text: str, ending: Ending) -> int:
     from stages.run_directory.lookup import resolve_run
 
     run = resolve_run(text)
@@ -330,13 +329,14 @@ def _resume(request: Request, text: str) -> int:
             run.path,
             device=request.device,
             listeners=[begun, shown],
-            on_signal=shown.tell_of_stop,
+            on_signal=ending.begun_by(shown.tell_of_stop),
         )
-    return _finish(outcome, request)
+    return _finish(outcome, request, ending)
 
 
-def _finish(outcome: Outcome, request: Request) -> int:
+def _finish(outcome: Outcome, request: Request, ending: Ending) -> int:
     """Print the result of one run and return its exit code."""
+    ending.begin()
     if request.json:
         console.print_json(outcome.summary)
     else:
@@ -361,7 +361,7 @@ def _report(outcome: Outcome, request: Request) -> int:
     return code
 
 
-def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> int:
+def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request, ending: Ending) -> int:
     """`--seeds`: one run after another, then mean and spread. The exit code is the worst one."""
     summaries: list[dict[str, Any]] = []
     codes: list[int] = []
@@ -370,8 +370,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
     for config, launch in launches:
         gc.collect()  # a run is a circle of objects: the one before would keep its memory beside this one
         try:
-            with _sigterm_as_ctrl_c():  # between two runs nobody listens to it
-                outcome = _execute(config, launch)
+            outcome = _execute(config, launch, ending)
         except KeyboardInterrupt as interrupt:
             if not summaries:
                 raise
@@ -396,6 +395,9 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
         # A seed that diverged is a result; after a stop, or a full disk, there is nothing to go on with.
         if outcome.summary["status"] in ("stopped", "failed"):
             break
+        if ending.is_near and len(summaries) < len(launches):  # a signal that came when this one was as good as done
+            codes.append(ExitCode.STOPPED)
+            break
         del outcome  # an error in it holds all of its run
     _tell_what_is_left(launches[len(summaries) :])
     document = summary.series(summaries)
@@ -406,19 +408,6 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request) -> 
     if bug is not None:
         raise bug
     return ExitCode.INTERRUPTED if was_interrupted else max(codes)
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """While in this context SIGTERM interrupts as Ctrl-C does, where nothing else has been made of it."""
-    is_usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if is_usual:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if is_usual:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]]) -> None:

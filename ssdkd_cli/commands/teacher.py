@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssdkd_cli import console, diagnostics, options, progress, summary
+from ssdkd_cli.signals import heard_as_ctrl_c
 from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.words import duration
 from stages.errors import ConfigError
@@ -73,7 +74,7 @@ def train(
     from stages.machine.device import resolve_device
     from stages.teachers.train import EPOCHS, train_teacher
 
-    with console.reserved_stdout(), progress.training_shown() as listener:
+    with heard_as_ctrl_c(), console.reserved_stdout(), progress.training_shown() as listener:
         trained = train_teacher(
             config,
             split=split,

@@ -247,7 +247,7 @@ def test_the_bar_says_that_a_stop_is_heard():
     bar = ProgressBar(screen, Standing())
     bar.tell_of_stop()
     screen.print(bar)
-    assert "saving and stopping at the next safe point; Ctrl-C again ends it at once" in screen.file.getvalue()
+    assert "saving and stopping at the next safe point (Ctrl-C ends it at once)" in screen.file.getvalue()
 
 
 def test_the_bar_shows_what_is_compiled_until_it_is():

@@ -143,7 +143,7 @@ def test_waiting_costs_nothing(start, out: Path, monkeypatch: pytest.MonkeyPatch
     }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_saves_and_stops(
     start, go_on, out: Path, undisturbed: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:

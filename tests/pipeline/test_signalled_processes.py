@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from stages import safe_point, trainer
 
 safe_point._ECHO_S = -1.0  # two signals are two key presses, however soon
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
-execute, replace = trainer.execute, Path.replace
+plan, execute, replace = trainer.plan, trainer.execute, Path.replace
 
 def run(name):
     signals, _, moment = name.partition("@")
@@ -34,6 +35,11 @@ def run(name):
     def signal_self():
         while numbers:
             os.kill(os.getpid(), numbers.pop(0))
+
+    def plan_or_signal(*given, **named):
+        if moment == "plan":
+            signal_self()
+        return plan(*given, **named)
 
     def listen(event, epoch):
         if event.kind == moment or (not moment and event.kind == "distillation_step"):
@@ -45,6 +51,7 @@ def run(name):
             signal_self()
         return replace(path, target)
 
+    trainer.plan = plan_or_signal
     trainer.execute = lambda planned, listeners, **how: execute(planned, [*listeners, listen], **how)
     Path.replace = replace_or_signal
     for descriptor, stream in ((1, "out"), (2, "err")):
@@ -72,10 +79,16 @@ def signalled(folder: Path, config: Config, *names: str) -> dict[str, int]:
 
 def test_exit_codes(make_config, tmp_path: Path) -> None:
     late = "SIGINT-SIGINT@epoch-000004.safetensors"
-    codes = signalled(tmp_path, make_config(), "SIGTERM", "SIGINT-SIGTERM", "SIGINT-SIGINT", late)
+    expected = {
+        **{"SIGTERM": 75, "SIGUSR1": 75, "SIGINT-SIGTERM": 75, "SIGINT-SIGINT": 130, late: 130},
+        **{"SIGTERM@plan": 130, "SIGUSR1@plan": 130, "SIGHUP@plan": 130},
+        "SIGTERM@run_finished": 0,  # over, and all is saved
+    }
+    codes = signalled(tmp_path, make_config(), *expected)
     told = {name: (tmp_path / f"{name}.err").read_text() for name in codes}
-    assert codes == {"SIGTERM": 75, "SIGINT-SIGTERM": 75, "SIGINT-SIGINT": 130, late: 130}, told
+    assert codes == expected, told
     assert not any("Traceback" in text for text in told.values())
+    assert not any((tmp_path / name).exists() for name in codes if name.endswith("@plan"))
 
     stopped = RunDirectory(tmp_path / "SIGTERM")
     assert stopped.status() == "stopped"
@@ -94,6 +107,22 @@ def test_exit_codes(make_config, tmp_path: Path) -> None:
     assert "hint: `ssdkd run --resume SIGINT-SIGINT` begins it anew\n" in told["SIGINT-SIGINT"]
     assert "ended at once, in epoch 4: checkpoints/epoch-000002.safetensors is kept\n" in told[late]
     assert f"hint: go on from there with `ssdkd run --resume {late}`\n" in told[late]
+
+
+def test_a_scheduler_that_insists_spoils_no_exit_code(make_config, tmp_path: Path) -> None:
+    """Until the process is gone, and while the summary is written."""
+    (tmp_path / "tiny.toml").write_text(make_config("run.epochs=400").to_toml(), encoding="utf-8")
+    arguments = [sys.executable, "-m", "ssdkd_cli", "run", "--preset", "tiny.toml", "--out", "run", "--json"]
+    run = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    events = tmp_path / "run" / "events.jsonl"
+    while "distillation_step" not in (events.read_text() if events.exists() else ""):
+        assert run.poll() is None
+        time.sleep(0.05)
+    while run.poll() is None:
+        run.send_signal(signal.SIGTERM)
+        time.sleep(0.005)
+    out, _ = run.communicate()
+    assert (run.returncode, json.loads(out)["status"]) == (75, "stopped")
 
 
 @pytest.mark.parametrize("changes", [(), ("inversion.overlap=true", "run.threads=2")], ids=str)
