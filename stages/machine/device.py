@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from stages.errors import ConfigError, MachineError
+from stages.machine.control_groups import OWN_GROUPS, ControlGroups
 from stages.machine.cuda_tape import can_record
-from stages.machine.memory import CONTROL_GROUP
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
@@ -31,19 +31,10 @@ _MOST_THREADS_PER_CPU = 16
 """More do not help, and some thousands end the process without a word."""
 
 
-def num_usable_cpus(control_group: Path = CONTROL_GROUP) -> int:
-    """CPUs this process may use: those it may run on, at most what a container grants it, at least one."""
+def num_usable_cpus(groups: ControlGroups = OWN_GROUPS) -> int:
+    """CPUs this process may use: those it may run on, at most what a container or a job grants it, at least one."""
     num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(num, _cpu_quota(control_group))))
-
-
-def _cpu_quota(control_group: Path) -> float:
-    """CPU time a second of time that the kernel grants a container's processes [CPUs]; infinite without a limit."""
-    try:
-        quota, _, period = (control_group / "cpu.max").read_text(encoding="ascii").partition(" ")
-        return math.inf if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # not Linux, or an older kernel's control groups
-        return math.inf
+    return max(1, math.ceil(min(num, groups.cpu_quota())))
 
 
 def resolve_threads(threads: int | str) -> int:

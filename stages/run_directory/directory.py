@@ -89,11 +89,21 @@ class RunDirectory:
 
     @staticmethod
     def _used(out: Path) -> ConfigError:
-        resume = f"`--resume {in_shell(out)}` goes on with it, " if is_run(out) else ""
+        way_on = ""
+        if RunDirectory(out).holds_nothing():
+            way_on = f"a run was killed before it had begun: `rm -r {in_shell(out)}` clears what it left, "
+        elif is_run(out):
+            way_on = f"`--resume {in_shell(out)}` goes on with it, "
         return ConfigError(
             f"the output directory {out} is not empty",
-            hint=f"{resume}`--out` with another name starts a new run; nothing is overwritten",
+            hint=f"{way_on}`--out` with another name starts a new run; nothing is overwritten",
         )
+
+    def holds_nothing(self) -> bool:
+        """Whether this is what a process left that was killed while it made a run's directory."""
+        is_ours = self.lock_file.is_file() and not self.lock.is_held()
+        has_begun = (self.config_file.exists() and self.manifest_file.exists()) or self.events_file.exists()
+        return is_ours and not has_begun and not _entries(self.checkpoints_dir)
 
     @staticmethod
     def refuse_unwritable(out: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from stages.errors import ConfigError, MachineError
+from stages.machine.control_groups import ControlGroups
 from stages.machine.device import (
     device_name,
     has_fast_bf16,
@@ -185,7 +186,7 @@ def test_a_precision_that_is_named_stays(precision: str) -> None:
 
 
 def test_cpus_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = Path("nowhere")
+    nowhere = ControlGroups(Path("nowhere"), Path("nowhere"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 5, 7}, raising=False)
     assert num_usable_cpus(nowhere) == 3
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -200,7 +201,7 @@ def test_cpus_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_container_may_grant_less(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, granted: str, num: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)), raising=False)
     (tmp_path / "cpu.max").write_text(granted + "\n", encoding="ascii")
-    assert num_usable_cpus(tmp_path) == num
+    assert num_usable_cpus(ControlGroups(tmp_path, tmp_path / "nowhere")) == num
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.machine.control_groups import ControlGroups
 from stages.machine.memory import MachineMemory, machine_memory
 
 MEMINFO = "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    600 kB\nHugePages_Total:   0\n"
@@ -20,7 +21,7 @@ def memory(tmp_path: Path):
         (tmp_path / "meminfo").write_text(meminfo)
         for name, text in limits.items():
             (tmp_path / f"memory.{name}").write_text(text)
-        return machine_memory(tmp_path / "meminfo", tmp_path)
+        return machine_memory(tmp_path / "meminfo", ControlGroups(tmp_path, tmp_path / "nowhere"))
 
     return find
 
@@ -42,7 +43,7 @@ def test_of_a_container_what_it_is_granted(memory, limit_kib, used_kib, total_ki
 @pytest.mark.parametrize("text", ["", "MemTotal: 5 kB", "MemTotal: x kB\nMemAvailable: 3 kB"])
 def test_where_the_system_does_not_say(memory, tmp_path: Path, text: str) -> None:
     assert memory(text) is None
-    assert machine_memory(tmp_path / "nowhere", tmp_path) is None
+    assert machine_memory(tmp_path / "nowhere") is None
 
 
 def test_of_this_machine() -> None:
