@@ -63,6 +63,14 @@ Resume = Annotated[
     str | None,
     typer.Option(metavar="RUN", help="Go on with this run, by path or name in ./runs, with its own settings."),
 ]
+GoOn = Annotated[
+    bool,
+    typer.Option(
+        "--go-on",
+        help="Where --out holds this run already, go on with it; where it is done, only sum it up. Without the"
+        " dashboard: one command for a job that may be stopped and started again.",
+    ),
+]
 Buffer = Annotated[
     str | None,
     typer.Option(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import UnionType
@@ -11,7 +13,8 @@ from typing import Any
 import torch
 
 from stages.config import Config, is_device_name, with_values
-from stages.errors import FileError
+from stages.config_table import AUTO
+from stages.errors import ConfigError, FileError
 from stages.events import BufferState, CheckpointSaved, RunFinished, RunResumed
 from stages.files.file_digest import sha256_of
 from stages.machine.device import num_usable_cpus, resolve_device, resolve_precision
@@ -71,6 +74,31 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
         *_warnings_of_versions(manifest),
     )
     return replace(planned, warnings=warnings)
+
+
+def refuse_other_settings(directory: RunDirectory, config: Config, command: str) -> None:
+    """Raise ConfigError where the run in a folder is not the one that is asked for, by its settings or its teacher.
+
+    What may change while a run goes on may be otherwise, too. Of a damaged manifest nothing is said here.
+    """
+    manifest = directory.manifest()
+    before, left_out, automatic = (manifest.get(key) for key in ("settings", "settings_left_out", "automatic"))
+    if not isinstance(before, dict) or not isinstance(left_out, list) or not isinstance(automatic, list):
+        return
+    wanted = lasting_settings(tomllib.loads(config.tables_as_toml()), left_out)
+    wanted |= {key: before.get(key) for key in automatic if wanted.get(key) == AUTO}
+    other = _changed_settings(before, wanted)
+    if manifest.get("command") != command:
+        other.append(f"it is of `ssdkd {manifest.get('command')}`")
+    with suppress(FileError):  # where the teacher has moved, the run's own settings say it
+        if manifest.get("teacher_sha256") not in (None, sha256_of(teacher_file(config))):
+            other.append("the teacher's file is another one")
+    if other:
+        raise ConfigError(
+            f"{directory.path} holds another run than this command asks for: {', '.join(other)}",
+            hint=f"give another --out; `ssdkd {manifest.get('command')} --resume {in_shell(directory.path)}` goes on"
+            " with the one that is there",
+        )
 
 
 def _moved_to(directory: RunDirectory, config: Config) -> str | None:

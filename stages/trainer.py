@@ -67,16 +67,18 @@ def execute(
     ready = _set_up(planned)
     with ready.closing:
         settings, manifest = planned.config.to_toml(), manifest_of(planned)  # while nothing is there: it takes seconds
-        directory = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name)
+        directory, is_ours = RunDirectory.create(launch.out, launch.run_name, seed=launch.seed_in_name), False
         try:
             with directory.lock.held():
+                is_ours = True
                 control = ControlReader(directory.control_file)
                 with _before_the_first_step():
                     write_atomically(directory.config_file, settings.encode())
                     write_atomically(directory.manifest_file, manifest)
                 return _train(ready, directory, control, listeners, on_signal=on_signal)
         except (Exception, KeyboardInterrupt):
-            if ready.run.epoch == 0:  # what is there of the run holds nothing
+            is_ours = is_ours or not directory.lock.is_held()  # else another process was faster
+            if is_ours and ready.run.epoch == 0:  # what is there of the run holds nothing
                 directory.discard()
             raise
 
@@ -233,8 +235,9 @@ def _attempt(pipeline: Pipeline, closing: ExitStack, *, saves_first: bool) -> tu
 def _with_the_way_on(error: StorageError, pipeline: Pipeline) -> StorageError:
     """The error with the command in its hint by which the run goes on once there is space."""
     if "--resume" not in (error.hint or ""):
-        path = in_shell(pipeline.recorder.directory.path)
-        way_on = f"then `ssdkd {pipeline.run.schedule.command} --resume {path}` goes on from the last checkpoint"
+        directory = pipeline.recorder.directory
+        how = "begins it anew" if directory.latest_checkpoint() is None else "goes on from the last checkpoint"
+        way_on = f"then `ssdkd {pipeline.run.schedule.command} --resume {in_shell(directory.path)}` {how}"
         error.hint = way_on if error.hint is None else f"{error.hint}, {way_on}"
     return error
 

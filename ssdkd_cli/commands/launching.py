@@ -44,6 +44,7 @@ class Request:
     overrides: Sequence[str] | None = None
     out: Path | None = None
     resume: str | None = None
+    go_on: bool = False
     device: str | None = None
     seeds: str | None = None
     tui: bool | None = None
@@ -77,7 +78,7 @@ def _launch_here(request: Request, ending: Ending) -> int:
         return _describe(launches, request)
     if request.seeds is not None:
         return _run_series(launches, request, ending)
-    return _finish(_execute(*launches[0], ending), request, ending)
+    return _finish(_execute(*launches[0], request, ending), request, ending)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -104,9 +105,10 @@ def _refuse_contradictions(request: Request) -> None:
                 hint="leave out --tui: progress goes to the terminal, and `ssdkd watch` shows the run at work",
             )
     if request.resume is None:
+        _refuse_to_go_on(request)
         return
     allowed = {"command", "resume", "device", "tui", "json"}
-    options = {"overrides": "--set", "train_teacher": "--train-teacher", "dry_run": "--dry-run"}
+    options = {"overrides": "--set", "train_teacher": "--train-teacher", "dry_run": "--dry-run", "go_on": "--go-on"}
     given = [
         options.get(field.name, f"--{field.name}")
         for field in fields(request)
@@ -122,10 +124,20 @@ def _refuse_contradictions(request: Request) -> None:
         raise ConfigError(f"`--resume` goes on with the settings of the run and takes no {', '.join(given)}", hint=hint)
 
 
+def _refuse_to_go_on(request: Request) -> None:
+    if request.go_on and request.out is None:
+        raise ConfigError("`--go-on` finds the run by `--out`", hint="add `--out DIR`, the same each time")
+    other = {"--tui": request.tui, "--dry-run": request.dry_run, "--estimate": request.estimate}
+    given = [option for option, value in other.items() if value]
+    if request.go_on and given:
+        given_text = ", ".join(given)
+        raise ConfigError(f"`--go-on` is for jobs without a screen, and takes no {given_text}", hint="leave it out")
+
+
 def _wants_dashboard(request: Request) -> bool:
     """On a terminal, unless something else was asked for: then the run is in the process that was started."""
     is_only_asked = request.dry_run or request.estimate
-    is_elsewhere = request.json or is_only_asked or request.seeds is not None or request.tui is False
+    is_elsewhere = request.json or is_only_asked or request.seeds is not None or request.go_on or request.tui is False
     return not is_elsewhere and console.has_screen()
 
 
@@ -207,7 +219,7 @@ def _settings(request: Request) -> _Settings:
     if request.device is not None:
         config = with_values(config, {"run.device": request.device}, place="--device")
     refuse_futile(config, Schedule.of(request.command, config), has_buffer=buffer is not None)
-    if request.out is not None:
+    if request.out is not None and not request.go_on:
         RunDirectory.refuse_used(request.out)
     return _Settings(config, name, seeds, buffer, buffer_run)
 
@@ -287,9 +299,13 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
     return ExitCode.DONE
 
 
-def _execute(config: Config, launch: Launch, ending: Ending) -> Outcome:
+def _execute(config: Config, launch: Launch, request: Request, ending: Ending) -> Outcome:
+    from stages.resumption import refuse_other_settings
     from stages.trainer import execute
 
+    if request.go_on and launch.out is not None and RunDirectory(launch.out).has_begun():
+        refuse_other_settings(RunDirectory(launch.out), config, launch.command)
+        return _go_on(RunDirectory(launch.out), request, ending)
     viewer = viewer_of_this_process()
     checked = _plan(config, launch)
     with progress.shown(as_lines=viewer is not None) as shown:
@@ -315,7 +331,10 @@ def _plan(config: Config, launch: Launch) -> Plan:
 def _resume(request: Request, text: str, ending: Ending) -> int:
     from stages.run_directory.lookup import resolve_run
 
-    run = resolve_run(text)
+    return _finish(_go_on(resolve_run(text), request, ending), request, ending)
+
+
+def _go_on(run: RunDirectory, request: Request, ending: Ending) -> Outcome:
     started = run.events.first()
     viewer = viewer_of_this_process()
 
@@ -325,13 +344,12 @@ def _resume(request: Request, text: str, ending: Ending) -> int:
 
     with progress.shown(started=started, as_lines=viewer is not None) as shown:
         begun = once_begun(_announce if viewer is None else viewer.tell, run.path)
-        outcome = resume(
+        return resume(
             run.path,
             device=request.device,
             listeners=[begun, shown],
             on_signal=ending.begun_by(shown.tell_of_stop),
         )
-    return _finish(outcome, request, ending)
 
 
 def _finish(outcome: Outcome, request: Request, ending: Ending) -> int:
@@ -370,7 +388,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request, end
     for config, launch in launches:
         gc.collect()  # a run is a circle of objects: the one before would keep its memory beside this one
         try:
-            outcome = _execute(config, launch, ending)
+            outcome = _execute(config, launch, request, ending)
         except KeyboardInterrupt as interrupt:
             if not summaries:
                 raise
@@ -399,7 +417,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request, end
             codes.append(ExitCode.STOPPED)
             break
         del outcome  # an error in it holds all of its run
-    _tell_what_is_left(launches[len(summaries) :])
+    _tell_what_is_left(launches[len(summaries) :], request)
     document = summary.series(summaries)
     if request.json:
         console.print_json(document)
@@ -410,12 +428,11 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request, end
     return ExitCode.INTERRUPTED if was_interrupted else max(codes)
 
 
-def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]]) -> None:
+def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]], request: Request) -> None:
     """Of `--seeds`, which have come to no end: not begun, refused, or cut off."""
     if not launches:
         return
     seeds = [str(config.run.seed) for config, _ in launches]
     diagnostics.note(f"seeds without a result: {', '.join(seeds)}")
-    diagnostics.print_hint(
-        f"the same command with `--seeds {','.join(seeds)}`, and another --out where one was given, makes them"
-    )
+    way_on = f"`--seeds {','.join(seeds)}` makes them" if request.out is None else "`--go-on` goes on with them"
+    diagnostics.print_hint(f"the same command with {way_on}")

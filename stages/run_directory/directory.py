@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from stages.errors import ConfigError, FileError, MachineError, StorageError
 from stages.events import ControlAcknowledged, RunFinished, RunResumed, RunStarted
+from stages.files.atomic_file import is_half_written
 from stages.paths import in_shell, json_object
 from stages.run_directory.event_file import EventFile
 from stages.run_directory.lock import RunLock
@@ -72,6 +73,7 @@ class RunDirectory:
     def refuse_used(out: Path) -> None:
         """Raise ConfigError unless `out` can become a new run: nothing is there, or an empty folder.
 
+        What a process left there that was killed before it had written anything of its run is cleared.
         Raises MachineError where that cannot be seen, or nothing can be made there.
         """
         try:
@@ -81,7 +83,7 @@ class RunDirectory:
                 f"cannot look into the output directory {out}: {error.strerror or error}",
                 hint="give `--out` a folder that can be read and written",
             ) from error
-        if is_used:
+        if is_used and not RunDirectory(out)._clear_stillborn():
             raise RunDirectory._used(out)
         if not out.is_dir() and (out.exists() or out.is_symlink()):
             raise ConfigError(f"the output directory {out} is a file", hint="give `--out` a new or an empty folder")
@@ -89,21 +91,33 @@ class RunDirectory:
 
     @staticmethod
     def _used(out: Path) -> ConfigError:
-        way_on = ""
-        if RunDirectory(out).holds_nothing():
-            way_on = f"a run was killed before it had begun: `rm -r {in_shell(out)}` clears what it left, "
-        elif is_run(out):
-            way_on = f"`--resume {in_shell(out)}` goes on with it, "
+        resume = f"`--resume {in_shell(out)}` goes on with it, " if is_run(out) else ""
         return ConfigError(
             f"the output directory {out} is not empty",
-            hint=f"{way_on}`--out` with another name starts a new run; nothing is overwritten",
+            hint=f"{resume}`--out` with another name starts a new run; nothing is overwritten",
         )
 
-    def holds_nothing(self) -> bool:
+    def has_begun(self) -> bool:
+        """Whether there is a run that can be gone on with, or was: settings and manifest are its first files."""
+        return (self.config_file.exists() and self.manifest_file.exists()) or self.events_file.exists()
+
+    def _is_stillborn(self) -> bool:
         """Whether this is what a process left that was killed while it made a run's directory."""
-        is_ours = self.lock_file.is_file() and not self.lock.is_held()
-        has_begun = (self.config_file.exists() and self.manifest_file.exists()) or self.events_file.exists()
-        return is_ours and not has_begun and not _entries(self.checkpoints_dir)
+        known = {self.lock_file, self.checkpoints_dir, self.samples_dir, self.config_file}
+        entries = _entries(self.path)
+        is_all_ours = all(entry in known or is_half_written(entry) for entry in entries)
+        is_empty = not _entries(self.checkpoints_dir) and not _entries(self.samples_dir)
+        return self.lock_file in entries and is_all_ours and is_empty and not self.has_begun()
+
+    def _clear_stillborn(self) -> bool:
+        """Delete what a killed process left that had written nothing of its run yet; whether that was all there was."""
+        if not self._is_stillborn() or self.lock.is_held():
+            return False
+        with self.lock.held():
+            is_stillborn = self._is_stillborn()  # not so where another process has begun a run since
+            if is_stillborn:
+                self._delete(entry for entry in _entries(self.path) if entry != self.lock_file)
+        return is_stillborn
 
     @staticmethod
     def refuse_unwritable(out: Path) -> None:
@@ -159,10 +173,11 @@ class RunDirectory:
 
     def discard(self) -> None:
         """Delete what `create` and a run have made, as far as that can be done: not a folder that was there before."""
-        if self._is_folder_ours:
-            shutil.rmtree(self.path, ignore_errors=True)
-            return
-        for entry in _entries(self.path):
+        self._delete([self.path] if self._is_folder_ours else _entries(self.path))
+
+    @staticmethod
+    def _delete(entries: Iterable[Path]) -> None:
+        for entry in entries:
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

@@ -55,6 +55,8 @@ def resolve_run(text: str | None, root: Path = RUNS_ROOT) -> RunDirectory:
             f"{text} is not a run directory but a folder of {len(group)} runs",
             hint=f"name one of them, for example `{in_shell(group[0].path)}`",
         )
+    if typed.is_dir() and not os.access(typed, os.R_OK | os.X_OK):
+        raise FileError(f"you may not look into {text}", hint="ask its owner, or `chmod` it where it is yours")
     if typed.is_dir():
         raise FileError(
             f"{text} is not a run directory: it has neither config.toml nor events.jsonl",

@@ -278,6 +278,20 @@ def test_what_the_user_named_reaches_the_trainer(call, monkeypatch):
     assert third.preset_name == "cifar100-wrn-fast5"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--go-on"], "finds the run by `--out`"),
+        (["--go-on", "--out", "d", "--dry-run"], "takes no --dry-run"),
+        (["--go-on", "--resume", "d"], "takes no --go-on"),
+    ],
+)
+def test_what_goes_ill_with_going_on(call, arguments, said):
+    result = call("run", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+
+
 LONG = "x" * 300
 
 

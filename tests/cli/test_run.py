@@ -213,7 +213,7 @@ def test_seeds_without_a_result_are_named(call, tiny, place):
     assert result.code == 3, result.err
     assert [run["run"] for run in document(result)["runs"]] == ["group/seed-0"]
     assert "seeds without a result: 1, 2" in result.err
-    assert "--seeds 1,2" in result.err
+    assert "the same command with `--go-on` goes on with them" in result.err
 
 
 def test_a_bug_in_a_later_seed_keeps_what_the_others_have_reached(call, tiny, place):

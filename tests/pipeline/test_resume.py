@@ -202,7 +202,7 @@ def test_killed_while_the_last_files_are_written(
     last_epoch = At("device", lambda: None, epoch=4)
     from stages.files.atomic_file import write_atomically as real_write
 
-    for module in ("recorder", "checkpoint", "buffer.file", "tensor_digest"):
+    for module in ("recorder", "checkpoint", "buffer.file", "files.tensor_digest"):
         monkeypatch.setattr(f"stages.{module}.write_atomically", write)
     if nth == 6:
         start(listeners=[last_epoch])

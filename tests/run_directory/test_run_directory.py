@@ -93,6 +93,37 @@ def test_out_that_another_process_takes_at_the_same_time_is_left_alone(
     assert other.samples_dir.is_dir()
 
 
+def stillborn(path: Path) -> RunDirectory:
+    """What is left of a run whose process was killed while it wrote the first files."""
+    run = RunDirectory.create(path, "unused")
+    with run.lock.held():
+        run.config_file.write_text("[run]\n")
+        (path / ".manifest.json.77.tmp").write_text("{")
+    return run
+
+
+def test_what_was_killed_before_it_had_begun_is_cleared(tmp_path: Path) -> None:
+    stillborn(tmp_path / "out")
+    again = RunDirectory.create(tmp_path / "out", "unused")
+    assert sorted(entry.name for entry in again.path.iterdir()) == ["checkpoints", "run.lock", "samples"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "events.jsonl", "manifest.json", "checkpoints/one", "samples/one"])
+def test_what_may_be_of_worth_is_not_cleared(tmp_path: Path, name: str) -> None:
+    (stillborn(tmp_path / "out").path / name).write_text("of worth")
+    before = sorted((tmp_path / "out").rglob("*"))
+    with pytest.raises(ConfigError, match="not empty"):
+        RunDirectory.create(tmp_path / "out", "unused")
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+
+def test_what_another_process_is_about_to_begin_is_not_cleared(tmp_path: Path) -> None:
+    run = stillborn(tmp_path / "out")
+    with run.lock.held(), pytest.raises(ConfigError, match="not empty"):
+        RunDirectory.create(run.path, "unused")
+    assert run.config_file.exists()
+
+
 def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ConfigError, match="is a file"):
