@@ -310,7 +310,8 @@ def load(
     A preset is the name of a shipped one, or a path ending in `.toml`, relative to `base` (default: the
     current folder). No preset: the default one. In a preset that `Config.to_toml` wrote, such as a run's
     `config.toml`, values that follow from others go on following them where those are set on top. With
-    `installed_only`, what plugins made a run by that are not here is left out: its student is used without them.
+    `installed_only`, what plugins made a run by that are not here is left out, and nobody asks for the teacher's
+    network: the student is used without them.
     Raises ConfigError with all problems at once, FileError for a preset file that is missing or unreadable.
     """
     known = schemas()
@@ -341,13 +342,13 @@ def load(
                 settings = settings.without(key)
     for key, value in overriding:
         settings = settings.overlaid(nested(key, value), place="--set")
-    return _config(settings, problems)
+    return _config(settings, problems, installed_only=installed_only)
 
 
 def from_file(path: Path, *, installed_only: bool = False) -> Config:
     """The settings that a run keeps in its `config.toml`. Raises, and leaves out, as `load`."""
     settings = load_file(path)
-    return _config(_installed(settings) if installed_only else settings, [])
+    return _config(_installed(settings) if installed_only else settings, [], installed_only=installed_only)
 
 
 def with_values(config: Config, values: Mapping[str, Any], *, place: str = "--set") -> Config:
@@ -367,7 +368,8 @@ def _installed(settings: Settings) -> Settings:
             settings = settings.without(key)
             if key == "inversion.method":
                 settings = settings.without("inversion.options")
-    return settings
+    resolved = settings.resolved
+    return settings if resolved is None else replace(settings, resolved=_installed(resolved))
 
 
 def _followers(settings: Settings) -> list[str]:
@@ -399,11 +401,12 @@ def schemas() -> dict[str, type[BaseModel]]:
     return _OWN_TABLES | brought
 
 
-def _config(settings: Settings, problems: Sequence[Problem]) -> Config:
+def _config(settings: Settings, problems: Sequence[Problem], *, installed_only: bool = False) -> Config:
     """Settings held against all schemas and the registry; `problems` were found before."""
     stages = _as_texts(settings.value("run.stages"))
     tables, table_problems = validate(settings, schemas(), [*_OWN_TABLES, *stages])
-    found = [*problems, *table_problems, *_unregistered_names(settings)]
+    looked_up = [key for key in _REGISTERED_NAMES if not (installed_only and key == "teacher.model")]
+    found = [*problems, *table_problems, *(problem for key in looked_up for problem in _unregistered(settings, key))]
     options, option_problems = _method_options(settings)
     found += option_problems
     if found:
@@ -436,12 +439,8 @@ def _arrays_on_one_line(toml: str) -> str:
     return re.sub(r",\n\s*", ", ", re.sub(r",\n\s*\]", "]", toml))
 
 
-def _unregistered_names(settings: Settings) -> list[Problem]:
-    """Names among the values that no installed part of ssdkd bears."""
-    return [problem for key in _REGISTERED_NAMES for problem in _unregistered(settings, key)]
-
-
 def _unregistered(settings: Settings, key: str) -> list[Problem]:
+    """Names among a key's values that no installed part of ssdkd bears."""
     problems = []
     for name in _as_texts(settings.value(key)):
         if key == "evaluation.data" and name == NO_DATA:

@@ -6,7 +6,6 @@ import json
 import platform
 import subprocess
 import tomllib
-from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from stages.files.file_digest import sha256_of
 from stages.machine.device import device_name
 from stages.own_code import code_of
 from stages.planning.plan import Plan
-from stages.run_directory.overview import flat
+from stages.run_directory.overview import lasting_settings
 
 _MAY_CHANGE = (
     *("teacher.", "student.model", "evaluation.data", "evaluation.root", "evaluation.split", "evaluation.resize"),
@@ -54,13 +53,6 @@ def manifest_of(planned: Plan) -> bytes:
         },
     }
     return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def lasting_settings(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
-    """A run's settings as its `config.toml` has them, by key, without those that begin so: they may change."""
-    kept = {key: value for key, value in flat(settings).items() if not key.startswith(tuple(left_out))}
-    lasting: dict[str, Any] = json.loads(json.dumps(kept, default=str))  # as it is read from the manifest again
-    return lasting
 
 
 def versions() -> dict[str, str | None]:

@@ -38,15 +38,18 @@ class Tile:
     priority: float
 
 
-def per_image(
-    teacher_class: npt.NDArray[np.int64], teacher_prob: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Class and probability [N] of whole images: of dense tasks the most frequent class and the mean."""
+def main_class(teacher_class: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The class of whole images, [N] or [N, H, W] -> [N]: of dense tasks the most frequent one."""
     if teacher_class.ndim == 1:
-        return teacher_class, teacher_prob
+        return teacher_class
     pixels_NP = teacher_class.reshape(len(teacher_class), -1)
-    main_class_N = np.array([np.bincount(pixels_P).argmax() for pixels_P in pixels_NP], dtype=np.int64)
-    return main_class_N, teacher_prob.reshape(len(teacher_prob), -1).mean(axis=1)
+    return np.array([np.bincount(pixels_P).argmax() for pixels_P in pixels_NP], dtype=np.int64)
+
+
+def mean_probability(teacher_prob: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The probability of whole images, [N] or [N, H, W] -> [N]: of dense tasks the mean."""
+    mean_N: npt.NDArray[np.float32] = teacher_prob.reshape(len(teacher_prob), -1).mean(axis=1)
+    return mean_N
 
 
 def tiles_of(

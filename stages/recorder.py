@@ -19,7 +19,7 @@ from stages.files.atomic_file import write_atomically
 from stages.files.tensor_digest import save_with_digest
 from stages.machine.device import resident_memory_mib, utilisation
 from stages.models.weights import save_weights
-from stages.pictures import choose_tiles, grid_png, per_image, tiles_of
+from stages.pictures import choose_tiles, grid_png, main_class, mean_probability, tiles_of
 from stages.run import Run
 from stages.run_directory import RunDirectory
 
@@ -145,13 +145,14 @@ class Recorder:
 
     def _draw_samples(self) -> Samples:
         buffer = self.run.buffer
-        names = ("teacher_class", "teacher_prob", "priority")
-        teacher_class, teacher_prob, priority_N = (buffer.column(name).cpu().numpy() for name in names)
-        class_N, prob_N = per_image(teacher_class, teacher_prob)
-        chosen = choose_tiles(class_N, priority_N, num_tiles=_NUM_TILES)
-        tiles = tiles_of(class_N[chosen], prob_N[chosen], priority_N[chosen], class_names=self.run.class_names)
-        images = buffer.column("images")[torch.from_numpy(chosen).to(self.run.device)]
-        picture = grid_png(images.cpu().numpy(), tiles)
+        class_N = main_class(buffer.column("teacher_class").cpu().numpy())
+        chosen = choose_tiles(class_N, buffer.column("priority").cpu().numpy(), num_tiles=_NUM_TILES)
+        slots = torch.from_numpy(chosen).to(self.run.device)
+        images, prob, priority = (
+            buffer.column(name)[slots].cpu().numpy() for name in ("images", "teacher_prob", "priority")
+        )
+        tiles = tiles_of(class_N[chosen], mean_probability(prob), priority, class_names=self.run.class_names)
+        picture = grid_png(images, tiles)
         told = [
             {"class": class_index, "probability": tile.probability, "priority": tile.priority}
             for class_index, tile in zip(class_N[chosen].tolist(), tiles, strict=True)

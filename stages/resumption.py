@@ -18,13 +18,13 @@ from stages.errors import ConfigError, FileError
 from stages.events import BufferState, CheckpointSaved, RunFinished, RunResumed
 from stages.files.file_digest import sha256_of
 from stages.machine.device import num_usable_cpus, resolve_device, resolve_precision
-from stages.manifest import git_revision, lasting_settings, versions
+from stages.manifest import git_revision, versions
 from stages.own_code import changed_code
 from stages.paths import in_shell
 from stages.planning.footprint import check_disk, footprint_of
 from stages.planning.plan import Launch, Plan, plan
 from stages.run_directory import RunDirectory
-from stages.run_directory.overview import settings
+from stages.run_directory.overview import lasting_settings, settings
 from stages.teachers.resolve import teacher_file
 
 _ENTRIES: dict[str, type | UnionType] = {

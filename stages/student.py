@@ -14,6 +14,7 @@ from stages.models.normalized import NormalizedModel
 from stages.models.weights import load_weights, warnings_of_others
 from stages.own_code import doubts_of_code
 from stages.run_directory.lookup import resolve_run
+from stages.run_directory.overview import is_as_begun
 
 
 def load_student(run: str | Path) -> NormalizedModel:
@@ -25,7 +26,8 @@ def load_student(run: str | Path) -> NormalizedModel:
     Raises FileError where there is no such run, or it has no student yet or a damaged one.
     """
     directory = resolve_run(str(run))
-    weights, config = directory.written_student(), from_file(directory.written_settings(), installed_only=True)
+    weights = directory.written_student()
+    config = from_file(directory.written_settings(), installed_only=is_as_begun(directory))
     for doubt in doubts_of_code(config, directory.manifest(), keys=("student.model",)):
         warnings.warn(doubt, stacklevel=2)
     return student_from(weights, config, torch.device("cpu"))

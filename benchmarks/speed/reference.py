@@ -137,7 +137,7 @@ def differences(config: Config) -> list[str]:
         "distillation.optimizer": (distillation.optimizer, "sgd"),
         "distillation.mix": (distillation.mix, "none"),
         "distillation.loss": (distillation.loss, "kl"),
-        "distillation.late_loss": (distillation.late_loss, "kl"),
+        "distillation.late_loss": (config.late_loss, "kl"),
         "distillation.weight_loss": (distillation.weight_loss, False),
         "distillation.ema_decay": (distillation.ema_decay, 0),
         "distillation.recalibration_batches": (distillation.recalibration_batches, 0),

@@ -43,6 +43,8 @@ def evaluate(
     """
     subject, config = _find(target, preset or [], overrides or [])
     config = options.with_data(config, data=data, root=root, split=split)
+    if isinstance(subject, RunDirectory) and "evaluation.data" not in options.keys_of(overrides or []):
+        _refuse_missing_data(subject, config)
 
     import_torch()
 
@@ -73,10 +75,23 @@ def evaluate(
         diagnostics.note("the preset's teacher is not at hand: only the student was measured")
 
 
+def _refuse_missing_data(run: RunDirectory, config: Config) -> None:
+    from stages.evaluation.config import NO_DATA
+    from stages.run_directory.overview import flat, settings
+
+    named = flat(settings(run)).get("evaluation.data", NO_DATA)
+    if config.evaluation.data == NO_DATA != named:
+        raise ConfigError(
+            f"the data set `{named}` of the run is not installed here",
+            hint="`--data imagefolder --root FOLDER` measures on other images (`ssdkd plugins ls` lists data sets)",
+        )
+
+
 def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDirectory | Path, Config]:
     """The run or the file that `target` means, and the settings that go with it."""
     from stages.config import load
     from stages.run_directory.lookup import resolve_run
+    from stages.run_directory.overview import is_as_begun
 
     path = typed_path(target)
     if not path.is_file():
@@ -86,7 +101,7 @@ def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDir
                 f"{target} is a run and has its own settings: --preset does not apply",
                 hint="single keys can be changed with --set",
             )
-        return run, load([str(run.written_settings())], overrides, installed_only=True)
+        return run, load([str(run.written_settings())], overrides, installed_only=is_as_begun(run))
     if not presets and not is_run(path.parent):
         raise ConfigError(
             f"nothing says which model the weights in {target} are of",
@@ -95,4 +110,5 @@ def _find(target: str, presets: list[str], overrides: list[str]) -> tuple[RunDir
     if presets:
         return path, load(presets, overrides)
     # A run's student file has its settings beside it.
-    return path, load([str(path.parent / "config.toml")], overrides, installed_only=True)
+    run = RunDirectory(path.parent)
+    return path, load([str(run.config_file)], overrides, installed_only=is_as_begun(run))

@@ -113,13 +113,13 @@ def _report(path: Path, contents: BufferContents, *, is_verified: bool | None) -
 
 
 def _grid(contents: BufferContents) -> bytes:
-    from stages.pictures import choose_tiles, grid_png, per_image, tiles_of
+    from stages.pictures import choose_tiles, grid_png, main_class, mean_probability, tiles_of
 
-    class_N, prob_N = per_image(contents.teacher_class, contents.teacher_prob)
+    class_N = main_class(contents.teacher_class)
     chosen = choose_tiles(class_N, contents.priority, num_tiles=NUM_GRID_TILES)
     tiles = tiles_of(
         class_N[chosen],
-        prob_N[chosen],
+        mean_probability(contents.teacher_prob[chosen]),
         contents.priority[chosen],
         class_names=contents.meta.class_names,
     )

@@ -47,11 +47,12 @@ def hardest_pictures(
     """
     from safetensors import SafetensorError, safe_open
 
-    from stages.pictures import per_image
+    from stages.pictures import main_class, mean_probability
 
     try:
         with safe_open(run.buffer_file, framework="np") as file:
-            class_N, probability_N = per_image(file.get_tensor("teacher_class"), file.get_tensor("teacher_prob"))
+            class_N = main_class(file.get_tensor("teacher_class"))
+            probability_N = mean_probability(file.get_tensor("teacher_prob"))
             priority_N, age_N = file.get_tensor("priority"), file.get_tensor("age")
             images = file.get_slice("images")
             wanted = np.flatnonzero(class_N == class_index) if class_index is not None else np.arange(len(class_N))

@@ -28,7 +28,10 @@ from stages.models.build import build_model
 from stages.models.normalized import NormalizedModel
 from stages.models.weights import load_weights
 from stages.own_code import doubts_of_code
+from stages.paths import in_shell
+from stages.registry import find
 from stages.run_directory import RunDirectory
+from stages.run_directory.overview import is_as_begun
 from stages.student import student_from
 from stages.tasks.task import task_of
 from stages.teachers.load import load_teacher
@@ -49,13 +52,17 @@ def evaluate_run(run: RunDirectory, config: Config, device: str, *, warn: Warn =
     """
     student_file = run.written_student()
     teacher_sha256 = run.manifest().get("teacher_sha256")
-    if teacher_sha256 is not None and config.teacher != from_file(run.written_settings(), installed_only=True).teacher:
+    if teacher_sha256 is not None and config.teacher != _own_settings(run).teacher:
         teacher_sha256 = None  # another one is asked for
     for doubt in doubts_of_code(config, run.manifest()):
         warn(doubt)
     return _evaluate(
         student_file, config, device, warn=warn, holdout_file=run.holdout_file, teacher_sha256=teacher_sha256
     )
+
+
+def _own_settings(run: RunDirectory) -> Config:
+    return from_file(run.written_settings(), installed_only=is_as_begun(run))
 
 
 def evaluate_weights(path: Path, config: Config, device: str, *, warn: Warn = _silent) -> dict[str, Any]:
@@ -107,15 +114,16 @@ def _evaluate(
 
 
 def _student(weights: Path, config: Config, device: torch.device, warn: Warn) -> NormalizedModel:
+    build_model(config.student.model, task=config.task, where="student.model")  # what is wrong with it is told as it is
     try:
         return student_from(weights, config, device, warn=warn)
-    except (ConfigError, FileError) as error:
+    except FileError as error:
         if not _fit_the_teacher(weights, config):
             raise
         raise FileError(
             f"the weights in `{weights}` are of the teacher's network, `{config.teacher.model}`, not of the student's,"
             f" `{config.student.model}`",
-            hint=f"to measure them all the same: --set student.model={config.teacher.model}",
+            hint=f"to measure them all the same: --set student.model={in_shell(config.teacher.model)}",
         ) from error
 
 
@@ -129,8 +137,9 @@ def _fit_the_teacher(weights: Path, config: Config) -> bool:
 
 def _teacher_if_at_hand(config: Config, device: torch.device, sha256: str | None, warn: Warn) -> NormalizedModel | None:
     try:
+        find("models", config.teacher.model, where="teacher.model")
         teacher_file(config)
-    except FileError:  # it is not there, and the student can be measured without it
+    except (ConfigError, FileError):  # it is not there, and the student can be measured without it
         return None
     loaded = load_teacher(config, device, is_inverted=False)
     if sha256 not in (None, loaded.sha256):

@@ -80,9 +80,12 @@ FILE = Spec(
             r"a network of timm's is what a function in a Python file returns, `timm.create_model('\1\2',"
             r" num_classes=num_classes)`: name it by `path/to/file.py:factory`"
         ),
-        r"(?:hf[-_]hub:)?(?!timm/|torchvision/|\.)([\w-]+/[\w.-]+(?<!\.py))": (
+        r"(?:hf[-_]hub:)?((?:apple|facebook|google|microsoft|nvidia|openai)/[\w.-]+)": (
             r"a network of a hub, `\1`, is what a function in a Python file returns: name it by"
             r" `path/to/file.py:factory`; its forward gives the logits alone, of transformers' networks `.logits`"
+        ),
+        r".*\.(?:pth|pt|th|ckpt|safetensors|onnx|bin)": (
+            r"`teacher.weights` names a file of weights, `teacher.model` the network that they are of"
         ),
     },
 )

@@ -33,12 +33,14 @@ def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -
 
 
 def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
-    """What "auto" stands for where it depends on the student's first weights."""
+    """What "auto" stands for where it depends on the student's first weights, or on what it is to learn."""
     values: dict[str, Any] = {}
     if config.student.start == AUTO:
         values["student.start"] = "teacher" if inherited.share > 0 else "random"
     if config.distillation.lr == AUTO:
         values["distillation.lr"] = config.distillation.learning_rate(whole_share=inherited.whole)
+    if config.distillation.late_loss == AUTO:
+        values["distillation.late_loss"] = config.late_loss
     return values
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from stat import S_ISREG
 from typing import Any
@@ -166,6 +167,22 @@ def settings(run: RunDirectory) -> dict[str, Any]:
             f"{run.config_file} is damaged: {error}",
             hint=f"`ssdkd runs verify {in_shell(run.path)}` looks at the other files",
         ) from error
+
+
+def lasting_settings(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """A run's settings as its `config.toml` has them, by key, without those that begin so: they may change."""
+    kept = {key: value for key, value in flat(settings).items() if not key.startswith(tuple(left_out))}
+    lasting: dict[str, Any] = json.loads(json.dumps(kept, default=str))  # as it is read from the manifest again
+    return lasting
+
+
+def is_as_begun(run: RunDirectory) -> bool:
+    """Whether a run's settings can be read and are, but for what may change, those it began with by its manifest."""
+    manifest = run.manifest()
+    before, left_out = manifest.get("settings"), manifest.get("settings_left_out")
+    with suppress(FileError):
+        return isinstance(left_out, list) and lasting_settings(settings(run), left_out) == before
+    return False
 
 
 def conditions(run: RunDirectory) -> dict[str, Any]:

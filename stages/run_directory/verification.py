@@ -15,7 +15,7 @@ from stages.events import CheckpointSaved, Evaluation, RunResumed, RunStarted
 from stages.files.atomic_file import is_half_written
 from stages.run_directory import RunDirectory
 from stages.run_directory.event_file import parse_event
-from stages.run_directory.overview import flat, settings
+from stages.run_directory.overview import flat, is_as_begun, settings
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def _look_at_config(run: RunDirectory) -> str:
     try:
         config = from_file(run.written_settings())
     except ConfigError as error:
+        if not is_as_begun(run):  # no plugin's that is missing here, but damage
+            raise
         config = from_file(run.written_settings(), installed_only=True)
         missing = ["the run cannot go on here", *(problem.message for problem in error.problems)]
     told = f"{config.teacher.model} -> {config.student.model}, {config.run.epochs} epochs"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.config import Config
+from stages.config_table import AUTO
 from stages.evaluation.config import NO_DATA
 from stages.schedule import Schedule
 from stages.settings.schema import shown
@@ -19,6 +20,12 @@ class _Idle:
     keys: tuple[str, ...]
     holds: Callable[[Config], bool]
     reason: str
+
+
+def _are_set_together(config: Config) -> bool:
+    """Whether a share was given to a loss that depends on the number of classes by whoever chose that."""
+    places = [config.settings.place_of(f"distillation.{key}") for key in ("late_loss", "late_share")]
+    return config.distillation.late_loss == AUTO and places[0] == places[1]
 
 
 _IDLE = (
@@ -49,7 +56,7 @@ _IDLE = (
     ),
     _Idle(
         ("distillation.late_share",),
-        lambda config: config.distillation.late_loss == config.distillation.loss,
+        lambda config: config.late_loss == config.distillation.loss and not _are_set_together(config),
         "distillation.late_loss is distillation.loss",
     ),
     _Idle(

@@ -169,7 +169,7 @@ def _what_decides(
     return {
         "recipe": [LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, BATCH_SIZE, WARMUP_SHARE, MAX_WARMUP_EPOCHS],
         "model": config.teacher.model,
-        "code": [repr(network), code_of(config).get("teacher.model")],
+        "code": [repr(network), *filter(None, [code_of(config).get("teacher.model")])],
         "first_weights": digest(network.state_dict()),
         "task": config.task.model_dump(mode="json"),
         "images": digest({"images": data.images_NCHW, "labels": data.labels_N}),

@@ -27,6 +27,7 @@ def warnings(presets, overrides=(), command="run"):
         (["distillation.mix_share=0.3"], "distillation.mix_share"),
         (["distillation.loss=standardized", "distillation.temperature=4"], "distillation.temperature"),
         (["distillation.late_share=0.3"], "distillation.late_share"),
+        (["distillation.late_loss=kl", "distillation.late_share=0.3"], "distillation.late_share"),
         (["inversion.task_weight=0", "inversion.targets=balanced"], "inversion.targets"),
         (["inversion.task_weight=0", "inversion.diversity=false"], "inversion.diversity"),
         (["inversion.bn_weight=0", "inversion.bn_momentum=0.5"], "inversion.bn_momentum"),
@@ -65,6 +66,13 @@ def test_a_setting_without_effect_is_told(whole, overrides, key):
 )
 def test_a_setting_with_effect_is_not_told(whole, overrides):
     assert warnings([whole], overrides) == ()
+
+
+def test_a_late_share_that_a_preset_gives_to_two_classes_is_told_where_someone_changes_it(whole, write):
+    mine = write("mine.toml", 'overlay = true\n[distillation]\nlate_loss = "auto"\nlate_share = 0.3')
+    assert warnings([whole, mine], ["task.num_classes=2"]) == ()
+    assert len(warnings([whole, mine], ["task.num_classes=2", "distillation.late_share=0.7"])) == 1
+    assert warnings([whole, mine], ["distillation.late_share=0.7"]) == ()
 
 
 def test_a_default_is_told_on_the_command_line_but_not_in_a_file(whole, write):

@@ -175,7 +175,8 @@ def made(name: str) -> str:
             )
         ),
         ("microsoft/resnet-50", "a network of a hub, `microsoft/resnet-50`, is what a function in a Python file"),
-        ("my.network", "known: "),
+        *(("my.network", "known: "), ("cifar/resnet20", "did you mean `resnet20`?")),
+        ("weights/net.pth", "`teacher.weights` names a file of weights"),
     ],
 )
 def test_names_that_other_libraries_have_for_networks(problem_of, name, hint):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from stages.buffer.statistics import buffer_report
-from stages.pictures import Tile, choose_tiles, grid_png, histograms_png, per_image, tiles_of
+from stages.pictures import Tile, choose_tiles, grid_png, histograms_png, main_class, mean_probability, tiles_of
 
 TILE = Tile(label="cat", probability=0.9, priority=0.1)
 
@@ -56,9 +56,11 @@ def test_choice_among_none() -> None:
 
 def test_dense_labels_are_summed_up() -> None:
     labels = np.array([[[1, 1], [2, 0]], [[3, 3], [3, 1]]])
-    classes, probabilities = per_image(labels, np.full((2, 2, 2), 0.5, np.float32))
-    assert classes.tolist() == [1, 3]
-    assert probabilities.tolist() == [0.5, 0.5]
+    assert main_class(labels).tolist() == [1, 3]
+    assert main_class(labels[:, 0, 0]).tolist() == [1, 3]
+    probabilities = np.array([[[0.5, 0.5], [0.5, 0.5]], [[1, 1], [0, 1]]], np.float32)
+    assert mean_probability(probabilities).tolist() == [0.5, 0.75]
+    assert mean_probability(probabilities[:, 0, 0]).tolist() == [0.5, 1.0]
 
 
 def test_labels_are_names_or_numbers() -> None:

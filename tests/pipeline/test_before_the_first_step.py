@@ -641,3 +641,10 @@ def test_each_seed_has_a_student_of_its_own(make_config) -> None:
     drawn = [name for name, value in one.items() if value.is_floating_point() and value.unique().numel() > 1]
     assert drawn
     assert not any(torch.equal(one[name], other[name]) for name in drawn)
+
+
+def test_what_depends_on_the_task_is_written_out(make_config) -> None:
+    """So that a run's settings say what it did, and compare with those of runs that named it."""
+    planned = plan(make_config("distillation.late_loss=auto"), Launch(command="run", preset_name="tiny"))
+    assert planned.config.distillation.late_loss == "standardized"
+    assert "distillation.late_loss" in planned.automatic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from safetensors.torch import load_file
 from tiny_runs import NETWORKS
 
 from stages.api import load_student
-from stages.config import from_file
+from stages.config import from_file, load
 from stages.errors import ConfigError, FileError
 from stages.evaluation.standalone import evaluate_run
 from stages.models.build import build_model
 from stages.run_directory import RunDirectory
-from stages.run_directory.verification import verify
+from stages.run_directory.overview import lasting_settings, settings
+from stages.run_directory.verification import Check, verify
 
 
 def test_a_student_takes_images_as_they_are(start, out: Path) -> None:
@@ -65,33 +67,60 @@ def test_a_student_of_code_that_has_changed_is_told_of(start, out: Path, tmp_pat
     assert "has changed since the run" in config_check.message
 
 
+def look_at_settings(run: RunDirectory) -> Check:
+    return next(check for check in verify(run) if check.file == "config.toml")
+
+
 def test_a_student_is_used_without_the_plugins_that_the_run_was_made_by(start, out: Path) -> None:
     start()
     run = RunDirectory(out)
     expected, images_BCHW = load_student(out), torch.rand(3, *from_file(run.config_file).task.image_shape)
     text = run.config_file.read_text()
+    teacher = from_file(run.config_file).teacher.model
     for ours, theirs in (
         ('method = "ssdkd"', 'method = "theirs"\noptions = {strength = 3}'),
         ('stages = ["inversion"', 'stages = ["inversion", "their-stage"'),
         ('data = "digits"', 'data = "their-data"'),
+        (f'model = "{teacher}"', 'model = "their-network"'),
     ):
         assert ours in text
         text = text.replace(ours, theirs)
     run.config_file.write_text(text + "\n[their-stage]\nstrength = 3\n")
-    with pytest.raises(ConfigError) as refusal:
-        from_file(run.config_file)
-    assert len(refusal.value.problems) == 4
-    assert torch.equal(load_student(out)(images_BCHW), expected(images_BCHW))
-    config_check = next(check for check in verify(run) if check.file == "config.toml")
-    assert config_check.is_sound
-    assert "the run cannot go on here" in config_check.message
-    assert "`their-stage`" in config_check.message
-    student = from_file(run.config_file, installed_only=True).student.model
-    run.config_file.write_text(text.replace(f'[student]\nmodel = "{student}"', '[student]\nmodel = "their-network"'))
-    with pytest.raises(ConfigError, match="unknown name `their-network`"):
+    with pytest.raises(ConfigError) as refusal:  # these may be slips of the pen, for all that is known
         load_student(out)
-    (config_check,) = (check for check in verify(run) if check.file == "config.toml")
-    assert not config_check.is_sound
+    assert len(refusal.value.problems) == 5
+    assert not look_at_settings(run).is_sound
+
+    manifest = run.manifest()
+    begun_with = lasting_settings(settings(run), manifest["settings_left_out"])
+    run.manifest_file.write_text(json.dumps(manifest | {"settings": begun_with}))
+    assert torch.equal(load_student(out)(images_BCHW), expected(images_BCHW))
+    check = look_at_settings(run)
+    assert check.is_sound
+    assert "the run cannot go on here" in check.message
+    assert "`their-stage`" in check.message
+    config = load([str(run.config_file)], ["evaluation.data=digits"], installed_only=True)
+    document = evaluate_run(run, config, "cpu")
+    assert (document["teacher"], document["student"]["num_samples"]) == (None, 364)
+
+    run.config_file.write_text(run.config_file.read_text().replace("[distillation]", "[distilation]"))
+    with pytest.raises(ConfigError) as refusal:
+        load_student(out)
+    assert any("distilation" in problem.message for problem in refusal.value.problems)
+    assert not look_at_settings(run).is_sound
+
+
+def test_values_go_on_following_others_without_the_plugins(write_run_of_plugin) -> None:
+    """As `load` says of a preset that a run wrote."""
+    config = load([str(write_run_of_plugin)], ["task.image_shape=[1,16,16]"], installed_only=True)
+    assert config.task.crop_padding == 2
+
+
+@pytest.fixture
+def write_run_of_plugin(make_config, tmp_path: Path) -> Path:
+    text = make_config().to_toml().replace('method = "ssdkd"', 'method = "theirs"')
+    (tmp_path / "theirs.toml").write_text(text)
+    return tmp_path / "theirs.toml"
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's, which has another way by now
