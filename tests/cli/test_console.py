@@ -16,6 +16,7 @@ import pytest
 
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.commands import launching
+from ssdkd_cli.signals import Ending
 
 
 class Terminal(io.StringIO):
@@ -165,4 +166,4 @@ def test_a_reader_that_has_gone_changes_no_exit_code(monkeypatch, tmp_path):
             summary={"status": "stopped", "epochs": 3, "run": "r", "seconds": {}}, error=None, run_directory=tmp_path
         )
         monkeypatch.setattr(summary, "print_summary", lambda *_: console.say("a summary"))
-        assert launching._finish(outcome, launching.Request(command="run")) == 75
+        assert launching._finish(outcome, launching.Request(command="run"), Ending()) == 75

@@ -25,7 +25,9 @@ from ssdkd_cli.main import main
 from stages import safe_point, trainer
 
 safe_point._ECHO_S = -1.0  # two signals are two key presses, however soon
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it, and others
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_DFL)
 plan, execute, replace = trainer.plan, trainer.execute, Path.replace
 
 def run(name):
