@@ -76,8 +76,9 @@ def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | No
     return replace(planned, warnings=warnings)
 
 
-def refuse_other_settings(directory: RunDirectory, config: Config, command: str) -> None:
-    """Raise ConfigError where the run in a folder is not the one that is asked for, by its settings or its teacher.
+def refuse_other_settings(directory: RunDirectory, config: Config, command: str, *, buffer: Path | None = None) -> None:
+    """Raise ConfigError where the run in a folder is not the one that is asked for: by its settings, its teacher, or
+    the `buffer` that was named for it.
 
     What may change while a run goes on may be otherwise, too. Of a damaged manifest nothing is said here.
     """
@@ -93,6 +94,8 @@ def refuse_other_settings(directory: RunDirectory, config: Config, command: str)
     with suppress(FileError):  # where the teacher has moved, the run's own settings say it
         if manifest.get("teacher_sha256") not in (None, sha256_of(teacher_file(config))):
             other.append("the teacher's file is another one")
+    if buffer is not None and manifest.get("buffer_sha256") != sha256_of(buffer):
+        other.append("it began with another buffer")
     if other:
         raise ConfigError(
             f"{directory.path} holds another run than this command asks for: {', '.join(other)}",

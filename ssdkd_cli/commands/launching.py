@@ -304,7 +304,8 @@ def _execute(config: Config, launch: Launch, request: Request, ending: Ending) -
     from stages.trainer import execute
 
     if request.go_on and launch.out is not None and RunDirectory(launch.out).has_begun():
-        refuse_other_settings(RunDirectory(launch.out), config, launch.command)
+        named = launch.buffer if request.buffer is not None else None  # the newest of all may be another by now
+        refuse_other_settings(RunDirectory(launch.out), config, launch.command, buffer=named)
         return _go_on(RunDirectory(launch.out), request, ending)
     viewer = viewer_of_this_process()
     checked = _plan(config, launch)

@@ -114,10 +114,10 @@ def _evaluate(
 
 
 def _student(weights: Path, config: Config, device: torch.device, warn: Warn) -> NormalizedModel:
-    build_model(config.student.model, task=config.task, where="student.model")  # what is wrong with it is told as it is
     try:
         return student_from(weights, config, device, warn=warn)
     except FileError as error:
+        build_model(config.student.model, task=config.task, where="student.model")  # raises what is wrong with itself
         if not _fit_the_teacher(weights, config):
             raise
         raise FileError(

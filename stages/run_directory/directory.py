@@ -73,7 +73,7 @@ class RunDirectory:
     def refuse_used(out: Path) -> None:
         """Raise ConfigError unless `out` can become a new run: nothing is there, or an empty folder.
 
-        What a process left there that was killed before it had written anything of its run is cleared.
+        What a process left there that was killed before it had written anything of its run is as good as nothing.
         Raises MachineError where that cannot be seen, or nothing can be made there.
         """
         try:
@@ -83,7 +83,7 @@ class RunDirectory:
                 f"cannot look into the output directory {out}: {error.strerror or error}",
                 hint="give `--out` a folder that can be read and written",
             ) from error
-        if is_used and not RunDirectory(out)._clear_stillborn():
+        if is_used and not RunDirectory(out)._is_abandoned():
             raise RunDirectory._used(out)
         if not out.is_dir() and (out.exists() or out.is_symlink()):
             raise ConfigError(f"the output directory {out} is a file", hint="give `--out` a new or an empty folder")
@@ -102,22 +102,22 @@ class RunDirectory:
         return (self.config_file.exists() and self.manifest_file.exists()) or self.events_file.exists()
 
     def _is_stillborn(self) -> bool:
-        """Whether this is what a process left that was killed while it made a run's directory."""
+        """Whether this is what a process has of a run, or left of it, that makes its directory: nothing of worth."""
         known = {self.lock_file, self.checkpoints_dir, self.samples_dir, self.config_file}
         entries = _entries(self.path)
         is_all_ours = all(entry in known or is_half_written(entry) for entry in entries)
         is_empty = not _entries(self.checkpoints_dir) and not _entries(self.samples_dir)
         return self.lock_file in entries and is_all_ours and is_empty and not self.has_begun()
 
-    def _clear_stillborn(self) -> bool:
-        """Delete what a killed process left that had written nothing of its run yet; whether that was all there was."""
-        if not self._is_stillborn() or self.lock.is_held():
-            return False
-        with self.lock.held():
-            is_stillborn = self._is_stillborn()  # not so where another process has begun a run since
-            if is_stillborn:
-                self._delete(entry for entry in _entries(self.path) if entry != self.lock_file)
-        return is_stillborn
+    def _is_abandoned(self) -> bool:
+        return self._is_stillborn() and not self.lock.is_held()
+
+    def _clear_abandoned(self) -> None:
+        """Delete what a killed process left that had written nothing of its run yet, where that is all there is."""
+        if self._is_abandoned():
+            with self.lock.held():
+                if self._is_stillborn():  # nobody has begun a run since
+                    self._delete(entry for entry in _entries(self.path) if entry != self.lock_file)
 
     @staticmethod
     def refuse_unwritable(out: Path) -> None:
@@ -154,6 +154,7 @@ class RunDirectory:
             if out is not None:
                 cls.refuse_used(out)
                 was_there = out.is_dir()
+                cls(out)._clear_abandoned()
                 out.mkdir(parents=True, exist_ok=True)
                 return cls._with_folders(out, is_ours=not was_there)
             label = cls.label(name, stamp or datetime.now().strftime("%Y%m%d-%H%M%S"), seed=seed)

@@ -10,6 +10,7 @@ import pytest
 from ssdkd_cli.main import main
 from stages import trainer
 from stages.errors import ConfigError
+from stages.files.file_digest import sha256_of
 from stages.resumption import refuse_other_settings
 from stages.run import StopRequested
 from stages.run_directory import RunDirectory
@@ -72,6 +73,11 @@ def test_another_run_is_not_gone_on_with(job, make_config, capfd: pytest.Capture
     run.manifest_file.write_text(json.dumps(manifest | {"teacher_sha256": "0" * 64}))
     with pytest.raises(ConfigError, match="the teacher's file is another one"):
         refuse_other_settings(run, config, "run")
+    buffer = run.buffer_file
+    run.manifest_file.write_text(json.dumps(manifest | {"buffer_sha256": sha256_of(buffer)}))
+    refuse_other_settings(run, config, "run", buffer=buffer)
+    with pytest.raises(ConfigError, match="it began with another buffer"):
+        refuse_other_settings(run, config, "run", buffer=run.student_file)
     run.manifest_file.write_text("{}")
     refuse_other_settings(run, config, "run")  # told when it is gone on with
 

@@ -103,7 +103,10 @@ def stillborn(path: Path) -> RunDirectory:
 
 
 def test_what_was_killed_before_it_had_begun_is_cleared(tmp_path: Path) -> None:
-    stillborn(tmp_path / "out")
+    left = stillborn(tmp_path / "out")
+    before = sorted(left.path.rglob("*"))
+    RunDirectory.refuse_used(left.path)
+    assert sorted(left.path.rglob("*")) == before, "whoever only asks changes nothing"
     again = RunDirectory.create(tmp_path / "out", "unused")
     assert sorted(entry.name for entry in again.path.iterdir()) == ["checkpoints", "run.lock", "samples"]
 
