@@ -123,6 +123,33 @@ def write_run_of_plugin(make_config, tmp_path: Path) -> Path:
     return tmp_path / "theirs.toml"
 
 
+def test_images_of_another_scale_are_told_of_once(start, out: Path) -> None:
+    start()
+    images_BCHW = torch.rand(3, *from_file(out / "config.toml").task.image_shape)
+    for sound in (images_BCHW, images_BCHW * 1.4 - 0.2, (255 * images_BCHW).to(torch.uint8), images_BCHW[:0]):
+        with warnings.catch_warnings(action="error"):
+            load_student(out)(sound)
+    for other, way_out in ((images_BCHW * 255, "divide them by 255"), (images_BCHW * 4 - 2, "leave the normalisation")):
+        student = load_student(out)
+        with pytest.warns(UserWarning, match=f"from 0 to 1: {way_out}") as told:
+            logits_BK = student(other)
+        assert told[0].filename == __file__
+        with warnings.catch_warnings(action="error"):
+            assert torch.equal(student(other), logits_BK)
+
+
+def test_a_student_can_be_exported(start, out: Path) -> None:
+    """Whole, with its normalisation, and for any number of images: what exporters to other formats begin with."""
+    start()
+    student = load_student(out)
+    shape = from_file(out / "config.toml").task.image_shape
+    any_number = ({0: torch.export.Dim.DYNAMIC},)
+    for images_BCHW in (torch.rand(3, *shape), torch.randint(256, (3, *shape), dtype=torch.uint8)):
+        exported = torch.export.export(student, (images_BCHW,), dynamic_shapes=any_number).module()
+        others_BCHW = torch.cat([images_BCHW.flip(3), images_BCHW])
+        torch.testing.assert_close(exported(others_BCHW), student(others_BCHW))
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch's, which has another way by now
 def test_a_traced_student_takes_floats_as_it_does(start, out: Path) -> None:
     start()
