@@ -1,4 +1,4 @@
-"""What tests of the method share: a whole run's state on networks so small that an epoch takes milliseconds."""
+"""What all tests share: a run on networks so small that an epoch takes milliseconds, and signals as they were."""
 
 from __future__ import annotations
 

@@ -30,6 +30,35 @@ def test_a_pause_is_no_idle_time(make_run, monkeypatch: pytest.MonkeyPatch) -> N
     assert told_s == [3, 2]
 
 
+def test_images_per_second_are_those_since_the_last_look_by_the_time_of_training(make_run) -> None:
+    """Images that were trained on, by the seconds of inversion and distillation: neither evaluation nor idle time."""
+    now = HandClock()
+    accounts, run = Accounts(now), make_run(run={"threads": 1})
+    meter = recorder._Meter(run, accounts)
+    assert meter.images_per_s() is None
+    for stage, num_images, seconds in (("inversion", 24, 0.5), ("distillation", 40, 1.5), ("evaluation", 0, 7)):
+        with accounts.stage(stage):
+            now.now_s += seconds
+            run.num_trained += num_images
+    assert meter.images_per_s() == 32
+    assert meter.images_per_s() is None
+    with accounts.stage("distillation"):
+        now.now_s += 4
+        run.num_trained += 10
+    assert meter.images_per_s() == 2.5
+
+
+def test_a_cpu_is_in_use_by_the_share_of_the_runs_threads(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, cpu = HandClock(), HandClock(100)
+    monkeypatch.setattr(recorder, "time", SimpleNamespace(process_time=cpu))
+    meter = recorder._Meter(make_run(run={"threads": 4}), Accounts(now))
+    for elapsed_s, used_s, share in ((10, 10, 0.25), (2, 6, 0.75), (1, 5, 1)):
+        now.now_s += elapsed_s
+        cpu.now_s += used_s
+        assert meter.utilisation() == share
+    assert meter.utilisation() is None
+
+
 def test_in_a_long_epoch_the_accounts_are_told_once_a_minute(
     make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

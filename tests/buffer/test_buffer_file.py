@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def write_foreign(path: Path, change: Callable[[Arrays], object] = lambda arrays: None, **header_changes: Any) -> None:
-    """A file as somebody else might write it: with other arrays, with other metadata (None takes one away)."""
+    """A file as somebody else might write it: with other arrays, with other metadata (`...` takes one away)."""
     rows = make_rows()
     arrays = {name: array.copy() for name, array in rows.arrays().items()}
     change(arrays)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ssdkd_cli import summary
-from ssdkd_cli.words import format_metric
 from stages.events import Evaluation, EventLog, RunFinished
 from stages.run_directory import RunDirectory
 
@@ -63,20 +62,6 @@ def test_one_run_has_no_mean(capfd):
 def test_a_loss_that_is_no_number_stays_one():
     document = summary.series([run_summary(0.1, loss=math.nan), run_summary(0.2)])
     assert math.isnan(document["student"]["loss"]["mean"])
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "text"),
-    [
-        ("top1", 0.98632, "98.63%"),
-        ("miou", 0.384, "38.40%"),
-        ("loss", 0.06224, "0.0622"),
-        ("num_samples", 10000, "10,000"),
-        ("top5", None, "-"),
-    ],
-)
-def test_metrics_read_as_people_write_them(name, value, text):
-    assert format_metric(name, value) == text
 
 
 def test_metrics_of_any_task_are_shown(capfd):

@@ -127,12 +127,14 @@ def test_check_says_what_the_teacher_is(call):
     # WRN16-2 has 13 convolutions of 3x3, 3 of 1x1 (shortcuts) and 13 batch-norms, and one linear layer.
     assert document["layers"] == {"Conv2d": 16, "BatchNorm2d": 13, "Linear": 1}
     assert document["batch_norm_layers"] == 13
+    assert document["parameters"] == 691_386
     assert (document["mean"], document["std"]) == ([0.3055], [0.3761])
     assert document["data"] == "digits"
     assert document["split"] == "test"
     assert document["teacher"]["top1"] > 0.95
     people = call("teacher", "check", "--preset", "digits")
     assert "16 Conv2d" in people.out
+    assert "691,386" in people.out
     assert "mean of its images  0.3055 (digits.toml)\n" in people.out
     assert "top-1" in people.out
 

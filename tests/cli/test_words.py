@@ -42,6 +42,7 @@ def test_short_times_are_told_to_a_tenth(seconds, text):
         ("num_samples", 10_000, "10,000", "count"),
         ("loss", 0.37414, "0.3741", "measure"),
         ("top1", 0.9263, "92.63%", "share"),
+        ("miou", 0.384, "38.40%", "share"),
         ("miou", None, "-", "share"),
     ],
 )

@@ -61,10 +61,22 @@ def test_crop_padding_is_an_eighth_of_the_height(height, padding):
 
 
 @pytest.mark.parametrize(
-    ("capacity", "steps"), [(50_000, 400), (5_000, 40), (2_500, 20), (500, 4), (100, 4), (2_000, 16), (560, 4)]
+    ("capacity", "batch_size", "steps"),
+    [
+        (50_000, 256, 400),
+        (5_000, 256, 40),
+        (2_500, 256, 20),
+        (500, 256, 4),
+        (100, 256, 4),
+        (2_000, 256, 16),
+        (560, 256, 4),
+        (5_000, 64, 160),
+        (5_000, 512, 20),
+    ],
 )
-def test_auto_steps_follow_the_capacity(whole, capacity, steps):
-    assert load([whole], [f"buffer.capacity={capacity}"]).num_distillation_steps == steps
+def test_auto_steps_follow_the_capacity_and_the_batch(whole, capacity, batch_size, steps):
+    sizes = [f"buffer.capacity={capacity}", f"distillation.batch_size={batch_size}"]
+    assert load([whole], sizes).num_distillation_steps == steps
 
 
 def test_number_of_steps_is_taken_as_it_is(whole):

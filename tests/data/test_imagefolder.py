@@ -36,7 +36,7 @@ def save(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes under `test/`: b.png in "cat"; a.bmp, c.webp-free z/d.png below "dog"."""
+    """Two classes under `test/`: b.png in "cat"; a.bmp and z/d.PNG in "dog"."""
     save(tmp_path / "test" / "dog" / "a.bmp", pixels(0))
     save(tmp_path / "test" / "dog" / "z" / "d.PNG", pixels(1))
     save(tmp_path / "test" / "cat" / "b.png", pixels(2))

@@ -289,15 +289,6 @@ def test_steps_of_an_epoch(make_run, fill) -> None:
     assert [event.step for event in run.events] == [1, 3, 4]  # every second one, and the last
 
 
-@pytest.mark.parametrize(
-    ("capacity", "batch_size", "steps"),
-    [(5_000, 256, 40), (50_000, 256, 400), (100, 256, 4), (2_000, 256, 16), (5_000, 64, 160), (5_000, 512, 20)],
-)
-def test_steps_follow_the_capacity_and_the_batch(make_run, capacity: int, batch_size: int, steps: int) -> None:
-    run = make_run(buffer={"capacity": capacity}, distillation={"steps": "auto", "batch_size": batch_size})
-    assert run.config.num_distillation_steps == steps
-
-
 def test_stopped_after_any_step_it_goes_on_to_the_same_student(make_run, fill) -> None:
     def make() -> tuple[Run, Distillation]:
         run = make_run(epoch=FIRST)

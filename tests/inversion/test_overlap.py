@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from time import sleep
 from typing import Any
 
 import pytest
@@ -221,7 +220,7 @@ def test_a_warning_of_images_made_ahead_is_told_before_they_are_saved(make_stage
     assert [said["loss"] for said in state["ahead"]["said"]] == [WARMUP + 2]
 
 
-def test_a_run_that_ends_leaves_no_thread_behind(make_stage) -> None:
+def test_a_run_that_ends_leaves_no_thread_behind(make_stage, monkeypatch: pytest.MonkeyPatch) -> None:
     run, stage, method = make_stage(inversion={"calls": 3, "warmup_calls": 1})
     for run.epoch in range(1, WARMUP + 1):
         stage.run_epoch(run)
@@ -230,12 +229,8 @@ def test_a_run_that_ends_leaves_no_thread_behind(make_stage) -> None:
     stage.run_epoch(run)
     assert method.is_waiting.wait(PATIENCE_S)
 
-    def let_it_learn_once_the_stage_closes() -> None:
-        while not stage._overlap._is_closed:
-            sleep(0.001)
-        method.student_must_learn.set()
-
-    threading.Thread(target=let_it_learn_once_the_stage_closes, daemon=True).start()
+    join = stage._overlap._thread.join
+    monkeypatch.setattr(stage._overlap._thread, "join", lambda: (method.student_must_learn.set(), join()))
     stage.close()
     assert [thread for thread in threading.enumerate() if thread.name == "inversion"] == []
     assert len([epoch for epoch, *_ in method.seen if epoch == WARMUP + 2]) == 1, "the call at work, and no other"

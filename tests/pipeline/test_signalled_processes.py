@@ -16,6 +16,8 @@ from stages.config import Config
 from stages.run_directory import RunDirectory
 from stages.trainer import Launch, execute, plan, resume
 
+PATIENCE_S = 300
+
 # One process per case, forked once torch is imported, for that is what takes long. Each signals itself at a moment of
 # choice, so that nothing depends on how fast the machine is.
 SCRIPT = """
@@ -113,17 +115,21 @@ def test_exit_codes(make_config, tmp_path: Path) -> None:
 
 def test_a_scheduler_that_insists_spoils_no_exit_code(make_config, tmp_path: Path) -> None:
     """Until the process is gone, and while the summary is written."""
-    (tmp_path / "tiny.toml").write_text(make_config("run.epochs=400").to_toml(), encoding="utf-8")
+    (tmp_path / "tiny.toml").write_text(make_config("run.epochs=100000").to_toml(), encoding="utf-8")
     arguments = [sys.executable, "-m", "ssdkd_cli", "run", "--preset", "tiny.toml", "--out", "run", "--json"]
-    run = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     events = tmp_path / "run" / "events.jsonl"
-    while "distillation_step" not in (events.read_text() if events.exists() else ""):
-        assert run.poll() is None
-        time.sleep(0.05)
-    while run.poll() is None:
-        run.send_signal(signal.SIGTERM)
-        time.sleep(0.005)
-    out, _ = run.communicate()
+    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            while "distillation_step" not in (events.read_text() if events.exists() else ""):
+                assert run.poll() is None
+                time.sleep(0.05)
+            give_up_s = time.monotonic() + PATIENCE_S
+            while run.poll() is None and time.monotonic() < give_up_s:
+                run.send_signal(signal.SIGTERM)
+                time.sleep(0.005)
+        finally:
+            run.kill()
+        out, _ = run.communicate()
     assert (run.returncode, json.loads(out)["status"]) == (75, "stopped")
 
 

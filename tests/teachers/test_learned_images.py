@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from real_data import SHARED
 from torch import Tensor, nn
 
 from stages.config import Config, load
@@ -15,7 +16,6 @@ from stages.models.weights import load_weights
 from stages.teachers import learned_images as module
 from stages.teachers.learned_images import LearnedImages, learned_images
 from stages.teachers.load import load_teacher
-from tests.real_data import SHARED
 
 CPU = torch.device("cpu")
 

@@ -69,7 +69,7 @@ def test_a_thinned_series_has_the_lowest_and_highest_value_of_every_bucket():
         assert sorted(part) == [min(values[start : start + 32]), max(values[start : start + 32])]
 
 
-def test_one_peak_among_a_million_quiet_values_stays():
+def test_one_peak_among_many_quiet_values_stays():
     series = Series("a")
     for index in range(100_000):
         series.append(float(index), 9.0 if index == 54_321 else 1.0, index)
