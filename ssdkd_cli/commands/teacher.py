@@ -40,7 +40,9 @@ def train(
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data [epochs; 200].")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws [integer].")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of all random draws; default: run.seed [integer].")
+    ] = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
@@ -82,7 +84,7 @@ def train(
             epochs=epochs or EPOCHS,
             out=file,
             device=resolve_device(device or config.run.device),
-            seed=seed,
+            seed=config.run.seed if seed is None else seed,
             progress=listener,
         )
     document = {

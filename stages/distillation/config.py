@@ -111,7 +111,7 @@ class DistillationConfig(Table):
     """
 
     epsilon: float = Field(default=1e-6, ge=1e-30)
-    """Keeps every image drawable in Eq. 6, in float32 up to an alpha of about 6. Not stated in the paper."""
+    """Keeps every probability of Eq. 6 above 0, in float32 up to an alpha of about 6. Not stated in the paper."""
 
     delta_temperature: PositiveFloat = 1.0
     """Temperature of the KL in the priority delta (Eq. 4): 1, of the softmax outputs as they are."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stages.data.augment import augmented
 from stages.distillation.config import DistillationConfig
 from stages.models.copying import copied
-from stages.models.layers import bn_layers, parameters_and_buffers, statistics_taken_anew
+from stages.models.layers import bn_layers_that_run, parameters_and_buffers, statistics_taken_anew
 from stages.models.normalized import NormalizedModel
 from stages.run import Run
 
@@ -99,7 +99,7 @@ def recalibrate(run: Run, network: NormalizedModel, *, num_batches: int) -> None
     In fp32, as students are measured and used. Under priority sampling the statistics of training are those of hard
     images; these are of the buffer as a whole. Draws from a stream of its own. A network without batch-norm stays.
     """
-    layers = bn_layers(network.model)
+    layers = bn_layers_that_run(network.model, run.config.task.image_shape)
     if not layers:
         return
     config = run.config.distillation

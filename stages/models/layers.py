@@ -78,7 +78,7 @@ def bn_layers_that_run(model: nn.Module, image_shape: tuple[int, int, int]) -> l
     device = next(chain(model.parameters(), model.buffers())).device
     with in_eval_mode(model), watched(bn_layers(model), lambda layer, _: ran.append(layer)):
         model(torch.zeros(1, *image_shape, device=device))
-    return ran
+    return list(dict.fromkeys(ran))  # one may run twice
 
 
 @contextmanager

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class NormalizedModel(nn.Module):
     """A network that takes images in [0, 1]: the one place where images are normalised.
 
-    Input [B, C, H, W] float in [0, 1] (or uint8, which is divided by 255), output the network's logits. Raises
-    TypeError for any other type, ValueError for another number of channels or axes. The network gets images, and has
-    its weights, in `memory_format`.
+    Input [B, C, H, W] in [0, 1], of any float type (or uint8, which is divided by 255), output the network's logits.
+    Raises TypeError for any other type, ValueError for another number of channels or axes. The network gets images, and
+    has its weights, in `memory_format`.
     """
 
     def __init__(
@@ -69,10 +69,12 @@ class NormalizedModel(nn.Module):
         num_channels = self.mean.shape[1]
         if images_BCHW.ndim != 4 or images_BCHW.shape[1] != num_channels:  # the normalisation would broadcast
             raise ValueError(f"images must have the shape [B, {num_channels}, H, W], not {list(images_BCHW.shape)}")
-        if images_BCHW.dtype == torch.uint8:
-            images_BCHW = images_BCHW.float() / 255
-        elif not images_BCHW.is_floating_point():
+        is_in_bytes = images_BCHW.dtype == torch.uint8
+        if not is_in_bytes and not images_BCHW.is_floating_point():
             raise TypeError(f"images must be floating point in [0, 1], or uint8, not {images_BCHW.dtype}")
+        images_BCHW = images_BCHW.to(self.mean.dtype)
+        if is_in_bytes:
+            images_BCHW = images_BCHW / 255
         normalized_BCHW = (images_BCHW - self.mean) / self.std
         normalized_BCHW = normalized_BCHW.contiguous(memory_format=self.memory_format)
         if self.memory_format == torch.contiguous_format:  # one channel is in either; convolutions go by its strides

@@ -28,6 +28,12 @@ def _are_set_together(config: Config) -> bool:
     return config.distillation.late_loss == AUTO and places[0] == places[1]
 
 
+def _losses(config: Config) -> set[str]:
+    """The losses that some update minimises."""
+    first = {config.distillation.loss} if config.distillation.late_share < 1 else set()
+    return first | {config.late_loss}
+
+
 _IDLE = (
     _Idle(
         ("distillation.alpha", "distillation.beta", "distillation.epsilon", "distillation.weight_loss"),
@@ -51,8 +57,13 @@ _IDLE = (
     ),
     _Idle(
         ("distillation.temperature",),
-        lambda config: {config.distillation.loss, config.late_loss} == {"standardized"},
-        'distillation.loss is "standardized", from first to last',
+        lambda config: _losses(config) == {"standardized"},
+        'the loss is "standardized" from first to last',
+    ),
+    _Idle(
+        ("distillation.loss",),
+        lambda config: config.distillation.loss not in _losses(config),
+        "distillation.late_share is 1, so distillation.late_loss is the loss from first to last",
     ),
     _Idle(
         ("distillation.late_share",),
@@ -134,19 +145,26 @@ def warnings_of(config: Config, schedule: Schedule) -> tuple[str, ...]:
 
 
 def _left_out(config: Config, schedule: Schedule) -> Iterator[tuple[str, str]]:
-    """Keys of stages that do not run, where they were given on the command line, and why these do not.
+    """Keys of what does not run, where they were given on the command line, and why it does not.
 
-    A preset that is used for a part of the chain has tables for the rest, and rightly so; and what `invert` leaves
-    behind is what `distill` goes on from, with all its settings.
+    A preset that is used for a part of the chain has keys for the rest, and rightly so; and what `invert` leaves behind
+    is what `distill` goes on from, with all its settings.
     """
     left_out = {"inversion", "distillation", "evaluation", *config.plugin_tables} - set(config.run.stages)
     reasons = {table: f"`{table}` is not in run.stages" for table in left_out}
     if schedule.command == "distill":
         reasons.setdefault("inversion", "`ssdkd distill` makes no images")
+    if not schedule.is_adversarial(schedule.epochs):
+        reasons["inversion.adversarial_weight"] = "no student learns"
+    if schedule.command == "invert":
+        reasons["inversion.overlap"] = "no student learns beside it"
+    if config.inversion.reset_epoch > schedule.epochs:
+        reasons["inversion.reset_epoch"] = f"there are {schedule.epochs} epochs"
     for key, place in config.settings.places.items():
         table, _, name = key.partition(".")
-        if place.startswith("--") and name and table in reasons and key not in _BEYOND_THEIR_STAGE:
-            yield key, reasons[table]
+        reason = reasons.get(key, reasons.get(table))
+        if place.startswith("--") and name and reason is not None and key not in _BEYOND_THEIR_STAGE:
+            yield key, reason
 
 
 def _surplus(config: Config, schedule: Schedule) -> list[str]:

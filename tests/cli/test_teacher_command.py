@@ -75,6 +75,20 @@ def test_after_an_interruption_the_same_command_goes_on(call, tmp_path, monkeypa
     assert json.loads(second.out)["sha256"] == whole["sha256"]
 
 
+@pytest.mark.parametrize(("arguments", "seed"), [([], 7), (["--seed", "3"], 3), (["--seed", "0"], 0)])
+def test_the_seed_is_the_presets_unless_another_is_typed(call, place, monkeypatch, arguments, seed):
+    seeds = []
+
+    def train(*_, seed, **_options):
+        seeds.append(seed)
+        raise MachineError("that is enough")
+
+    monkeypatch.setattr("stages.teachers.train.train_teacher", train)
+    own = ["--preset", "digits", *SMALL, "--set", "run.seed=7", "--out", "mine.safetensors"]
+    assert call("teacher", "train", *own, *arguments).code == 4
+    assert seeds == [seed]
+
+
 def test_beside_a_shipped_teacher_another_one_needs_a_place_of_its_own(call, place):
     refused = call("teacher", "train", "--preset", "digits", "--epochs", "1")
     assert (refused.code, refused.out) == (2, "")

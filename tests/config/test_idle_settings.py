@@ -26,6 +26,14 @@ def warnings(presets, overrides=(), command="run"):
         (["inversion.difficulty=false", "inversion.gamma_start=1"], "inversion.gamma_start"),
         (["distillation.mix_share=0.3"], "distillation.mix_share"),
         (["distillation.loss=standardized", "distillation.temperature=4"], "distillation.temperature"),
+        (
+            ["distillation.late_loss=standardized", "distillation.late_share=1", "distillation.temperature=4"],
+            "distillation.temperature",
+        ),
+        (
+            ["distillation.late_loss=standardized", "distillation.late_share=1", "distillation.loss=kl"],
+            "distillation.loss",
+        ),
         (["distillation.late_share=0.3"], "distillation.late_share"),
         (["distillation.late_loss=kl", "distillation.late_share=0.3"], "distillation.late_share"),
         (["inversion.task_weight=0", "inversion.targets=balanced"], "inversion.targets"),
@@ -36,6 +44,7 @@ def warnings(presets, overrides=(), command="run"):
         (['run.stages=["inversion"]', "inversion.overlap=true"], "inversion.overlap"),
         (["evaluation.root=/data"], "evaluation.root"),
         (["evaluation.select_best=true"], "evaluation.select_best"),
+        (['run.stages=["inversion"]', "inversion.adversarial_weight=1"], "inversion.adversarial_weight"),
         (['run.stages=["inversion"]', "distillation.lr=0.1"], "distillation.lr"),
     ],
 )
@@ -55,6 +64,9 @@ def test_a_setting_without_effect_is_told(whole, overrides, key):
         ["inversion.gamma=1"],
         ["distillation.mix=mixup", "distillation.mix_share=0.3"],
         ["distillation.late_loss=standardized", "distillation.late_share=0.3", "distillation.temperature=4"],
+        ["distillation.late_loss=standardized", "distillation.late_share=0.9", "distillation.loss=kl"],
+        ["distillation.late_loss=standardized", "distillation.late_share=1"],
+        ["inversion.adversarial_weight=1"],
         ["inversion.reset_epoch=30"],
         ["evaluation.data=digits", "evaluation.root=/data"],
         ['run.stages=["inversion"]', "inversion.steps=3"],
@@ -110,6 +122,22 @@ def test_what_distill_makes_nothing_of_is_told_and_what_invert_leaves_to_it_is_n
     assert warning == "`inversion.steps` is 3 in --set and has no effect: `ssdkd distill` makes no images"
     assert warnings([whole], ["distillation.lr=0.1"], "distill") == ()
     assert warnings([whole], ["inversion.steps=3", "distillation.lr=0.1"], "invert") == ()
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("inversion.adversarial_weight=3", "no student learns"),
+        ("inversion.overlap=true", "no student learns beside it"),
+        ("inversion.reset_epoch=21", "there are 20 epochs"),
+    ],
+)
+def test_what_inversion_alone_makes_nothing_of_is_told_where_it_was_typed(whole, write, override, reason):
+    (warning,) = warnings([whole], [override], "invert")
+    assert warning.endswith(f"has no effect: {reason}")
+    key, value = override.removeprefix("inversion.").split("=")
+    mine = write("mine.toml", f"overlay = true\n[inversion]\n{key} = {value}")
+    assert warnings([whole, mine], [], "invert") == warnings([whole, mine]) == ()
 
 
 def test_pairs_that_part_are_told(whole):

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from same_values import assert_same
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.data.augment import augmented, draw_augmentation
 from stages.distillation.delivery import recalibrate
 from stages.distillation.stage import Distillation
+from stages.models.normalized import NormalizedModel
 from stages.run import Run
 
 FIRST, STEPS = 4, 3
@@ -79,7 +80,9 @@ def test_recalibrated_statistics_are_the_mean_over_uniform_draws(make_run, fill)
     fill(run, 20)
     network = copy.deepcopy(run.student)
     inputs: list[Tensor] = []
-    network.model.bn1.register_forward_pre_hook(lambda _layer, args: inputs.append(args[0].detach()))
+    network.model.bn1.register_forward_pre_hook(
+        lambda layer, args: inputs.append(args[0].detach()) if layer.training else None
+    )
     recalibrate(run, network, num_batches=3)
 
     task, config = run.config.task, run.config.distillation
@@ -103,6 +106,27 @@ def test_recalibrated_statistics_are_the_mean_over_uniform_draws(make_run, fill)
     torch.testing.assert_close(inputs[0], seen[0])
     assert network.model.bn1.momentum == run.student.model.bn1.momentum
     assert not any(module.training for module in network.modules())
+
+
+def test_layers_that_run_in_training_alone_keep_their_statistics(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    run.student.model.auxiliary = nn.BatchNorm2d(3)
+    run.student.model.auxiliary.running_mean.fill_(4.5)
+    mean = run.student.model.bn1.running_mean.clone()
+    recalibrate(run, run.student, num_batches=1)
+    assert run.student.model.auxiliary.running_mean.tolist() == [4.5] * 3
+    assert not torch.equal(run.student.model.bn1.running_mean, mean)
+
+
+def test_a_layer_that_runs_twice_is_as_it_was_once_its_statistics_are_taken(make_run, fill) -> None:
+    run = make_run(epoch=FIRST)
+    fill(run, 20)
+    norm = nn.BatchNorm2d(2, momentum=0.3)
+    network = nn.Sequential(norm, nn.Tanh(), norm, nn.Flatten(), nn.Linear(2 * 8 * 6, 5))
+    recalibrate(run, NormalizedModel.on(run.device, network, run.config.task), num_batches=2)
+    assert (norm.momentum, norm.training) == (0.3, False)
+    assert norm.running_mean.abs().sum() > 0
 
 
 def test_a_student_that_another_stage_changes_is_delivered_anew(make_run, fill) -> None:

@@ -24,6 +24,16 @@ def test_bytes_and_fractions_are_the_same_images(model: NormalizedModel) -> None
     assert model(torch.ones(1, 3, 1, 1)).flatten().tolist() == [1.0, 3.0, 1.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_images_of_any_float_type_come_in_that_of_the_network(dtype: torch.dtype) -> None:
+    """numpy's fractions have 64 bits."""
+    model = NormalizedModel(nn.Conv2d(3, 2, 1), mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    images_BCHW = torch.tensor([0.0, 0.25, 0.5, 1.0]).expand(2, 3, 1, 4)
+    assert torch.equal(model(images_BCHW.to(dtype)), model(images_BCHW))
+    double = copy.deepcopy(model).double()
+    assert double(images_BCHW.to(dtype)).dtype == torch.float64
+
+
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 4, 4, 3), (1, 4, 4), (3, 4, 4), (3,)])
 def test_images_of_another_shape_are_refused(model: NormalizedModel, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"shape \[B, 3, H, W\], not \[") as raised:

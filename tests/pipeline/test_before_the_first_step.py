@@ -421,7 +421,7 @@ def test_who_only_inverts_leaves_the_rate_open(make_config) -> None:
     planned = plan(config, Launch(command="invert", preset_name="tiny"))
     assert (planned.config.distillation.lr, planned.config.student.start) == ("auto", "auto")
     assert planned.describe()["learning_rate"] is None
-    assert planned.describe()["augmentation"] is None
+    assert planned.describe()["augmentation"] == {"crop_padding": 1, "horizontal_flip": False}
     assert planned.warnings == ()
 
 
