@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import pkgutil
-import subprocess
-import sys
+
+from child_process import run_python
 
 import ssdkd_cli
 import stages
@@ -32,10 +32,7 @@ print(json.dumps([guilty, [name for name in ("typer", "textual", "rich") if name
 
 
 def run(modules: set[str]) -> list:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *sorted(modules)], capture_output=True, text=True, timeout=300, check=True
-    )
-    return json.loads(done.stdout)
+    return json.loads(run_python("-c", SCRIPT, *sorted(modules)).out)
 
 
 def test_light_modules_import_neither_torch_nor_a_terminal() -> None:

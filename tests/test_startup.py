@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from child_process import run_python
 
 from ssdkd_cli.torch_import import import_torch
 
@@ -55,13 +53,7 @@ ONLY_FOR_PICTURES = {"matplotlib", "PIL"}
 
 def observe(tmp_path: Path, *arguments: str) -> dict:
     report = tmp_path / "report.json"
-    subprocess.run(
-        [sys.executable, "-c", OBSERVED, str(report), *arguments],
-        capture_output=True,
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
-        timeout=300,
-        check=True,
-    )
+    run_python("-c", OBSERVED, report, *arguments, environment={"XDG_CACHE_HOME": str(tmp_path / "cache")})
     return json.loads(report.read_text())
 
 
@@ -101,8 +93,7 @@ def test_torch_is_imported_with_the_collector_at_rest() -> None:
         "print(gc.get_stats()[2]['collections'] - before, gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
         "gc.disable(); import_torch(); print(gc.isenabled())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0", "True", "True", "False"]
+    assert run_python("-c", program).out.split() == ["0", "True", "True", "False"]
 
 
 def test_where_torch_is_there_nothing_is_touched() -> None:
@@ -125,8 +116,5 @@ def test_the_first_step_comes_soon(tmp_path: Path) -> None:
 def test_a_current_folder_that_is_gone(tmp_path: Path, command: list[str]) -> None:
     script = f"import os, sys; from ssdkd_cli.main import main; os.rmdir(os.getcwd()); sys.exit(main({command!r}))"
     (tmp_path / "gone").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path / "gone", capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 4
-    assert done.stderr == "error: the current folder is gone\nhint: `cd` to one that is there\n"
+    done = run_python("-c", script, cwd=tmp_path / "gone", expected_code=4)
+    assert done.err == "error: the current folder is gone\nhint: `cd` to one that is there\n"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import run_python
 from real_data import SHARED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,8 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 pytest.skip(f"no {SHARED / 'data' / needed}: no real images to test on")
         if name not in unpacked:
             unpacked[name] = tmp_path_factory.mktemp(name)
-            command = [sys.executable, str(SHARED / "data" / "unpack.py"), name, "test", str(unpacked[name])]
-            subprocess.run(command, check=True, capture_output=True)
+            run_python(SHARED / "data" / "unpack.py", name, "test", unpacked[name])
         return unpacked[name]
 
     return root_of
@@ -48,10 +46,8 @@ def ssdkd() -> Ssdkd:
     """Runs `ssdkd ... --json` as a process of its own and returns the document on its stdout."""
 
     def run(*arguments: str | Path) -> dict[str, Any]:
-        command = [sys.executable, "-m", "ssdkd_cli", *map(str, arguments), "--json"]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
+        done = run_python("-m", "ssdkd_cli", *arguments, "--json", cwd=REPOSITORY, patience_s=3600)
+        document: dict[str, Any] = json.loads(done.out)
         return document
 
     return run

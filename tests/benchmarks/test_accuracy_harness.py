@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tomli_w
 from benchmark_modules import BENCHMARKS, import_beside
+from child_process import PATIENCE_S, Result, run_python
 
 from stages.config import load
 from stages.schedule import Schedule
@@ -22,7 +23,6 @@ from stages.settings.idle_settings import warnings_of
 
 HARNESS = BENCHMARKS / "accuracy"
 LISTS = sorted((HARNESS / "lists").glob("*.toml"))
-PATIENCE_S = 300
 experiment_list, product, series, results, table = import_beside(
     "accuracy", "experiment_list", "product", "series", "results", "table"
 )
@@ -467,12 +467,11 @@ SMALL = {
 }
 
 
-def arguments(*more: str) -> list[str]:
-    return [sys.executable, str(HARNESS / "run.py"), "list.toml", "--out", "out", "--machine", "machine.toml", *more]
+COMMAND = [str(HARNESS / "run.py"), "list.toml", "--out", "out", "--machine", "machine.toml"]
 
 
-def harness(*more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments(*more), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+def harness(*more: str, expected_code: int = 0) -> Result:
+    return run_python(*COMMAND, *more, expected_code=expected_code)
 
 
 @pytest.fixture
@@ -489,12 +488,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_list_without_its_real_images_does_not_start(place: Path) -> None:
     write(place / "pair.toml", 'extends = "digits"\n[evaluation]\ndata = "cifar10"\n')
     write(place / "list.toml", 'presets = ["pair.toml"]\n[experiments.good]\n')
-    refused = harness()
-    assert refused.returncode == 2
-    assert "error: good, seed 0 would not be measured on real images: the student will not be" in refused.stderr
-    assert "hint: say where they lie" in refused.stderr
+    refused = harness(expected_code=2)
+    assert "error: good, seed 0 would not be measured on real images: the student will not be" in refused.err
+    assert "hint: say where they lie" in refused.err
     assert not (place / "out" / "good").exists()
-    assert harness("--set", "evaluation.data=none").returncode == 0
+    harness("--set", "evaluation.data=none")
 
 
 def wait_for(path: Path) -> None:
@@ -507,12 +505,12 @@ def wait_for(path: Path) -> None:
 def test_a_list_is_stopped_goes_on_and_tells_what_failed(place: Path) -> None:
     # The first run hangs in its second epoch, until it is stopped. Meanwhile nobody else may work here.
     (place / "wait").touch()
-    with subprocess.Popen(arguments(), stderr=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen([sys.executable, *COMMAND], stderr=subprocess.PIPE, text=True) as first:
         try:
             wait_for(place / "out/good/seed-0/events.jsonl")
-            second = harness()
-            assert (second.returncode, second.stdout) == (2, "")
-            assert "another harness works in out" in second.stderr
+            second = harness(expected_code=2)
+            assert second.out == ""
+            assert "another harness works in out" in second.err
             first.send_signal(signal.SIGTERM)  # SIGINT is ignored where the tests run in the background
             assert first.stderr is not None
             while "saves everything" not in first.stderr.readline():
@@ -526,9 +524,8 @@ def test_a_list_is_stopped_goes_on_and_tells_what_failed(place: Path) -> None:
     assert "0 stopped" in (place / "out/results.md").read_text()
 
     # The same command resumes it and makes the others.
-    result = harness()
-    assert result.returncode == 1, result.stderr
-    assert "good, seed 0 goes on (stopped)" in result.stderr
+    result = harness(expected_code=1)
+    assert "good, seed 0 goes on (stopped)" in result.err
     document = json.loads((place / "out/results.json").read_text())
     runs = {row["name"]: row["runs"][0] for row in document["experiments"]}
     assert {name: run["status"] for name, run in runs.items()} == {
@@ -540,36 +537,32 @@ def test_a_list_is_stopped_goes_on_and_tells_what_failed(place: Path) -> None:
     assert 0 <= document["experiments"][0]["mean"]["ece"] <= 1
     assert document["experiments"][0]["mean"]["images_per_s"] > 0
     assert str(place) not in (place / "out/results.json").read_text()
-    assert "not done: diverging, seed 0, diverged" in result.stderr
+    assert "not done: diverging, seed 0, diverged" in result.err
     assert "| diverging (`diverging`) | 0 diverged |" in (place / "out/results.md").read_text()
 
     # What is over is not made again.
     before = (place / "out/good/seed-0/events.jsonl").read_bytes()
     again = harness("--only", "good", "--table", "told/table.md")
-    assert again.returncode == 0, again.stderr
-    assert "starts" not in again.stderr
+    assert "starts" not in again.err
     assert (place / "out/good/seed-0/events.jsonl").read_bytes() == before
     assert "| good (`good`) | 0 |" in (place / "told/table.md").read_text()
 
     # Other settings are refused in words, and nothing is touched.
-    other = harness("--set", "distillation.alpha=0.5")
-    assert other.returncode == 2
-    assert "good/seed-0 was made with other settings: distillation.alpha is 0.6, not 0.5" in other.stderr
+    other = harness("--set", "distillation.alpha=0.5", expected_code=2)
+    assert "good/seed-0 was made with other settings: distillation.alpha is 0.6, not 0.5" in other.err
     assert (place / "out/good/seed-0/events.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
 def test_what_ssdkd_refuses_is_told_and_the_list_goes_on(place: Path) -> None:
     write(place / "list.toml", REFUSED)
-    described = harness("--dry-run")
-    assert described.returncode == 2, described.stderr
-    assert "refused, seed 0:\n  ssdkd run --preset digits" in described.stdout
-    assert "REFUSED: the teacher's file nowhere.pt does not exist (`teacher.weights`); hint: name" in described.stdout
-    assert described.stdout.count("REFUSED: ") == 1
+    described = harness("--dry-run", expected_code=2)
+    assert "refused, seed 0:\n  ssdkd run --preset digits" in described.out
+    assert "REFUSED: the teacher's file nowhere.pt does not exist (`teacher.weights`); hint: name" in described.out
+    assert described.out.count("REFUSED: ") == 1
     assert not (place / "out").exists()
 
-    result = harness()
-    assert result.returncode == 1, result.stderr
+    harness(expected_code=1)
     told = (place / "out/results.md").read_text()
     assert "| refused (`refused`) | 0 refused | - |" in told
     assert "| good (`good`) | 0 |" in told
@@ -588,17 +581,17 @@ def test_what_ssdkd_refuses_is_told_and_the_list_goes_on(place: Path) -> None:
 )
 def test_what_cannot_be_asked_for(place: Path, more: list[str], told: str) -> None:
     write(place / "list.toml", ONE)
-    result = harness(*more)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert told in result.stderr
-    assert "Traceback" not in result.stderr
+    result = harness(*more, expected_code=2)
+    assert result.out == ""
+    assert told in result.err
+    assert "Traceback" not in result.err
     assert not list(place.glob("out/*/seed-*"))
 
 
 @pytest.mark.slow
 def test_a_list_that_inverts_nothing_distils_from_one_buffer(place: Path) -> None:
     write(place / "list.toml", ONE)
-    assert harness().returncode == 0
+    harness()
     made = place / "out/good/seed-0"
     write(place / "list.toml", f'command = "distill"\n{LIST}')
     students = ["--out", "students", "--set", "run.epochs=2", "--only", "good"]
@@ -606,45 +599,40 @@ def test_a_list_that_inverts_nothing_distils_from_one_buffer(place: Path) -> Non
         (): "say which: --buffer FILE|RUN",
         ("--buffer", "nowhere"): "no buffer at nowhere",
     }.items():
-        refused = harness(*students, *more)
-        assert (refused.returncode, refused.stdout) == (2, "")
-        assert told in refused.stderr
+        refused = harness(*students, *more, expected_code=2)
+        assert refused.out == ""
+        assert told in refused.err
     assert not (place / "students").exists()
 
     described = harness(*students, "--buffer", str(made), "--dry-run")
-    assert described.returncode == 0, described.stderr
-    assert "ssdkd distill --preset digits" in described.stdout
+    assert "ssdkd distill --preset digits" in described.out
 
-    result = harness(*students, "--buffer", str(made))
-    assert result.returncode == 0, result.stderr
+    harness(*students, "--buffer", str(made))
     student = place / "students/good/seed-0"
     manifest = json.loads((student / "manifest.json").read_text())
     assert manifest["buffer"] == str(made / "buffer.safetensors")
     assert "--buffer BUFFER`" in (place / "students/results.md").read_text()
-    assert "starts" not in harness(*students, "--buffer", str(made / "buffer.safetensors")).stderr
+    assert "starts" not in harness(*students, "--buffer", str(made / "buffer.safetensors")).err
 
     # Of other images it would be another experiment.
     write(place / "list.toml", LIST)
-    assert harness("--only", "good", "--out", "other", "--seeds", "1").returncode == 0
+    harness("--only", "good", "--out", "other", "--seeds", "1")
     write(place / "list.toml", f'command = "distill"\n{LIST}')
-    other = harness(*students, "--buffer", str(place / "other/good/seed-1"))
-    assert other.returncode == 2
-    assert "good/seed-0 was made from another buffer" in other.stderr
+    other = harness(*students, "--buffer", str(place / "other/good/seed-1"), expected_code=2)
+    assert "good/seed-0 was made from another buffer" in other.err
 
 
 def test_a_list_that_makes_its_buffers_takes_none(place: Path) -> None:
-    result = harness("--buffer", str(place))
-    assert result.returncode == 2
-    assert "error: the runs of this list make their own buffers" in result.stderr
+    result = harness("--buffer", str(place), expected_code=2)
+    assert "error: the runs of this list make their own buffers" in result.err
 
 
 def test_a_folder_that_is_no_run_is_not_overwritten(place: Path) -> None:
     write(place / "list.toml", ONE)
     (place / "out/good/seed-0").mkdir(parents=True)
     write(place / "out/good/seed-0/mine.txt", "mine")
-    result = harness("--only", "good")
-    assert result.returncode == 2
-    assert "cannot be read, remove it" in result.stderr
+    result = harness("--only", "good", expected_code=2)
+    assert "cannot be read, remove it" in result.err
     assert [path.name for path in (place / "out/good/seed-0").iterdir()] == ["mine.txt"]
 
 

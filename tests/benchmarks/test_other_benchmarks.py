@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmark_modules import BENCHMARKS
+from child_process import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -17,10 +16,8 @@ pytestmark = pytest.mark.slow
 def measured(folder: Path, script: str, *options: str) -> tuple[dict[str, Any], str]:
     """The document that a benchmark writes, and what it prints."""
     file = folder / "document.json"
-    command = [sys.executable, str(BENCHMARKS / script), *options, "--json", str(file)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(file.read_text()), done.stdout
+    printed = run_python(BENCHMARKS / script, *options, "--json", file, cwd=folder).out
+    return json.loads(file.read_text()), printed
 
 
 def test_growth(tmp_path: Path) -> None:

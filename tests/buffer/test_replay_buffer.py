@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from buffer_files import make_meta
+from child_process import run_python
 from torch import Tensor
 
 from stages.buffer.config import BufferConfig
@@ -457,5 +456,5 @@ resource.setrlimit(resource.RLIMIT_DATA, (data_kib * 1024 + 64 * 2**20, resource
 save_buffer(Path(sys.argv[1]), buffer, meta, epoch=1)
 """
     path = tmp_path / "b"
-    subprocess.run([sys.executable, "-c", code, path], check=True)
+    run_python("-c", code, path)
     assert path.stat().st_size > 96 * 2**20

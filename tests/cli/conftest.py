@@ -1,27 +1,12 @@
-"""Two ways to type a command: `call` in this process (fast), `ssdkd` in a process of its own (the real thing)."""
+"""`call` types a command in this process, which is fast; `child_process.run_ssdkd` is the real thing."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-
-
-class Result(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-PATIENCE_S = 300
-"""A process that takes longer hangs; even a busy machine is faster."""
+from child_process import Result
 
 Call = Callable[..., Result]
 
@@ -68,24 +53,6 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
         code = main(arguments)
         captured = capfd.readouterr()
         return Result(int(code), captured.out, captured.err)
-
-    return type_in
-
-
-@pytest.fixture
-def ssdkd() -> Call:
-    """Type `ssdkd ...` in a process of its own, off a terminal."""
-
-    def type_in(*arguments: str, environment: dict[str, str] | None = None) -> Result:
-        done = subprocess.run(
-            [sys.executable, "-m", "ssdkd_cli", *arguments],
-            capture_output=True,
-            text=True,
-            env=os.environ | (environment or {}),
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
 
     return type_in
 

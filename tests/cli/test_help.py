@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import resource
-import subprocess
-import sys
 
 import pytest
+from child_process import run_python, run_ssdkd
 
 COMMANDS = [
     "run",
@@ -81,14 +80,14 @@ def test_no_command_at_all_prints_the_help_to_stderr(call):
 
 
 @pytest.mark.slow
-def test_help_comes_at_once(ssdkd):
+def test_help_comes_at_once():
     def used_s():
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 
-    ssdkd("--help")  # writes byte code
+    run_ssdkd("--help")  # writes byte code
     before_s = used_s()
-    assert ssdkd("--help").code == 0
+    assert run_ssdkd("--help").code == 0
     # Processor time: on a busy machine the clock on the wall measures the neighbours.
     assert used_s() - before_s < 1.0
 
@@ -96,8 +95,7 @@ def test_help_comes_at_once(ssdkd):
 def test_importing_the_command_line_pulls_in_nothing_heavy():
     heavy = ["torch", "torchvision", "numpy", "pydantic", "rich", "textual", "matplotlib", "importlib.metadata"]
     program = f"import sys, ssdkd_cli.main; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert run_python("-c", program).out == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -116,8 +114,7 @@ def test_what_needs_no_torch_does_not_import_it(arguments):
         f"main({arguments!r})\n"
         "print('torch' in sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == "False"
+    assert run_python("-c", program).err.splitlines()[-1] == "False"
 
 
 def test_a_ctrl_c_while_the_command_line_is_imported_is_quiet():
@@ -132,11 +129,10 @@ def test_a_ctrl_c_while_the_command_line_is_imported_is_quiet():
         "(command,) = entry_points(group='console_scripts', name='ssdkd')\n"
         "sys.exit(command.load()())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert run_python("-c", program, expected_code=130) == (130, "", "")
 
 
-def test_the_shell_completes_presets(ssdkd):
+def test_the_shell_completes_presets():
     words = {"COMP_WORDS": "ssdkd run --preset dig", "COMP_CWORD": "3"}
-    result = ssdkd(environment={"_SSDKD_COMPLETE": "complete_bash", **words})
+    result = run_ssdkd(environment={"_SSDKD_COMPLETE": "complete_bash", **words})
     assert (result.code, result.out) == (0, "digits\n")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from buffer_files import make_meta, write_buffer
+from child_process import run_python, run_ssdkd
 from rich.cells import cell_len
 
 from stages.buffer.file import BufferContents
@@ -135,9 +134,9 @@ def test_report_of_many_classes_names_the_extremes(call, place):
     assert [line.split()[0] for line in lines[rarest : rarest + 5]] == [f"name-{index}" for index in (4, 3, 2, 1, 0)]
 
 
-def test_report_is_ascii_where_the_stream_is(ssdkd, run, place):
+def test_report_is_ascii_where_the_stream_is(run, place):
     write_buffer(run.buffer_file, make_rows(names=("cat", "Möwe", "猫", "\x1b[31mred")))
-    result = ssdkd("inspect-buffer", environment={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    result = run_ssdkd("inspect-buffer", environment={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     assert result.code == 0, result.err
     assert result.out.isascii()
     assert "####" in result.out
@@ -283,5 +282,4 @@ def test_it_imports_no_torch(run):
         "assert main(['inspect-buffer', '--verify', '--grid', 'g.png', '--plot', 'p.png', '--json']) == 0\n"
         "assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_python("-c", code)

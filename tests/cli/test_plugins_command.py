@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from child_process import run_ssdkd
 
 ENTRY_POINTS = """
 [ssdkd.models]
@@ -53,8 +54,8 @@ def test_a_row_each_off_a_terminal(call):
     assert ["datasets", "digits"] in [row[:2] for row in rows]
 
 
-def test_broken_plugins_are_told_and_spoil_nothing(ssdkd, strangers):
-    result = ssdkd("plugins", "ls", "--json", environment=strangers)
+def test_broken_plugins_are_told_and_spoil_nothing(strangers):
+    result = run_ssdkd("plugins", "ls", "--json", environment=strangers)
     assert (result.code, result.err) == (0, "welcome\n")
     plugins = [plugin for plugin in json.loads(result.out) if plugin["package"] == "stranger"]
     assert {plugin["version"] for plugin in plugins} == {"1.2"}

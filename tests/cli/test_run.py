@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from child_process import run_ssdkd
 
 SUMMARY_KEYS = {
     *("run", "status", "epochs", "seconds", "images_synthesized", "buffer_size"),
@@ -23,8 +24,8 @@ def document(result):
     return json.loads(result.out)
 
 
-def test_run_prints_one_document_and_leaves_the_files_of_a_run(ssdkd, tiny, place):
-    result = ssdkd("run", *tiny, "--json")
+def test_run_prints_one_document_and_leaves_the_files_of_a_run(tiny, place):
+    result = run_ssdkd("run", *tiny, "--json")
     assert result.code == 0, result.err
     summary = document(result)
     assert set(summary) >= SUMMARY_KEYS
@@ -109,10 +110,10 @@ def build(num_classes):
 """
 
 
-def test_a_signal_saves_everything_and_the_resumed_run_is_the_undisturbed_one(ssdkd, call, tiny, place):
+def test_a_signal_saves_everything_and_the_resumed_run_is_the_undisturbed_one(call, tiny, place):
     Path("student.py").write_text(SIGNALS_ITSELF)
     arguments = [*tiny, "--set", "student.model=student.py:build", "--set", "run.acceleration=eager", "--json"]
-    result = ssdkd("run", *arguments, "--out", "stopped")
+    result = run_ssdkd("run", *arguments, "--out", "stopped")
     assert result.code == 75, result.err
     stopped = json.loads(result.out)
     assert (stopped["status"], stopped["epochs"]) == ("stopped", 1)

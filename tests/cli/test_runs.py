@@ -6,8 +6,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import safetensors.numpy
+from child_process import run_python, run_ssdkd
 
 from ssdkd_cli import run_reports
 from ssdkd_cli.commands import runs as command
@@ -79,10 +78,7 @@ def make_run(name: str, *events: Event, seed: int = 0) -> RunDirectory:
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "tiny"
-    done = subprocess.run(
-        [sys.executable, "-c", TINY_RUN, str(path)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_python("-c", TINY_RUN, path)
     return path
 
 
@@ -297,10 +293,10 @@ def test_a_result_of_another_kind_hides_no_run(call, place):
         assert result.code == 0, result.err
 
 
-def test_compare_in_ascii(ssdkd, place):
+def test_compare_in_ascii(place):
     for seed in (0, 1):
         make_run(f"seed-{seed}", finished(0.9 + seed / 100), seed=seed)
-    result = ssdkd("runs", "compare", "seed-0", "seed-1", environment={"PYTHONIOENCODING": "ascii"})
+    result = run_ssdkd("runs", "compare", "seed-0", "seed-1", environment={"PYTHONIOENCODING": "ascii"})
     assert result.code == 0, result.err
     assert "90.50% +- 0.71%" in result.out
 
@@ -593,8 +589,7 @@ def test_lists_import_no_torch(place):
         "for words in ('ls', 'show'):\n    assert main(['runs', *words.split(), '--json']) == 0\n"
         "assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_python("-c", code)
 
 
 def test_list_on_a_narrow_terminal_cuts_nothing(place, monkeypatch, capsys):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from child_process import run_ssdkd
 from scripted_run import lines_of, make_run, whole_run
 from terminal import APP_CLOSED, APP_OPENED, TIMEOUT_S, Terminal
 
@@ -35,27 +34,8 @@ def options(epochs: int) -> list[str]:
     return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def ssdkd(place: Path, *arguments: str) -> Result:
-    """Type a command off the terminal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ssdkd_cli", *arguments],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
 def snapshot(place: Path) -> dict[str, Any]:
-    return json.loads(ssdkd(place, "watch", "run", "--once", "--json").out)
+    return json.loads(run_ssdkd("watch", "run", "--once", "--json", cwd=place).out)
 
 
 @pytest.fixture
@@ -86,9 +66,9 @@ def test_watch_detach_pause_resume_attach_stop_and_resume(place):
         assert "ssdkd watch run" in terminal.text()
 
     assert snapshot(place)["status"] == "running"  # the window is closed, the run goes on
-    assert ssdkd(place, "runs", "pause", "run").code == 0
+    assert run_ssdkd("runs", "pause", "run", cwd=place).code == 0
     assert snapshot(place)["status"] == "paused"
-    assert ssdkd(place, "runs", "resume", "run").code == 0
+    assert run_ssdkd("runs", "resume", "run", cwd=place).code == 0
     assert snapshot(place)["status"] == "running"
     epoch = snapshot(place)["progress"]["epoch"]
 
@@ -119,18 +99,18 @@ def test_watch_detach_pause_resume_attach_stop_and_resume(place):
         terminal.process.wait(TIMEOUT_S)
     resumed = snapshot(place)
     assert resumed["status"] == "running"
-    assert ssdkd(place, "runs", "checkpoint", "run").code == 0
+    assert run_ssdkd("runs", "checkpoint", "run", cwd=place).code == 0
 
     with Terminal("watch", "run", "--read-only", place=place) as terminal:
         terminal.wait_for(APP_OPENED)
-        assert ssdkd(place, "runs", "stop", "run").code == 0
+        assert run_ssdkd("runs", "stop", "run", cwd=place).code == 0
         terminal.wait_for(lambda: run.status() == "stopped")
         terminal.press("q")
         assert terminal.wait_for_exit() == 0
     log = [line["kind"] for line in snapshot(place)["log"]]
     assert log.count("run_resumed") == 1
     assert log.count("run_finished") == 2
-    assert ssdkd(place, "runs", "verify", "run").code == 0
+    assert run_ssdkd("runs", "verify", "run", cwd=place).code == 0
 
 
 @pytest.mark.slow

@@ -1,13 +1,12 @@
 """Folders of pictures: formats, colours, sizes, and each way to get the folder wrong."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from child_process import run_python
 from PIL import Image
 from real_data import SHARED
 from torchvision import datasets, transforms
@@ -207,8 +206,7 @@ def test_channels_that_pictures_do_not_have(root: Path) -> None:
 @pytest.mark.skipif(not (SHARED_DATA / "unpack.py").is_file(), reason="no real images to test on")
 def test_real_images(tmp_path: Path) -> None:
     """Ten real test images of each class of CIFAR-10, from their lossless copy."""
-    command = [sys.executable, SHARED_DATA / "unpack.py", "cifar10", "test", tmp_path, "--limit", "10"]
-    subprocess.run(command, check=True, capture_output=True)
+    run_python(SHARED_DATA / "unpack.py", "cifar10", "test", tmp_path, "--limit", "10")
     data = load(tmp_path, (3, 32, 32))
     assert data.class_names is not None
     assert data.class_names[:3] == ("airplane", "automobile", "bird")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
+from child_process import run_python
 
 from stages.machine import heap
 
@@ -37,8 +37,7 @@ def test_freed_memory_is_kept() -> None:
     )
 
     def faults(how: str) -> tuple[str, int]:
-        command = [sys.executable, "-c", code, how]
-        is_kept, num_faults = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        is_kept, num_faults = run_python("-c", code, how).out.split()
         return is_kept, int(num_faults)
 
     _, as_usual = faults("given back")
@@ -55,8 +54,7 @@ def test_numpy_is_imported_before_torch_does_so_from_c() -> None:
         "import sys; from ssdkd_cli.torch_import import import_torch; import_torch()\n"
         "print([name for name in sys.modules if name in ('numpy', 'torch')])"
     )
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert said.strip() == "['numpy', 'torch']"
+    assert run_python("-c", code).out.strip() == "['numpy', 'torch']"
 
 
 def test_the_heap_is_set_up_before_torch_is_imported() -> None:
@@ -65,5 +63,4 @@ def test_the_heap_is_set_up_before_torch_is_imported() -> None:
         "heap.keep_heap_warm = lambda: print('torch' in sys.modules)\n"
         "from ssdkd_cli.torch_import import import_torch; import_torch(); print('torch' in sys.modules)"
     )
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert said.split() == ["False", "True"]
+    assert run_python("-c", code).out.split() == ["False", "True"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from child_process import run_python
 
 # Updates of a small network as both our optimisers make them, with a state round trip in the middle; twice: before the
 # compiler is loaded, without torch's wrappers, and after, with them.
@@ -110,5 +108,4 @@ print("left alone")
 
 @pytest.mark.parametrize(("script", "word"), [(EQUAL, "equal"), (LEFT_ALONE, "left alone")])
 def test_in_a_process_of_its_own(script: str, word: str) -> None:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, word), done.stderr
+    assert run_python("-c", script).out.strip() == word

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from child_process import run_python
 from PIL import Image
 
 from stages.buffer.statistics import buffer_report
@@ -194,5 +193,4 @@ def test_drawing_libraries_are_imported_on_use() -> None:
         "import sys, stages.pictures, stages.buffer.file, stages.buffer.statistics, stages.run_directory.control\n"
         "print([name for name in ('torch', 'matplotlib', 'PIL') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert run_python("-c", code).out == "[]\n"

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from child_process import run_python
 from run_outputs import assert_same_outcome, lines
 
 from stages.config import Config
@@ -75,10 +76,8 @@ for name in sys.argv[1:]:
 def signalled(folder: Path, config: Config, *names: str) -> dict[str, int]:
     """How runs of these settings end that signal themselves: `SIGNAL-SIGNAL@moment` each, in a directory so named."""
     (folder / "tiny.toml").write_text(config.to_toml(), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *names], cwd=folder, capture_output=True, text=True, timeout=300, check=True
-    )
-    return {name: int(code) for name, _, code in (line.partition(" ") for line in done.stdout.splitlines())}
+    told = run_python("-c", SCRIPT, *names, cwd=folder).out.splitlines()
+    return {name: int(code) for name, _, code in (line.partition(" ") for line in told)}
 
 
 def test_exit_codes(make_config, tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from child_process import run_python
 
 FOLDER = Path(__file__).parents[2] / "docs" / "plugin"
 
@@ -59,21 +58,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines))
     path = [str(info.parent), str(FOLDER), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    return {"PYTHONPATH": os.pathsep.join(path)}
 
 
 def test_the_example_of_a_package_makes_a_run(tmp_path: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", SCRIPT, str(FOLDER / "pixels.toml")],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    summaries, found, (undisturbed, stopped) = json.loads(done.stdout)
+    done = run_python("-B", "-c", SCRIPT, FOLDER / "pixels.toml", cwd=tmp_path, environment=environment)
+    summaries, found, (undisturbed, stopped) = json.loads(done.out)
     assert [summary["status"] for summary in summaries] == ["done", "stopped", "done"]
     assert [summary["epochs"] for summary in summaries] == [3, 1, 3]
     assert sorted(found) == [["methods", "pixels"], ["stages", "forgetting"]]

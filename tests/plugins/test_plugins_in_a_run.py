@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from child_process import run_python
 from safetensors.torch import load_file
 
 ENTRY_POINTS = """
@@ -251,24 +250,10 @@ print(json.dumps([outcome.summary for outcome in (first, second, third)]))
 """
 
 
-def environment(site: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
-
-
 def said_by(script: str, site: Path, folder: Path, *arguments: str, told: str = "") -> str:
     """What a script prints that is run in a folder, with the stranger's package installed."""
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", script, *arguments],
-        cwd=folder,
-        input=told,
-        env=environment(site),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    environment = {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    return run_python("-B", "-c", script, *arguments, cwd=folder, environment=environment, told=told).out
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from child_process import run_python
 
 import presets
 from stages.config import Config
@@ -64,7 +63,7 @@ def test_a_network_that_is_built_with_its_weights_is_saved_by_the_command_of_the
         teacher_file(make_config(f"teacher.model={file}:build"))
     found = re.search(r"`python (-c .*)`$", str(caught.value.hint))
     assert found is not None
-    subprocess.run([sys.executable, *shlex.split(found[1])], cwd=tmp_path, check=True)
+    run_python(*shlex.split(found[1]), cwd=tmp_path)
     config = make_config(f"teacher.model={file}:build", f"teacher.weights={tmp_path / 'teacher.pth'}")
     assert load_teacher(config, torch.device("cpu")).path == tmp_path / "teacher.pth"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from child_process import run_python
 from scripted_run import TIME_S, an_epoch, buffer_state, device, evaluation, lines_of, run_started, samples, whole_run
 
 from ssdkd_cli.dashboard.curves import point_at, smoothed
@@ -606,8 +605,7 @@ def test_the_data_side_imports_neither_torch_nor_textual():
         "import ssdkd_cli.watching.comparison, ssdkd_cli.watching.pictures, ssdkd_cli.dashboard.curves\n"
         "print([name for name in ('torch', 'textual', 'matplotlib') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert run_python("-c", code).out == "[]\n"
 
 
 def test_where_the_student_minimises_something_else_the_log_says_so():

@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import NamedTuple
 
 import pytest
+from child_process import Result, run_python
 from rich.cells import cell_len
 from run_files import append_events, finished, started
 from scripted_run import append, evaluation, lines_of, make_run, raw_line, samples, whole_run
@@ -30,12 +30,6 @@ from ssdkd_cli.watching.feed import RunFeed
 from ssdkd_cli.watching.snapshot import _evenly, render_text
 from stages import events
 from stages.run_directory import STATUSES, RunDirectory
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -236,9 +230,9 @@ def test_watch_imports_no_torch(run):
         "import sys; from ssdkd_cli.main import main; main(['watch', sys.argv[1], '--json'])\n"
         "print([name for name in ('torch', 'textual') if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True)
-    assert done.stderr == "[]\n"
-    assert json.loads(done.stdout)["status"] == "dead"
+    done = run_python("-c", code, run.path)
+    assert done.err == "[]\n"
+    assert json.loads(done.out)["status"] == "dead"
 
 
 # -- other runs --------------------------------------------------------------------------------------------------
