@@ -6,7 +6,10 @@ import re
 import resource
 
 import pytest
+from buffer_files import write_buffer
+from buffer_rows import make_rows
 from child_process import run_python, run_ssdkd
+from run_files import finished, make_run, started
 
 COMMANDS = [
     "run",
@@ -99,22 +102,27 @@ def test_importing_the_command_line_pulls_in_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("command", "code"),
     [
-        ["run", "--set", "run.epoch=3"],
-        ["presets", "ls"],
-        ["presets", "check", "digits"],
-        ["plugins", "ls"],
-        ["run", "--resume", "nowhere"],
+        ("run --set run.epoch=3", 2),
+        ("run --resume nowhere", 3),
+        ("presets ls", 0),
+        ("presets check digits", 0),
+        ("plugins ls", 0),
+        ("runs ls --json", 0),
+        ("runs show --json", 0),
+        ("watch --json", 0),
+        ("inspect-buffer --verify --grid g.png --plot p.png --json", 0),
     ],
 )
-def test_what_needs_no_torch_does_not_import_it(arguments):
+def test_what_needs_no_torch_does_not_import_it(place, command, code):
+    run = make_run(place / "runs" / "a-run", started(), finished())
+    write_buffer(run.buffer_file, make_rows())
     program = (
-        "import sys; from ssdkd_cli.main import main\n"
-        f"main({arguments!r})\n"
-        "print('torch' in sys.modules, file=sys.stderr)"
+        "import sys; from ssdkd_cli.main import main; code = main(sys.argv[1:])\n"
+        "print([name for name in ('torch', 'textual') if name in sys.modules], file=sys.stderr); sys.exit(code)"
     )
-    assert run_python("-c", program).err.splitlines()[-1] == "False"
+    assert run_python("-c", program, *command.split(), expected_code=code).err.splitlines()[-1] == "[]"
 
 
 def test_a_ctrl_c_while_the_command_line_is_imported_is_quiet():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from buffer_files import make_meta, write_buffer
-from child_process import run_python, run_ssdkd
+from child_process import run_ssdkd
 from rich.cells import cell_len
 
 from stages.buffer.file import BufferContents
@@ -271,15 +271,3 @@ def test_run_without_a_buffer(call, run):
     result = call("inspect-buffer")
     assert result.code == 3
     assert "holds no buffer yet" in result.err
-
-
-# -- the command itself --------------------------------------------------------------------------------------
-
-
-def test_it_imports_no_torch(run):
-    code = (
-        "import sys\nfrom ssdkd_cli.main import main\n"
-        "assert main(['inspect-buffer', '--verify', '--grid', 'g.png', '--plot', 'p.png', '--json']) == 0\n"
-        "assert 'torch' not in sys.modules"
-    )
-    run_python("-c", code)

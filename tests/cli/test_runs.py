@@ -582,16 +582,6 @@ def test_descriptions_are_not_cut(call):
     assert [line.split()[0] for line in listed.splitlines() if line.strip()] == LEAVES
 
 
-def test_lists_import_no_torch(place):
-    make_run("digits-1", finished(0.9))
-    code = (
-        "import sys\nfrom ssdkd_cli.main import main\n"
-        "for words in ('ls', 'show'):\n    assert main(['runs', *words.split(), '--json']) == 0\n"
-        "assert 'torch' not in sys.modules"
-    )
-    run_python("-c", code)
-
-
 def test_list_on_a_narrow_terminal_cuts_nothing(place, monkeypatch, capsys):
     """Wide names go above their rows."""
     from rich.console import Console

@@ -5,7 +5,6 @@ import io
 import numpy as np
 import numpy.typing as npt
 import pytest
-from child_process import run_python
 from PIL import Image
 
 from stages.buffer.statistics import buffer_report
@@ -186,11 +185,3 @@ def test_histograms_of_equal_reports_are_equal_bytes() -> None:
     first, second = (histograms_png(report, class_names=None, title="t") for _ in range(2))
     assert first == second
     assert b"matplotlib" not in first.lower()
-
-
-def test_drawing_libraries_are_imported_on_use() -> None:
-    code = (
-        "import sys, stages.pictures, stages.buffer.file, stages.buffer.statistics, stages.run_directory.control\n"
-        "print([name for name in ('torch', 'matplotlib', 'PIL') if name in sys.modules])"
-    )
-    assert run_python("-c", code).out == "[]\n"

@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from child_process import run_python
 from scripted_run import TIME_S, an_epoch, buffer_state, device, evaluation, lines_of, run_started, samples, whole_run
 
 from ssdkd_cli.dashboard.curves import point_at, smoothed
@@ -597,15 +596,6 @@ def test_a_stage_that_measures_much_leaves_room_for_the_run():
     model = model_of(told)
     assert sum(name.startswith("drift/") for name in model.curves()) == MAX_MEASURED
     assert {name for name in model.curves() if not name.startswith("drift/")} == set(model_of(whole_run(4)).curves())
-
-
-def test_the_data_side_imports_neither_torch_nor_textual():
-    code = (
-        "import sys, ssdkd_cli.main, ssdkd_cli.watching.feed, ssdkd_cli.watching.snapshot\n"
-        "import ssdkd_cli.watching.comparison, ssdkd_cli.watching.pictures, ssdkd_cli.dashboard.curves\n"
-        "print([name for name in ('torch', 'textual', 'matplotlib') if name in sys.modules])"
-    )
-    assert run_python("-c", code).out == "[]\n"
 
 
 def test_where_the_student_minimises_something_else_the_log_says_so():
