@@ -33,7 +33,6 @@ from stages.run_directory import RunDirectory
 from stages.run_directory.control import ControlReader
 from stages.run_directory.verification import hint_of_damage
 
-LEAVES = ["ls", "show", "compare", "verify", "pause", "resume", "checkpoint", "stop"]
 SECONDS = {"inversion": 30.0, "distillation": 60.0, "evaluation": 1.5, "total": 4000.0}
 TINY_RUN = """
 import sys
@@ -564,22 +563,6 @@ def test_stop_asks_first_on_a_terminal(call, place, monkeypatch, answer, options
     assert bool(questions) == (options == [])
     assert result.code == (0 if asked_for == ["stop"] else 1), "130 is for who interrupts"
     assert ("was not asked, and stays as it is" in result.err) == (asked_for == [])
-
-
-# -- the commands themselves ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_each_command_has_an_example(call, leaf):
-    result = call("runs", leaf, "--help")
-    assert result.code == 0
-    assert f"ssdkd runs {leaf}" in result.out.partition("Example:")[2]
-
-
-def test_descriptions_are_not_cut(call):
-    listed = call("runs", "--help").out.partition("Commands:")[2]
-    assert "..." not in listed
-    assert [line.split()[0] for line in listed.splitlines() if line.strip()] == LEAVES
 
 
 def test_list_on_a_narrow_terminal_cuts_nothing(place, monkeypatch, capsys):
