@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stages.events import Event, EventLog, RunFinished, RunStarted
+from stages.events import ControlAcknowledged, Event, EventLog, RunFinished, RunStarted
 from stages.run_directory import RunDirectory
 
 STARTED: dict[str, Any] = {
@@ -40,9 +40,24 @@ def finished(status: str = "done", **results: Any) -> RunFinished:
     return RunFinished(status=status, message=status, summary=summary)
 
 
+def acknowledged(
+    action: str, *, request_id: str = "1", accepted: bool = True, message: str = ""
+) -> ControlAcknowledged:
+    return ControlAcknowledged(id=request_id, action=action, accepted=accepted, message=message)
+
+
 def append_events(
-    run: RunDirectory, events: Iterable[Event], *, next_seq: int = 0, epoch: int = 1, time_s: float = 1_700_000_000.0
+    run: RunDirectory,
+    events: Iterable[Event],
+    *,
+    next_seq: int | None = None,
+    epoch: int = 1,
+    time_s: float = 1_700_000_000.0,
 ) -> None:
+    """What a run tells next; its seq goes on from the last event where it is not given."""
+    if next_seq is None:
+        last = run.events.last()
+        next_seq = 0 if last is None else last["seq"] + 1
     with run.events_file.open("a", encoding="utf-8") as file:
         log = EventLog(file, next_seq=next_seq, clock=lambda: time_s)
         for event in events:

@@ -6,31 +6,27 @@ import itertools
 import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import run_files
 import safetensors.numpy
 from child_process import run_python, run_ssdkd
+from played_trainer import played_trainer
 
 from ssdkd_cli import run_reports
 from ssdkd_cli.commands import runs as command
 from ssdkd_cli.summary import ECE_EXPLAINED
 from stages.events import (
-    ControlAcknowledged,
     Evaluation,
     Event,
-    EventLog,
     Measured,
     RunFinished,
     StageStarted,
     Warning,
 )
 from stages.run_directory import RunDirectory
-from stages.run_directory.control import ControlReader
 from stages.run_directory.verification import hint_of_damage
 
 SECONDS = {"inversion": 30.0, "distillation": 60.0, "evaluation": 1.5, "total": 4000.0}
@@ -46,32 +42,14 @@ sys.exit(main(["run", *options, "--out", sys.argv[1]]))
 """
 
 
-def append(run: RunDirectory, *events: Event) -> None:
-    last = run.events.last()
-    with run.events_file.open("a", encoding="utf-8") as file:
-        log = EventLog(file, next_seq=0 if last is None else last["seq"] + 1)
-        for event in events:
-            log.emit(event, epoch=7)
-
-
 def finished(top1: float, status: str = "done") -> RunFinished:
     metrics = {"top1": top1, "top5": 1.0, "loss": 0.25, "num_samples": 364}
-    summary = {
-        "teacher": None,
-        "student": metrics,
-        "agreement": 0.875,
-        "ece": 0.0625,
-        "seconds": SECONDS,
-        "device": "cpu",
-    }
-    return RunFinished(status=status, message=status, summary=summary)
+    return run_files.finished(status, student=metrics, agreement=0.875, ece=0.0625, seconds=SECONDS, device="cpu")
 
 
 def make_run(name: str, *events: Event, seed: int = 0) -> RunDirectory:
-    run = RunDirectory.create(Path("runs") / name, "unused")
-    run.config_file.write_text(f'[run]\nseed = {seed}\n[student]\nmodel = "wrn16_1"\n')
-    append(run, *events)
-    return run
+    config = f'[run]\nseed = {seed}\n[student]\nmodel = "wrn16_1"\n'
+    return run_files.make_run(Path("runs") / name, *events, config=config)
 
 
 @pytest.fixture(scope="module")
@@ -253,14 +231,16 @@ def test_compare_says_how_runs_ended_that_are_not_done(call, place):
 def test_results_of_an_earlier_epoch_say_so(call, place):
     make_run("done", finished(0.9))
     stopped = finished(0.8, "stopped")
-    run = make_run("stopped", Evaluation(real={"student": stopped.summary["student"]}, synthetic=None))
-    append(run, RunFinished(status="stopped", message="stopped", summary={**stopped.summary, "epochs": 9}))
+    measured = Evaluation(real={"student": stopped.summary["student"]}, synthetic=None)
+    ended = RunFinished(status="stopped", message="stopped", summary={**stopped.summary, "epochs": 9})
+    run_files.append_events(make_run("stopped"), [measured, ended], epoch=7)
     assert "stopped, epoch -, measured at epoch 7" in call("runs", "compare", "stopped", "done").out
     assert "Results on real data, measured at epoch 7" in call("runs", "show", "stopped").out
     assert "measured" not in call("runs", "show", "done").out
-    blind = make_run("blind", Evaluation(real=None, synthetic={"agreement": 0.25}))
+    measured = Evaluation(real=None, synthetic={"agreement": 0.25})
     summary = {"agreement": 0.25, "agreement_by_chance": 0.125, "epochs": 9}
-    append(blind, RunFinished(status="stopped", message="", summary=summary))
+    ended = RunFinished(status="stopped", message="", summary=summary)
+    run_files.append_events(make_run("blind"), [measured, ended], epoch=7)
     told = call("runs", "show", "blind").out
     assert re.search(r"agreement +25\.00% \(by chance 12\.50%\), measured at epoch 7\n", told)
 
@@ -429,51 +409,19 @@ def test_verify_finds_settings_of_no_run(call, real_run):
 # -- requests ------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def trainer(run: RunDirectory, *, accepts: bool = True, ends: str | None = "stopped") -> Iterator[list[str]]:
-    """Somebody who holds the run's lock and answers requests; yields the actions asked for so far.
-
-    `ends` is how the run ends where it is asked to stop; None: it does not.
-    """
-    asked: list[str] = []
-    is_over = threading.Event()
-    with run.lock.held():
-        reader = ControlReader(run.control_file)
-
-        def answer() -> None:
-            while not is_over.wait(0.01):
-                for request in reader.poll():
-                    asked.append(request.action)
-                    message = "as you wish" if accepts else "not now"
-                    append(
-                        run,
-                        ControlAcknowledged(id=request.id, action=request.action, accepted=accepts, message=message),
-                    )
-                    if request.action == "stop" and accepts and ends is not None:
-                        append(run, finished(0.9, ends))
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        try:
-            yield asked
-        finally:
-            is_over.set()
-            thread.join()
-
-
 @pytest.mark.parametrize("action", ["pause", "resume", "checkpoint", "stop"])
 def test_request_is_answered(call, place, action):
     run = make_run("digits-1", StageStarted(stage="inversion"))
-    with trainer(run) as asked:
+    with played_trainer(run) as asked:
         result = call("runs", action, "digits-1")
     assert (result.code, result.out) == (0, "")
     assert asked == [action]
-    assert "runs/digits-1: as you wish" in result.err
+    assert f"runs/digits-1: {action} it is" in result.err
 
 
 def test_paused_run_is_listed_as_paused(call, place):
     run = make_run("digits-1", StageStarted(stage="inversion"))
-    with trainer(run):
+    with played_trainer(run):
         call("runs", "pause", "digits-1")
         assert json.loads(call("runs", "ls", "--json").out)[0]["status"] == "paused"
         call("runs", "resume", "digits-1")
@@ -482,7 +430,7 @@ def test_paused_run_is_listed_as_paused(call, place):
 
 def test_request_is_refused(call, place):
     run = make_run("digits-1", StageStarted(stage="inversion"))
-    with trainer(run, accepts=False):
+    with played_trainer(run, accepts=False):
         result = call("runs", "checkpoint", "digits-1")
     assert result.code == 2
     assert "refused to checkpoint: not now" in result.err
@@ -490,14 +438,20 @@ def test_request_is_refused(call, place):
 
 
 @pytest.mark.parametrize(
-    ("ends", "told"), [("failed", "it is failed"), ("diverged", "it is diverged"), (None, "has not ended within 30 s")]
+    ("ends", "told"),
+    [
+        (finished(0.9, "failed"), "it is failed"),
+        (finished(0.9, "diverged"), "it is diverged"),
+        (None, "has not ended within 30 s"),
+    ],
+    ids=["failed", "diverged", "goes on"],
 )
-def test_a_stop_is_over_when_everything_is_saved(call, place, monkeypatch, ends: str | None, told: str) -> None:
+def test_a_stop_is_over_when_everything_is_saved(call, place, monkeypatch, ends: RunFinished | None, told: str) -> None:
     run = make_run("digits-1", StageStarted(stage="inversion"))
     if ends is None:  # half a minute passes at every look
         clock = SimpleNamespace(monotonic=itertools.count(step=30).__next__, sleep=lambda _: None)
         monkeypatch.setattr("ssdkd_cli.commands.runs.time", clock)
-    with trainer(run, ends=ends):
+    with played_trainer(run, ends=ends):
         result = call("runs", "stop", "digits-1", "--yes", "--timeout", "30")
     assert (result.code, result.out) == (1, "")
     assert told in result.err
@@ -530,7 +484,7 @@ def test_run_that_is_not_running(call, place, action, events, status):
 def test_stop_without_a_stdin_does_not_ask(call, place, monkeypatch):
     run = make_run("digits-1", StageStarted(stage="inversion"))
     monkeypatch.setattr(command.sys, "stdin", None)
-    with trainer(run) as asked:
+    with played_trainer(run) as asked:
         assert call("runs", "stop", "digits-1").code == 0
     assert asked == ["stop"]
 
@@ -557,7 +511,7 @@ def test_stop_asks_first_on_a_terminal(call, place, monkeypatch, answer, options
 
     monkeypatch.setattr(command.typer, "confirm", confirm)
     run = make_run("digits-1", StageStarted(stage="inversion"))
-    with trainer(run) as asked:
+    with played_trainer(run) as asked:
         result = call("runs", "stop", "digits-1", *options)
     assert asked == asked_for
     assert bool(questions) == (options == [])

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 
 import pytest
 from app_pilot import TIMEOUT_S, drive, press, screen_text, until
-from scripted_run import append, lines_of, make_run, whole_run
+from played_trainer import played_trainer
+from scripted_run import lines_of, make_run, whole_run
 from textual.events import Key
 
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
-from stages import events
 from stages.errors import MachineError
 from stages.run_directory import RunDirectory, control
-from stages.run_directory.control import ControlReader
-
-TOLD = whole_run(4)
 
 
 @pytest.fixture
 def run(tmp_path) -> RunDirectory:
-    return make_run(tmp_path / "a-run", lines_of(TOLD))
-
-
-@contextmanager
-def trainer(run: RunDirectory, *, accepts: bool = True):
-    """Answers every request, as a run does at its safe points; yields the actions that were asked for."""
-    asked: list[str] = []
-    is_over = threading.Event()
-    reader = ControlReader(run.control_file)
-
-    def answer() -> None:
-        while not is_over.wait(0.01):
-            for request in reader.poll():
-                message = f"{request.action} it is" if accepts else "not now"
-                answered = events.ControlAcknowledged(
-                    id=request.id, action=request.action, accepted=accepts, message=message
-                )
-                append(run, lines_of([(answered, 4)], seq=len(TOLD) + len(asked), time_s=1_700_000_050.0))
-                asked.append(request.action)
-
-    with run.lock.held():
-        thread = threading.Thread(target=answer)
-        thread.start()
-        try:
-            yield asked
-        finally:
-            is_over.set()
-            thread.join()
+    return make_run(tmp_path / "a-run", lines_of(whole_run(4)))
 
 
 def test_pause_and_resume_are_acknowledged(run):
@@ -61,7 +30,7 @@ def test_pause_and_resume_are_acknowledged(run):
         await press(app, pilot, "r")
         await until(pilot, lambda: app.run_view.status == "running")
 
-    with trainer(run) as asked:
+    with played_trainer(run) as asked:
         drive(run, body)
     assert asked == ["pause", "resume"]
 
@@ -75,7 +44,7 @@ def test_stop_asks_first(run):
         await press(app, pilot, "x", "escape", "x", "y")
         await until(pilot, lambda: "stop it is" in screen_text(app))
 
-    with trainer(run) as asked:
+    with played_trainer(run) as asked:
         drive(run, body)
     assert asked == ["stop"]
 
@@ -88,7 +57,7 @@ def test_q_leaves_from_what_lies_on_top_too(run, on_top):
         await pilot.press("q")
         await until(pilot, lambda: not app.is_running)
 
-    with trainer(run) as asked:
+    with played_trainer(run) as asked:
         drive(run, body)
     assert asked == []
 
@@ -100,7 +69,7 @@ def test_what_is_typed_after_q_is_not_heard(run, key, character):
             app.post_message(event)
         await until(pilot, lambda: not app.is_running)
 
-    with trainer(run) as asked:
+    with played_trainer(run) as asked:
         drive(run, body)
     assert asked == []
 
@@ -110,7 +79,7 @@ def test_a_refusal_is_shown(run):
         await press(app, pilot, "k")
         await until(pilot, lambda: "checkpoint was refused: not now" in screen_text(app))
 
-    with trainer(run, accepts=False):
+    with played_trainer(run, accepts=False):
         drive(run, body)
 
 

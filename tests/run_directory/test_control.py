@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from hand_clock import HandClock
-from run_files import append_events, finished, make_run, started
+from run_files import acknowledged, append_events, finished, make_run, started
 
 from stages.errors import ConfigError, FileError
-from stages.events import ControlAcknowledged
 from stages.run_directory import RunDirectory
 from stages.run_directory.control import (
     ACTIONS,
@@ -40,10 +39,6 @@ class SleepingClock(HandClock):
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     return make_run(tmp_path / "a-run", started())
-
-
-def answer(request_id: str, action: str = "pause", *, accepted: bool = True) -> ControlAcknowledged:
-    return ControlAcknowledged(id=request_id, action=action, accepted=accepted, message="paused")
 
 
 def test_a_file_that_cannot_be_read_holds_no_request_yet(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +141,7 @@ def test_a_copy_that_takes_its_place_asks_for_nothing_again(run: RunDirectory, t
 
 @pytest.mark.parametrize("status", ["done", "stopped", "failed", "diverged"])
 def test_run_that_is_over_is_not_asked(run: RunDirectory, status: str) -> None:
-    append_events(run, [finished(status)], next_seq=1)
+    append_events(run, [finished(status)])
     with pytest.raises(ConfigError, match=f"not running, its status is {status}"):
         send_request(run, "pause")
     assert not run.control_file.exists()
@@ -171,15 +166,19 @@ def test_control_file_that_cannot_be_written(run: RunDirectory) -> None:
 
 
 def test_acknowledgement_is_found_among_others(run: RunDirectory) -> None:
-    clock = SleepingClock({3: lambda: append_events(run, [answer("other"), answer("mine", accepted=False)])})
+    answers = [
+        acknowledged("pause", request_id="other"),
+        acknowledged("pause", request_id="mine", accepted=False, message="not now"),
+    ]
+    clock = SleepingClock({3: lambda: append_events(run, answers)})
     with run.lock.held():
         found = wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep)
-    assert found == Acknowledgement(accepted=False, message="paused")
+    assert found == Acknowledgement(accepted=False, message="not now")
     assert clock.num_sleeps == 3
 
 
 def test_acknowledgement_before_anyone_waits_is_found(run: RunDirectory) -> None:
-    append_events(run, [answer("mine")], next_seq=1)
+    append_events(run, [acknowledged("pause", request_id="mine")])
     clock = SleepingClock()
     with run.lock.held():
         assert wait_for_acknowledgement(run, "mine", 0.0, clock=clock, sleep=clock.sleep) is not None
@@ -196,7 +195,7 @@ def test_acknowledgement_that_does_not_come(run: RunDirectory) -> None:
 def test_nobody_waits_for_a_run_that_ended(run: RunDirectory) -> None:
     clock = SleepingClock()
     assert wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep) is None
-    append_events(run, [answer("mine")], next_seq=1)  # but its last words are heard
+    append_events(run, [acknowledged("pause", request_id="mine")])  # but its last words are heard
     assert wait_for_acknowledgement(run, "mine", 10.0, clock=clock, sleep=clock.sleep) is not None
     assert clock.num_sleeps == 0
 

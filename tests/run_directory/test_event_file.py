@@ -32,6 +32,6 @@ def test_lines_newest_first_are_all_lines_reversed(tmp_path: Path, monkeypatch: 
 
 def test_superseded_events_are_left_out(run: RunDirectory) -> None:
     append_events(run, [started(), STEP, Warning(message="kept"), Warning(message="superseded")])
-    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=2), Warning(message="new")], next_seq=4)
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=2), Warning(message="new")])
     assert [event["message"] for event in run.events.newest_first(Warning.kind)] == ["new", "kept"]
     assert [event["seq"] for event in run.events.newest_first()] == [5, 4, 2, 1, 0]

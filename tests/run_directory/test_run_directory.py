@@ -6,17 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
-from run_files import append_events, finished, make_run, started
+from run_files import acknowledged, append_events, finished, make_run, started
 
 from stages.errors import ConfigError, MachineError
-from stages.events import ControlAcknowledged, DistillationStep, RunResumed, StageStarted, Warning
+from stages.events import DistillationStep, RunResumed, StageStarted, Warning
 from stages.run_directory import RunDirectory
 
 STEP = DistillationStep(step=0, loss=1.0, lr=0.1, agreement=0.5)
-
-
-def acknowledged(action: str, *, accepted: bool = True) -> ControlAcknowledged:
-    return ControlAcknowledged(id="1", action=action, accepted=accepted, message="")
 
 
 @pytest.fixture
@@ -179,7 +175,7 @@ def test_status_of_a_run_that_is_being_resumed_and_has_not_said_so(run: RunDirec
 
 def test_status_of_a_resumed_run(run: RunDirectory) -> None:
     append_events(run, [started(), finished("stopped")])
-    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=0)], next_seq=2)
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=0)])
     assert run.status() == "dead"
     with run.lock.held():
         assert run.status() == "running"
@@ -248,7 +244,7 @@ def test_summary_is_that_of_the_end(run: RunDirectory) -> None:
     summary = run.summary()
     assert summary is not None
     assert summary["agreement"] == 0.75
-    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=0)], next_seq=2)
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=0)])
     assert run.summary() is None
 
 

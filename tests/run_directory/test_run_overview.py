@@ -59,7 +59,7 @@ def test_all_seconds_together_come_last(tmp_path: Path) -> None:
 
 def test_a_run_that_stopped_within_an_epoch_has_not_finished_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", started(), evaluation(0.4))
-    append_events(run, [finished("stopped", epochs=39, student={"top1": 0.4})], next_seq=2, epoch=40)
+    append_events(run, [finished("stopped", epochs=39, student={"top1": 0.4})], epoch=40)
     document = overview(run)
     assert (document["epoch"], document["epochs"], document["evaluated_epoch"]) == (39, 40, 1)
 
@@ -92,7 +92,7 @@ def test_a_result_of_another_kind_counts_as_none(tmp_path: Path, results: dict, 
 
 def test_superseded_results_do_not_count(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", started(), evaluation(0.1), evaluation(0.2))
-    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1)], next_seq=3)
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1)])
     assert overview(run)["student"] == {"top1": 0.1}
 
 
@@ -125,14 +125,14 @@ def test_the_newest_of_all_that_stages_have_measured(tmp_path: Path) -> None:
     told += [Measured(stage="drift", values={"x": 3.0}), Measured(stage="ahead", values={"x": float("nan")})]
     run = make_run(tmp_path / "a", started(), *told)
     assert details(run)["measured"] == {"ahead/x": None, "drift/once": 1, "drift/x": 3.0}
-    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1)], next_seq=5)
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1)])
     assert details(run)["measured"] == {"drift/once": 1, "drift/x": 1.0}
 
 
 @pytest.mark.parametrize("values", [None, [1.0], 3])
 def test_measured_values_of_another_kind_count_as_none(tmp_path: Path, values: object) -> None:
     run = make_run(tmp_path / "a", started())
-    append_events(run, [Measured(stage="drift", values=values)], next_seq=1)
+    append_events(run, [Measured(stage="drift", values=values)])
     assert details(run)["measured"] == {}
 
 

@@ -45,7 +45,7 @@ def test_torn_last_line_is_no_damage(run: RunDirectory) -> None:
 
 def test_torn_line_of_a_killed_process_is_no_damage(run: RunDirectory) -> None:
     append(run, b'{"kind": "warn\n')
-    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1), WARNING], next_seq=3)
+    append_events(run, [RunResumed(checkpoint="c", checkpoint_seq=1), WARNING])
     assert look_at(run, "events.jsonl") == Check("events.jsonl", True, "5 events")
 
 
@@ -102,13 +102,13 @@ def test_damaged_manifest(run: RunDirectory, content: str | None, message: str) 
 def test_missing_files_count_once_the_run_is_over(run: RunDirectory) -> None:
     assert [check.file for check in verify(run)] == ["config.toml", "manifest.json", "events.jsonl", "checkpoints"]
     assert look_at(run, "checkpoints") == Check("checkpoints", True, "none yet")
-    append_events(run, [finished()], next_seq=3)
+    append_events(run, [finished()])
     for name in ("buffer.safetensors", "student.safetensors", "checkpoints"):
         assert not look_at(run, name).is_sound, name
 
 
 def test_checkpoints_that_were_there_are_missed(run: RunDirectory) -> None:
-    append_events(run, [CheckpointSaved(checkpoint="checkpoints/epoch-000010.safetensors", seconds=0.1)], next_seq=3)
+    append_events(run, [CheckpointSaved(checkpoint="checkpoints/epoch-000010.safetensors", seconds=0.1)])
     assert look_at(run, "checkpoints") == Check("checkpoints", False, "there are none, so the run cannot be resumed")
 
 

@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 from hand_clock import HandClock
+from run_files import acknowledged
 from scripted_run import (
     TIME_S,
     append,
@@ -140,10 +141,6 @@ def test_a_run_cut_short_is_read_anew(tmp_path):
 
 
 # -- status ------------------------------------------------------------------------------------------------------
-
-
-def acknowledged(action: str, *, accepted: bool = True) -> events.ControlAcknowledged:
-    return events.ControlAcknowledged(id="1", action=action, accepted=accepted, message="")
 
 
 STATUSES = {
