@@ -100,7 +100,8 @@ def whole_run(epochs: int = 10) -> list[tuple[Event, int]]:
     return told
 
 
-def make_run(path: Path, lines: Iterable[str | bytes]) -> RunDirectory:
+def run_of_lines(path: Path, lines: Iterable[str | bytes]) -> RunDirectory:
+    """A run that has told these lines, whatever they are; `run_files.make_run` makes one of events."""
     path.mkdir(parents=True)
     run = RunDirectory(path)
     run.events_file.write_bytes(b"".join(line.encode() if isinstance(line, str) else line for line in lines))

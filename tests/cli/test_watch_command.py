@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from rich.cells import cell_len
-from scripted_run import append, evaluation, lines_of, make_run, raw_line, samples, whole_run
+from scripted_run import append, evaluation, lines_of, raw_line, run_of_lines, samples, whole_run
 
 from ssdkd_cli import console
 from ssdkd_cli.commands import viewing
@@ -29,7 +29,7 @@ def _off_a_terminal(monkeypatch) -> None:
 @pytest.fixture
 def run(place) -> RunDirectory:
     told = [*whole_run(4), (evaluation(0.9, 0.8), 4), (samples(4), 4)]
-    return make_run(place / "runs" / "a-run", lines_of(told))
+    return run_of_lines(place / "runs" / "a-run", lines_of(told))
 
 
 def test_once_json_is_one_document_with_the_status(call, run):
@@ -53,7 +53,7 @@ def test_a_long_history_is_read_to_its_end(call, place, monkeypatch):
     monkeypatch.setattr("ssdkd_cli.watching.preview.MIN_BYTES", 1000)
     monkeypatch.setattr("ssdkd_cli.watching.feed._CHUNK_BYTES", 1000)
     told = whole_run(40)
-    long = make_run(place / "runs" / "long", lines_of(told))
+    long = run_of_lines(place / "runs" / "long", lines_of(told))
     document = json.loads(call("watch", str(long.path), "--json").out)
     assert (document["num_events"], document["history_read"]) == (len(told), 1.0)
 
@@ -65,7 +65,7 @@ def test_json_alone_is_a_snapshot_too(call, run, options):
 
 def test_of_a_dead_run_nothing_is_at_work_and_no_time_is_left(call, place):
     told = [(event, epoch) for event, epoch in whole_run(4) if epoch < 4]
-    cut = make_run(place / "runs" / "cut", lines_of([*told, (events.StageStarted(stage="distillation"), 4)]))
+    cut = run_of_lines(place / "runs" / "cut", lines_of([*told, (events.StageStarted(stage="distillation"), 4)]))
     with cut.lock.held():
         alive = json.loads(call("watch", str(cut.path), "--json").out)["progress"]
     assert alive["left_s"] is not None
@@ -92,7 +92,7 @@ def test_without_a_name_it_is_the_newest_run(call, run):
 
 
 def test_of_a_folder_of_runs_it_is_the_one_at_work(call, run, place):
-    newer = make_run(place / "runs" / "b-run", lines_of(whole_run(2)))
+    newer = run_of_lines(place / "runs" / "b-run", lines_of(whole_run(2)))
     newer.lock_file.write_text(json.dumps({"pid": 1, "since_s": 4e9}))
     assert json.loads(call("watch", "runs", "--json").out)["name"] == "b-run"
     with run.lock.held():
@@ -137,7 +137,7 @@ def test_why_a_run_failed_is_told_to_the_last_word(call, run):
 
 
 def test_a_run_before_its_first_word(call, place):
-    run = make_run(place / "runs" / "new", [])
+    run = run_of_lines(place / "runs" / "new", [])
     with run.lock.held():
         document = json.loads(call("watch", "new", "--json").out)
         assert call("watch", "new").out == "new: starting\n"

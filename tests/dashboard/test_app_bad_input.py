@@ -16,8 +16,8 @@ from scripted_run import (
     damage,
     evaluation,
     lines_of,
-    make_run,
     raw_line,
+    run_of_lines,
     run_started,
     samples,
     whole_run,
@@ -38,7 +38,7 @@ def words(text: str) -> str:
 def test_garbage_unknown_kinds_and_newer_schemas_are_told(tmp_path):
     lines = lines_of(whole_run(3))
     lines += ["not json\n", raw_line(kind="telepathy", seq=900), raw_line(kind="device", seq=901, schema=7), '{"torn']
-    run = make_run(tmp_path / "run", lines)
+    run = run_of_lines(tmp_path / "run", lines)
 
     async def body(app, pilot):
         text = words(screen_text(app))
@@ -58,7 +58,7 @@ def test_more_than_fits_is_counted(tmp_path):
     async def body(app, pilot):
         assert "more)" in screen_text(app)
 
-    drive(make_run(tmp_path / "run", lines), body)
+    drive(run_of_lines(tmp_path / "run", lines), body)
 
 
 def test_characters_of_two_cells_stay_in_their_columns(tmp_path):
@@ -69,7 +69,7 @@ def test_characters_of_two_cells_stay_in_their_columns(tmp_path):
     told[0] = (run_started(run="実験" * 8, class_names=names, num_classes=4), 0)
     told.append((replace(buffer_state(), class_counts=counts), 3))
     told.append((events.Warning(message=warning), 3))
-    run = make_run(tmp_path / ("実験" * 8), lines_of(told))
+    run = run_of_lines(tmp_path / ("実験" * 8), lines_of(told))
 
     async def body(app, pilot):
         rows = (await press(app, pilot, "3")).splitlines()
@@ -87,7 +87,7 @@ def test_a_torn_line_waits_for_its_end(tmp_path):
     told = whole_run(3)
     lines = lines_of(told)
     line = lines_of([(events.Warning(message="late but whole"), 3)], seq=len(told))[0]
-    run = make_run(tmp_path / "run", [*lines, line[:20]])
+    run = run_of_lines(tmp_path / "run", [*lines, line[:20]])
 
     async def body(app, pilot):
         assert "late but whole" not in await press(app, pilot, "7")
@@ -99,7 +99,7 @@ def test_a_torn_line_waits_for_its_end(tmp_path):
 
 
 def test_a_vanished_directory_keeps_what_was_read(tmp_path):
-    run = make_run(tmp_path / "run", lines_of(whole_run(3)))
+    run = run_of_lines(tmp_path / "run", lines_of(whole_run(3)))
 
     async def body(app, pilot):
         shutil.rmtree(run.path)
@@ -125,7 +125,7 @@ def test_a_directory_that_never_was_one(tmp_path):
 
 
 def test_a_process_that_dies_is_noticed_and_its_keys_go(tmp_path):
-    run = make_run(tmp_path / "run", lines_of([*whole_run(3), (events.StageStarted(stage="inversion"), 4)]))
+    run = run_of_lines(tmp_path / "run", lines_of([*whole_run(3), (events.StageStarted(stage="inversion"), 4)]))
     lock = run.lock.held()
     lock.__enter__()
 
@@ -143,7 +143,7 @@ def test_a_process_that_dies_is_noticed_and_its_keys_go(tmp_path):
 def test_damaged_lines_leave_every_view_standing(tmp_path, seed):
     rng = random.Random(seed)
     told = [*whole_run(4), (evaluation(), 4), (samples(), 4), (events.Warning(message="careful"), 4)]
-    run = make_run(tmp_path / "run", [damage(line, rng) for line in lines_of(told) * 6])
+    run = run_of_lines(tmp_path / "run", [damage(line, rng) for line in lines_of(told) * 6])
     fill_buffer(run)
 
     async def body(app, pilot):
@@ -158,7 +158,7 @@ def test_damaged_lines_leave_every_view_standing(tmp_path, seed):
 def test_terms_that_differ_in_a_sign_only_get_a_chart_each(tmp_path):
     lines = lines_of(whole_run(3))
     strange = [line.replace('"loss_bn"', f'"loss{sign}bn"') for sign in "-$." for line in lines]
-    run = make_run(tmp_path / "run", [*lines, *strange])
+    run = run_of_lines(tmp_path / "run", [*lines, *strange])
 
     async def body(app, pilot):
         await press(app, pilot, "2")
@@ -173,7 +173,7 @@ def test_terms_that_differ_in_a_sign_only_get_a_chart_each(tmp_path):
 def test_what_a_stage_measures_has_a_chart_by_its_name(tmp_path):
     values = {"mean_norm": 0.5, "recall[/3]": 0.125, "disagreement": 0.25}
     told = [(events.Measured(stage="drift", values=values), epoch) for epoch in (1, 2, 3)]
-    run = make_run(tmp_path / "run", lines_of([*whole_run(3), *told]))
+    run = run_of_lines(tmp_path / "run", lines_of([*whole_run(3), *told]))
 
     async def body(app, pilot):
         text = await press(app, pilot, "2", "n", "n")
@@ -194,7 +194,7 @@ def test_losses_that_are_no_longer_finite_are_told(tmp_path, num_finite, since):
         loss = 1.0 if epoch <= num_finite else nan
         step = events.InversionStep(step=4, num_steps=5, loss=loss, loss_bn=1.0, loss_task=1.0, loss_adversarial=1.0)
         told.append((step, epoch))
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
     said = f"not finite since epoch {since}"
 
     async def body(app, pilot):
@@ -223,14 +223,14 @@ def test_values_that_no_run_writes_do_not_break_the_charts(tmp_path):
             await press(app, pilot, key)
         assert app.is_running
 
-    drive(make_run(tmp_path / "run", lines_of(told)), body)
+    drive(run_of_lines(tmp_path / "run", lines_of(told)), body)
 
 
 @pytest.mark.parametrize(("status", "goes_on"), [("diverged", False), ("failed", True)])
 def test_what_to_do_about_it_is_said_with_it(tmp_path, monkeypatch, status, goes_on):
     monkeypatch.chdir(tmp_path)
     ending = events.RunFinished(status=status, message="the loss is nan", hint="lower distillation.lr", summary={})
-    run = make_run(Path("run"), lines_of([*whole_run(3), (ending, 3)]))
+    run = run_of_lines(Path("run"), lines_of([*whole_run(3), (ending, 3)]))
     goes_on = "; `ssdkd run --resume run` goes on with it" if goes_on else ""
     ((_, told), *_) = notices(RunFeed(run).poll())
     assert told == f"the run {status}: the loss is nan (lower distillation.lr{goes_on})"
@@ -240,7 +240,7 @@ def test_a_small_screen_says_all_of_why_a_run_failed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # how long a path is that is not the test's own must not matter
     why = "cannot write `a-folder-with-a-name/checkpoints/epoch-000003.safetensors`: No space left on device"
     told = [*whole_run(3), (events.RunFinished(status="failed", message=why, summary={}), 3)]
-    run = make_run(Path("run"), lines_of(told))
+    run = run_of_lines(Path("run"), lines_of(told))
 
     async def body(app, pilot):
         text = " ".join((await press(app, pilot, "3")).split())

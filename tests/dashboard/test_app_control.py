@@ -7,7 +7,7 @@ import threading
 import pytest
 from app_pilot import TIMEOUT_S, drive, press, screen_text, until
 from played_trainer import played_trainer
-from scripted_run import lines_of, make_run, whole_run
+from scripted_run import lines_of, run_of_lines, whole_run
 from textual.events import Key
 
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
@@ -17,7 +17,7 @@ from stages.run_directory import RunDirectory, control
 
 @pytest.fixture
 def run(tmp_path) -> RunDirectory:
-    return make_run(tmp_path / "a-run", lines_of(whole_run(4)))
+    return run_of_lines(tmp_path / "a-run", lines_of(whole_run(4)))
 
 
 def test_pause_and_resume_are_acknowledged(run):

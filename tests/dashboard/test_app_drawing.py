@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from app_pilot import shown
-from scripted_run import TIME_S, an_epoch, evaluation, lines_of, make_run, run_started, whole_run
+from scripted_run import TIME_S, an_epoch, evaluation, lines_of, run_of_lines, run_started, whole_run
 
 from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard.axes import Scale, percent, scale_of, short, tick_labels
@@ -279,7 +279,7 @@ def test_counts_of_ten_thousand_epochs_fit_into_eighty_columns(tmp_path):
         (run_started(epochs=10_000, warmup_epochs=0), 0),
         (events.RunFinished(status="done", message="done"), 10_000),
     ]
-    stages = shown(make_run(tmp_path / "run", lines_of(told))).splitlines()[2]
+    stages = shown(run_of_lines(tmp_path / "run", lines_of(told))).splitlines()[2]
     assert stages.count("10000/10000") == 2, "evaluation tells the epoch of its newest results"
 
 
@@ -291,7 +291,7 @@ def test_the_step_within_an_epoch_is_told_on_any_screen(tmp_path, width):
         (events.StageStarted(stage="distillation"), 5),
         (events.DistillationStep(step=279, loss=1.0, lr=0.1, agreement=0.5), 5),
     ]
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
     with run.lock.held():
         overall = shown(run, size=(width, 24)).splitlines()[1]
     assert "epoch 5 of 6, step 280 of 400" in overall
@@ -305,7 +305,7 @@ def test_when_the_run_will_be_over_is_told_with_its_day(tmp_path, monkeypatch, i
     slow = 1200.0 if not is_another_day else 6000.0
     told = [(run_started(epochs=6), 0)]
     told += [(event, epoch) for epoch in range(1, 5) for event in an_epoch(total_s=slow * epoch, is_warmup=epoch <= 2)]
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
     try:
         with run.lock.held():
             assert said in shown(run, size=(120, 24)).splitlines()[1]
@@ -318,7 +318,7 @@ def test_when_the_run_will_be_over_is_told_with_its_day(tmp_path, monkeypatch, i
 def test_a_run_of_several_days_has_them_in_its_log(tmp_path):
     lines = lines_of([(run_started(), 0), (events.Warning(message="one"), 1), (events.Warning(message="two"), 1)])
     later = lines_of([(events.Warning(message="three"), 2)], seq=3, time_s=TIME_S + 2 * 86_400)
-    log = shown(make_run(tmp_path / "run", [*lines, *later]), "7")
+    log = shown(run_of_lines(tmp_path / "run", [*lines, *later]), "7")
     rows = [
         row.strip("│ ") for row in log.splitlines() if ("──" in row and "Nov" in row) or "warning" in row or "t" in row
     ]
@@ -330,12 +330,12 @@ def test_a_run_of_several_days_has_them_in_its_log(tmp_path):
 
 def test_shares_of_epochs_are_whole_per_cents(tmp_path):
     told = [(run_started(epochs=100, warmup_epochs=0), 0), *((event, 29) for event in an_epoch(total_s=1.0))]
-    assert " 29 %" in shown(make_run(tmp_path / "run", lines_of(told)))
+    assert " 29 %" in shown(run_of_lines(tmp_path / "run", lines_of(told)))
 
 
 def test_no_result_stands_without_its_value_on_a_low_screen(tmp_path):
     told = [*whole_run(3), (evaluation(0.9, 0.8), 3), (events.RunFinished(status="failed", message="no " * 60), 3)]
-    text = shown(make_run(tmp_path / "run", lines_of(told)))
+    text = shown(run_of_lines(tmp_path / "run", lines_of(told)))
     assert "80.0 %" in text
     assert "90.0 %" in text
 

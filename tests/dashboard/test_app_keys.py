@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from app_pilot import MEDIUM, drive, fill_buffer, press, screen_text, settle, shown, until
-from scripted_run import TIME_S, an_epoch, append, evaluation, lines_of, make_run, run_started, samples, whole_run
+from scripted_run import TIME_S, an_epoch, append, evaluation, lines_of, run_of_lines, run_started, samples, whole_run
 from textual.binding import Binding
 from textual.command import CommandList
 
@@ -31,7 +31,7 @@ from stages.run_directory import RunDirectory
 
 @pytest.fixture
 def run(tmp_path) -> RunDirectory:
-    run = make_run(tmp_path / "runs" / "a-run", lines_of([*whole_run(8), (evaluation(), 8)]))
+    run = run_of_lines(tmp_path / "runs" / "a-run", lines_of([*whole_run(8), (evaluation(), 8)]))
     fill_buffer(run)
     (run.path / "config.toml").write_text("[run]\nseed = 0\n[distillation]\nlr = 0.2\n")
     return run
@@ -105,7 +105,7 @@ def test_help_on_a_narrow_screen_is_no_error(run, width):
 
 
 def test_the_palette_offers_every_key_that_works_now_and_does_it(run):
-    make_run(run.path.parent / "b-run", lines_of(whole_run(8)))  # to compare with
+    run_of_lines(run.path.parent / "b-run", lines_of(whole_run(8)))  # to compare with
 
     async def body(app, pilot):
         commands = {command.title: command for command in app.get_system_commands(app.screen)}
@@ -205,7 +205,7 @@ def test_a_chart_whose_values_span_more_than_a_decade_is_logarithmic_until_told_
         assert "log scale" in await press(app, pilot, "l")
         assert (inversion.is_log, task.is_log) == (True, True)
 
-    drive(make_run(tmp_path / "run", lines_of(told)), body, size=MEDIUM)
+    drive(run_of_lines(tmp_path / "run", lines_of(told)), body, size=MEDIUM)
 
 
 def test_second_page_of_losses_on_a_small_screen_only(run):
@@ -233,7 +233,7 @@ def test_a_view_is_left_and_opened_again_at_its_first_page(run):
 def test_a_term_that_nobody_knew_gets_a_chart(tmp_path):
     told = [*whole_run(3)]
     lines = [line.replace('"loss_task"', '"loss_style":0.7,"loss_task"') for line in lines_of(told)]
-    run = make_run(tmp_path / "run", lines)
+    run = run_of_lines(tmp_path / "run", lines)
     assert "style" in shown(run, "2", size=MEDIUM)
     assert "style" not in shown(run, "2")
     text = shown(run, "2", "n", "n")
@@ -258,7 +258,7 @@ def test_what_has_not_changed_is_not_drawn_again(run, monkeypatch):
 
 def test_a_chart_that_joins_is_looked_at_as_the_others_are(tmp_path):
     told = whole_run(3)
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
     later = lines_of([(event, 4) for event in an_epoch(total_s=9.0)], seq=len(told), time_s=TIME_S + len(told))
 
     async def body(app, pilot):
@@ -386,7 +386,7 @@ def test_samples_without_a_buffer_say_why(tmp_path):
     async def body(app, pilot):
         assert "no buffer: the run saved none" in await press(app, pilot, "4")
 
-    drive(make_run(tmp_path / "run", lines_of(whole_run(2))), body, size=MEDIUM)
+    drive(run_of_lines(tmp_path / "run", lines_of(whole_run(2))), body, size=MEDIUM)
 
 
 def test_samples_of_a_run_that_diverged_are_not_said_to_be_of_its_last_epoch(tmp_path):
@@ -399,7 +399,7 @@ def test_samples_of_a_run_that_diverged_are_not_said_to_be_of_its_last_epoch(tmp
         async def body(app, pilot):
             text.append(await press(app, pilot, "4"))
 
-        drive(make_run(tmp_path / status, lines_of([*told, ending])), body, size=MEDIUM)
+        drive(run_of_lines(tmp_path / status, lines_of([*told, ending])), body, size=MEDIUM)
         return text[0]
 
     assert "buffer of epoch 3" in shown("done")
@@ -425,14 +425,14 @@ def test_the_log_scrolls_and_filters(tmp_path):
         await press(app, pilot, "end")
         assert panel.lines_back == 0
 
-    drive(make_run(tmp_path / "run", lines_of(told)), body)
+    drive(run_of_lines(tmp_path / "run", lines_of(told)), body)
 
 
 def test_a_long_line_of_the_log_is_wrapped_and_what_is_read_stays(tmp_path):
     told = [(run_started(epochs=60), 0), (events.Warning(message="word " * 30 + "the last word"), 1)]
     told += [(events.CheckpointSaved(checkpoint=""), epoch) for epoch in range(1, 41)]
     later = [(events.CheckpointSaved(checkpoint=""), epoch) for epoch in range(41, 50)]
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
 
     async def body(app, pilot):
         text = await press(app, pilot, "7", "pageup", "pageup", "pageup")
@@ -450,7 +450,7 @@ def test_a_long_line_of_the_log_is_wrapped_and_what_is_read_stays(tmp_path):
 def test_what_is_read_stays_where_the_same_lines_are_read_anew(tmp_path):
     told = [(run_started(epochs=60), 0)]
     told += [(events.CheckpointSaved(checkpoint=""), epoch) for epoch in range(1, 41)]
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
 
     async def body(app, pilot):
         await press(app, pilot, "7", "up", "up")
@@ -488,7 +488,7 @@ def test_the_mouse_opens_views_reads_values_and_zooms(run):
 
 def make_other(path, settings):
     """A run of six epochs with these settings, to be compared with."""
-    make_run(path, lines_of(whole_run(6)))
+    run_of_lines(path, lines_of(whole_run(6)))
     (path / "config.toml").write_text(settings)
 
 
@@ -540,7 +540,7 @@ def test_compare_overlays_chosen_runs_and_shows_what_was_set_otherwise(run, monk
 def test_runs_that_are_compared_are_followed(run, monkeypatch, tmp_path):
     monkeypatch.setattr("ssdkd_cli.dashboard.app.SECONDS_BETWEEN_OTHERS", 0.05)
     lines = lines_of(whole_run(6))
-    other = make_run(tmp_path / "runs" / "other", lines[: len(lines) // 2])
+    other = run_of_lines(tmp_path / "runs" / "other", lines[: len(lines) // 2])
 
     async def body(app, pilot):
         app.compare_with([other.path])
@@ -552,7 +552,7 @@ def test_runs_that_are_compared_are_followed(run, monkeypatch, tmp_path):
 
 
 def test_a_run_that_has_said_nothing_yet_is_named(run, tmp_path):
-    silent = make_run(tmp_path / "runs" / "silent", [])
+    silent = run_of_lines(tmp_path / "runs" / "silent", [])
 
     async def body(app, pilot):
         app.compare_with([silent.path])
@@ -568,4 +568,4 @@ def test_nothing_to_compare_with_is_said(tmp_path, monkeypatch):
         await press(app, pilot, "c")
         await until(pilot, lambda: "there is no other run" in " ".join(screen_text(app).split()))
 
-    drive(make_run(Path("alone") / "run", lines_of(whole_run(2))), body, size=MEDIUM)
+    drive(run_of_lines(Path("alone") / "run", lines_of(whole_run(2))), body, size=MEDIUM)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from app_pilot import drive, look_again, press, screen_text, settle, until
-from scripted_run import an_epoch, append, evaluation, lines_of, make_run, run_started, whole_run
+from scripted_run import an_epoch, append, evaluation, lines_of, run_of_lines, run_started, whole_run
 
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
 from ssdkd_cli.dashboard.views import Losses
@@ -28,13 +28,13 @@ def often(monkeypatch):
 
 @pytest.fixture
 def first(tmp_path) -> RunDirectory:
-    return make_run(tmp_path / "group" / "seed-0", lines_of(whole_run(4)))
+    return run_of_lines(tmp_path / "group" / "seed-0", lines_of(whole_run(4)))
 
 
 @pytest.fixture
 def second(tmp_path) -> RunDirectory:
     told = [(run_started(seed=1, epochs=6), 0), *whole_run(6)[1:], (evaluation(0.5), 6)]
-    return make_run(tmp_path / "group" / "seed-1", lines_of(told))
+    return run_of_lines(tmp_path / "group" / "seed-1", lines_of(told))
 
 
 def test_a_run_of_the_list_is_opened_in_place_of_this_one(first, second):
@@ -81,7 +81,7 @@ def test_values_at_the_cursor_are_of_one_epoch(first, second):
 def test_another_run_is_read_from_its_newest_line_and_its_first_page(first, tmp_path):
     told = [(run_started(seed=1, epochs=60), 0)]
     told += [(events.Warning(message=f"said in {epoch}"), epoch) for epoch in range(1, 61)]
-    other = make_run(tmp_path / "group" / "seed-1", lines_of(told))
+    other = run_of_lines(tmp_path / "group" / "seed-1", lines_of(told))
     lines = [
         line.replace('"loss_task"', '"loss_style":0.7,"loss_task"')
         for line in lines_of([(event, 5) for event in an_epoch(total_s=9.0)], seq=500)

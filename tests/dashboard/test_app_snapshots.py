@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from app_pilot import LARGE, MEDIUM, SMALL, drive, fill_buffer, press, screen_text, shown
-from scripted_run import TIME_S, append, evaluation, lines_of, make_run, run_started, samples, whole_run
+from scripted_run import TIME_S, append, evaluation, lines_of, run_of_lines, run_started, samples, whole_run
 
 from ssdkd_cli.dashboard.bindings import VIEWS
 from stages import events
@@ -39,13 +39,13 @@ def make_state(state: str, stack: ExitStack) -> RunDirectory:
     """A run in that state; a live one is locked until the stack is left."""
     path = Path("runs/a-run")
     if state == "empty":
-        run = make_run(path, [])
+        run = run_of_lines(path, [])
         run.path.joinpath("run.lock").touch()
     elif state == "warming-up":
-        run = make_run(path, lines_of([*whole_run(10)[:11], (events.StageStarted(stage="inversion"), 2)]))
+        run = run_of_lines(path, lines_of([*whole_run(10)[:11], (events.StageStarted(stage="inversion"), 2)]))
     else:
         # Told of ten epochs, so that a run that goes on has some to go.
-        run = make_run(path, lines_of([(run_started(epochs=10), 0), *TOLD[1:]]))
+        run = run_of_lines(path, lines_of([(run_started(epochs=10), 0), *TOLD[1:]]))
         fill_buffer(run)
     if state == "paused":
         acknowledged = events.ControlAcknowledged(id="1", action="pause", accepted=True, message="paused")

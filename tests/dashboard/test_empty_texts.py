@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from app_pilot import shown
-from scripted_run import buffer_state, device, evaluation, lines_of, make_run, run_started
+from scripted_run import buffer_state, device, evaluation, lines_of, run_of_lines, run_started
 
 from ssdkd_cli.dashboard.empty_texts import (
     NO_REAL_DATA,
@@ -28,7 +28,7 @@ DONE = events.RunFinished(status="done", message="done")
 
 def view_of(path, *told, is_live=False, **header):
     lines = lines_of([(run_started(**header), 0), *told])
-    run = make_run(path / "run", lines)
+    run = run_of_lines(path / "run", lines)
     if not is_live:
         return RunFeed(run).poll()
     with run.lock.held():
@@ -85,7 +85,7 @@ def test_a_device_that_nobody_has_timed(tmp_path, is_live, said):
 
 def test_the_views_of_a_run_that_is_over_promise_nothing(tmp_path):
     told = [(run_started(), 0), (replace(device(1.0), utilisation=None), 1), (DONE, 10)]
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
     assert "not measured on this device" in shown(run, "6", size=(120, 40))
     for key in ("3", "6"):
         for size in ((80, 24), (120, 40)):
@@ -113,7 +113,7 @@ def test_where_only_the_teacher_was_measured_that_is_said(tmp_path):
 
 def test_the_screen_of_a_finished_inversion_says_that_there_is_no_distillation(tmp_path):
     told = [(run_started(command="invert", stages=["inversion"], warmup_epochs=0), 0), (buffer_state(), 1), (DONE, 10)]
-    run = make_run(tmp_path / "run", lines_of(told))
+    run = run_of_lines(tmp_path / "run", lines_of(told))
     text = shown(run)
     assert "this run has no distillation" in text
     assert "this run is not evaluated" in text
@@ -121,5 +121,5 @@ def test_the_screen_of_a_finished_inversion_says_that_there_is_no_distillation(t
 
 
 def test_the_history_of_accuracy_says_that_there_is_no_real_data(tmp_path):
-    run = make_run(tmp_path / "run", lines_of([(run_started(), 0), (evaluation(None), 1)]))
+    run = run_of_lines(tmp_path / "run", lines_of([(run_started(), 0), (evaluation(None), 1)]))
     assert shown(run, "5").count("no real data") == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from child_process import run_ssdkd
-from scripted_run import lines_of, make_run, whole_run
+from scripted_run import lines_of, run_of_lines, whole_run
 from terminal import APP_CLOSED, APP_OPENED, TIMEOUT_S, Terminal
 
 from stages.run_directory import RunDirectory
@@ -147,7 +147,7 @@ def test_a_run_stopped_from_its_own_dashboard_ends_with_75(place):
 
 
 def test_a_viewer_that_is_terminated_gives_the_terminal_back(place):
-    make_run(place / "run", lines_of(whole_run(3)))
+    run_of_lines(place / "run", lines_of(whole_run(3)))
     with Terminal("watch", "run", place=place) as terminal:
         terminal.wait_for(APP_OPENED)
         terminal.wait_for(b"digits")

@@ -21,8 +21,8 @@ from scripted_run import (
     damage,
     evaluation,
     lines_of,
-    make_run,
     raw_line,
+    run_of_lines,
     run_started,
     samples,
     whole_run,
@@ -41,7 +41,7 @@ from stages.run_directory.line_tail import Bite, Tail
 
 def test_events_come_as_they_are_written(tmp_path):
     lines = lines_of(whole_run(4))
-    run = make_run(tmp_path / "run", lines[:5])
+    run = run_of_lines(tmp_path / "run", lines[:5])
     with run.lock.held():
         feed = RunFeed(run)
         assert feed.poll().num_events == 5
@@ -73,7 +73,7 @@ GARBAGE = {
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
 def test_a_line_that_is_no_event_is_passed_over_and_told(tmp_path, garbage):
     lines = [line.encode() for line in lines_of(whole_run(3))]
-    run = make_run(tmp_path / "run", [*lines[:9], garbage, b"\n", *lines[9:]])
+    run = run_of_lines(tmp_path / "run", [*lines[:9], garbage, b"\n", *lines[9:]])
     view = RunFeed(run).poll()
     assert view.num_events == len(lines)
     assert view.problems == ("1 line of events.jsonl could not be read and was passed over",)
@@ -81,7 +81,7 @@ def test_a_line_that_is_no_event_is_passed_over_and_told(tmp_path, garbage):
 
 def test_a_torn_line_of_a_dead_run_is_told(tmp_path):
     lines = lines_of(whole_run(3))
-    run = make_run(tmp_path / "run", [*lines[:9], lines[9][:30]])
+    run = run_of_lines(tmp_path / "run", [*lines[:9], lines[9][:30]])
     feed = RunFeed(run)
     view = feed.poll()
     assert view.status == "dead"
@@ -92,7 +92,7 @@ def test_a_torn_line_of_a_dead_run_is_told(tmp_path):
 
 def test_an_unknown_kind_is_told_and_the_rest_is_shown(tmp_path):
     lines = lines_of(whole_run(3))
-    run = make_run(tmp_path / "run", [*lines, *(raw_line(kind="quantum_leap", seq=900 + num) for num in range(3))])
+    run = run_of_lines(tmp_path / "run", [*lines, *(raw_line(kind="quantum_leap", seq=900 + num) for num in range(3))])
     view = RunFeed(run).poll()
     assert view.problems == ("events of kinds unknown to this ssdkd: quantum_leap (3)",)
     assert view.progress.epoch == 3
@@ -100,14 +100,14 @@ def test_an_unknown_kind_is_told_and_the_rest_is_shown(tmp_path):
 
 def test_a_newer_schema_is_told_and_what_is_understood_is_shown(tmp_path):
     lines = [line.replace('"schema":1', '"schema":7') for line in lines_of(whole_run(3))]
-    view = RunFeed(make_run(tmp_path / "run", lines)).poll()
+    view = RunFeed(run_of_lines(tmp_path / "run", lines)).poll()
     assert len(view.problems) == 1
     assert "schema 7, this ssdkd knows 1" in view.problems[0]
     assert view.buffer.size == 30
 
 
 def test_a_directory_that_vanishes_leaves_what_was_read(tmp_path):
-    run = make_run(tmp_path / "run", lines_of(whole_run(3)))
+    run = run_of_lines(tmp_path / "run", lines_of(whole_run(3)))
     feed = RunFeed(run)
     before = feed.poll()
     shutil.rmtree(run.path)
@@ -115,14 +115,14 @@ def test_a_directory_that_vanishes_leaves_what_was_read(tmp_path):
     assert view.problems == (f"the directory {run.path} has vanished; what was read of it stays shown",)
     assert view.curves == before.curves
     assert view.status == "dead"
-    make_run(run.path, lines_of(whole_run(2)))
+    run_of_lines(run.path, lines_of(whole_run(2)))
     view = feed.poll()
     assert view.header.epochs == 2
     assert "read anew" in view.problems[0]
 
 
 def test_a_vanished_file_is_told(tmp_path):
-    run = make_run(tmp_path / "run", lines_of(whole_run(3)))
+    run = run_of_lines(tmp_path / "run", lines_of(whole_run(3)))
     feed = RunFeed(run)
     feed.poll()
     run.events_file.unlink()
@@ -130,7 +130,7 @@ def test_a_vanished_file_is_told(tmp_path):
 
 
 def test_a_run_cut_short_is_read_anew(tmp_path):
-    run = make_run(tmp_path / "run", lines_of(whole_run(6)))
+    run = run_of_lines(tmp_path / "run", lines_of(whole_run(6)))
     feed = RunFeed(run)
     feed.poll()
     run.events_file.write_text("".join(lines_of(whole_run(2))), encoding="utf-8")
@@ -173,7 +173,7 @@ STATUSES = {
 
 @pytest.mark.parametrize(("told", "is_alive"), STATUSES.values(), ids=STATUSES.keys())
 def test_the_status_is_that_of_the_run_directory(tmp_path, told, is_alive):
-    run = make_run(tmp_path / "run", lines_of((event, 1) for event in told))
+    run = run_of_lines(tmp_path / "run", lines_of((event, 1) for event in told))
     if not is_alive:
         assert RunFeed(run).poll().status == run.status()
         return
@@ -187,12 +187,12 @@ def test_the_status_is_that_of_the_run_directory(tmp_path, told, is_alive):
 def test_a_run_that_was_stopped_within_an_epoch_stands_at_the_one_before(tmp_path, summary):
     """As `ssdkd runs show` has it; what a summary says beside the point does not count."""
     ending = events.RunFinished(status="stopped", message="stopped", summary=summary)
-    run = make_run(tmp_path / "run", lines_of([*whole_run(3)[:-1], (ending, 3)]))
+    run = run_of_lines(tmp_path / "run", lines_of([*whole_run(3)[:-1], (ending, 3)]))
     assert RunFeed(run).poll().progress.epoch == (2 if summary.get("epochs") == 2 else 3)
 
 
 def test_a_run_whose_process_died_is_said_to_be_dead(tmp_path):
-    run = make_run(tmp_path / "run", lines_of(whole_run(3)))
+    run = run_of_lines(tmp_path / "run", lines_of(whole_run(3)))
     holder = (
         "import sys; from pathlib import Path; from stages.run_directory import RunDirectory\n"
         "with RunDirectory(Path(sys.argv[1])).lock.held():\n"
@@ -213,7 +213,7 @@ def test_a_run_whose_process_died_is_said_to_be_dead(tmp_path):
 
 
 def test_a_silent_run_is_said_to_be_silent(tmp_path):
-    run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
+    run = run_of_lines(tmp_path / "run", lines_of([(run_started(), 0)]))
     now, seconds = HandClock(TIME_S + 5), HandClock(100.0)
     with run.lock.held():
         feed = RunFeed(run, clock=now, monotonic=seconds)
@@ -229,7 +229,9 @@ def test_a_silent_run_is_said_to_be_silent(tmp_path):
 
 def test_a_compilation_that_takes_long_is_not_taken_for_news(tmp_path):
     seconds = HandClock(100.0)
-    run = make_run(tmp_path / "run", lines_of([(run_started(), 0), (events.CompilationStarted(what="the teacher"), 1)]))
+    run = run_of_lines(
+        tmp_path / "run", lines_of([(run_started(), 0), (events.CompilationStarted(what="the teacher"), 1)])
+    )
     with run.lock.held():
         feed = RunFeed(run, clock=HandClock(TIME_S + 1), monotonic=seconds)
         view = feed.poll()
@@ -240,7 +242,7 @@ def test_a_compilation_that_takes_long_is_not_taken_for_news(tmp_path):
 
 
 def test_a_file_that_could_not_be_read_for_a_while_is_not_said_to_be_unreadable_for_ever(tmp_path, monkeypatch):
-    run = make_run(tmp_path / "run", lines_of([*whole_run(3), (events.RunFinished(status="done", message=""), 3)]))
+    run = run_of_lines(tmp_path / "run", lines_of([*whole_run(3), (events.RunFinished(status="done", message=""), 3)]))
     feed = RunFeed(run)
     feed.poll()
     with monkeypatch.context() as context:
@@ -251,7 +253,7 @@ def test_a_file_that_could_not_be_read_for_a_while_is_not_said_to_be_unreadable_
 
 def test_what_the_student_waits_for_is_said(tmp_path):
     seconds = HandClock(100.0)
-    run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
+    run = run_of_lines(tmp_path / "run", lines_of([(run_started(), 0)]))
     with run.lock.held():
         feed = RunFeed(run, clock=HandClock(TIME_S), monotonic=seconds)
         feed.poll()
@@ -267,14 +269,14 @@ def test_what_the_student_waits_for_is_said(tmp_path):
 def test_a_clock_that_jumps_changes_nothing_but_words(tmp_path, jump_s):
     lines = lines_of(whole_run(5))
     half = len(lines) // 2
-    run = make_run(tmp_path / "run", [*lines[:half], *lines_of(whole_run(5), time_s=TIME_S + jump_s)[half:]])
+    run = run_of_lines(tmp_path / "run", [*lines[:half], *lines_of(whole_run(5), time_s=TIME_S + jump_s)[half:]])
     now, seconds = HandClock(TIME_S + 60), HandClock(0.0)
     with run.lock.held():
         feed = RunFeed(run, clock=now, monotonic=seconds)
         view = feed.poll()
         now.now_s += jump_s
         assert feed.poll().silent_s == view.silent_s  # the machine's clock is not asked again
-    undisturbed = make_run(tmp_path / "plain", lines)
+    undisturbed = run_of_lines(tmp_path / "plain", lines)
     with undisturbed.lock.held():
         plain = RunFeed(undisturbed).poll()
     assert view.progress == replace(plain.progress, ends_s=view.progress.ends_s), (
@@ -289,7 +291,7 @@ def test_a_clock_that_jumps_changes_nothing_but_words(tmp_path, jump_s):
 
 
 def test_a_request_and_its_answer_are_seen(tmp_path):
-    run = make_run(tmp_path / "run", lines_of([(run_started(), 0)]))
+    run = run_of_lines(tmp_path / "run", lines_of([(run_started(), 0)]))
     with run.lock.held():
         feed = RunFeed(run)
         feed.poll()
@@ -311,7 +313,7 @@ def long_run(tmp_path, monkeypatch) -> RunDirectory:
     for name, size in (("MIN_BYTES", 50_000), ("_HEAD_BYTES", 2000), ("_BLOCK_BYTES", 500), ("_TAIL_BYTES", 4000)):
         monkeypatch.setattr(preview, name, size)
     monkeypatch.setattr("ssdkd_cli.watching.feed._CHUNK_BYTES", 10_000)
-    return make_run(tmp_path / "run", lines_of(whole_run(100)))
+    return run_of_lines(tmp_path / "run", lines_of(whole_run(100)))
 
 
 def test_a_long_run_is_shown_at_a_glance_and_then_whole(long_run):
@@ -359,7 +361,7 @@ def test_the_glance_finds_what_lies_far_back(tmp_path, monkeypatch):
     monkeypatch.setattr(preview, "_TAIL_BYTES", 1000)
     told = whole_run(30)
     steps = [(events.DistillationStep(step=step, loss=1.0, lr=0.1, agreement=0.5), 31) for step in range(200)]
-    run = make_run(tmp_path / "run", lines_of([*told, *steps]))
+    run = run_of_lines(tmp_path / "run", lines_of([*told, *steps]))
     found = preview.preview(run.events_file, run.events_file.stat().st_size)
     parsed = [json.loads(line) for line in found.lines]
     assert [event["seq"] for event in parsed] == sorted(event["seq"] for event in parsed)
@@ -372,7 +374,7 @@ def test_the_glance_finds_what_lies_far_back(tmp_path, monkeypatch):
 def test_nothing_that_a_file_may_hold_raises(tmp_path, seed):
     rng = random.Random(seed)
     told = [*whole_run(4), (evaluation(), 4), (samples(), 4), (events.Warning(message="careful"), 4)]
-    run = make_run(tmp_path / "run", [damage(line, rng) for line in lines_of(told) * 12])
+    run = run_of_lines(tmp_path / "run", [damage(line, rng) for line in lines_of(told) * 12])
     with run.lock.held():
         feed = RunFeed(run)
         view = feed.poll()
@@ -384,7 +386,7 @@ def test_nothing_that_a_file_may_hold_raises(tmp_path, seed):
 
 
 def test_a_file_system_that_no_longer_answers_is_a_problem_to_be_told(tmp_path, monkeypatch):
-    run = make_run(tmp_path / "run", lines_of(whole_run()))
+    run = run_of_lines(tmp_path / "run", lines_of(whole_run()))
     feed = RunFeed(run)
     feed.poll()
     real = {name: getattr(os, name) for name in ("stat", "open")}

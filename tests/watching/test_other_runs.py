@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scripted_run import append, lines_of, make_run, raw_line, whole_run
+from scripted_run import append, lines_of, raw_line, run_of_lines, whole_run
 
 from ssdkd_cli.watching.comparison import UNKNOWN, candidates, differences, lettered
 from stages.run_directory import RunDirectory
@@ -13,11 +13,11 @@ from stages.run_directory import RunDirectory
 
 @pytest.fixture
 def run(tmp_path) -> RunDirectory:
-    return make_run(tmp_path / "runs" / "a-run", lines_of(whole_run(4)))
+    return run_of_lines(tmp_path / "runs" / "a-run", lines_of(whole_run(4)))
 
 
 def test_other_runs_to_lay_over_this_one(run, tmp_path):
-    other = make_run(tmp_path / "runs" / "b-run", lines_of(whole_run(6)))
+    other = run_of_lines(tmp_path / "runs" / "b-run", lines_of(whole_run(6)))
     for each, seed in ((run, 0), (other, 1)):
         each.config_file.write_text(f"[run]\nseed = {seed}\nepochs = 6\n", encoding="utf-8")
     found = candidates(run, root=tmp_path / "nowhere")
@@ -32,14 +32,14 @@ def test_other_runs_to_lay_over_this_one(run, tmp_path):
     assert [candidate.status for candidate in candidates(run, root=tmp_path / "nowhere")] == ["unreadable"]
     assert [each.key for each in differences([run, other])[0]] == ["run.seed"], "settings are read alone"
     other.events_file.rmdir()
-    broken = make_run(tmp_path / "runs" / "c-run", lines_of(whole_run(6)))
+    broken = run_of_lines(tmp_path / "runs" / "c-run", lines_of(whole_run(6)))
     rows, unreadable = differences([run, broken, other])
     assert [(each.key, each.values) for each in rows] == [("run.seed", (0, UNKNOWN, 1))]
     assert unreadable == [broken]
 
 
 def test_runs_of_a_group_are_other_runs_too(run, tmp_path):
-    seeds = [make_run(tmp_path / "runs" / "group" / f"seed-{seed}", lines_of(whole_run(6))) for seed in (0, 1)]
+    seeds = [run_of_lines(tmp_path / "runs" / "group" / f"seed-{seed}", lines_of(whole_run(6))) for seed in (0, 1)]
     root = tmp_path / "runs"
     assert {other.name: other.path for other in candidates(run, root=root)} == {
         f"group/{seed.name}": seed.path.resolve() for seed in seeds
@@ -50,8 +50,8 @@ def test_runs_of_a_group_are_other_runs_too(run, tmp_path):
 def test_runs_of_the_folder_that_is_watched_are_other_runs_too(run, tmp_path):
     """Wherever it is, and in groups there: of those the dashboard says that one is at work."""
     folder = tmp_path / "elsewhere"
-    shown = make_run(folder / "one" / "a-run", lines_of(whole_run(6)))
-    other = make_run(folder / "two" / "a-run", lines_of(whole_run(6)))
+    shown = run_of_lines(folder / "one" / "a-run", lines_of(whole_run(6)))
+    other = run_of_lines(folder / "two" / "a-run", lines_of(whole_run(6)))
     assert candidates(shown, root=tmp_path / "nowhere") == []
     (found,) = candidates(shown, folder, root=tmp_path / "nowhere")
     assert (found.name, found.path) == ("two/a-run", other.path.resolve())
@@ -59,9 +59,9 @@ def test_runs_of_the_folder_that_is_watched_are_other_runs_too(run, tmp_path):
 
 def test_runs_of_the_groups_beside_are_other_runs_too(tmp_path):
     """As a list of experiments leaves them, with a folder of seeds for each."""
-    shown = make_run(tmp_path / "one" / "seed-0", lines_of(whole_run(6)))
+    shown = run_of_lines(tmp_path / "one" / "seed-0", lines_of(whole_run(6)))
     for other in ("one/seed-1", "two/seed-0"):
-        make_run(tmp_path / other, lines_of(whole_run(6)))
+        run_of_lines(tmp_path / other, lines_of(whole_run(6)))
     assert {found.name for found in candidates(shown, root=tmp_path / "nowhere")} == {"one/seed-1", "two/seed-0"}
 
 

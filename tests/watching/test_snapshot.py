@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from scripted_run import evaluation, lines_of, make_run, samples, whole_run
+from scripted_run import evaluation, lines_of, run_of_lines, samples, whole_run
 
 from ssdkd_cli.charts import ASCII, BLOCKS
 from ssdkd_cli.watching.feed import RunFeed
@@ -17,7 +17,7 @@ from stages.run_directory import RunDirectory
 @pytest.fixture
 def run(tmp_path) -> RunDirectory:
     told = [*whole_run(4), (evaluation(0.9, 0.8), 4), (samples(4), 4)]
-    return make_run(tmp_path / "runs" / "a-run", lines_of(told))
+    return run_of_lines(tmp_path / "runs" / "a-run", lines_of(told))
 
 
 def test_the_page_fits_80_columns_and_ascii(run):
@@ -53,7 +53,7 @@ def test_a_page_of_a_run_on_a_gpu_says_so(tmp_path):
         mem_mib=4321.0,
         images_per_s=48_000.0,
     )
-    page = render_text(RunFeed(make_run(tmp_path / "run", lines_of([*told, (device, 3)]))).poll(), glyphs=ASCII)
+    page = render_text(RunFeed(run_of_lines(tmp_path / "run", lines_of([*told, (device, 3)]))).poll(), glyphs=ASCII)
     assert "2.00 GPU hours" in page
     assert re.search(r"GPU utilisation +97%", page)
     assert re.search(r"GPU memory +4,321 MiB", page)
