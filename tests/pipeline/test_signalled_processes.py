@@ -10,14 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from child_process import run_python
+from child_process import PATIENCE_S, run_python
 from run_outputs import assert_same_outcome, lines
 
 from stages.config import Config
 from stages.run_directory import RunDirectory
 from stages.trainer import Launch, execute, plan, resume
-
-PATIENCE_S = 300
 
 # One process per case, forked once torch is imported, for that is what takes long. Each signals itself at a moment of
 # choice, so that nothing depends on how fast the machine is.
