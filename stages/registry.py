@@ -178,10 +178,11 @@ def _hint(name: str, group: str) -> str:
         return meant[0]
     shown = [spec.example or spec.name for spec in all_specs(group)]
     near = spelled_otherwise or get_close_matches(name, shown, n=1, cutoff=0.5)
-    hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(shown)}"
-    if near and group == "models":  # whose names are near to many that are not ours
-        hint += " Any other network is `torchvision:NAME` or `path/to/file.py:factory`"
-    return hint
+    if not near:
+        return f"known: {', '.join(shown)}; packages can bring more (entry points of the group ssdkd.{group})"
+    # Names of networks are near to many that are not ours.
+    others = " Any other network is `torchvision:NAME` or `path/to/file.py:factory`" if group == "models" else ""
+    return f"did you mean `{near[0]}`?{others}"
 
 
 def _spelled_otherwise(name: str, group: str) -> list[str]:

@@ -42,7 +42,7 @@ def _load_cifar(
     split: str,
     *,
     image_shape: tuple[int, int, int],  # noqa: ARG001
-    resize: bool,  # noqa: ARG001
+    resize: bool | int,  # noqa: ARG001
     download: bool,
 ) -> LabelledImages:
     """The `train` (50,000) or `test` (10,000) split: uint8 [N, 3, 32, 32].

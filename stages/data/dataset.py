@@ -61,7 +61,7 @@ def real_images(config: Config, *, split: str | None = None) -> LabelledImages:
 
 
 def load_data(
-    name: str, *, root: Path | None, split: str, task: TaskTable, resize: bool = False, download: bool = False
+    name: str, *, root: Path | None, split: str, task: TaskTable, resize: bool | int = False, download: bool = False
 ) -> LabelledImages:
     """The split of the data set that the registry knows as `name`, checked to fit the task.
 

@@ -26,7 +26,7 @@ def load_digits(
     split: str,
     *,
     image_shape: tuple[int, int, int],  # noqa: ARG001
-    resize: bool,  # noqa: ARG001
+    resize: bool | int,  # noqa: ARG001
     download: bool,  # noqa: ARG001
 ) -> LabelledImages:
     """The `train` or `test` split: uint8 [N, 1, 8, 8], 17 levels from 0 to 255. Raises ConfigError."""

@@ -6,8 +6,10 @@ Pillow knows by its suffix is an image of the class; hidden files and others are
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from stages.data.dataset import UNSPLIT, LabelledImages
 from stages.errors import ConfigError, FileError, MachineError
 from stages.machine.device import num_usable_cpus
+from stages.machine.memory import machine_memory
 from stages.paths import typed_path
 
 PILLOW_MODES = {1: "L", 3: "RGB"}
@@ -29,15 +32,15 @@ def load_imagefolder(
     split: str,
     *,
     image_shape: tuple[int, int, int],
-    resize: bool,
+    resize: bool | int,
     download: bool,  # noqa: ARG001
 ) -> LabelledImages:
     """All images of a split as uint8 [N, C, H, W], converted to grey or RGB as the task takes them.
 
-    Where `resize`, an image of another height or width is scaled until it covers H x W and its centre cut
-    out. Raises ConfigError for a number of channels that pictures do not have; FileError without a root, for a
-    missing folder, one that cannot be read or has no classes or images, a file that is no readable image, an image of
-    another size; MachineError for more images than there is memory for.
+    `resize` is `evaluation.resize`. Raises ConfigError for a number of channels that pictures do not have, or a shorter
+    side too short for the images; FileError without a root, for a missing folder, one that cannot be read or has no
+    classes or images, a file that is no readable image, an image of another size; MachineError for more images than
+    there is memory for.
     """
     if root is None:
         raise FileError(
@@ -49,6 +52,11 @@ def load_imagefolder(
         raise ConfigError(
             f"image folders hold grey (1) or RGB (3) images, but `task.image_shape` has {channels} channels",
             hint="a data set of another kind can be added as a plugin of the group ssdkd.datasets",
+        )
+    if resize is not True and 0 < resize < max(image_shape[1:]):
+        raise ConfigError(
+            f"`evaluation.resize` = {resize} leaves too few pixels for images of {image_shape[1]} x {image_shape[2]}",
+            hint="it is the shorter side of what is cropped; true takes the shortest that there can be",
         )
     root = typed_path(root)
     base = root / split if (root / split).is_dir() else root
@@ -98,15 +106,14 @@ def _unreadable(error: OSError) -> FileError:
 
 
 def _room_for(num: int, image_shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    channels, height, width = image_shape
-    try:
-        return np.empty((num, *image_shape), dtype=np.uint8)
-    except MemoryError as error:
-        size_gib = num * height * width * channels / 2**30
+    num_bytes, memory = num * math.prod(image_shape), machine_memory()
+    if memory is not None and num_bytes > memory.available:  # the system would end the process without a word
         raise MachineError(
-            f"{num:,} images of {height} x {width} pixels take {size_gib:,.1f} GiB, more than this machine has",
-            hint="they are kept in memory: name a folder with fewer of them",
-        ) from error
+            f"{num:,} images of {image_shape[1]} x {image_shape[2]} pixels take {num_bytes / 2**30:,.1f} GiB of memory,"
+            f" {memory.available / 2**30:,.1f} GiB are available",
+            hint="they are kept there as they are decoded: name a folder with fewer of them",
+        )
+    return np.empty((num, *image_shape), dtype=np.uint8)
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -122,7 +129,7 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _decode(path: Path, image_shape: tuple[int, int, int], *, resize: bool) -> np.ndarray:
+def _decode(path: Path, image_shape: tuple[int, int, int], *, resize: bool | int) -> np.ndarray:
     """The pixels of a file, uint8 [H, W, C]."""
     channels, height, width = image_shape
     try:
@@ -134,13 +141,14 @@ def _decode(path: Path, image_shape: tuple[int, int, int], *, resize: bool) -> n
             f"cannot read the image {path}: {error}",
             hint="replace the file, or remove it from the class folder",
         ) from error
-    if image.size != (width, height):
-        if not resize:
-            raise FileError(
-                f"{path} is {image.height} x {image.width} pixels, but `task.image_shape` wants {height} x {width}",
-                hint="`--set evaluation.resize=true` scales and centre-crops every image",
-            )
-        image = _cover(image, height, width)
+    if resize is False and image.size != (width, height):
+        raise FileError(
+            f"{path} is {image.height} x {image.width} pixels, but `task.image_shape` wants {height} x {width}",
+            hint="`--set evaluation.resize=true` scales and centre-crops every image; 256 first scales its shorter side"
+            " to so many pixels",
+        )
+    if resize is not False:
+        image = _scaled_and_cropped(image, height, width, shorter_side=None if resize is True else resize)
     return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
 
 
@@ -153,11 +161,16 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Scale (bilinear, antialiased) until the image just covers H x W, then cut out the centre."""
-    scale = max(height / image.height, width / image.width)
-    scaled_height = max(height, int(image.height * scale))
-    scaled_width = max(width, int(image.width * scale))
+def _scaled_and_cropped(image: Image.Image, height: int, width: int, *, shorter_side: int | None) -> Image.Image:
+    """The centre of the image, scaled (bilinear, antialiased) until its shorter side is so long, or just covers H x W.
+
+    As torchvision's `Resize(shorter_side)` and `CenterCrop` do it.
+    """
+    if shorter_side is None:
+        scale = max(Fraction(height, image.height), Fraction(width, image.width))
+    else:
+        scale = Fraction(shorter_side, min(image.size))
+    scaled_width, scaled_height = int(image.width * scale), int(image.height * scale)
     scaled = image.resize((scaled_width, scaled_height), Image.Resampling.BILINEAR)
     top, left = round((scaled_height - height) / 2), round((scaled_width - width) / 2)
     return scaled.crop((left, top, left + width, top + height))

@@ -28,8 +28,11 @@ class EvaluationConfig(Table):
     split: str = "test"
     """Which part of the data set."""
 
-    resize: bool = False
-    """Whether pictures of another size are resized and centre-cropped to `task.image_shape`."""
+    resize: bool | PositiveInt = False
+    """How pictures of a folder come to `task.image_shape`: true scales those of another size until they cover it, a
+    number scales all until their shorter side has so many pixels (256 is usual for networks of 224), both bilinearly;
+    then the centre is cut out. False refuses other sizes.
+    """
 
     download: bool = False
     """Whether the data set may be downloaded into `root`."""

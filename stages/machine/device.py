@@ -81,8 +81,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 LESS_OF_A_RUN = (
-    "lower inversion.batch_size, distillation.batch_size, evaluation.batch_size, inversion.latent_dim or"
-    " buffer.capacity"
+    "lower inversion.batch_size (and raise inversion.calls by as much, for as many images), distillation.batch_size,"
+    " evaluation.batch_size or buffer.capacity"
 )
 
 MEASURING_HINT = "lower evaluation.batch_size, for example by `--set evaluation.batch_size=64`, or use --device cpu"

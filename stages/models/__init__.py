@@ -63,7 +63,8 @@ TORCHVISION = Spec(
         r"|shufflenet_v2_x\d_\d|squeezenet1_[01]|swin_\w+|vgg(?:11|13|16|19)(?:_bn)?|vit_[bhl]_\d+"
         r"|wide_resnet(?:50|101)_2)": (
             r"did you mean `torchvision:\1`? A network of your own is `path/to/file.py:factory`"
-        )
+        ),
+        r"mobile_?net_?(?:v_?)?(2|3_large|3_small)": r"did you mean `torchvision:mobilenet_v\1`?",
     },
 )
 
@@ -93,5 +94,5 @@ FILE = Spec(
 DCGAN = Spec(
     name="dcgan",
     target="stages.models.generator:Generator",
-    summary="the generator of Fast-Datafree and SSD-KD: a linear layer and three convolutions",
+    summary="the generator of Fast-Datafree and SSD-KD: a linear layer and three convolutions, more for images above 64 pixels",
 )

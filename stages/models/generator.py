@@ -2,12 +2,15 @@
 
     linear Z -> 128 x H/4 x W/4, BN | x2, conv, BN, LeakyReLU | x2, conv, BN, LeakyReLU | conv, sigmoid
 
-It is trained for a few steps an epoch and always runs in train mode: batch statistics are part of its images.
+Images of more than 64 pixels take more of its first doublings: with two, the linear layer alone has 103 million weights
+at 224. It is trained for a few steps an epoch and always runs in train mode: batch statistics are part of its images.
 
 Legend: B batch, Z latent, C channels, H W pixels, O output channels.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +19,8 @@ from torch.nn import functional as F
 from stages.errors import ConfigError
 
 BASE_CHANNELS = 64
-UPSAMPLING = 4
+MIN_DOUBLINGS = 2
+LARGEST_FIRST_SIDE = 16
 LEAKY_SLOPE = 0.2
 RESET_STD = 0.02
 
@@ -44,28 +48,25 @@ class DoublingConv2d(nn.Conv2d):
 class Generator(nn.Module):
     """Latents [B, Z] -> images [B, C, H, W] in [0, 1], of the latents' dtype.
 
-    Sides that 4 does not divide: the first map is ceil(H/4) x ceil(W/4) and the output is cropped. No side of it is
-    below 2, for batch-norm takes no statistics of one value, which the only image of a batch would have.
-    2,328,899 parameters at Z = 256 and 3 x 32 x 32.
+    Two doublings, and as many more as keep the first map at 16 x 16 or smaller. Sides that 4 (8, 16, ...) does not
+    divide: the first map is ceil(H/4) x ceil(W/4) and the output is cropped. No side of it is below 2, for batch-norm
+    takes no statistics of one value, which the only image of a batch would have.
+    2,328,899 parameters at Z = 256 and 3 x 32 x 32, 6,966,595 at 3 x 224 x 224.
     """
 
     def __init__(self, *, latent_dim: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, self.height, self.width = image_shape
-        first_sides = [max(2, -(-side // UPSAMPLING)) for side in (self.height, self.width)]
+        largest = max(self.height, self.width)
+        num_doublings = max(MIN_DOUBLINGS, math.ceil(math.log2(largest / LARGEST_FIRST_SIDE)))
+        first_sides = [max(2, math.ceil(side / 2**num_doublings)) for side in (self.height, self.width)]
         self.first_shape = (2 * BASE_CHANNELS, *first_sides)
         first_channels, first_height, first_width = self.first_shape
         self.project = nn.Linear(latent_dim, first_channels * first_height * first_width)
-        self.blocks = nn.Sequential(
-            nn.BatchNorm2d(first_channels),
-            DoublingConv2d(first_channels, first_channels),
-            nn.BatchNorm2d(first_channels),
-            nn.LeakyReLU(LEAKY_SLOPE),
-            DoublingConv2d(first_channels, BASE_CHANNELS),
-            nn.BatchNorm2d(BASE_CHANNELS),
-            nn.LeakyReLU(LEAKY_SLOPE),
-            nn.Conv2d(BASE_CHANNELS, channels, 3, padding=1),
-        )
+        layers: list[nn.Module] = [nn.BatchNorm2d(first_channels)]
+        for width in (*[first_channels] * (num_doublings - 1), BASE_CHANNELS):
+            layers += [DoublingConv2d(first_channels, width), nn.BatchNorm2d(width), nn.LeakyReLU(LEAKY_SLOPE)]
+        self.blocks = nn.Sequential(*layers, nn.Conv2d(BASE_CHANNELS, channels, 3, padding=1))
 
     def forward(self, latents_BZ: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1]."""

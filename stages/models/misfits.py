@@ -24,6 +24,19 @@ _BUFFERS_ALONE_ARE_MISSING = (
     "all of its parameters are there: what is missing are buffers, which `register_buffer(..., persistent=False)`"
     " keeps out of files"
 )
+_SAVE_THE_STATISTICS = (
+    "all of its parameters are there, and none of its batch-norms' statistics, without which it answers nothing: save"
+    " `model.state_dict()`, and not `model.named_parameters()`"
+)
+_NO_CLASSIFIER_IS_THERE = (
+    "all but the last layer is there: these are weights of a backbone alone, and a teacher needs its classifier"
+)
+_OF_TIMM = re.compile(r"(?:patch_embed|conv_stem|blocks\.\d+|stages\.\d+\.blocks|cls_token)(?:\.|$)")
+"""How names begin in networks of timm, and not in those of torchvision."""
+_NAME_A_NETWORK_OF_TIMM = (
+    "names such as these are timm's: let a function in a Python file return `timm.create_model('NAME',"
+    " num_classes=num_classes)`, and name it by `path/to/file.py:factory`"
+)
 _PROJECTION = re.compile(r"\.(?:downsample|shortcut)\.")
 _NAME_THE_NETWORK_WITH_PROJECTIONS = (
     "their shortcuts have weights: a CIFAR ResNet of this kind has a name that ends in b, such as `resnet56b`, or in x4"
@@ -66,26 +79,39 @@ def _hint_at_names(
     missing: list[str],
     unexpected: Mapping[str, Tensor],
 ) -> str:
-    if not missing and all(_PROJECTION.search(name) for name in unexpected):
-        return _NAME_THE_NETWORK_WITH_PROJECTIONS
-    if not unexpected and all(_PROJECTION.search(name) for name in missing):
-        return _NAME_THE_NETWORK_WITHOUT_PROJECTIONS
-    is_vgg = all(name.startswith(("features.", "classifier.")) for name in unexpected)
-    if missing and missing[0].startswith("block0.") and is_vgg:
+    if not unexpected:
+        return _hint_at_missing(list(own), parameters, missing)
+    if not missing:
+        return _hint_at_unexpected(own, unexpected)
+    if missing[0].startswith("block0.") and all(name.startswith(("features.", "classifier.")) for name in unexpected):
         return _NAME_THE_CODE_OF_A_VGG
-    if not missing and all(_OF_NORMALISATION.search(name) for name in unexpected):
-        return _hint_at_normalisation(unexpected)
-    parts, of_missing, of_unexpected = (_first_parts(names) for names in (own, missing, unexpected))
-    if not missing and len(of_unexpected) == 1 and _is_a_network_like(own, unexpected):
-        return _hint_at_two_networks(*of_unexpected)
-    if not missing and not parts & of_unexpected:
-        return _ALL_ARE_THERE
+    if any(_OF_TIMM.match(WRAPPERS.sub("", name)) for name in unexpected):
+        return _NAME_A_NETWORK_OF_TIMM
+    of_missing, of_unexpected = _first_parts(missing), _first_parts(unexpected)
     if of_missing == of_unexpected and len(of_missing) == 1:
         return _hint_at_another_part(*of_missing)
-    is_statistics = any(name.endswith((".running_mean", ".running_var")) for name in missing)
-    if not unexpected and not is_statistics and not any(name in parameters for name in missing):
-        return _BUFFERS_ALONE_ARE_MISSING
     return _NAME_THE_NETWORK
+
+
+def _hint_at_missing(own: list[str], parameters: Mapping[str, nn.Parameter], missing: list[str]) -> str:
+    if all(_PROJECTION.search(name) for name in missing):
+        return _NAME_THE_NETWORK_WITHOUT_PROJECTIONS
+    if all(name.endswith((".running_mean", ".running_var")) for name in missing):
+        return _SAVE_THE_STATISTICS
+    if {_layer_of(name) for name in missing} == {_layer_of(own[-1])}:
+        return _NO_CLASSIFIER_IS_THERE
+    return _NAME_THE_NETWORK if any(name in parameters for name in missing) else _BUFFERS_ALONE_ARE_MISSING
+
+
+def _hint_at_unexpected(own: Mapping[str, Tensor], unexpected: Mapping[str, Tensor]) -> str:
+    if all(_PROJECTION.search(name) for name in unexpected):
+        return _NAME_THE_NETWORK_WITH_PROJECTIONS
+    if all(_OF_NORMALISATION.search(name) for name in unexpected):
+        return _hint_at_normalisation(unexpected)
+    parts = _first_parts(unexpected)
+    if len(parts) == 1 and _is_a_network_like(own, unexpected):
+        return _hint_at_two_networks(*parts)
+    return _NAME_THE_NETWORK if parts & _first_parts(own) else _ALL_ARE_THERE
 
 
 def _first_parts(names: Iterable[str]) -> set[str]:

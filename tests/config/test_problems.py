@@ -164,6 +164,8 @@ def made(name: str) -> str:
         *(("models.vit_b_16", "did you mean `torchvision:vit_b_16`?"), ("models.resnet20", "did you mean `resnet20`?")),
         *(("resnet20_cifar10", "did you mean `resnet20`?"), ("wide_resnet28_10", "did you mean `wrn28_10`?")),
         *(("resnet18_cifar", "did you mean `resnet18`?"), ("resnet22", "did you mean `resnet20`?")),
+        ("mobilenetv2", "did you mean `torchvision:mobilenet_v2`?"),
+        ("MobileNet-v3-large", "did you mean `torchvision:mobilenet_v3_large`?"),
         ("wide_resnet50_2", "did you mean `torchvision:wide_resnet50_2`?"),
         *(
             (prefix + name, f"a network of timm's is what a function in a Python file returns, {made(name)}")

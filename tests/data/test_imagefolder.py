@@ -11,15 +11,17 @@ from PIL import Image
 from real_data import SHARED
 from torchvision import datasets, transforms
 
+from stages.data import imagefolder
 from stages.data.dataset import LabelledImages
 from stages.data.imagefolder import load_imagefolder
 from stages.errors import ConfigError, FileError, MachineError
+from stages.machine.memory import MachineMemory
 
 SHARED_DATA = SHARED / "data"
 
 
 def load(
-    root: Path | None, shape: tuple[int, int, int] = (3, 6, 5), *, split: str = "test", resize: bool = False
+    root: Path | None, shape: tuple[int, int, int] = (3, 6, 5), *, split: str = "test", resize: bool | int = False
 ) -> LabelledImages:
     return load_imagefolder(root, split, image_shape=shape, resize=resize, download=False)
 
@@ -125,6 +127,22 @@ def test_resize_is_torchvisions_resize_and_centre_crop(tmp_path: Path, height: i
     assert torch.equal(result.images_NCHW[0], expected(Image.fromarray(source)))
 
 
+@pytest.mark.parametrize(("height", "width"), [(40, 30), (31, 57), (12, 12), (8, 8), (5, 9), (12, 16)])
+def test_a_shorter_side_is_torchvisions_too(tmp_path: Path, height: int, width: int) -> None:
+    """Of an image that had the right size, too: all are seen from as near."""
+    source = pixels(4, height, width)
+    save(tmp_path / "a" / "x.png", source)
+    expected = transforms.Compose([transforms.Resize(12), transforms.CenterCrop((8, 9)), transforms.PILToTensor()])
+    result = load(tmp_path, (3, 8, 9), resize=12)
+    assert torch.equal(result.images_NCHW[0], expected(Image.fromarray(source)))
+
+
+def test_a_shorter_side_that_is_too_short_is_told(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`evaluation.resize` = 5 leaves too few pixels for images of 6 x 5"):
+        load(root, resize=5)
+    assert len(load(root, resize=6)) == 3
+
+
 def test_resize_covers_a_shape_that_is_not_square(tmp_path: Path) -> None:
     save(tmp_path / "a" / "x.png", np.full((17, 31, 3), 200, dtype=np.uint8))
     image_CHW = load(tmp_path, (3, 6, 5), resize=True).images_NCHW[0]
@@ -183,13 +201,14 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(root: Path, monkeypatch
 
 
 def test_more_images_than_there_is_memory_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(shape: tuple[int, ...], **_: object) -> None:
-        raise MemoryError(f"Unable to allocate an array of {shape}")
-
-    monkeypatch.setattr(np, "empty", refuse)
-    with pytest.raises(MachineError, match=r"images of 6 x 5 pixels take 0\.0 GiB") as caught:
+    monkeypatch.setattr(imagefolder, "machine_memory", lambda: MachineMemory(total=2**30, available=3 * 90))
+    assert len(load(root)) == 3
+    monkeypatch.setattr(imagefolder, "machine_memory", lambda: MachineMemory(total=2**30, available=3 * 90 - 1))
+    with pytest.raises(MachineError, match=r"3 images of 6 x 5 pixels take 0\.0 GiB of memory, 0\.0 GiB are") as caught:
         load(root)
-    assert "fewer" in (caught.value.hint or "")
+    assert "fewer of them" in (caught.value.hint or "")
+    monkeypatch.setattr(imagefolder, "machine_memory", lambda: None)
+    assert len(load(root)) == 3
 
 
 def test_missing_split_names_those_there_are(root: Path) -> None:

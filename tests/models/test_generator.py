@@ -14,7 +14,18 @@ def test_parameter_count():
     assert sum(parameter.numel() for parameter in generator.parameters()) == 2_328_899
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (1, 28, 28), (3, 33, 31), (3, 5, 18), (2, 1, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "first_shape"),
+    [(64, 64, (128, 16, 16)), (65, 40, (128, 9, 5)), (128, 32, (128, 16, 4)), (224, 224, (128, 14, 14))],
+)
+def test_large_images_start_from_a_small_map_too(height, width, first_shape):
+    """The linear layer's weights would be most of all, and more than many a teacher has."""
+    generator = build_generator("dcgan", latent_dim=256, image_shape=(3, height, width))
+    assert generator.first_shape == first_shape
+    assert sum(parameter.numel() for parameter in generator.parameters()) < 10e6
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (1, 28, 28), (3, 33, 31), (3, 5, 18), (2, 1, 1), (1, 70, 9)])
 def test_images_of_any_size_in_0_1(shape):
     generator = build_generator("dcgan", latent_dim=16, image_shape=shape)
     images = generator(100 * torch.randn(4, 16))

@@ -659,6 +659,26 @@ def test_buffers_that_no_file_holds(trained, tmp_path):
     assert "persistent=False" in error.hint
 
 
+def test_statistics_that_were_not_saved(trained, tmp_path):
+    torch.save(dict(trained.named_parameters()), tmp_path / "teacher.pt")
+    error = refused(FileError, r"missing \(`block1\.layer\.0\.bn1\.running_mean`", tmp_path / "teacher.pt")
+    assert "save `model.state_dict()`" in error.hint
+
+
+def test_a_backbone_alone(trained, tmp_path):
+    weights = {name: value for name, value in trained.state_dict().items() if not name.startswith("fc.")}
+    torch.save(weights, tmp_path / "teacher.pt")
+    error = refused(FileError, r"2 missing \(`fc.weight`, `fc.bias`\)", tmp_path / "teacher.pt")
+    assert "a teacher needs its classifier" in error.hint
+
+
+@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "model.blocks.0.0.conv_dw.weight", "cls_token"])
+def test_networks_of_timm(trained, tmp_path, name):
+    torch.save({name: torch.ones(2, 2), "head.weight": torch.ones(2, 2)}, tmp_path / "teacher.pt")
+    error = refused(FileError, "another network", tmp_path / "teacher.pt")
+    assert "timm.create_model" in error.hint
+
+
 def test_a_prefix_of_all_names(trained, tmp_path):
     torch.save({f"student.{name}": value for name, value in trained.state_dict().items()}, tmp_path / "teacher.pt")
     load_weights(network := build(), tmp_path / "teacher.pt")
