@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def test_a_student_takes_images_as_they_are(start, out: Path) -> None:
     torch.testing.assert_close(student(images_BCHW), expected_BK)
     torch.testing.assert_close(student(images_BCHW / 255), expected_BK)
     assert not student(images_BCHW).requires_grad
+
+
+def test_two_files_of_a_run_are_enough(start, out: Path, tmp_path: Path) -> None:
+    start()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("student.safetensors", "config.toml"):
+        shutil.copy(out / name, tmp_path / "elsewhere")
+    images_BCHW = torch.rand(3, *from_file(out / "config.toml").task.image_shape)
+    assert torch.equal(load_student(tmp_path / "elsewhere")(images_BCHW), load_student(out)(images_BCHW))
 
 
 def test_a_student_can_be_saved_and_copied_whole(start, out: Path, tmp_path: Path) -> None:
