@@ -94,5 +94,5 @@ FILE = Spec(
 DCGAN = Spec(
     name="dcgan",
     target="stages.models.generator:Generator",
-    summary="the generator of Fast-Datafree and SSD-KD: a linear layer and convolutions, three for images up to 64 pixels",
+    summary="the generator of Fast-Datafree and SSD-KD: a linear layer and convolutions, more of them for large images",
 )

@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXTS = ("README.md", "benchmarks/README.md")
 
 TABLES = ("run", "task", "teacher", "student", "inversion", "buffer", "distillation", "evaluation")
-FILES = ("config.toml",)  # of no table
+FILES = ("config.toml", "student.safetensors")  # of no table
 
 
 def blocks(language: str) -> list[str]:
