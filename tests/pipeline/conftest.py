@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import PRESET, MakeConfig, Start, make_teacher_file
+from tiny_runs import PRESET, MakeConfig, PlanRun, Start, make_teacher_file
 
 from stages.config import Config, load
 from stages.events import Listener
-from stages.trainer import Launch, Outcome, execute, plan, resume
+from stages.trainer import Launch, Outcome, Plan, execute, plan, resume
 
 
 @pytest.fixture(scope="session")
@@ -33,12 +33,22 @@ def make_config(teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def start_in(make_config: MakeConfig) -> Start:
+def plan_run(make_config: MakeConfig) -> PlanRun:
+    """Plan a tiny run: `plan_run("run.seed=1", command="invert")`."""
+
+    def make_plan(*overrides: str, is_resumption: bool = False, **launch: Any) -> Plan:
+        settings = {"command": "run", "preset_name": "tiny"} | launch
+        return plan(make_config(*overrides), Launch(**settings), is_resumption=is_resumption)
+
+    return make_plan
+
+
+@pytest.fixture(scope="session")
+def start_in(plan_run: PlanRun) -> Start:
     """Run a tiny run in a directory of choice: `start_in(path, "run.seed=1", listeners=[...], command="invert")`."""
 
     def start_run(out: Path, *overrides: str, listeners: Iterable[Listener] = (), **launch: Any) -> Outcome:
-        settings = {"command": "run", "preset_name": "tiny", "out": out} | launch
-        return execute(plan(make_config(*overrides), Launch(**settings)), listeners)
+        return execute(plan_run(*overrides, out=out, **launch), listeners)
 
     return start_run
 

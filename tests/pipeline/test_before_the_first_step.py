@@ -19,7 +19,6 @@ from tiny_runs import NETWORKS
 from stages import resumption
 from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
-from stages.config import with_values
 from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
 from stages.machine.memory import MachineMemory
 from stages.models.build import build_model
@@ -28,7 +27,6 @@ from stages.planning import beginning, footprint
 from stages.planning.beginning import build_run
 from stages.registry import Found, Spec
 from stages.run_directory import RunDirectory
-from stages.trainer import Launch, plan
 
 REFUSED = {
     "teacher missing": (["teacher.weights=nowhere.pt"], FileError, "nowhere.pt"),
@@ -105,17 +103,16 @@ def test_not_enough_disk(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("is_too_little", [True, False])
-def test_not_enough_memory_for_the_buffer(make_config, monkeypatch, is_too_little: bool) -> None:
+def test_not_enough_memory_for_the_buffer(plan_run, monkeypatch, is_too_little: bool) -> None:
     """It would be ended by the system, and only when the buffer is full."""
-    launch = Launch(command="run", preset_name="tiny")
-    needed = plan(make_config(), launch).footprint.buffer_bytes
+    needed = plan_run().footprint.buffer_bytes
     memory = MachineMemory(total=2**40, available=needed - is_too_little)
     monkeypatch.setattr(footprint, "machine_memory", lambda: memory)
     if not is_too_little:
-        plan(make_config(), launch)
+        plan_run()
         return
     with pytest.raises(MachineError, match="not enough memory: 0 MiB are available, the full buffer takes 0 MiB"):
-        plan(make_config(), launch)
+        plan_run()
 
 
 def test_not_enough_disk_to_go_on(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +139,11 @@ def test_the_disk_is_looked_at_for_a_buffer_that_is_in_the_checkpoint(
     assert with_buffer < asked_for[0] < with_buffer + 2**20
 
 
-def test_the_disk_is_looked_at_before_a_teacher_is_trained(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_is_looked_at_before_a_teacher_is_trained(plan_run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.planning.footprint.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
     monkeypatch.setattr("stages.planning.plan.ensure_teacher", None)
     with pytest.raises(MachineError, match="not enough disk"):
-        plan(make_config(), Launch(command="run", preset_name="tiny", train_teacher=True))
+        plan_run(train_teacher=True)
 
 
 def test_what_fails_before_the_first_step_leaves_no_directory(start, out: Path, monkeypatch) -> None:
@@ -234,51 +231,48 @@ def test_missing_data_that_only_the_preset_named_is_a_warning(start, out: Path, 
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_disk_full_of_a_download_is_the_users_only_if_asked_for(make_config, monkeypatch, named: bool) -> None:
+def test_a_disk_full_of_a_download_is_the_users_only_if_asked_for(plan_run, monkeypatch, named: bool) -> None:
     def fill_the_disk(_config: object) -> None:
         raise MachineError("no space left for the download", hint="free some")
 
     monkeypatch.setattr("stages.planning.plan.real_images", fill_the_disk)
-    launch = Launch(command="run", preset_name="tiny", evaluation_named=named)
     with pytest.raises(MachineError) if named else nullcontext():
-        assert "no space left" in plan(make_config(), launch).warnings[-1]
+        assert "no space left" in plan_run(evaluation_named=named).warnings[-1]
 
 
-def test_a_dry_run_downloads_nothing(make_config, monkeypatch, tmp_path: Path) -> None:
+def test_a_dry_run_downloads_nothing(plan_run, monkeypatch, tmp_path: Path) -> None:
     def download(*_arguments: object) -> None:
         raise AssertionError("it went to the network")
 
     monkeypatch.setattr("stages.data.cifar._download", download)
     root = tmp_path / "data"
-    config = make_config("evaluation.data=cifar10", f"evaluation.root={root}", "evaluation.download=true")
-    launch = Launch(command="run", preset_name="tiny", evaluation_named=True, is_dry_run=True)
-    planned = plan(config, launch)
+    overrides = ("evaluation.data=cifar10", f"evaluation.root={root}", "evaluation.download=true")
+    planned = plan_run(*overrides, evaluation_named=True, is_dry_run=True)
     assert planned.evaluation_data is None
     assert planned.warnings[-1] == "the real images are not here yet: the run would download them first"
     assert not root.exists()
     with pytest.raises(AssertionError, match="network"):
-        plan(config, replace(launch, is_dry_run=False))
+        plan_run(*overrides, evaluation_named=True)
 
 
-def test_a_dry_run_downloads_no_images_for_a_teacher_either(make_config, monkeypatch, tmp_path: Path) -> None:
+def test_a_dry_run_downloads_no_images_for_a_teacher_either(plan_run, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr("stages.data.cifar._download", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     overrides = ["teacher.weights=auto", "teacher.trained_on=cifar10", "evaluation.data=cifar10"]
     overrides += [f"evaluation.root={tmp_path / 'data'}", "evaluation.download=true"]
-    launch = Launch(command="run", preset_name="tiny", train_teacher=True, is_dry_run=True)
-    planned = plan(make_config(*overrides), launch)
+    planned = plan_run(*overrides, train_teacher=True, is_dry_run=True)
     assert "the images that the teacher learns are not here yet: the run would download them first" in planned.warnings
     with pytest.raises(NotDownloadedError):
-        plan(make_config(*overrides, "evaluation.download=false"), launch)
+        plan_run(*overrides, "evaluation.download=false", train_teacher=True, is_dry_run=True)
 
 
-def test_a_run_of_a_group_is_planned_under_its_own_name(make_config) -> None:
-    planned = plan(make_config(), Launch(command="run", preset_name="tiny", seed_in_name=7))
+def test_a_run_of_a_group_is_planned_under_its_own_name(plan_run) -> None:
+    planned = plan_run(seed_in_name=7)
     assert planned.describe()["run_directory"] == "runs/tiny-<time>-7"
 
 
-def test_the_folder_that_is_planned_is_called_as_the_one_that_is_made(make_config, tmp_path: Path) -> None:
-    planned = plan(make_config(), Launch(command="invert", preset_name="my own: preset", seed_in_name=7))
+def test_the_folder_that_is_planned_is_called_as_the_one_that_is_made(plan_run, tmp_path: Path) -> None:
+    planned = plan_run(command="invert", preset_name="my own: preset", seed_in_name=7)
     made = RunDirectory.create(None, planned.launch.run_name, "<time>", seed=7, root=tmp_path / "runs")
     assert planned.describe()["run_directory"] == made.path.relative_to(tmp_path).as_posix()
     assert made.name == "invert-my-own-preset-<time>-7"
@@ -289,8 +283,8 @@ def test_evaluation_that_is_not_in_the_run_needs_no_data(start) -> None:
     assert start(*overrides, evaluation_named=True).summary["status"] == "done"
 
 
-def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_file: Path) -> None:
-    description = plan(make_config(), Launch(command="run", preset_name="tiny", out=out)).describe()
+def test_a_plan_says_what_is_going_to_happen(plan_run, out: Path, teacher_file: Path) -> None:
+    description = plan_run(out=out).describe()
     assert not out.exists()
     assert {key: description[key] for key in ("command", "epochs", "warmup_epochs", "device", "acceleration")} == {
         "command": "run",
@@ -304,9 +298,8 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     assert description["student"] == f"{NETWORKS}:student"
     assert description["disk_mib"] > description["buffer_mib"]
     assert description["augmentation"] == {"crop_padding": 1, "horizontal_flip": False}
-    unlearnt = make_config('run.stages=["inversion", "evaluation"]')
-    assert plan(unlearnt, Launch(command="run", preset_name="tiny")).describe()["student_updates"] == 0
-    large = plan(make_config("buffer.capacity=10_000", "run.epochs=5000"), Launch(command="run", preset_name="tiny"))
+    assert plan_run('run.stages=["inversion", "evaluation"]').describe()["student_updates"] == 0
+    large = plan_run("buffer.capacity=10_000", "run.epochs=5000")
     assert large.describe()["buffer_mib"] == pytest.approx(10_000 * (64 + 40) / 2**20, abs=0.05)
     assert large.describe()["run_directory"] == "runs/tiny-<time>"
 
@@ -323,29 +316,27 @@ def test_a_plan_says_what_is_going_to_happen(make_config, out: Path, teacher_fil
     ],
 )
 def test_a_run_is_compiled_where_that_pays(
-    make_config, monkeypatch: pytest.MonkeyPatch, changes: list[str], acceleration: str
+    plan_run, monkeypatch: pytest.MonkeyPatch, changes: list[str], acceleration: str
 ) -> None:
     monkeypatch.setattr("stages.machine.device.can_compile_for_cpu", lambda: True)
-    config = make_config("run.device=cpu", *changes)
-    planned = plan(config, Launch(command="run", preset_name="tiny"))
+    planned = plan_run("run.device=cpu", *changes)
     assert planned.config.run.acceleration == acceleration, "what the run's own config.toml says"
     assert planned.describe()["acceleration"] == acceleration
 
 
-def test_who_only_inverts_leaves_compiling_open(make_config) -> None:
+def test_who_only_inverts_leaves_compiling_open(plan_run) -> None:
     """`ssdkd distill` takes its settings from the run that made the buffer, and may be far longer."""
-    planned = plan(make_config(), Launch(command="invert", preset_name="tiny"))
+    planned = plan_run(command="invert")
     assert planned.config.run.acceleration == "auto"
     assert planned.describe()["acceleration"] == "eager"
 
 
 @pytest.mark.parametrize(("has_compiler", "num_warnings"), [(True, 0), (False, 1)])
 def test_a_compiled_run_resumed_without_a_compiler_is_told_of(
-    make_config, monkeypatch: pytest.MonkeyPatch, has_compiler: bool, num_warnings: int
+    plan_run, monkeypatch: pytest.MonkeyPatch, has_compiler: bool, num_warnings: int
 ) -> None:
     monkeypatch.setattr("stages.planning.resolution.can_compile_for_cpu", lambda: has_compiler)
-    launch = Launch(command="run", preset_name="tiny")
-    planned = plan(make_config("run.acceleration=compile"), launch, is_resumption=True)
+    planned = plan_run("run.acceleration=compile", is_resumption=True)
     assert sum("not to the bit" in warning for warning in planned.warnings) == num_warnings
 
 
@@ -353,27 +344,25 @@ def test_a_compiled_run_resumed_without_a_compiler_is_told_of(
     ("is_resumption", "threads", "is_told"), [(True, "auto", True), (True, "1", False), (False, "auto", False)]
 )
 def test_a_run_resumed_with_fewer_cpus_is_told_of(
-    make_config, monkeypatch: pytest.MonkeyPatch, is_resumption: bool, threads: str, is_told: bool
+    plan_run, monkeypatch: pytest.MonkeyPatch, is_resumption: bool, threads: str, is_told: bool
 ) -> None:
     """Its threads are left open again where the machine has fewer CPUs than it had threads."""
     monkeypatch.setattr("stages.planning.resolution.resolve_threads", lambda wanted: 2 if wanted == "auto" else wanted)
-    launch = Launch(command="run", preset_name="tiny")
-    planned = plan(make_config(f"run.threads={threads}"), launch, is_resumption=is_resumption)
+    planned = plan_run(f"run.threads={threads}", is_resumption=is_resumption)
     told = [warning for warning in planned.warnings if "threads than there are CPUs" in warning]
     expected = "the run had more threads than there are CPUs here: it goes on with 2, not to the bit"
     assert told == ([expected] if is_told else [])
 
 
 @pytest.mark.parametrize("start", ["teacher", "auto"])
-def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str) -> None:
-    overrides = (f"student.start={start}", f"student.model={NETWORKS}:teacher")
-    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+def test_a_student_that_begins_with_the_teachers_weights(plan_run, start: str) -> None:
+    planned = plan_run(f"student.start={start}", f"student.model={NETWORKS}:teacher")
     assert planned.describe()["student_start"] == "100.0% of its weights copied from the teacher"
     assert planned.config.student.start == "teacher", "what the run's own config.toml says"
     run = build_run(planned)
     images = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
     assert torch.equal(run.student.eval()(images), run.teacher(images))
-    other = plan(make_config(), Launch(command="run", preset_name="tiny"))
+    other = plan_run()
     assert other.describe()["student_start"] == "random weights"
 
 
@@ -388,7 +377,7 @@ def test_a_student_that_begins_with_the_teachers_weights(make_config, start: str
     ],
 )
 def test_the_rate_follows_from_the_first_weights(
-    make_config, student: str, start: str, batch_size: int, rate: float
+    plan_run, student: str, start: str, batch_size: int, rate: float
 ) -> None:
     overrides = (
         f"student.model={NETWORKS}:{student}",
@@ -396,29 +385,28 @@ def test_the_rate_follows_from_the_first_weights(
         "distillation.lr=auto",
         f"distillation.batch_size={batch_size}",
     )
-    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+    planned = plan_run(*overrides)
     assert planned.config.distillation.lr == pytest.approx(rate), "what the run's own config.toml says"
     assert planned.describe()["learning_rate"] == planned.config.distillation.lr
 
 
 @pytest.mark.parametrize(("student", "rate"), [("resnet8b", 0.03), ("resnet8", 0.1)])
 def test_a_student_that_loses_the_teachers_shortcuts_is_told_of(
-    make_config, tmp_path: Path, student: str, rate: float
+    make_config, plan_run, tmp_path: Path, student: str, rate: float
 ) -> None:
-    config = make_config("teacher.model=resnet14b", f"student.model={student}", "student.start=auto")
-    config = with_values(config, {"distillation.lr": "auto", "distillation.batch_size": 64})
+    overrides = ("teacher.model=resnet14b", f"student.model={student}", "student.start=auto")
+    overrides += ("distillation.lr=auto", "distillation.batch_size=64")
     weights = tmp_path / "resnet14b.safetensors"
-    save_weights(build_model("resnet14b", task=config.task, where="teacher.model"), weights)
-    config = with_values(config, {"teacher.weights": str(weights)})
-    planned = plan(config, Launch(command="run", preset_name="tiny"))
+    save_weights(build_model("resnet14b", task=make_config().task, where="teacher.model"), weights)
+    planned = plan_run(*overrides, f"teacher.weights={weights}")
     told = [warning for warning in planned.warnings if "differ in `shortcut.0`" in warning]
     assert (len(told), planned.config.distillation.lr) == (rate == 0.1, pytest.approx(rate))
 
 
-def test_who_only_inverts_leaves_the_rate_open(make_config) -> None:
+def test_who_only_inverts_leaves_the_rate_open(plan_run) -> None:
     """The student of a later `ssdkd distill` may begin otherwise."""
-    config = make_config("distillation.lr=auto", "student.start=auto", f"student.model={NETWORKS}:teacher")
-    planned = plan(config, Launch(command="invert", preset_name="tiny"))
+    overrides = ("distillation.lr=auto", "student.start=auto", f"student.model={NETWORKS}:teacher")
+    planned = plan_run(*overrides, command="invert")
     assert (planned.config.distillation.lr, planned.config.student.start) == ("auto", "auto")
     assert planned.describe()["learning_rate"] is None
     assert planned.describe()["augmentation"] == {"crop_padding": 1, "horizontal_flip": False}
@@ -433,12 +421,12 @@ def test_who_only_inverts_leaves_the_rate_open(make_config) -> None:
         (["run.threads=2"], None),
     ],
 )
-def test_overlap_that_saves_no_time_is_told(make_config, changes: list[str], reason: str | None) -> None:
-    planned = plan(make_config("inversion.overlap=true", *changes), Launch(command="run", preset_name="tiny"))
+def test_overlap_that_saves_no_time_is_told(plan_run, changes: list[str], reason: str | None) -> None:
+    planned = plan_run("inversion.overlap=true", *changes)
     told = [warning for warning in planned.warnings if warning.startswith("inversion.overlap")]
     assert bool(told) == (reason is not None)
     assert all(reason in warning for warning in told)
-    plain = plan(make_config(*changes), Launch(command="run", preset_name="tiny"))
+    plain = plan_run(*changes)
     assert planned.footprint.disk_bytes - plain.footprint.disk_bytes == 3 * 4 * 16 * 64
 
 
@@ -450,27 +438,27 @@ def inverted(start_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "buffer.safetensors"
 
 
-def test_overlap_is_nothing_to_who_does_not_do_both(make_config, inverted: Path) -> None:
+def test_overlap_is_nothing_to_who_does_not_do_both(plan_run, inverted: Path) -> None:
     for command, buffer in (("invert", None), ("distill", inverted)):
-        launch = Launch(command=command, preset_name="tiny", buffer=buffer)
-        plain, overlapping = (plan(make_config(*options), launch) for options in ([], ["inversion.overlap=true"]))
+        launch = {"command": command, "buffer": buffer}
+        plain, overlapping = plan_run(**launch), plan_run("inversion.overlap=true", **launch)
         told = [warning for warning in overlapping.warnings if warning not in plain.warnings]
         assert ["`inversion.overlap` is true" in warning for warning in told] == [True] * (command == "distill")
         assert overlapping.footprint.disk_bytes == plain.footprint.disk_bytes
 
 
 def test_a_teacher_that_is_hard_to_invert_is_told_of_where_it_is_inverted(
-    make_config, inverted: Path, tmp_path: Path
+    plan_run, inverted: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "teacher.safetensors"
     save_weights(small_networks.teacher_without_norms(num_classes=10), weights)
-    config = make_config(f"teacher.model={NETWORKS}:teacher_without_norms", f"teacher.weights={weights}")
+    teacher = (f"teacher.model={NETWORKS}:teacher_without_norms", f"teacher.weights={weights}")
     for command, buffer, is_told in (("run", None, True), ("invert", None, True), ("distill", inverted, False)):
-        planned = plan(config, Launch(command=command, preset_name="tiny", buffer=buffer))
+        planned = plan_run(*teacher, command=command, buffer=buffer)
         assert any("no batch-norm" in warning for warning in planned.warnings) == is_told, command
 
 
-def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config, tmp_path: Path) -> None:
+def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(plan_run, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
         "from torch import nn\n"
@@ -481,14 +469,11 @@ def test_a_student_that_begins_with_little_of_the_teacher_is_told_of(make_config
         "def factory(**_):\n"
         "    return Network()\n"
     )
-    overrides = ("student.start=teacher", f"student.model={mine}:factory")
-    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+    planned = plan_run("student.start=teacher", f"student.model={mine}:factory")
     assert any("only 13.4% of the student's weights" in warning for warning in planned.warnings), planned.warnings
 
 
-def test_a_student_that_gives_a_pair_while_it_learns_is_refused_where_it_is_to_learn(
-    make_config, tmp_path: Path
-) -> None:
+def test_a_student_that_gives_a_pair_while_it_learns_is_refused_where_it_is_to_learn(plan_run, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
         "from torch import nn\n"
@@ -499,17 +484,16 @@ def test_a_student_that_gives_a_pair_while_it_learns_is_refused_where_it_is_to_l
         "def factory(num_classes):\n"
         "    return Network(nn.Flatten(), nn.Linear(64, num_classes))\n"
     )
-    config = make_config(f"student.model={mine}:factory")
+    student = f"student.model={mine}:factory"
     with pytest.raises(ConfigError, match="must give a tensor in training mode; got a tuple"):
-        plan(config, Launch(command="run", preset_name="tiny"))
-    assert plan(config, Launch(command="invert", preset_name="tiny")).warnings == ()
+        plan_run(student)
+    assert plan_run(student, command="invert").warnings == ()
 
 
-def test_a_stranger_begins_at_random_where_that_is_left_to_the_program(make_config) -> None:
+def test_a_stranger_begins_at_random_where_that_is_left_to_the_program(plan_run) -> None:
     states = []
     for start in ("random", "auto"):
-        overrides = (f"student.start={start}", "student.model=wrn10_1")
-        planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+        planned = plan_run(f"student.start={start}", "student.model=wrn10_1")
         assert planned.describe()["student_start"] == "random weights"
         assert planned.config.student.start == "random"
         states.append(planned.student.state_dict())
@@ -522,11 +506,11 @@ def test_a_stranger_begins_at_random_where_that_is_left_to_the_program(make_conf
     [("bf16", False, 1), ("bf16", True, 0), ("auto", False, 0), ("fp32", False, 0)],
 )
 def test_a_precision_that_brings_nothing_here_is_told(
-    make_config, monkeypatch: pytest.MonkeyPatch, precision: str, is_fast: bool, num_told: int
+    plan_run, monkeypatch: pytest.MonkeyPatch, precision: str, is_fast: bool, num_told: int
 ) -> None:
     for module in ("machine.device", "planning.resolution"):
         monkeypatch.setattr(f"stages.{module}.has_fast_bf16", lambda _device: is_fast)
-    planned = plan(make_config(f"run.precision={precision}"), Launch(command="run", preset_name="tiny"))
+    planned = plan_run(f"run.precision={precision}")
     assert sum("run.precision is bf16" in warning for warning in planned.warnings) == num_told
 
 
@@ -535,20 +519,19 @@ def test_a_precision_that_brings_nothing_here_is_told(
     [("wrn10_1", 96, True), ("wrn10_1", 95, False), ("torchvision:shufflenet_v2_x0_5", 96, False)],
 )
 def test_a_student_for_small_images_is_told_of_where_these_are_large(
-    make_config, tmp_path: Path, student: str, side: int, is_told: bool
+    make_config, plan_run, tmp_path: Path, student: str, side: int, is_told: bool
 ) -> None:
     networks = ("teacher.model=wrn10_1", f"student.model={student}")
     sizes = (f"task.image_shape=[1,{side},{side}]", "inversion.batch_size=2", "distillation.batch_size=2")
-    config = make_config(*networks, *sizes, "evaluation.data=none")
     weights = tmp_path / "teacher.safetensors"
-    save_weights(build_model("wrn10_1", task=config.task, where="teacher.model"), weights)
-    planned = plan(with_values(config, {"teacher.weights": str(weights)}), Launch(command="run", preset_name="tiny"))
+    save_weights(build_model("wrn10_1", task=make_config(*sizes).task, where="teacher.model"), weights)
+    planned = plan_run(*networks, *sizes, "evaluation.data=none", f"teacher.weights={weights}")
     assert any("made for images of some 32 pixels" in warning for warning in planned.warnings) == is_told
 
 
-def test_a_student_that_is_larger_than_its_teacher_is_told_of(make_config) -> None:
+def test_a_student_that_is_larger_than_its_teacher_is_told_of(plan_run) -> None:
     def told(*overrides: str) -> list[str]:
-        planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+        planned = plan_run(*overrides)
         facts = planned.describe()
         assert facts["student_parameters"] == sum(weights.numel() for weights in planned.student.parameters())
         assert facts["teacher_parameters"] == sum(weights.numel() for weights in planned.teacher.model.parameters())
@@ -557,15 +540,14 @@ def test_a_student_that_is_larger_than_its_teacher_is_told_of(make_config) -> No
     (warning,) = told("student.model=wrn16_2")
     assert re.search(r"^the student `wrn16_2` is .* 691,386 parameters for [0-9,]+$", warning)
     assert told(f"student.model={NETWORKS}:teacher") == []
-    invert = plan(make_config("student.model=wrn16_2"), Launch(command="invert", preset_name="tiny"))
+    invert = plan_run("student.model=wrn16_2", command="invert")
     assert not any("is larger than" in warning for warning in invert.warnings), "nothing is distilled"
 
 
-def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
+def test_cached_views_are_part_of_what_a_run_needs(plan_run) -> None:
     views = "distillation.views=3"
     plain, cached, cached_bf16, mixed = (
-        plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
-        for overrides in ([], [views], [views, "run.precision=bf16"], [views, "distillation.mix=cutmix"])
+        plan_run(*some) for some in ([], [views], [views, "run.precision=bf16"], [views, "distillation.mix=cutmix"])
     )
     assert cached.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (5 + 10 * 4)
     assert cached_bf16.footprint.buffer_bytes - plain.footprint.buffer_bytes == 40 * 3 * (5 + 10 * 2)
@@ -575,41 +557,40 @@ def test_cached_views_are_part_of_what_a_run_needs(make_config) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
-def test_cached_views_are_as_large_as_was_foretold(start, out: Path, make_config, precision: str, mix: str) -> None:
+def test_cached_views_are_as_large_as_was_foretold(start, out: Path, plan_run, precision: str, mix: str) -> None:
     overrides = ("distillation.views=3", f"run.precision={precision}", f"distillation.mix={mix}")
-    plain, cached = (plan(make_config(*some), Launch(command="run", preset_name="tiny")) for some in ((), overrides))
+    plain, cached = (plan_run(*some) for some in ((), overrides))
     start(*overrides)
     columns = last_state(out)["stages"]["distillation"]["views"]["columns"]
     kept_bytes = sum(column.nbytes for column in columns.values())
     assert kept_bytes == cached.footprint.buffer_bytes - plain.footprint.buffer_bytes
 
 
-def test_disk_counts_the_hold_out_and_the_best_student(make_config) -> None:
+def test_disk_counts_the_hold_out_and_the_best_student(plan_run) -> None:
     def disk_bytes(*overrides: str) -> int:
-        return plan(make_config(*overrides), Launch(command="run", preset_name="tiny")).footprint.disk_bytes
+        return plan_run(*overrides).footprint.disk_bytes
 
     few, many = (disk_bytes(f"evaluation.num_holdout={num}") for num in (6, 1006))
     assert many - few == (3 + 2) * 1000 * 64
-    student = plan(make_config(), Launch(command="run", preset_name="tiny")).student
+    student = plan_run().student
     student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())
     assert disk_bytes("evaluation.select_best=true") - disk_bytes() == 3 * student_bytes
 
 
-def test_a_buffers_class_names_stay_where_the_data_has_none(make_config, undisturbed: Path, monkeypatch) -> None:
+def test_a_buffers_class_names_stay_where_the_data_has_none(plan_run, undisturbed: Path, monkeypatch) -> None:
     stored = read_buffer(undisturbed / "buffer.safetensors")
     names = tuple(f"class {index}" for index in range(stored.meta.num_classes))
     named = replace(stored, meta=replace(stored.meta, class_names=names))
     monkeypatch.setattr("stages.planning.stored_buffer.read", lambda *_, **__: named)
     nameless = SimpleNamespace(class_names=None, name="nameless")
     monkeypatch.setattr("stages.planning.plan._evaluation_data", lambda *_: (nameless, ()))
-    launch = Launch(command="distill", preset_name="tiny", buffer=undisturbed / "buffer.safetensors")
-    assert plan(make_config(), launch).class_names == names
+    assert plan_run(command="distill", buffer=undisturbed / "buffer.safetensors").class_names == names
 
 
-def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, make_config) -> None:
+def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, plan_run) -> None:
     overrides = ("inversion.latent_dim=200", "distillation.ema_decay=0.9", "distillation.views=2")
     overrides += ("run.checkpoint_every=1",)
-    planned = plan(make_config(*overrides), Launch(command="run", preset_name="tiny"))
+    planned = plan_run(*overrides)
     start(*overrides)
     checkpoints = [path.stat().st_size for path in (out / "checkpoints").iterdir()]
     weights = [path.stat().st_size for path in out.glob("*.safetensors")]
@@ -618,23 +599,22 @@ def test_disk_is_enough_for_all_that_a_run_writes(start, out: Path, make_config)
     assert written_bytes * 0.98 < foretold_bytes < written_bytes * 1.3  # headers are among the other files
 
 
-def test_the_buffer_is_as_large_as_was_foretold(make_config) -> None:
-    planned = plan(make_config(), Launch(command="run", preset_name="tiny"))
+def test_the_buffer_is_as_large_as_was_foretold(plan_run) -> None:
+    planned = plan_run()
     columns = build_run(planned).buffer._columns.values()
     assert planned.footprint.buffer_bytes == sum(column.nbytes for column in columns)
 
 
 @pytest.mark.parametrize(("capacity", "num"), [(40, 40), (1_000_000, 4 * 16)])
-def test_the_buffer_has_room_for_all_that_will_come(make_config, capacity: int, num: int) -> None:
+def test_the_buffer_has_room_for_all_that_will_come(plan_run, capacity: int, num: int) -> None:
     """Else it grows by copying, into several times the memory that was foretold."""
-    planned = plan(make_config(f"buffer.capacity={capacity}"), Launch(command="run", preset_name="tiny"))
+    planned = plan_run(f"buffer.capacity={capacity}")
     assert planned.footprint.num_buffered == build_run(planned).buffer.num_slots == num
 
 
-def test_each_seed_has_a_student_of_its_own(make_config) -> None:
+def test_each_seed_has_a_student_of_its_own(plan_run) -> None:
     def first_weights(seed: int) -> dict[str, torch.Tensor]:
-        launch = Launch(command="run", preset_name="tiny")
-        return plan(make_config(f"run.seed={seed}"), launch).student.state_dict()
+        return plan_run(f"run.seed={seed}").student.state_dict()
 
     one, again, other = first_weights(0), first_weights(0), first_weights(1)
     assert all(torch.equal(value, again[name]) for name, value in one.items())
@@ -643,8 +623,8 @@ def test_each_seed_has_a_student_of_its_own(make_config) -> None:
     assert not any(torch.equal(one[name], other[name]) for name in drawn)
 
 
-def test_what_depends_on_the_task_is_written_out(make_config) -> None:
+def test_what_depends_on_the_task_is_written_out(plan_run) -> None:
     """So that a run's settings say what it did, and compare with those of runs that named it."""
-    planned = plan(make_config("distillation.late_loss=auto"), Launch(command="run", preset_name="tiny"))
+    planned = plan_run("distillation.late_loss=auto")
     assert planned.config.distillation.late_loss == "standardized"
     assert "distillation.late_loss" in planned.automatic

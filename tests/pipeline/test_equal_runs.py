@@ -69,8 +69,8 @@ def test_another_seed_gives_another_student(start, out: Path, undisturbed: Path)
         assert content != (undisturbed / name).read_bytes(), name
 
 
-def test_a_plan_can_be_carried_out_twice(make_config, tmp_path: Path, undisturbed: Path) -> None:
-    planned = plan(make_config(), Launch(command="run", preset_name="tiny", out=tmp_path / "first"))
+def test_a_plan_can_be_carried_out_twice(plan_run, tmp_path: Path, undisturbed: Path) -> None:
+    planned = plan_run(out=tmp_path / "first")
     execute(planned)
     (tmp_path / "first").rename(tmp_path / "second")
     execute(planned)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from tiny_runs import PlanRun
 
-from stages.config import Config
 from stages.events import DistillationStep, Event, InversionStep
 from stages.machine.memory import MachineMemory
 from stages.planning import estimate as module
 from stages.planning.estimate import estimate
-from stages.planning.plan import Launch, Plan, plan
 from stages.run import Run
 
 LONG = ("run.epochs=50", "run.warmup_epochs=20", "inversion.steps=9", "distillation.steps=40", "buffer.capacity=500")
 
 
-def planned(config: Config, command: str = "run", **launch: Any) -> Plan:
-    return plan(config, Launch(command=command, preset_name="tiny", is_dry_run=True, **launch))
+@pytest.fixture
+def planned(plan_run: PlanRun) -> PlanRun:
+    """A run that is planned as `--dry-run` plans it."""
+    return partial(plan_run, is_dry_run=True)
 
 
 class Played:
@@ -78,30 +79,30 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("counted_s", "is_told"), [((2.0, 2.0), False), ((2.0, 24.0), False), ((2.0, 47.0), True), ((None, None), False)]
 )
-def test_a_busy_machine_is_told_of(make_config, play, monkeypatch, counted_s, is_told) -> None:
+def test_a_busy_machine_is_told_of(planned, play, monkeypatch, counted_s, is_told) -> None:
     """The played steps take 225 seconds, of which the system says how many went by waiting."""
     play(inversion=Played("inversion"), distillation=Played("distillation"))
     counter = iter(counted_s)
     monkeypatch.setattr(module, "waited_for_cpu_s", lambda: next(counter))
-    warnings = estimate(planned(make_config(*LONG))).warnings
+    warnings = estimate(planned(*LONG)).warnings
     assert ["had the processor for 20%" in warning for warning in warnings] == [True] * is_told
 
 
-def test_where_a_run_has_more_threads_than_cpus_they_wait_for_each_other(make_config, play, monkeypatch) -> None:
+def test_where_a_run_has_more_threads_than_cpus_they_wait_for_each_other(planned, play, monkeypatch) -> None:
     play(inversion=Played("inversion"), distillation=Played("distillation"))
     counter = iter((0.0, 200.0))
     monkeypatch.setattr(module, "waited_for_cpu_s", lambda: next(counter))
     monkeypatch.setattr(module, "num_usable_cpus", lambda: 1)
-    assert estimate(planned(make_config(*LONG, "run.threads=2"))).warnings == ()
+    assert estimate(planned(*LONG, "run.threads=2")).warnings == ()
 
 
 @pytest.mark.parametrize(("missing_bytes", "is_told"), [(1, True), (0, False)])
 def test_a_buffer_that_will_not_fit_beside_the_networks_is_told_of(
-    make_config, play, monkeypatch, missing_bytes, is_told
+    planned, play, monkeypatch, missing_bytes, is_told
 ) -> None:
     play(inversion=Played("inversion"), distillation=Played("distillation"))
     monkeypatch.setattr(module, "resident_memory_mib", lambda _device: 1000.0)
-    checked = planned(make_config(*LONG))
+    checked = planned(*LONG)
     mib = checked.footprint.buffer_mib
     memory = MachineMemory(total=2**40, available=int(mib * 2**20) - missing_bytes)
     monkeypatch.setattr(module, "machine_memory", lambda: memory)
@@ -109,51 +110,50 @@ def test_a_buffer_that_will_not_fit_beside_the_networks_is_told_of(
     assert len(told) == is_told
 
 
-def test_all_steps_are_reckoned_from_a_few(make_config, play) -> None:
+def test_all_steps_are_reckoned_from_a_few(planned, play) -> None:
     play(inversion=Played("inversion", after_s=5.0), distillation=Played("distillation"))
-    found = estimate(planned(make_config(*LONG, "inversion.warmup_calls=2", "inversion.calls=3")))
+    found = estimate(planned(*LONG, "inversion.warmup_calls=2", "inversion.calls=3"))
     # 19 epochs of warm-up are without the student, the last one and 30 more with it; what only the first step of all
     # takes longer is no part of it.
     assert found.seconds["inversion"] == 19 * 2 * (9 * 1 + 5) + (2 + 30 * 3) * (9 * 3 + 5)
     assert found.seconds["distillation"] == 30 * 40
     assert found.not_timed == ("evaluation",)
     assert found.describe()["estimated_seconds"]["total"] == sum(found.seconds.values())
-    compiled = planned(make_config(*LONG, "run.acceleration=compile"))
+    compiled = planned(*LONG, "run.acceleration=compile")
     assert estimate(compiled).not_timed == ("evaluation", "acceleration")
 
 
-def test_cached_views_are_counted_by_the_images_that_come(make_config, play) -> None:
+def test_cached_views_are_counted_by_the_images_that_come(planned, play) -> None:
     play(inversion=Played("inversion"), distillation=Played("distillation", before_s=64.0))
     settings = (*LONG, "inversion.batch_size=16", "distillation.views=8")
-    found = estimate(planned(make_config(*settings)))
+    found = estimate(planned(*settings))
     # The trial's buffer holds two calls of 16, and two views of each take 64 s: one a view. The run shows the teacher
     # all that the buffer holds after 20 epochs of warm-up, and then 30 times 16.
     assert found.seconds["distillation"] == 30 * 40 + (20 * 16 + 30 * 16) * 8
-    smaller = estimate(planned(make_config(*settings, "buffer.capacity=100")))
+    smaller = estimate(planned(*settings, "buffer.capacity=100"))
     assert smaller.seconds["distillation"] < found.seconds["distillation"]
 
 
-def test_more_images_may_be_mixed_than_views_so_few_can_be(make_config, play) -> None:
+def test_more_images_may_be_mixed_than_views_so_few_can_be(planned, play) -> None:
     play(inversion=Played("inversion"), distillation=Played("distillation"))
     settings = ("distillation.views=4", "distillation.mix=cutmix", "distillation.mix_share=0.75")
-    assert estimate(planned(make_config(*LONG, *settings))).seconds["distillation"] > 0
+    assert estimate(planned(*LONG, *settings)).seconds["distillation"] > 0
 
 
-def test_a_method_that_tells_nothing_of_its_steps(make_config, play) -> None:
+def test_a_method_that_tells_nothing_of_its_steps(planned, play) -> None:
     inversion = Played("inversion", after_s=2.0)
     inversion.told = lambda _step: DistillationStep(step=0, loss=0.0, lr=0.0, agreement=0.0)  # type: ignore[method-assign]
     play(inversion=inversion)
-    config = make_config(*LONG, "buffer.capacity=320", "inversion.steps=3")
-    found = estimate(planned(config, "invert"))
+    found = estimate(planned(*LONG, "buffer.capacity=320", "inversion.steps=3", command="invert"))
     assert found.seconds == {"inversion": 20 * (100 + 3 + 2)}
 
 
 @pytest.mark.parametrize(
     "settings", [(), ("distillation.views=4", "distillation.mix=cutmix"), ("inversion.overlap=true",)]
 )
-def test_the_real_stages(make_config, settings: tuple[str, ...], tmp_path, monkeypatch) -> None:
+def test_the_real_stages(planned, settings: tuple[str, ...], tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = planned(make_config(*LONG, *settings))
+    asked = planned(*LONG, *settings)
     before = {name: value.clone() for name, value in asked.student.state_dict().items()}
     found = estimate(asked)
     assert set(found.seconds) == {"inversion", "distillation"}
@@ -163,8 +163,8 @@ def test_the_real_stages(make_config, settings: tuple[str, ...], tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_what_a_command_does_is_timed(make_config, undisturbed) -> None:
-    assert set(estimate(planned(make_config(), "invert")).seconds) == {"inversion"}
+def test_only_what_a_command_does_is_timed(planned, undisturbed) -> None:
+    assert set(estimate(planned(command="invert")).seconds) == {"inversion"}
     settings = ("distillation.views=4", "evaluation.num_holdout=4")
-    learned = estimate(planned(make_config(*settings), "distill", buffer=undisturbed / "buffer.safetensors"))
+    learned = estimate(planned(*settings, command="distill", buffer=undisturbed / "buffer.safetensors"))
     assert set(learned.seconds) == {"distillation"}

@@ -21,7 +21,7 @@ from stages.planning.beginning import build_run
 from stages.run import Run
 from stages.run_directory import RunDirectory
 from stages.scoring import Scores, score
-from stages.trainer import Launch, Outcome, plan, resume
+from stages.trainer import Outcome, resume
 
 
 @pytest.fixture(scope="session")
@@ -77,10 +77,10 @@ def test_a_lost_buffer_of_a_finished_inversion_is_written_again(start, go_on, ou
 
 
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
-def test_priorities_are_of_the_student_that_is_to_learn(make_config, undisturbed: Path, temperature: float) -> None:
+def test_priorities_are_of_the_student_that_is_to_learn(plan_run, undisturbed: Path, temperature: float) -> None:
     path = undisturbed / "buffer.safetensors"
     settings = ["evaluation.num_holdout=0", "run.seed=5", f"distillation.delta_temperature={temperature}"]
-    run = build_run(plan(make_config(*settings), Launch(command="distill", preset_name="tiny", buffer=path)))
+    run = build_run(plan_run(*settings, command="distill", buffer=path))
     rows = read_buffer(path)
     with torch.no_grad():
         log_t, log_s = (
@@ -187,7 +187,7 @@ def test_without_a_checkpoint_the_first_buffer_must_be_the_same(distill, go_on, 
     assert go_on().summary["status"] == "done"
 
 
-def test_a_buffer_of_another_teacher_is_judged_anew(make_config, distill, out: Path, tmp_path: Path, inverted) -> None:
+def test_a_buffer_of_another_teacher_is_judged_anew(plan_run, distill, out: Path, tmp_path: Path, inverted) -> None:
     other = make_teacher_file(tmp_path / "other.safetensors", seed=5)
     # One that hardly learns: priorities of drawn images hardly change either.
     outcome = distill(f"teacher.weights={other}", "evaluation.num_holdout=0", "distillation.sampling=uniform")
@@ -198,7 +198,7 @@ def test_a_buffer_of_another_teacher_is_judged_anew(make_config, distill, out: P
     assert now.meta.teacher_sha256 == sha256_of(other) != was.meta.teacher_sha256
     assert np.array_equal(now.images, was.images)
 
-    planned = plan(make_config(f"teacher.weights={other}"), Launch(command="run", preset_name="tiny"))
+    planned = plan_run(f"teacher.weights={other}")
     teacher = NormalizedModel.on(torch.device("cpu"), planned.teacher.model, planned.config.task).eval()
     with torch.no_grad():
         probability_N, class_N = teacher(torch.from_numpy(now.images)).softmax(dim=1).max(dim=1)
@@ -211,12 +211,11 @@ def test_a_buffer_of_another_teacher_is_judged_anew(make_config, distill, out: P
 @pytest.mark.parametrize("eviction", ["oldest", "lowest_priority"])
 @pytest.mark.parametrize("capacity", [40, 29])
 def test_rows_of_a_file_come_in_order_with_what_this_runs_networks_say(
-    make_config, inverted: Path, eviction: str, capacity: int
+    plan_run, inverted: Path, eviction: str, capacity: int
 ) -> None:
     file = inverted / "buffer.safetensors"
     settings = (f"buffer.capacity={capacity}", f"buffer.eviction={eviction}", "distillation.batch_size=12")
-    config = make_config(*settings, "evaluation.num_holdout=8")
-    run = build_run(plan(config, Launch(command="distill", preset_name="tiny", buffer=file)))
+    run = build_run(plan_run(*settings, "evaluation.num_holdout=8", command="distill", buffer=file))
     assert run.holdout_NCHW is not None
     rows = read_buffer(file)
     held_out = {image.numpy().tobytes() for image in run.holdout_NCHW}
@@ -244,11 +243,11 @@ def test_more_images_than_the_buffer_may_hold(distill, out: Path, inverted: Path
 
 @pytest.mark.parametrize(("capacity", "num_told"), [(31, 1), (32, 0)])
 def test_images_that_are_set_aside_need_no_room_in_the_buffer(
-    make_config, inverted: Path, capacity: int, num_told: int
+    plan_run, inverted: Path, capacity: int, num_told: int
 ) -> None:
     """Of 40 images, 8 are."""
-    config = make_config(f"buffer.capacity={capacity}", "evaluation.num_holdout=8")
-    planned = plan(config, Launch(command="distill", preset_name="tiny", buffer=inverted / "buffer.safetensors"))
+    settings = (f"buffer.capacity={capacity}", "evaluation.num_holdout=8")
+    planned = plan_run(*settings, command="distill", buffer=inverted / "buffer.safetensors")
     told = [warning for warning in planned.warnings if "are used (buffer.capacity)" in warning]
     assert len(told) == num_told
     assert all(warning.startswith("of 32 images in ") for warning in told)

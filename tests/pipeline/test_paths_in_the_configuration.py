@@ -10,16 +10,15 @@ from tiny_runs import NETWORKS
 
 from stages.config import from_file
 from stages.teachers.resolve import cached_teacher_file
-from stages.trainer import Launch, execute, plan, resume
+from stages.trainer import Launch, plan, resume
 
 
-def test_relative_paths_are_kept_absolute(make_config, teacher_file: Path, tmp_path: Path, monkeypatch):
+def test_relative_paths_are_kept_absolute(start, teacher_file: Path, tmp_path: Path, monkeypatch):
     shutil.copy(teacher_file, tmp_path / "mine.safetensors")
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
-    config = make_config("teacher.weights=mine.safetensors", "evaluation.data=none", "evaluation.root=images")
-    outcome = execute(plan(config, Launch(command="run", preset_name="tiny", out=Path("run"))))
-    assert outcome.error is None
+    settings = ("teacher.weights=mine.safetensors", "evaluation.data=none", "evaluation.root=images")
+    assert start(*settings, out=Path("run")).error is None
 
     monkeypatch.chdir("/")
     kept = from_file(tmp_path / "run" / "config.toml")
@@ -29,16 +28,16 @@ def test_relative_paths_are_kept_absolute(make_config, teacher_file: Path, tmp_p
 
 
 def test_a_cached_teacher_of_a_file_is_found_from_any_folder(
-    make_config, teacher_file: Path, tmp_path: Path, monkeypatch
+    make_config, start, teacher_file: Path, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     shutil.copy(NETWORKS, tmp_path / "net.py")
-    config = make_config("teacher.model=net.py:teacher", "teacher.weights=auto", "teacher.trained_on=stripes")
-    cached = cached_teacher_file(config)
+    settings = ("teacher.model=net.py:teacher", "teacher.weights=auto", "teacher.trained_on=stripes")
+    cached = cached_teacher_file(make_config(*settings))
     cached.parent.mkdir(parents=True)
     shutil.copy(teacher_file, cached)
-    assert execute(plan(config, Launch(command="run", preset_name="tiny", out=Path("run")))).error is None
+    assert start(*settings, out=Path("run")).error is None
 
     monkeypatch.chdir("/")
     kept = from_file(tmp_path / "run" / "config.toml")

@@ -15,7 +15,7 @@ from run_outputs import assert_same_outcome, lines
 
 from stages.config import Config
 from stages.run_directory import RunDirectory
-from stages.trainer import Launch, execute, plan, resume
+from stages.trainer import resume
 
 # One process per case, forked once torch is imported, for that is what takes long. Each signals itself at a moment of
 # choice, so that nothing depends on how fast the machine is.
@@ -131,13 +131,12 @@ def test_a_scheduler_that_insists_spoils_no_exit_code(make_config, tmp_path: Pat
 
 
 @pytest.mark.parametrize("changes", [(), ("inversion.overlap=true", "run.threads=2")], ids=str)
-def test_a_killed_process_loses_nothing_that_was_saved(make_config, tmp_path: Path, changes: tuple[str, ...]) -> None:
+def test_a_killed_process_loses_nothing_that_was_saved(make_config, start_in, tmp_path: Path, changes) -> None:
     """No handler, no `finally`, no thread is waited for; the next process goes on to the same student."""
-    config = make_config(*changes)
     moments = ("inversion_step", "distillation_step", "buffer.safetensors", "epoch-000002.safetensors")
     names = [f"SIGKILL@{moment}" for moment in moments]
-    assert signalled(tmp_path, config, *names) == dict.fromkeys(names, -signal.SIGKILL)
-    execute(plan(config, Launch(command="run", preset_name="tiny", out=tmp_path / "undisturbed")))
+    assert signalled(tmp_path, make_config(*changes), *names) == dict.fromkeys(names, -signal.SIGKILL)
+    start_in(tmp_path / "undisturbed", *changes)
     for name in names:
         assert RunDirectory(tmp_path / name).status() == "dead"
         assert resume(tmp_path / name).summary["status"] == "done"

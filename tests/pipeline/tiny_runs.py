@@ -10,9 +10,10 @@ import torch
 
 from stages.config import Config
 from stages.models.weights import save_weights
-from stages.trainer import Outcome
+from stages.trainer import Outcome, Plan
 
 MakeConfig = Callable[..., Config]
+PlanRun = Callable[..., Plan]
 Start = Callable[..., Outcome]
 
 NETWORKS = Path(small_networks.__file__)
