@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stages.machine.cuda_tape import can_record
 from stages.models.build import build_model
 from stages.models.weights import save_weights
 from stages.run_directory import RunDirectory
+from stages.run_directory.control import send_request
 from stages.trainer import Launch, Outcome, execute, plan, resume
 
 pytestmark = [
@@ -127,8 +127,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path):
 
     def stop(event: Event, epoch: int) -> None:
         if (event.kind, epoch) == ("distillation_step", next_stop) and event.step == 4:
-            with RunDirectory(out).control_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"id": str(epoch), "action": "stop"}) + "\n")
+            send_request(RunDirectory(out), "stop")
 
     next_stop = 4
     assert run(config, out, listeners=[stop]).summary["status"] == "stopped"

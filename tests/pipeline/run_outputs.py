@@ -50,6 +50,11 @@ def ask(path: Path, action: str, request_id: str = "someone") -> None:
         file.write(json.dumps({"id": request_id, "action": action}) + "\n")
 
 
+def stop_at(path: Path, kind: str = "stage_finished", **moment: Any) -> At:
+    """Ask a run to stop, at a moment told as to `At`."""
+    return At(kind, lambda: ask(path, "stop"), **moment)
+
+
 def tensor_files(path: Path) -> dict[str, bytes]:
     """The bytes of a run's tensor files, checkpoints apart."""
     return {name: (path / name).read_bytes() for name in TENSOR_FILES if (path / name).exists()}

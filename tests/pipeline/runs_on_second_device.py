@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_outputs import At, ask, assert_same_outcome, events, tensor_files
+from run_outputs import assert_same_outcome, events, stop_at, tensor_files
 from second_device import CPU, SECOND, DeviceError
 from tiny_runs import PLUS
 
@@ -87,16 +87,14 @@ def test_a_stopped_run_goes_on_there_and_then_here(start_on, start_in, tmp_path:
     """In the middle of an epoch each time, with cached views, an average, and images made ahead."""
     overrides = ("distillation.views=2", "distillation.ema_decay=0.9", "inversion.overlap=true")
     out = tmp_path / "stopped"
-
-    def stop_in(epoch: int) -> At:
-        return At("distillation_step", lambda: ask(out, "stop", f"in {epoch}"), epoch=epoch, step=1)
+    first, second = (stop_at(out, "distillation_step", epoch=epoch, step=1) for epoch in (2, 3))
 
     def status(outcome: Outcome) -> str:
         assert outcome.error is None
         return str(outcome.summary["status"])
 
-    assert status(start_in(out, *overrides, f"run.device={NAME}", listeners=[stop_in(2)])) == "stopped"
-    assert status(resume(out, listeners=[stop_in(3)])) == "stopped"
+    assert status(start_in(out, *overrides, f"run.device={NAME}", listeners=[first])) == "stopped"
+    assert status(resume(out, listeners=[second])) == "stopped"
     assert status(resume(out, device="cpu")) == "done"
     assert [event["device"] for event in events(out, "run_resumed")] == [str(SECOND), str(CPU)]
     assert_same_outcome(out, start_on("cpu", *overrides))

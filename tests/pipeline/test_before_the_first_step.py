@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import small_networks
 import torch
-from run_outputs import At, ask, events, last_state, warnings
+from run_outputs import events, last_state, stop_at, warnings
 from tiny_runs import NETWORKS
 
 from stages import resumption
@@ -117,7 +117,7 @@ def test_not_enough_memory_for_the_buffer(plan_run, monkeypatch, is_too_little: 
 
 def test_not_enough_disk_to_go_on(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that filled the disk fails at once again, and not at its next checkpoint."""
-    start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    start(listeners=[stop_at(out, epoch=3)])
     with monkeypatch.context() as patch:
         patch.setattr("stages.planning.footprint.shutil.disk_usage", lambda _folder: SimpleNamespace(free=2**20))
         with pytest.raises(MachineError, match=r"not enough disk .* 1 MiB free"):
@@ -132,7 +132,7 @@ def test_the_disk_is_looked_at_for_a_buffer_that_is_in_the_checkpoint(
     asked_for: list[int] = []
     monkeypatch.setattr(resumption, "check_disk", lambda num_bytes, _folder, **_: asked_for.append(num_bytes))
     buffer = undisturbed / "buffer.safetensors"
-    stop = At("checkpoint_saved", lambda: ask(out, "stop"), epoch=2)
+    stop = stop_at(out, "checkpoint_saved", epoch=2)
     start("buffer.capacity=1000000", command="distill", buffer=buffer, listeners=[stop])
     assert go_on().summary["status"] == "done"
     with_buffer = footprint.OTHER_FILES_BYTES + 2 * 32 * 64  # 40 images less the 8 set aside, in both files

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from run_outputs import At, ask, assert_same_outcome, events, lines, tensor_files
+from run_outputs import At, ask, assert_same_outcome, events, lines, stop_at, tensor_files
 
 from stages.accounts import Accounts
 from stages.run_directory import RunDirectory
@@ -97,7 +97,7 @@ def test_a_request_after_the_last_safe_point_is_refused(start, out: Path) -> Non
 
 
 def test_a_request_while_a_run_is_taken_up_is_heard(start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=2)])
+    start(listeners=[stop_at(out, epoch=2)])
     from stages import resumption
 
     real_plan = resumption.plan
@@ -174,7 +174,7 @@ def test_a_second_signal_ends_at_once(
 
 
 def test_a_signal_after_a_request_to_stop_is_the_first_one(start, out: Path) -> None:
-    stop = At("distillation_step", lambda: ask(out, "stop"), epoch=3)
+    stop = stop_at(out, "distillation_step", epoch=3)
     signal_while_saving = At("samples", lambda: os.kill(os.getpid(), signal.SIGINT), epoch=3)
     assert start(listeners=[stop, signal_while_saving]).summary["status"] == "stopped"
     assert signal_while_saving.has_happened

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from run_outputs import At, ask, assert_same_outcome, events, lines, tensor_files, warnings
+from run_outputs import At, ask, assert_same_outcome, events, lines, stop_at, tensor_files, warnings
 from tiny_runs import NETWORKS
 
 from ssdkd_cli import progress
@@ -248,12 +248,8 @@ def test_disk_full_at_a_checkpoint(start, go_on, out: Path, undisturbed: Path, f
 
 
 def test_disk_full_while_a_stopped_run_is_saved(start, out: Path, full_disk) -> None:
-    outcome = start(
-        listeners=[
-            At("distillation_step", lambda: ask(out, "stop"), epoch=3),
-            At("control_acknowledged", lambda: fill(full_disk)),
-        ]
-    )
+    filled = At("control_acknowledged", lambda: fill(full_disk))
+    outcome = start(listeners=[stop_at(out, "distillation_step", epoch=3), filled])
     assert_ended(outcome, "failed", StorageError)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from buffer_files import write_buffer
-from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, tensor_files, warnings
+from run_outputs import At, KilledError, assert_same_outcome, events, kill, stop_at, tensor_files, warnings
 from safetensors.torch import load_file
 from tiny_runs import make_teacher_file
 
@@ -61,7 +61,7 @@ def test_invert_makes_as_many_calls_as_fill_the_buffer(inverted: Path) -> None:
 def test_a_stopped_or_killed_inversion_goes_on_to_the_same_bytes(start, go_on, out: Path, kind: str, calls: int):
     settings = (f"inversion.calls={calls}", "buffer.capacity=70", "run.epochs=5", "run.checkpoint_every=1")
     start(*settings, command="invert", out=out.with_name("undisturbed"))
-    start(*settings, command="invert", listeners=[At(kind, lambda: ask(out, "stop"), epoch=2)])
+    start(*settings, command="invert", listeners=[stop_at(out, kind, epoch=2)])
     assert RunDirectory(out).status() == "stopped"
     with pytest.raises(KilledError):
         go_on(At("stage_finished", kill, epoch=3))
@@ -153,7 +153,7 @@ def test_the_hold_out_is_set_aside(distill, out: Path, inverted: Path) -> None:
 
 def test_equal_distillations_give_equal_bytes_and_can_be_stopped(distill, go_on, out: Path) -> None:
     distill(out=out.with_name("undisturbed"))
-    stop = At("distillation_step", lambda: ask(out, "stop"), epoch=2, step=1)
+    stop = stop_at(out, "distillation_step", epoch=2, step=1)
     assert distill(listeners=[stop]).summary["status"] == "stopped"
     assert go_on().summary["status"] == "done"
     assert_same_outcome(out, out.with_name("undisturbed"))
@@ -163,7 +163,7 @@ def test_a_checkpoint_needs_the_first_buffer_no_more(distill, go_on, out: Path, 
     buffer = out.with_name("copy.safetensors")
     buffer.write_bytes((inverted / "buffer.safetensors").read_bytes())
     distill("evaluation.data=none", out=out.with_name("undisturbed"), buffer=buffer)
-    stop = At("distillation_step", lambda: ask(out, "stop"), epoch=2)
+    stop = stop_at(out, "distillation_step", epoch=2)
     distill("evaluation.data=none", buffer=buffer, listeners=[stop])
     buffer.unlink()
     assert go_on().summary["status"] == "done"
@@ -261,7 +261,7 @@ def test_distill_can_go_on_from_a_run(start, distill, out: Path, undisturbed: Pa
 def test_what_begins_anew_after_a_refused_resume_starts_from_the_same_buffer(
     distill, out: Path, inverted: Path
 ) -> None:
-    distill(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=2)])
+    distill(listeners=[stop_at(out, epoch=2)])
     config = out / "config.toml"
     config.write_text(config.read_text().replace("alpha = 0.6", "alpha = 0.5"))
     with pytest.raises(FileError, match="was changed since the run began") as refusal:

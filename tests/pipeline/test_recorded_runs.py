@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from operation_tape import OperationTape
-from run_outputs import At, ask, assert_same_outcome, events, warnings
+from run_outputs import At, assert_same_outcome, events, stop_at, warnings
 from torch.torch_version import TorchVersion
 
 from stages import optimizers, resumption
@@ -82,10 +82,7 @@ def test_a_recorded_run_is_resumed_from_every_safe_point(start, go_on, out: Path
     start(*overrides, out=out.with_name("undisturbed"))
 
     def stops() -> list[At]:
-        return [
-            At("stage_finished", lambda: ask(out, "stop")),
-            At("distillation_step", lambda: ask(out, "stop"), nth=5),
-        ]
+        return [stop_at(out), stop_at(out, "distillation_step", nth=5)]
 
     outcome = start(*overrides, listeners=stops())
     while outcome.summary["status"] == "stopped":

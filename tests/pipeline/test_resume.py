@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_outputs import At, KilledError, ask, assert_same_outcome, events, kill, lines, tensor_files, warnings
+from run_outputs import At, KilledError, assert_same_outcome, events, kill, lines, stop_at, tensor_files, warnings
 from safetensors import safe_open
 from tiny_runs import NETWORKS, PLUS, make_teacher_file
 
@@ -41,7 +41,7 @@ SAFE_POINTS = {
 
 @pytest.mark.parametrize("moment", SAFE_POINTS.values(), ids=SAFE_POINTS.keys())
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(start, go_on, out: Path, undisturbed: Path, moment) -> None:
-    stop = At(action=lambda: ask(out, "stop"), **moment)
+    stop = stop_at(out, **moment)
     stopped = start(listeners=[stop])
     assert stop.has_happened
     assert (stopped.summary["status"], stopped.error) == ("stopped", None)
@@ -74,7 +74,7 @@ def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, changes: 
 
     def at_every_safe_point() -> list[At]:
         kinds = ("inversion_step", "stage_finished", "distillation_step")
-        return [At(kind, lambda: ask(out, "stop")) for kind in kinds]
+        return [stop_at(out, kind) for kind in kinds]
 
     outcome = start(*overrides, listeners=at_every_safe_point())
     num_processes = 1
@@ -89,7 +89,7 @@ def test_stopping_at_every_safe_point_in_turn(start, go_on, out: Path, changes: 
 def test_stopping_while_the_teacher_looks_at_all_of_warmup(start, go_on, out: Path) -> None:
     overrides = ("run.epochs=3", "run.warmup_epochs=2", "distillation.views=2", "distillation.batch_size=4")
     start(*overrides, out=out.with_name("undisturbed"))
-    stop = At("views_judged", lambda: ask(out, "stop"), epoch=3, done=20)
+    stop = stop_at(out, "views_judged", epoch=3, done=20)
     assert start(*overrides, listeners=[stop]).summary["status"] == "stopped"
     assert stop.has_happened
     assert go_on().summary["status"] == "done"
@@ -105,7 +105,7 @@ def test_a_compiled_run_goes_on_to_the_same_bits(start, go_on, out: Path, precis
     torch.compiler.reset()  # as in another process, before each run
     start(*overrides, out=out.with_name("undisturbed"))
     torch.compiler.reset()
-    assert start(*overrides, listeners=[At(action=lambda: ask(out, "stop"), **moment)]).summary["status"] == "stopped"
+    assert start(*overrides, listeners=[stop_at(out, **moment)]).summary["status"] == "stopped"
     torch.compiler.reset()
     assert go_on().summary["status"] == "done"
     assert_same_outcome(out, out.with_name("undisturbed"))
@@ -219,7 +219,7 @@ def test_killed_while_the_last_files_are_written(
 def test_a_resumed_run_remembers_its_results_and_its_best_student(start, go_on, out: Path) -> None:
     overrides = ("evaluation.select_best=true", "run.eval_every=1")
     undisturbed = start(*overrides, out=out.with_name("undisturbed")).summary
-    start(*overrides, listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=4, stage="distillation")])
+    start(*overrides, listeners=[stop_at(out, epoch=4, stage="distillation")])
     summary = go_on().summary
     name = "student-best.safetensors"
     assert (out / name).read_bytes() == (out.with_name("undisturbed") / name).read_bytes()
@@ -230,7 +230,7 @@ def test_a_resumed_run_remembers_its_results_and_its_best_student(start, go_on, 
 
 def test_other_real_data_is_measured_anew(start, go_on, out: Path) -> None:
     overrides = ("evaluation.select_best=true", "run.eval_every=1")
-    stopped = start(*overrides, listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=4, stage="inversion")])
+    stopped = start(*overrides, listeners=[stop_at(out, epoch=4, stage="inversion")])
     assert stopped.summary["teacher"]["num_samples"] == stopped.summary["student"]["num_samples"] == 364
     config = out / "config.toml"
     config.write_text(config.read_text().replace('split = "test"', 'split = "train"'))
@@ -257,7 +257,7 @@ def test_a_resumed_run_lets_go_of_what_it_loaded(start, go_on, out: Path, monkey
         gc.collect()
         assert [state() for state in states] == [None]
 
-    start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=2)])
+    start(listeners=[stop_at(out, epoch=2)])
     monkeypatch.setattr("stages.trainer.load_checkpoint", load)
     first_stage = At("stage_started", look)
     assert go_on(first_stage).summary["status"] == "done"
@@ -315,7 +315,7 @@ def test_warnings_are_told_by_every_process(start, go_on, out: Path) -> None:
 def test_without_its_real_data_a_resumed_run_does_not_pass_off_an_earlier_result(
     start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start("run.eval_every=1", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3, stage="evaluation")])
+    start("run.eval_every=1", listeners=[stop_at(out, epoch=3, stage="evaluation")])
     monkeypatch.setattr("stages.planning.plan._evaluation_data", lambda *_: (None, ()))
     assert RunDirectory(out).summary()["student"] is not None
     summary = go_on().summary
@@ -395,13 +395,13 @@ def test_one_process_at_a_time(start, go_on, out: Path) -> None:
 @pytest.fixture
 def stopped(start, out: Path) -> Path:
     """A run that was stopped in its third epoch."""
-    start(listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    start(listeners=[stop_at(out, epoch=3)])
     return out
 
 
 def test_another_teacher_is_refused(tmp_path: Path, start, out: Path, go_on) -> None:
     mine = make_teacher_file(tmp_path / "mine.safetensors", seed=0)
-    start(f"teacher.weights={mine}", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    start(f"teacher.weights={mine}", listeners=[stop_at(out, epoch=3)])
     content = mine.read_bytes()
     make_teacher_file(mine, seed=1)
     with pytest.raises(FileError, match=r"mine\.safetensors is not the file that this run began with"):
@@ -464,7 +464,7 @@ def test_other_code_of_a_network_is_told(start, out: Path, tmp_path: Path) -> No
     """Its names and shapes fit, and nothing else would show it."""
     network = tmp_path / "net.py"
     network.write_text(NETWORKS.read_text())
-    start(f"student.model={network}:student", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    start(f"student.model={network}:student", listeners=[stop_at(out, epoch=3)])
     network.write_text(NETWORKS.read_text() + "\n# another activation, say\n")
     assert resume(out).summary["status"] == "done"
     (told,) = (event["message"] for event in warnings(out) if "another file" in event["message"])
@@ -519,7 +519,7 @@ def test_a_run_that_was_moved_stays_where_it_is(stopped: Path, is_named_since: b
     config, log = stopped / "config.toml", stopped / "events.jsonl"
     config.write_text(config.read_text().replace('device = "cpu"', 'device = "cuda:98"'))
     log.write_text(log.read_text().replace('"device":"cpu"', '"device":"cuda:98"'))
-    asked = At("stage_finished", lambda: ask(stopped, "stop"), epoch=3)
+    asked = stop_at(stopped, epoch=3)
     assert resume(stopped, device="cpu", listeners=[asked]).summary["status"] == "stopped"
     if is_named_since:
         config.write_text(config.read_text().replace("cuda:98", "cuda:99"))
@@ -587,7 +587,7 @@ def test_other_versions_are_told(stopped: Path) -> None:
 def test_a_precision_that_does_not_suit_the_device_it_goes_on_with(
     start, go_on, out: Path, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
-    start(f"run.precision={asked}", listeners=[At("stage_finished", lambda: ask(out, "stop"), epoch=3)])
+    start(f"run.precision={asked}", listeners=[stop_at(out, epoch=3)])
     monkeypatch.setattr("stages.resumption.resolve_precision", lambda _wanted, _device: "fp8")
     assert go_on().summary["status"] == "done"
     told = [event["message"] for event in warnings(out) if "goes on in" in event["message"]]
@@ -640,7 +640,7 @@ def test_an_event_that_did_not_fit_leaves_no_hole(start, out: Path, monkeypatch:
 
 
 def test_a_resumed_run_tells_the_metric_that_people_quote_first(start, go_on, out: Path) -> None:
-    start(listeners=[At("checkpoint_saved", lambda: ask(out, "stop"), epoch=2)])
-    summary = go_on(At("stage_finished", lambda: ask(out, "stop"), epoch=3)).summary
+    start(listeners=[stop_at(out, "checkpoint_saved", epoch=2)])
+    summary = go_on(stop_at(out, epoch=3)).summary
     assert summary["status"] == "stopped"
     assert next(iter(summary["student"])) == next(iter(summary["teacher"])) == "top1"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_outputs import At, ask
+from run_outputs import stop_at
 
 from stages.events import Event
 
@@ -29,7 +29,7 @@ class Seen:
 def test_a_run_has_its_threads_and_so_has_what_goes_on_with_it(start, go_on, out: Path, num_threads: int) -> None:
     begun, gone_on = Seen(), Seen()
     torch.set_num_threads(3)
-    stop = At("stage_finished", lambda: ask(out, "stop"), epoch=3)
+    stop = stop_at(out, epoch=3)
     assert start(f"run.threads={num_threads}", listeners=[begun, stop]).summary["status"] == "stopped"
     torch.set_num_threads(3)
     assert go_on(gone_on).summary["status"] == "done"
