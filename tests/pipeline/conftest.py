@@ -61,6 +61,14 @@ def undisturbed(start_in: Start, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
+@pytest.fixture(scope="session")
+def inverted(start_in: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of `invert`."""
+    path = tmp_path_factory.mktemp("runs") / "inverted"
+    assert start_in(path, command="invert").summary["status"] == "done"
+    return path
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """Where the run of this test goes."""

@@ -430,16 +430,8 @@ def test_overlap_that_saves_no_time_is_told(plan_run, changes: list[str], reason
     assert planned.footprint.disk_bytes - plain.footprint.disk_bytes == 3 * 4 * 16 * 64
 
 
-@pytest.fixture(scope="module")
-def inverted(start_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A buffer to distil from."""
-    path = tmp_path_factory.mktemp("runs") / "inverted"
-    start_in(path, command="invert")
-    return path / "buffer.safetensors"
-
-
 def test_overlap_is_nothing_to_who_does_not_do_both(plan_run, inverted: Path) -> None:
-    for command, buffer in (("invert", None), ("distill", inverted)):
+    for command, buffer in (("invert", None), ("distill", inverted / "buffer.safetensors")):
         launch = {"command": command, "buffer": buffer}
         plain, overlapping = plan_run(**launch), plan_run("inversion.overlap=true", **launch)
         told = [warning for warning in overlapping.warnings if warning not in plain.warnings]
@@ -453,7 +445,8 @@ def test_a_teacher_that_is_hard_to_invert_is_told_of_where_it_is_inverted(
     weights = tmp_path / "teacher.safetensors"
     save_weights(small_networks.teacher_without_norms(num_classes=10), weights)
     teacher = (f"teacher.model={NETWORKS}:teacher_without_norms", f"teacher.weights={weights}")
-    for command, buffer, is_told in (("run", None, True), ("invert", None, True), ("distill", inverted, False)):
+    file = inverted / "buffer.safetensors"
+    for command, buffer, is_told in (("run", None, True), ("invert", None, True), ("distill", file, False)):
         planned = plan_run(*teacher, command=command, buffer=buffer)
         assert any("no batch-norm" in warning for warning in planned.warnings) == is_told, command
 

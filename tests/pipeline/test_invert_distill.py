@@ -24,14 +24,6 @@ from stages.scoring import Scores, score
 from stages.trainer import Outcome, resume
 
 
-@pytest.fixture(scope="session")
-def inverted(start_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run of `invert`."""
-    path = tmp_path_factory.mktemp("runs") / "inverted"
-    assert start_in(path, command="invert").summary["status"] == "done"
-    return path
-
-
 @pytest.fixture
 def distill(start, inverted: Path):
     """Run `distill` on the inverted buffer, or on another."""
