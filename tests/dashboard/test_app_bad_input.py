@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,17 +127,17 @@ def test_a_directory_that_never_was_one(tmp_path):
 
 def test_a_process_that_dies_is_noticed_and_its_keys_go(tmp_path):
     run = run_of_lines(tmp_path / "run", lines_of([*whole_run(3), (events.StageStarted(stage="inversion"), 4)]))
-    lock = run.lock.held()
-    lock.__enter__()
 
     async def body(app, pilot):
         assert "p Pause" in screen_text(app)
-        lock.__exit__(None, None, None)
+        lock.close()
         await until(pilot, lambda: "process is gone" in screen_text(app))
         await until(pilot, lambda: "p Pause" not in screen_text(app))
         await until(pilot, lambda: "●" not in screen_text(app))  # no stage is at work any more
 
-    drive(run, body)
+    with ExitStack() as lock:
+        lock.enter_context(run.lock.held())
+        drive(run, body)
 
 
 @pytest.mark.parametrize("seed", range(4))

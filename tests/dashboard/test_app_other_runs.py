@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def first(tmp_path) -> RunDirectory:
 def second(tmp_path) -> RunDirectory:
     told = [(run_started(seed=1, epochs=6), 0), *whole_run(6)[1:], (evaluation(0.5), 6)]
     return run_of_lines(tmp_path / "group" / "seed-1", lines_of(told))
+
+
+@pytest.fixture
+def lock(first) -> Iterator[ExitStack]:
+    """The lock of the first run, held until it is closed."""
+    with ExitStack() as lock:
+        lock.enter_context(first.lock.held())
+        yield lock
 
 
 def test_a_run_of_the_list_is_opened_in_place_of_this_one(first, second):
@@ -120,28 +129,27 @@ def test_what_is_asked_of_the_run_on_the_screen_is_asked_of_no_other(first, seco
     assert not second.control_file.exists() or not second.control_file.read_text()
 
 
-def test_the_next_run_of_the_folder_follows_the_one_that_ends_on_the_screen(first, second):
+def test_the_next_run_of_the_folder_follows_the_one_that_ends_on_the_screen(first, second, lock):
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
         with second.lock.held():
             await look_again(app, pilot)
             assert app.run_view.path == first.path, "two at work: the one on the screen stays"
             append(first, END)
-            lock.release.set()
+            lock.close()
             await until(pilot, lambda: app.run_view is not None and app.run_view.path == second.path)
             await until(pilot, lambda: "seed-0 has ended, seed-1 is at work" in screen_text(app))
 
-    with _Held(first) as lock:
-        drive(first, body, folder=first.path.parent)
+    drive(first, body, folder=first.path.parent)
 
 
-def test_an_open_dialog_is_not_pulled_away(first, second):
+def test_an_open_dialog_is_not_pulled_away(first, second, lock):
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
         await press(app, pilot, "c")
         with second.lock.held():
             append(first, END)
-            lock.release.set()
+            lock.close()
             await until(pilot, lambda: app.run_view.status == "done")
             await look_again(app, pilot)
             assert isinstance(app.screen, CompareScreen)
@@ -149,11 +157,10 @@ def test_an_open_dialog_is_not_pulled_away(first, second):
             await press(app, pilot, "escape")
             await until(pilot, lambda: app.run_directory.path == second.path)
 
-    with _Held(first) as lock:
-        drive(first, body, folder=first.path.parent)
+    drive(first, body, folder=first.path.parent)
 
 
-def test_a_run_that_is_resumed_does_not_follow_itself(first, monkeypatch):
+def test_a_run_that_is_resumed_does_not_follow_itself(first, lock, monkeypatch):
     looked = []
 
     def resumed_right_after_it_was_found_dead(folder: Path) -> RunDirectory:
@@ -163,15 +170,14 @@ def test_a_run_that_is_resumed_does_not_follow_itself(first, monkeypatch):
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
         opened = app.run_directory
-        lock.release.set()
+        lock.close()
         await until(pilot, lambda: len(looked) > 2)
         await settle(app, pilot)
         assert app.run_directory is opened
 
     monkeypatch.chdir(first.path.parent)
     monkeypatch.setattr("ssdkd_cli.dashboard.app.run_at_work", resumed_right_after_it_was_found_dead)
-    with _Held(first) as lock:
-        drive(first, body, folder=Path())
+    drive(first, body, folder=Path())
 
 
 @pytest.mark.parametrize("has_folder", [True, False])
@@ -189,39 +195,14 @@ def test_a_run_that_was_over_when_it_was_opened_stays(first, second, has_folder)
     drive(first, body, folder=first.path.parent if has_folder else None)
 
 
-def test_a_run_that_was_named_stays_when_it_ends(first, second):
+def test_a_run_that_was_named_stays_when_it_ends(first, second, lock):
     async def body(app, pilot):
         await until(pilot, lambda: app.run_view.status == "running")
         with second.lock.held():
             append(first, END)
-            lock.release.set()
+            lock.close()
             await until(pilot, lambda: app.run_view.status == "done")
             await look_again(app, pilot)
             assert app.run_view.path == first.path
 
-    with _Held(first) as lock:
-        drive(first, body)
-
-
-class _Held:
-    """A run's lock held by another thread, until it is told to let go."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-        self.release = threading.Event()
-        self._is_held = threading.Event()
-        self._thread = threading.Thread(target=self._hold)
-
-    def _hold(self) -> None:
-        with self._run.lock.held():
-            self._is_held.set()
-            self.release.wait()
-
-    def __enter__(self) -> _Held:
-        self._thread.start()
-        assert self._is_held.wait(10)
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.release.set()
-        self._thread.join()
+    drive(first, body)

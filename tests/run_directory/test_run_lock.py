@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from lock_holder import held_by_another_process
 from run_files import make_run
 
 from stages.errors import ConfigError, MachineError
 from stages.run_directory import RunDirectory
 from stages.run_directory import lock as run_lock
-
-HOLD_LOCK = """
-import sys, pathlib
-from stages.run_directory import RunDirectory
-with RunDirectory(pathlib.Path(sys.argv[1])).lock.held():
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -44,14 +34,11 @@ def test_lock_is_seen_and_freed(run: RunDirectory) -> None:
 
 def test_lock_of_another_process_names_it_and_dies_with_it(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "_PATIENCE_S", 0.0)
-    command = [sys.executable, "-c", HOLD_LOCK, str(run.path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "locked\n"
+    with held_by_another_process(run) as owner:
         assert run.is_alive()
         with pytest.raises(ConfigError, match=f"being written by process {owner.pid} on host"), run.lock.held():
             pytest.fail("two processes write one run")
-        owner.send_signal(signal.SIGKILL)
+        owner.kill()
         owner.wait()
     assert not run.is_alive()
     with run.lock.held():

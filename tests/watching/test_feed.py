@@ -7,13 +7,12 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
 import pytest
 from hand_clock import HandClock
+from lock_holder import held_by_another_process
 from run_files import acknowledged
 from scripted_run import (
     TIME_S,
@@ -193,20 +192,11 @@ def test_a_run_that_was_stopped_within_an_epoch_stands_at_the_one_before(tmp_pat
 
 def test_a_run_whose_process_died_is_said_to_be_dead(tmp_path):
     run = run_of_lines(tmp_path / "run", lines_of(whole_run(3)))
-    holder = (
-        "import sys; from pathlib import Path; from stages.run_directory import RunDirectory\n"
-        "with RunDirectory(Path(sys.argv[1])).lock.held():\n"
-        "    print('locked', flush=True); sys.stdin.read()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", holder, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout.readline() == b"locked\n"
+    with held_by_another_process(run) as owner:
         feed = RunFeed(run)
         assert feed.poll().status == "running"
-        process.kill()
-        process.wait()
+        owner.kill()
+        owner.wait()
         view = feed.poll()
     assert (view.status, view.status_text, view.silent_s) == ("dead", "dead: its process is gone", None)
     assert not view.is_live
