@@ -11,14 +11,13 @@ import torch
 from benchmark_modules import import_beside
 from buffer_files import make_meta, write_buffer
 from PIL import Image
-from safetensors.torch import save_file
+from weight_files import write_weights
 
 from stages.buffer.file import BufferContents
 from stages.config import load
 from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished
 from stages.files.file_digest import sha256_of
-from stages.models.build import build_model
 from stages.run_directory import RunDirectory
 from stages.teachers.resolve import teacher_file
 
@@ -262,8 +261,7 @@ def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert float(mine.split("|")[4]) > 0.9, "they are the real ones"
 
     judge = RunDirectory.create(tmp_path / "judge", "unused")
-    weights = tmp_path / "other.safetensors"
-    save_file(build_model("wrn10_1", task=task, where="here").state_dict(), weights)
+    weights = write_weights(tmp_path / "other.safetensors", "wrn10_1", task)
     of_other = ["teacher.model=wrn10_1", f"teacher.weights={weights}"]
     judge.config_file.write_text(load(["digits"], of_other).to_toml())
     assert coverage.main([*arguments, "--judge", str(judge.path)]) == 0
@@ -322,7 +320,7 @@ def test_priorities_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         run.config_file.write_text(config.to_toml())
         fill(run, **contents, teacher_sha256=sha256_of(teacher))
     runs[0].student_file.write_bytes(teacher.read_bytes())
-    save_file(build_model("wrn16_2", task=task, where="here").state_dict(), runs[1].student_file)
+    write_weights(runs[1].student_file, "wrn16_2", task)
 
     assert priorities.main([*(str(run.path) for run in runs), "--views", "3", "--images", "50"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from weight_files import write_weights
 
 import presets
 from ssdkd_cli import progress
 from stages.config import load
 from stages.errors import MachineError
-from stages.models.build import build_model
 from stages.teachers.train import EPOCHS
 
 SMALL = ["--set", "teacher.model=wrn10_1", "--set", "run.device=cpu", "--set", "run.threads=1"]
@@ -240,10 +240,8 @@ def test_a_teacher_is_checked_by_as_many_threads_as_asked_for(call, monkeypatch)
 
 
 def test_a_teacher_no_better_than_chance_is_doubted(call, tmp_path):
-    torch.manual_seed(0)
-    model = build_model("wrn16_2", task=load(["digits"]).task, where="teacher.model")
-    save_file(model.state_dict(), tmp_path / "untrained.safetensors")
-    untrained = ["--set", f"teacher.weights={tmp_path}/untrained.safetensors", "--preset", "digits"]
+    weights = write_weights(tmp_path / "untrained.safetensors", "wrn16_2", load(["digits"]).task)
+    untrained = ["--set", f"teacher.weights={weights}", "--preset", "digits"]
     checked = call("teacher", "check", *untrained, "--json")
     assert checked.code == 0, checked.err
     assert any("better than chance" in warning for warning in json.loads(checked.out)["warnings"])

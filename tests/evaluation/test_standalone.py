@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from weight_files import write_weights
 
 import presets
 from stages.config import Config, load
@@ -17,7 +18,6 @@ from stages.files.file_digest import sha256_of
 from stages.machine.device import num_usable_cpus
 from stages.models.build import build_model
 from stages.models.normalized import NormalizedModel
-from stages.models.weights import save_weights
 from stages.run_directory import RunDirectory
 
 KEYS = ["task", "data", "split", "student", "teacher", "agreement"]
@@ -33,9 +33,7 @@ def config(*overrides: str) -> Config:
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student that has learnt nothing."""
     path = tmp_path_factory.mktemp("student") / "student.safetensors"
-    torch.manual_seed(1)
-    save_weights(build_model("wrn10_1", task=config().task, where="student.model"), path)
-    return path
+    return write_weights(path, "wrn10_1", config().task, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +105,7 @@ def test_a_run_is_not_compared_with_another_teacher_unnoticed(run: RunDirectory,
     run.config_file.write_text(own.to_toml())
     run.manifest_file.write_text(json.dumps({"teacher_sha256": sha256_of(weights)}))
     assert evaluate_run(run, own, "cpu")["teacher"] is not None
-    torch.manual_seed(2)
-    save_weights(build_model("wrn16_2", task=own.task, where="teacher.model"), weights)
+    write_weights(weights, "wrn16_2", own.task)
     with pytest.raises(FileError, match="is not the teacher that this run had") as refusal:
         evaluate_run(run, own, "cpu")
     assert "teacher.weights" in (refusal.value.hint or "")

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from told_events import events_of as events
+from weight_files import write_weights
 
 import presets
 from stages.config import Config, load, with_values
 from stages.events import Event
 from stages.machine.cuda_tape import can_record
-from stages.models.build import build_model
-from stages.models.weights import save_weights
 from stages.run_directory import RunDirectory
 from stages.run_directory.control import send_request
 from stages.trainer import Launch, Outcome, execute, plan, resume
@@ -43,9 +42,7 @@ def small(config: Config, folder: Path) -> Config:
     """Three small epochs of a preset, from a teacher with random weights where none is shipped."""
     config = with_values(config, TINY)
     if config.teacher.trained_on != "digits":
-        torch.manual_seed(0)
-        weights = folder / "teacher.safetensors"
-        save_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), weights)
+        weights = write_weights(folder / "teacher.safetensors", config.teacher.model, config.task)
         config = with_values(config, {"teacher.weights": str(weights), "evaluation.data": "none"})
     return config
 

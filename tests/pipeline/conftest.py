@@ -17,7 +17,7 @@ from stages.trainer import Launch, Outcome, Plan, execute, plan, resume
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of a teacher that nobody trained."""
-    return make_teacher_file(tmp_path_factory.mktemp("teacher") / "teacher.safetensors", seed=0)
+    return make_teacher_file(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
 
 
 @pytest.fixture(scope="session")

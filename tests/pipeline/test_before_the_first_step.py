@@ -11,18 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import small_networks
 import torch
 from run_outputs import events, last_state, stop_at, warnings
-from tiny_runs import NETWORKS
+from tiny_runs import NETWORKS, untrained
+from weight_files import write_weights
 
 from stages import resumption
 from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
 from stages.machine.memory import MachineMemory
-from stages.models.build import build_model
-from stages.models.weights import save_weights
 from stages.planning import beginning, footprint
 from stages.planning.beginning import build_run
 from stages.registry import Found, Spec
@@ -396,8 +394,7 @@ def test_a_student_that_loses_the_teachers_shortcuts_is_told_of(
 ) -> None:
     overrides = ("teacher.model=resnet14b", f"student.model={student}", "student.start=auto")
     overrides += ("distillation.lr=auto", "distillation.batch_size=64")
-    weights = tmp_path / "resnet14b.safetensors"
-    save_weights(build_model("resnet14b", task=make_config().task, where="teacher.model"), weights)
+    weights = write_weights(tmp_path / "resnet14b.safetensors", "resnet14b", make_config().task)
     planned = plan_run(*overrides, f"teacher.weights={weights}")
     told = [warning for warning in planned.warnings if "differ in `shortcut.0`" in warning]
     assert (len(told), planned.config.distillation.lr) == (rate == 0.1, pytest.approx(rate))
@@ -442,9 +439,7 @@ def test_overlap_is_nothing_to_who_does_not_do_both(plan_run, inverted: Path) ->
 def test_a_teacher_that_is_hard_to_invert_is_told_of_where_it_is_inverted(
     plan_run, inverted: Path, tmp_path: Path
 ) -> None:
-    weights = tmp_path / "teacher.safetensors"
-    save_weights(small_networks.teacher_without_norms(num_classes=10), weights)
-    teacher = (f"teacher.model={NETWORKS}:teacher_without_norms", f"teacher.weights={weights}")
+    teacher = untrained("teacher_without_norms", tmp_path)
     file = inverted / "buffer.safetensors"
     for command, buffer, is_told in (("run", None, True), ("invert", None, True), ("distill", file, False)):
         planned = plan_run(*teacher, command=command, buffer=buffer)
@@ -516,8 +511,7 @@ def test_a_student_for_small_images_is_told_of_where_these_are_large(
 ) -> None:
     networks = ("teacher.model=wrn10_1", f"student.model={student}")
     sizes = (f"task.image_shape=[1,{side},{side}]", "inversion.batch_size=2", "distillation.batch_size=2")
-    weights = tmp_path / "teacher.safetensors"
-    save_weights(build_model("wrn10_1", task=make_config(*sizes).task, where="teacher.model"), weights)
+    weights = write_weights(tmp_path / "teacher.safetensors", "wrn10_1", make_config(*sizes).task)
     planned = plan_run(*networks, *sizes, "evaluation.data=none", f"teacher.weights={weights}")
     assert any("made for images of some 32 pixels" in warning for warning in planned.warnings) == is_told
 

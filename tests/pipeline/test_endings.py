@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from run_outputs import At, ask, assert_same_outcome, events, lines, stop_at, tensor_files, warnings
-from tiny_runs import NETWORKS
+from tiny_runs import NETWORKS, untrained
 
 from ssdkd_cli import progress
 from stages import api
@@ -417,26 +417,9 @@ def test_a_stage_that_cannot_be_closed_is_a_run_that_failed(start, out: Path, mo
     assert (lines(out)[-1]["kind"], lines(out)[-1]["status"]) == ("run_finished", "failed")
 
 
-def saved(factory: str, folder: Path) -> Path:
-    """Weights of a small network."""
-    import small_networks
-
-    from stages.models.weights import save_weights
-
-    torch.manual_seed(0)
-    weights = folder / f"{factory}.safetensors"
-    save_weights(getattr(small_networks, factory)(num_classes=10), weights)
-    return weights
-
-
 def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:
-    weights = saved("teacher_without_norms", tmp_path)
-    outcome = start(
-        f"teacher.model={NETWORKS}:teacher_without_norms",
-        f"teacher.weights={weights}",
-        "inversion.targets=balanced",
-        "inversion.steps=6",
-    )
+    teacher = untrained("teacher_without_norms", tmp_path)
+    outcome = start(*teacher, "inversion.targets=balanced", "inversion.steps=6")
     assert (outcome.summary["status"], outcome.error) == ("done", None)
     (warning,) = warnings(out)
     assert "no batch-norm statistics" in warning["message"]
@@ -444,10 +427,8 @@ def test_a_teacher_without_batch_norm_runs_with_a_warning(start, out: Path, tmp_
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_networks_that_keep_features_and_name_inputs_run(start, out: Path, tmp_path: Path, overlap: bool) -> None:
-    weights = saved("keeping", tmp_path)
     outcome = start(
-        f"teacher.model={NETWORKS}:keeping",
-        f"teacher.weights={weights}",
+        *untrained("keeping", tmp_path),
         f"student.model={NETWORKS}:keeping",
         "inversion.targets=balanced",
         f"inversion.overlap={str(overlap).lower()}",
@@ -460,8 +441,7 @@ def test_networks_that_keep_features_and_name_inputs_run(start, out: Path, tmp_p
 
 
 def test_a_teacher_that_does_not_call_its_batch_norms_runs_with_a_warning(start, out: Path, tmp_path: Path) -> None:
-    weights = saved("reading", tmp_path)
-    teacher = (f"teacher.model={NETWORKS}:reading", f"teacher.weights={weights}", "inversion.targets=balanced")
+    teacher = (*untrained("reading", tmp_path), "inversion.targets=balanced")
     with pytest.raises(ConfigError, match="gives no batch-norm statistics"):
         start(*teacher, "inversion.task_weight=0", "inversion.adversarial_weight=0")
     assert start(*teacher).summary["status"] == "done"
@@ -470,12 +450,9 @@ def test_a_teacher_that_does_not_call_its_batch_norms_runs_with_a_warning(start,
 
 
 def test_networks_that_flatten_by_view_run(start, tmp_path: Path) -> None:
-    weights = saved("viewing", tmp_path)
-    viewing = f"{NETWORKS}:viewing"
     outcome = start(
-        f"teacher.model={viewing}",
-        f"teacher.weights={weights}",
-        f"student.model={viewing}",
+        *untrained("viewing", tmp_path),
+        f"student.model={NETWORKS}:viewing",
         "inversion.targets=balanced",
         "distillation.ema_decay=0.9",
     )

@@ -400,7 +400,7 @@ def stopped(start, out: Path) -> Path:
 
 
 def test_another_teacher_is_refused(tmp_path: Path, start, out: Path, go_on) -> None:
-    mine = make_teacher_file(tmp_path / "mine.safetensors", seed=0)
+    mine = make_teacher_file(tmp_path / "mine.safetensors")
     start(f"teacher.weights={mine}", listeners=[stop_at(out, epoch=3)])
     content = mine.read_bytes()
     make_teacher_file(mine, seed=1)

@@ -71,8 +71,14 @@ PLUS = (
 """What the `-plus` presets change, but for views and mixing."""
 
 
-def make_teacher_file(path: Path, *, seed: int) -> Path:
+def make_teacher_file(path: Path, factory: str = "teacher", *, seed: int = 0) -> Path:
     """The weights of a teacher that nobody trained."""
     torch.manual_seed(seed)
-    save_weights(small_networks.teacher(num_classes=10), path)
+    save_weights(getattr(small_networks, factory)(num_classes=10), path)
     return path
+
+
+def untrained(factory: str, folder: Path) -> tuple[str, str]:
+    """The settings of another such teacher, whose weights go into a folder."""
+    weights = make_teacher_file(folder / f"{factory}.safetensors", factory)
+    return f"teacher.model={NETWORKS}:{factory}", f"teacher.weights={weights}"

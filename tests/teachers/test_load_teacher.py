@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from weight_files import write_weights
 
 from stages.config import Config, with_values
 from stages.data.digits import load_digits
@@ -156,7 +157,7 @@ def careless(make_config: MakeConfig, tmp_path: Path) -> Callable[[str], Config]
     def make(factory: str) -> Config:
         weights = tmp_path / "w.safetensors"
         config = make_config(f"teacher.model={tmp_path / 'nets.py'}:{factory}", f"teacher.weights={weights}")
-        save_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), weights)
+        write_weights(weights, config.teacher.model, config.task)
         return config
 
     return make
@@ -202,12 +203,9 @@ def test_a_teacher_without_gradient_can_be_asked_but_not_inverted(
 
 
 def test_warns_where_variants_for_small_images_fit(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(
-        "teacher.model=torchvision:shufflenet_v2_x0_5", f"teacher.weights={tmp_path / 'w.safetensors'}"
-    )
-    save_weights(
-        build_model(config.teacher.model, task=config.task, where="teacher.model"), Path(config.teacher.weights)
-    )
+    weights = tmp_path / "w.safetensors"
+    config = make_config("teacher.model=torchvision:shufflenet_v2_x0_5", f"teacher.weights={weights}")
+    write_weights(weights, config.teacher.model, config.task)
     assert any("variants for CIFAR" in warning for warning in load_teacher(config, CPU, is_inverted=False).warnings)
 
 
@@ -236,7 +234,7 @@ def test_warns_where_torchvision_changes_the_images_of_its_own_weights(
         f"task.mean=[{mean},{mean},{mean}]",
         f"task.std=[{std},{std},{std}]",
     )
-    save_weights(build_model(config.teacher.model, task=config.task, where="teacher.model"), path)
+    write_weights(path, config.teacher.model, config.task)
     warnings = load_teacher(config, CPU, is_inverted=False).warnings
     untrained = "answers the same to every image"
     assert ["transform_input" in warning for warning in warnings if untrained not in warning] == [True] * warns
@@ -263,9 +261,8 @@ def test_a_file_that_turns_gradients_off_does_so_for_itself_alone(make_config: M
     path = tmp_path / "nets.py"
     path.write_text("import torch\ntorch.set_grad_enabled(False)\n" + FACTORY)
     config = make_config(f"teacher.model={path}:normed", f"teacher.weights={tmp_path / 'w.safetensors'}")
-    model = build_model(config.teacher.model, task=config.task, where="teacher.model")
+    write_weights(tmp_path / "w.safetensors", config.teacher.model, config.task)
     assert torch.is_grad_enabled()
-    save_weights(model, tmp_path / "w.safetensors")
     assert load_teacher(config, CPU).warnings == ()
 
 
@@ -278,10 +275,7 @@ def test_warns_where_there_are_no_statistics(
     path = tmp_path / "nets.py"
     path.write_text(FACTORY)
     config = make_config(f"teacher.model={path}:{factory}", f"teacher.weights={tmp_path / 'w.safetensors'}")
-    save_weights(
-        build_model(config.teacher.model, task=config.task, where="teacher.model"),
-        tmp_path / "w.safetensors",
-    )
+    write_weights(tmp_path / "w.safetensors", config.teacher.model, config.task)
     warnings = load_teacher(config, CPU).warnings
     assert bool(warnings) == warns
     if warns:
