@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from benchmark_modules import import_beside
-from buffer_files import make_meta, write_buffer
+from buffer_files import make_contents, write_buffer
 from PIL import Image
 from weight_files import write_weights
 
-from stages.buffer.file import BufferContents
 from stages.config import load
 from stages.data.dataset import load_data
 from stages.events import EventLog, RunFinished
@@ -26,29 +25,10 @@ balance, coverage, honesty, priorities, product = import_beside(
 )
 
 
-def fill(
-    run: RunDirectory,
-    *,
-    images: np.ndarray,
-    teacher_class: np.ndarray,
-    teacher_prob: np.ndarray,
-    priority: np.ndarray,
-    num_classes: int,
-    teacher_sha256: str = "0" * 64,
-) -> None:
+def fill(run: RunDirectory, *, images: np.ndarray, **contents: Any) -> None:
     """Give the run a buffer of these images."""
-    write_buffer(
-        run.buffer_file,
-        BufferContents(
-            images=images,
-            teacher_class=teacher_class,
-            teacher_prob=teacher_prob.astype(np.float32),
-            priority=priority.astype(np.float32),
-            age=np.zeros(len(images), dtype=np.int32),
-            target=np.full(len(images), -1),
-            meta=make_meta(num_classes=num_classes, capacity=1000, teacher_sha256=teacher_sha256),
-        ),
-    )
+    settings = {"image_shape": images.shape[1:], "age": 0, "target": -1, "capacity": 1000}
+    write_buffer(run.buffer_file, make_contents(len(images), images=images, **settings, **contents))
 
 
 def make_run(path: Path, *, seed: int, sampling: str = "priority", top1: float = 0.5, status: str = "done") -> Path:
@@ -243,9 +223,8 @@ def test_coverage_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     contents = {
         "images": digits.images_NCHW[:num].numpy(),
         "teacher_class": digits.labels_N[:num].numpy(),
-        "teacher_prob": np.full(num, 0.9),
-        "priority": np.ones(num),
-        "num_classes": 10,
+        "teacher_prob": 0.9,
+        "priority": 1.0,
     }
     arguments = [f"mine={run.path}", "--data", "digits", "--root", str(tmp_path)]
     fill(run, **contents)
@@ -310,10 +289,9 @@ def test_priorities_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     task, teacher = config.task, teacher_file(config)
     contents = {
         "images": load_data("digits", root=None, split="test", task=task).images_NCHW[:60].numpy(),
-        "teacher_class": np.zeros(60, dtype=np.int64),
-        "teacher_prob": np.full(60, 0.9),
-        "priority": np.ones(60),
-        "num_classes": 10,
+        "teacher_class": 0,
+        "teacher_prob": 0.9,
+        "priority": 1.0,
     }
     runs = [RunDirectory.create(tmp_path / name, "unused") for name in ("same", "other")]
     for run in runs:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_files import make_meta, write_buffer
+from buffer_files import make_contents, write_buffer
 from child_process import run_ssdkd
 from rich.cells import cell_len
 
-from stages.buffer.file import BufferContents
 from stages.run_directory import RunDirectory
 
 KEYS = [
@@ -31,16 +30,10 @@ SHA256 = "0123456789abcdef" * 4
 
 
 def make_rows(num: int = 40, *, num_classes: int = 4, names: tuple[str, ...] | None = None, capacity: int = 50):
-    rng = np.random.default_rng(0)
-    return BufferContents(
-        images=rng.integers(0, 256, (num, 1, 8, 8), dtype=np.uint8),
-        teacher_class=np.arange(num) % num_classes,
-        teacher_prob=np.full(num, 0.85, np.float32),
-        priority=np.full(num, 0.25, np.float32),
-        age=np.arange(num, dtype=np.int32)[::-1],
-        target=np.arange(num) % num_classes,
-        meta=make_meta(num_classes=num_classes, class_names=names, capacity=capacity, teacher_sha256=SHA256),
-    )
+    classes, age = np.arange(num) % num_classes, np.arange(num)[::-1]
+    columns = {"teacher_class": classes, "target": classes, "teacher_prob": 0.85, "priority": 0.25, "age": age}
+    meta = {"class_names": names, "capacity": capacity, "teacher_sha256": SHA256}
+    return make_contents(num, num_classes=num_classes, **columns, **meta)
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from buffer_files import make_meta, write_buffer
+from buffer_files import make_contents, write_buffer
 from scripted_run import TIME_S
 from textual.pilot import Pilot
 
 from ssdkd_cli.dashboard.app import DashboardApp
 from ssdkd_cli.dashboard.widgets.key_bar import KeyBar
-from stages.buffer.file import BufferContents
 from stages.run_directory import RunDirectory
 
 TIMEOUT_S = 60.0
@@ -108,16 +107,8 @@ def fill_buffer(
     """A buffer of grey gradients: classes in turn, priorities falling from the last to the first."""
     ramp = np.linspace(0, 255, 64).reshape(1, 8, 8).astype(np.uint8)
     images = np.stack([np.roll(ramp, index, axis=2) for index in range(num_samples)])
-    classes = np.arange(num_samples) % len(class_names)
-    write_buffer(
-        run.buffer_file,
-        BufferContents(
-            images=images,
-            teacher_class=classes.astype(np.int64),
-            teacher_prob=np.full(num_samples, 0.75, dtype=np.float32),
-            priority=np.arange(num_samples, dtype=np.float32),
-            age=(np.arange(num_samples)[::-1] // 10).astype(np.int32),
-            target=classes.astype(np.int64),
-            meta=make_meta(num_classes=len(class_names), class_names=class_names, capacity=100),
-        ),
-    )
+    index = np.arange(num_samples)
+    classes = index % len(class_names)
+    columns = {"images": images, "teacher_class": classes, "target": classes, "teacher_prob": 0.75, "priority": index}
+    meta = {"num_classes": len(class_names), "class_names": class_names, "capacity": 100}
+    write_buffer(run.buffer_file, make_contents(num_samples, **columns, age=index[::-1] // 10, **meta))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_files import make_meta, write_buffer
+from buffer_files import make_contents, write_buffer
 
 from ssdkd_cli.watching.pictures import buffer_stamp, hardest_pictures
 from stages.buffer.file import BufferContents
@@ -15,16 +15,8 @@ from stages.run_directory import RunDirectory
 
 
 def contents(num: int = 20, *, channels: int = 3, label_shape: tuple[int, ...] = ()) -> BufferContents:
-    rng = np.random.default_rng(num)
-    return BufferContents(
-        images=rng.integers(0, 256, (num, channels, 4, 6), dtype=np.uint8),
-        teacher_class=rng.integers(0, 3, (num, *label_shape)),
-        teacher_prob=rng.uniform(0.3, 1.0, (num, *label_shape)).astype(np.float32),
-        priority=rng.permutation(num).astype(np.float32),
-        age=np.arange(num, dtype=np.int32)[::-1],
-        target=rng.integers(0, 3, (num, *label_shape)),
-        meta=make_meta(num_classes=3, num_channels=channels),
-    )
+    columns = {"priority": np.random.default_rng(num).permutation(num), "age": np.arange(num)[::-1]}
+    return make_contents(num, image_shape=(channels, 4, 6), num_classes=3, label_shape=label_shape, **columns)
 
 
 def run_with(path: Path, buffer: BufferContents) -> RunDirectory:
