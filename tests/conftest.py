@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from tiny_network import TinyNetwork
 from torch import nn
 
+from stages import registry
 from stages.buffer.config import BufferConfig
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.config import Config, RunTable, StudentTable, TaskTable, TeacherTable
@@ -22,6 +25,7 @@ from stages.events import Event
 from stages.inversion.config import InversionConfig
 from stages.machine.recorded_step import Tape
 from stages.models.normalized import NormalizedModel
+from stages.registry import Spec
 from stages.run import Run
 from stages.schedule import Schedule
 from stages.tasks.classification import Classification
@@ -60,6 +64,24 @@ def _same_number_of_threads() -> Iterator[None]:
     num_threads = torch.get_num_threads()
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Install a stranger's part in a group, for the length of a test: `install("models", factory)`, or its spec."""
+    code = ModuleType("their_code")
+    added: dict[str, list[Spec]] = {}
+    installed = registry.all_specs
+    monkeypatch.setitem(sys.modules, "their_code", code)
+    monkeypatch.setattr(registry, "all_specs", lambda group: (*installed(group), *added.get(group, ())))
+
+    def add(group: str, part: Any, name: str = "theirs") -> None:
+        if not isinstance(part, Spec):
+            setattr(code, name, part)
+            part = Spec(name, f"their_code:{name}", "a stranger's")
+        added.setdefault(group, []).append(part)
+
+    return add
 
 
 @pytest.fixture

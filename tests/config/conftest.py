@@ -1,14 +1,12 @@
-"""What the tests of presets share: a small whole preset on disk, what loading complains of, plugins."""
+"""What the tests of presets share: a small whole preset on disk, what loading complains of."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from stages import registry
 from stages.config import load
 from stages.errors import ConfigError, Problem
-from stages.registry import Spec
 
 WHOLE = """
 [run]
@@ -69,12 +67,3 @@ def problem_of(problems_of):
         return problem
 
     return load_badly
-
-
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch):
-    """Install a stranger's spec in a group of the registry, for the length of a test."""
-    added: dict[str, list[Spec]] = {}
-    installed = registry.all_specs
-    monkeypatch.setattr(registry, "all_specs", lambda group: (*installed(group), *added.get(group, ())))
-    return lambda group, spec: added.setdefault(group, []).append(spec)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,14 +42,8 @@ def test_other_number_of_classes(num_classes: int) -> None:
         load_data("digits", root=None, split="test", task=task(num_classes))
 
 
-def use_data(
-    monkeypatch: pytest.MonkeyPatch,
-    labels: list[int],
-    dtype: torch.dtype = torch.uint8,
-    *,
-    num_images: int | None = None,
-) -> None:
-    """Let every name stand for a stranger's data set with these labels and no class names."""
+def use_data(install, labels: list[int], dtype: torch.dtype = torch.uint8, *, num_images: int | None = None) -> None:
+    """Install a stranger's data set with these labels and no class names."""
     made = LabelledImages(
         torch.zeros(len(labels) if num_images is None else num_images, 1, 8, 8, dtype=dtype),
         torch.tensor(labels, dtype=torch.int64),
@@ -58,54 +51,51 @@ def use_data(
         "theirs",
         "test",
     )
-    found = SimpleNamespace(spec=SimpleNamespace(load=lambda: lambda *_, **__: made), arguments={})
-    monkeypatch.setattr(dataset, "find", lambda *_, **__: found)
+    install("datasets", lambda *_, **__: made)
 
 
-def test_data_without_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_data(monkeypatch, [0, 3, 9])
+def test_data_without_class_names(install) -> None:
+    use_data(install, [0, 3, 9])
     assert len(load_data("theirs", root=None, split="test", task=task())) == 3
 
 
 @pytest.mark.parametrize("labels", [[0, 10], [-1, 3]])
-def test_labels_that_no_class_has(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
-    use_data(monkeypatch, labels)
+def test_labels_that_no_class_has(install, labels: list[int]) -> None:
+    use_data(install, labels)
     with pytest.raises(FileError, match=f"labels from {min(labels)} to {max(labels)}"):
         load_data("theirs", root=Path("there"), split="test", task=task())
 
 
-def test_data_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_data(monkeypatch, [])
+def test_data_without_images(install) -> None:
+    use_data(install, [])
     with pytest.raises(FileError, match="no images"):
         load_data("theirs", root=None, split="test", task=task())
 
 
-def test_images_of_another_type_than_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_data(monkeypatch, [0, 3], torch.float32)
+def test_images_of_another_type_than_bytes(install) -> None:
+    use_data(install, [0, 3], torch.float32)
     with pytest.raises(ConfigError, match=r"`theirs` gives images of torch\.float32"):
         load_data("theirs", root=None, split="test", task=task())
 
 
-def test_an_image_without_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_data(monkeypatch, [0, 3], num_images=3)
+def test_an_image_without_a_label(install) -> None:
+    use_data(install, [0, 3], num_images=3)
     with pytest.raises(ConfigError, match="`theirs` gives 3 images with 2 labels"):
         load_data("theirs", root=None, split="test", task=task())
 
 
 @pytest.mark.parametrize("given", [None, ("images", "labels")])
-def test_a_data_set_that_gives_something_else(monkeypatch: pytest.MonkeyPatch, given: object) -> None:
-    found = SimpleNamespace(spec=SimpleNamespace(load=lambda: lambda *_, **__: given), arguments={})
-    monkeypatch.setattr(dataset, "find", lambda *_, **__: found)
+def test_a_data_set_that_gives_something_else(install, given: object) -> None:
+    install("datasets", lambda *_, **__: given)
     with pytest.raises(ConfigError, match=f"`theirs` gives a {type(given).__name__}, not LabelledImages"):
         load_data("theirs", root=None, split="test", task=task())
 
 
-def test_a_data_set_that_takes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = SimpleNamespace(load=lambda: lambda root: None, is_ours=False, target="their.data:load")
-    monkeypatch.setattr(dataset, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
+def test_a_data_set_that_takes_something_else(install) -> None:
+    install("datasets", lambda root: None)
     with pytest.raises(ConfigError, match=r"`evaluation\.data` = `theirs` cannot be built: TypeError") as caught:
         load_data("theirs", root=None, split="test", task=task())
-    assert caught.value.hint == "`their.data:load` is called with root, split, image_shape, resize, download"
+    assert caught.value.hint == "`their_code:theirs` is called with root, split, image_shape, resize, download"
 
 
 class Pixels:
@@ -118,11 +108,10 @@ class Pixels:
         return tuple(image_shape[1:])
 
 
-def test_labels_of_pixels_may_be_missing_and_have_the_shape_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_of_pixels_may_be_missing_and_have_the_shape_of_the_task(install, monkeypatch) -> None:
     images, labels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.full((3, 8, 8), -1)
     made = LabelledImages(images, labels, None, "theirs", "test")
-    found = SimpleNamespace(spec=SimpleNamespace(load=lambda: lambda *_, **__: made), arguments={})
-    monkeypatch.setattr(dataset, "find", lambda *_, **__: found)
+    install("datasets", lambda *_, **__: made)
     with pytest.raises(FileError, match=r"a label of `theirs` has the shape \[8, 8\], .* has \[\]"):
         load_data("theirs", root=None, split="test", task=task())
     monkeypatch.setattr(dataset, "task_of", lambda table: Pixels(table.num_classes))

@@ -49,9 +49,9 @@ def noise(run: Run, purpose: str, num: int) -> Inverted:
 
 
 @pytest.fixture
-def make_stage(make_run, add_method):
+def make_stage(make_run, install):
     """A run and its inversion stage, set up with the stub."""
-    add_method("noise", "test_inversion_stage:Noise")
+    install("methods", Noise, "noise")
 
     def make(*, inversion: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Inversion]:
         run = make_run(inversion={"method": "noise"} | (inversion or {}), **settings)
@@ -346,7 +346,7 @@ def test_a_method_that_is_built_otherwise_is_told(make_stage, monkeypatch) -> No
     monkeypatch.setattr(Noise, "__init__", lambda self: None)
     with pytest.raises(ConfigError, match=r"`inversion\.method` = `noise` cannot be built: TypeError") as caught:
         make_stage()
-    assert caught.value.hint == "`test_inversion_stage:Noise` is called with the [inversion] table"
+    assert caught.value.hint == "`their_code:noise` is called with the [inversion] table"
 
 
 def test_a_holdout_that_is_not_finite_is_told(make_stage) -> None:

@@ -74,9 +74,9 @@ class Meeting:
 
 
 @pytest.fixture
-def make_stage(make_run, add_method):
+def make_stage(make_run, install):
     """A run with two threads, its inversion stage and the stage's method."""
-    add_method("meeting", "test_overlap:Meeting")
+    install("methods", Meeting, "meeting")
 
     def make(*, inversion: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Inversion, Meeting]:
         run = make_run(inversion={"method": "meeting", "overlap": True} | (inversion or {}), **settings)

@@ -8,10 +8,8 @@ from image_task import image_task
 from torch import nn
 
 from stages.errors import ConfigError
-from stages.models import build
 from stages.models.build import build_generator, build_model, check_in_training
 from stages.models.layers import bn_layers
-from stages.registry import Found, Spec
 
 NAMES = ("wrn10_1", "wrn16_2", "resnet20", "resnet8x4", "resnet18", "vgg11")
 
@@ -116,10 +114,8 @@ class Pictures(nn.Module):
         (lambda **_: Pictures().requires_grad_(False), "no parameters to train"),
     ],
 )
-def test_a_stranger_s_generator_that_does_not_serve_is_refused(monkeypatch, factory, message):
-    monkeypatch.setattr("builtins.strangers_factory", factory, raising=False)
-    found = Found(Spec(name="theirs", target="builtins:strangers_factory", summary=""), {})
-    monkeypatch.setattr(build, "find", lambda *_, **__: found)
+def test_a_stranger_s_generator_that_does_not_serve_is_refused(install, factory, message):
+    install("generators", factory)
     with pytest.raises(ConfigError, match=r"`inversion\.generator` = `theirs`.*" + message) as raised:
         build_generator("theirs", latent_dim=4, image_shape=(1, 8, 8))
     assert raised.value.hint
@@ -142,24 +138,19 @@ class Constant(nn.Module):
         return self.output
 
 
-def build_strangers(monkeypatch, factory):
-    monkeypatch.setattr("builtins.strangers_factory", factory, raising=False)
-    found = Found(Spec(name="theirs", target="builtins:strangers_factory", summary=""), {})
-    installed = build.find
-    monkeypatch.setattr(
-        build, "find", lambda group, *_, **__: found if group == "models" else installed(group, *_, **__)
-    )
+def build_strangers(install, factory):
+    install("models", factory)
     return build_model("theirs", task=image_task(), where="teacher.model")
 
 
-def test_a_stranger_s_factory_gets_classes_channels_and_size(monkeypatch):
+def test_a_stranger_s_factory_gets_classes_channels_and_size(install):
     seen = {}
 
     def factory(**keywords):
         seen.update(keywords)
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
 
-    build_strangers(monkeypatch, factory)
+    build_strangers(install, factory)
     assert seen == {"num_classes": 10, "in_channels": 3, "image_size": (32, 32)}
 
 
@@ -176,9 +167,9 @@ def test_a_stranger_s_factory_gets_classes_channels_and_size(monkeypatch):
         (lambda **_: nn.Conv2d(1, 10, 1), r"does not take images of shape \[3, 32, 32\]: RuntimeError"),
     ],
 )
-def test_a_stranger_s_network_that_does_not_serve_is_refused(monkeypatch, factory, message):
+def test_a_stranger_s_network_that_does_not_serve_is_refused(install, factory, message):
     with pytest.raises(ConfigError, match=r"`teacher\.model` = `theirs`.*" + message) as raised:
-        build_strangers(monkeypatch, factory)
+        build_strangers(install, factory)
     assert raised.value.hint
 
 
@@ -187,19 +178,19 @@ class ShortOfMemory(nn.Linear):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 GiB")
 
 
-def test_want_of_memory_is_no_fault_of_the_network(monkeypatch):
+def test_want_of_memory_is_no_fault_of_the_network(install):
     network = ShortOfMemory(3072, 10)
     with pytest.raises(RuntimeError, match="2 GiB"):
-        build_strangers(monkeypatch, lambda **_: network)
+        build_strangers(install, lambda **_: network)
     with pytest.raises(RuntimeError, match="2 GiB"):
         check_in_training(network, "theirs", task=image_task(), where="student.model", batch_size=8)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_torchscript_is_refused_with_its_way_out(monkeypatch):
+def test_torchscript_is_refused_with_its_way_out(install):
     network = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
     with pytest.raises(ConfigError, match="is TorchScript") as raised:
-        build_strangers(monkeypatch, lambda **_: network)
+        build_strangers(install, lambda **_: network)
     assert "state_dict" in raised.value.hint
 
 
@@ -218,9 +209,9 @@ class Counting(nn.Linear):
         (torch.zeros(4, 10), "task.image_shape"),
     ],
 )
-def test_a_shape_that_is_wrong_gets_its_own_hint(monkeypatch, logits, hint):
+def test_a_shape_that_is_wrong_gets_its_own_hint(install, logits, hint):
     with pytest.raises(ConfigError) as raised:
-        build_strangers(monkeypatch, lambda **_: Constant(logits))
+        build_strangers(install, lambda **_: Constant(logits))
     assert hint in raised.value.hint
 
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from stages.errors import ConfigError
-from stages.planning import beginning
 from stages.planning.beginning import set_up_stages
 from stages.stage import Stage
 
@@ -37,9 +36,8 @@ class Noted(Stage):
         (lambda config: config, "`theirs` gives a dict, not a Stage"),
     ],
 )
-def test_what_makes_no_stage_of_its_table_is_told(monkeypatch, target, said) -> None:
-    spec = SimpleNamespace(load=lambda: target, is_ours=False, target="their.stage:make")
-    monkeypatch.setattr(beginning, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
+def test_what_makes_no_stage_of_its_table_is_told(install, target, said) -> None:
+    install("stages", target)
     run = SimpleNamespace(
         config=SimpleNamespace(tables=lambda: {"theirs": {}}), schedule=SimpleNamespace(stages=("theirs",))
     )
@@ -48,11 +46,11 @@ def test_what_makes_no_stage_of_its_table_is_told(monkeypatch, target, said) -> 
 
 
 @pytest.mark.parametrize("fails", [("setup",), ("setup", "close")])
-def test_a_stage_whose_setup_fails_is_closed_once(monkeypatch, fails) -> None:
+def test_a_stage_whose_setup_fails_is_closed_once(install, fails) -> None:
     notes: list[str] = []
-    spec = SimpleNamespace(load=lambda: Noted, is_ours=False, target="theirs:Noted")
-    monkeypatch.setattr(beginning, "find", lambda *_, **__: SimpleNamespace(spec=spec, arguments={}))
     tables = {"fine": {"notes": notes}, "broken": {"notes": notes} | dict.fromkeys(fails)}
+    for name in tables:
+        install("stages", Noted, name)
     run = SimpleNamespace(
         notes=notes, config=SimpleNamespace(tables=lambda: tables), schedule=SimpleNamespace(stages=tuple(tables))
     )
