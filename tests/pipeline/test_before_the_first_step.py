@@ -432,7 +432,7 @@ def test_overlap_is_nothing_to_who_does_not_do_both(plan_run, inverted: Path) ->
         launch = {"command": command, "buffer": buffer}
         plain, overlapping = plan_run(**launch), plan_run("inversion.overlap=true", **launch)
         told = [warning for warning in overlapping.warnings if warning not in plain.warnings]
-        assert ["`inversion.overlap` is true" in warning for warning in told] == [True] * (command == "distill")
+        assert ["`inversion.overlap` is true" in warning for warning in told] == [True]
         assert overlapping.footprint.disk_bytes == plain.footprint.disk_bytes
 
 
