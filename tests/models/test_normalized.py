@@ -12,10 +12,31 @@ from torch import nn
 from stages.models.normalized import NormalizedModel
 
 
+class Identity(nn.Module):
+    """Gives its input, and remembers how it came."""
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        self.is_channels_last = images_BCHW.is_contiguous(memory_format=torch.channels_last)
+        return images_BCHW
+
+
 @pytest.fixture
 def model() -> NormalizedModel:
     """A network of any number of channels: what it gets is what it gives."""
     return NormalizedModel(nn.Identity(), mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+
+
+def test_images_are_normalised_by_channel() -> None:
+    model = NormalizedModel(Identity(), mean=(0.5, 0.25), std=(0.5, 0.125))
+    images_BCHW = torch.rand(3, 2, 4, 5)
+    expected = torch.stack([(images_BCHW[:, 0] - 0.5) / 0.5, (images_BCHW[:, 1] - 0.25) / 0.125], dim=1)
+    torch.testing.assert_close(model(images_BCHW), expected)
+    assert model.model.is_channels_last
+
+
+def test_normalisation_is_no_part_of_the_weights() -> None:
+    model = NormalizedModel(nn.Linear(2, 2), mean=(0.5,), std=(0.25,))
+    assert set(model.state_dict()) == {"model.weight", "model.bias"}
 
 
 def test_bytes_and_fractions_are_the_same_images(model: NormalizedModel) -> None:

@@ -1,4 +1,4 @@
-"""A lost terminal stops a run, unless the run was told to outlive it."""
+"""What a run hears between two steps: signals, first and second ones, a lost terminal, requests."""
 
 from __future__ import annotations
 
