@@ -73,12 +73,13 @@ def watched(layers: Iterable[_BatchNorm], look: Callable[[_BatchNorm, Tensor], N
 
 @torch.no_grad()
 def bn_layers_that_run(model: nn.Module, image_shape: tuple[int, int, int]) -> list[_BatchNorm]:
-    """Of `bn_layers` those that a network calls in eval mode: not heads for training, nor what it only reads."""
+    """Of `bn_layers` those that a network calls in eval mode, as often as it does: not heads for training, nor what it
+    only reads."""
     ran: list[_BatchNorm] = []
     device = next(chain(model.parameters(), model.buffers())).device
     with in_eval_mode(model), watched(bn_layers(model), lambda layer, _: ran.append(layer)):
         model(torch.zeros(1, *image_shape, device=device))
-    return list(dict.fromkeys(ran))  # one may run twice
+    return ran
 
 
 @contextmanager
