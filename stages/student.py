@@ -20,8 +20,46 @@ from stages.run_directory.overview import is_as_begun
 _OVERSHOOT = 0.5
 """How far outside of [0, 1] a pixel may be: resizing overshoots by less, other scales by more."""
 
-_FRAMES_OF_A_CALL = 6
-"""From here back to whoever calls the module: the warning names their line."""
+_LARGEST_NORMALIZED = 20.0
+"""What is larger was not normalised: it counts from 0 to 255."""
+
+_FRAMES_OF_A_CALL = 5
+"""From `_warn_of_other_scales` back to whoever calls the module: the warning names their line."""
+
+
+class LoadedStudent(NormalizedModel):
+    """A student that looks at the first images it gets, and warns of a scale that makes its logits plausible and wrong:
+    of images that are normalised already, and of bytes as floats.
+    """
+
+    _has_looked = False
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits of the images."""
+        if not self._has_looked and not torch.compiler.is_compiling() and not _is_traced(images_BCHW):
+            self._has_looked = True
+            _warn_of_other_scales(images_BCHW)
+        return super().forward(images_BCHW)
+
+
+def _is_traced(images_BCHW: Tensor) -> bool:
+    """Whether this is no image to look at, but what stands for one where a network is looked at."""
+    is_plain = type(images_BCHW) in (Tensor, nn.Parameter) and not images_BCHW.is_meta
+    return not is_plain or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def _warn_of_other_scales(images_BCHW: Tensor) -> None:
+    if not images_BCHW.is_floating_point() or images_BCHW.numel() == 0:
+        return
+    low, high = (value.item() for value in images_BCHW.detach().float().aminmax())
+    if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
+        return
+    is_in_bytes = high > _LARGEST_NORMALIZED
+    way_out = "divide them by 255, or give it uint8" if is_in_bytes else "leave the normalisation to it"
+    warnings.warn(
+        f"these images are from {low:.3g} to {high:.3g}, and a student takes them from 0 to 1: {way_out}",
+        stacklevel=_FRAMES_OF_A_CALL,
+    )
 
 
 def load_student(run: str | Path) -> NormalizedModel:
@@ -38,34 +76,7 @@ def load_student(run: str | Path) -> NormalizedModel:
     config = from_file(directory.written_settings(), installed_only=is_as_begun(directory))
     for doubt in doubts_of_code(config, directory.manifest(), keys=("student.model",)):
         warnings.warn(doubt, stacklevel=2)
-    student = student_from(weights, config, torch.device("cpu"))
-    student.register_forward_hook(_FirstLook())
-    return student
-
-
-class _FirstLook:
-    """Warns of first images that are normalised already, or bytes as floats: their logits are plausible, and wrong."""
-
-    def __init__(self) -> None:
-        self._is_over = False
-
-    def __call__(self, _student: nn.Module, inputs: tuple[Tensor, ...], _logits_BK: Tensor) -> None:
-        if self._is_over or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            return
-        self._is_over = True
-        for images_BCHW in inputs:
-            if images_BCHW.is_floating_point() and images_BCHW.numel() > 0:
-                _warn_of_other_scales(images_BCHW)
-
-
-def _warn_of_other_scales(images_BCHW: Tensor) -> None:
-    low, high = (float(value) for value in images_BCHW.aminmax())
-    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
-        way_out = "leave the normalisation to it" if low < -_OVERSHOOT else "divide them by 255, or give it uint8"
-        warnings.warn(
-            f"these images are from {low:.3g} to {high:.3g}, and a student takes them from 0 to 1: {way_out}",
-            stacklevel=_FRAMES_OF_A_CALL,
-        )
+    return student_from(weights, config, torch.device("cpu"))
 
 
 def student_from(
@@ -78,4 +89,4 @@ def student_from(
     model = build_model(config.student.model, task=config.task, where="student.model")
     for warning in warnings_of_others(weights, load_weights(model, weights)):
         warn(warning)
-    return NormalizedModel.on(device, model, config.task).eval().requires_grad_(False)
+    return LoadedStudent.on(device, model, config.task).eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,11 +53,6 @@ def load_imagefolder(
         raise ConfigError(
             f"image folders hold grey (1) or RGB (3) images, but `task.image_shape` has {channels} channels",
             hint="a data set of another kind can be added as a plugin of the group ssdkd.datasets",
-        )
-    if resize is not True and 0 < resize < max(image_shape[1:]):
-        raise ConfigError(
-            f"`evaluation.resize` = {resize} leaves too few pixels for images of {image_shape[1]} x {image_shape[2]}",
-            hint="it is the shorter side of what is cropped; true takes the shortest that there can be",
         )
     root = typed_path(root)
     base = root / split if (root / split).is_dir() else root
@@ -107,13 +103,15 @@ def _unreadable(error: OSError) -> FileError:
 
 def _room_for(num: int, image_shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
     num_bytes, memory = num * math.prod(image_shape), machine_memory()
-    if memory is not None and num_bytes > memory.available:  # the system would end the process without a word
-        raise MachineError(
-            f"{num:,} images of {image_shape[1]} x {image_shape[2]} pixels take {num_bytes / 2**30:,.1f} GiB of memory,"
-            f" {memory.available / 2**30:,.1f} GiB are available",
-            hint="they are kept there as they are decoded: name a folder with fewer of them",
-        )
-    return np.empty((num, *image_shape), dtype=np.uint8)
+    is_known_to_fit = memory is None or num_bytes <= memory.available  # else the process would end without a word
+    with suppress(MemoryError):
+        if is_known_to_fit:
+            return np.empty((num, *image_shape), dtype=np.uint8)
+    raise MachineError(
+        f"{num:,} images of {image_shape[1]} x {image_shape[2]} pixels take {num_bytes / 2**30:,.1f} GiB of memory,"
+        " more than is available",
+        hint="they are kept there as they are decoded: name a folder with fewer of them",
+    )
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -130,7 +128,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _decode(path: Path, image_shape: tuple[int, int, int], *, resize: bool | int) -> np.ndarray:
-    """The pixels of a file, uint8 [H, W, C]."""
+    """The pixels of a file, uint8 [H, W, C]; scaled and cropped as torchvision's `Resize` and `CenterCrop` do it."""
     channels, height, width = image_shape
     try:
         with Image.open(path) as opened:
@@ -148,7 +146,17 @@ def _decode(path: Path, image_shape: tuple[int, int, int], *, resize: bool | int
             " to so many pixels",
         )
     if resize is not False:
-        image = _scaled_and_cropped(image, height, width, shorter_side=None if resize is True else resize)
+        scale = _scale(image, height, width, shorter_side=None if resize is True else resize)
+        scaled_height, scaled_width = int(image.height * scale), int(image.width * scale)
+        if scaled_height < height or scaled_width < width:
+            raise ConfigError(
+                f"`evaluation.resize` = {resize} leaves {scaled_height} x {scaled_width} pixels of {path}, too few for"
+                f" {height} x {width}",
+                hint="it is the shorter side of what is cropped; true takes the shortest that there can be",
+            )
+        image = image.resize((scaled_width, scaled_height), Image.Resampling.BILINEAR)
+        top, left = round((scaled_height - height) / 2), round((scaled_width - width) / 2)
+        image = image.crop((left, top, left + width, top + height))
     return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
 
 
@@ -161,16 +169,8 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _scaled_and_cropped(image: Image.Image, height: int, width: int, *, shorter_side: int | None) -> Image.Image:
-    """The centre of the image, scaled (bilinear, antialiased) until its shorter side is so long, or just covers H x W.
-
-    As torchvision's `Resize(shorter_side)` and `CenterCrop` do it.
-    """
-    if shorter_side is None:
-        scale = max(Fraction(height, image.height), Fraction(width, image.width))
-    else:
-        scale = Fraction(shorter_side, min(image.size))
-    scaled_width, scaled_height = int(image.width * scale), int(image.height * scale)
-    scaled = image.resize((scaled_width, scaled_height), Image.Resampling.BILINEAR)
-    top, left = round((scaled_height - height) / 2), round((scaled_width - width) / 2)
-    return scaled.crop((left, top, left + width, top + height))
+def _scale(image: Image.Image, height: int, width: int, *, shorter_side: int | None) -> Fraction:
+    """By how much an image is scaled until its shorter side is so long, or it just covers H x W."""
+    if shorter_side is not None:
+        return Fraction(shorter_side, min(image.size))
+    return max(Fraction(height, image.height), Fraction(width, image.width))

@@ -99,7 +99,7 @@ def recalibrate(run: Run, network: NormalizedModel, *, num_batches: int) -> None
     In fp32, as students are measured and used. Under priority sampling the statistics of training are those of hard
     images; these are of the buffer as a whole. Draws from a stream of its own. A network without batch-norm stays.
     """
-    layers = list(dict.fromkeys(bn_layers_that_run(network.model, run.config.task.image_shape)))  # one may run twice
+    layers = bn_layers_that_run(network.model, run.config.task.image_shape)
     if not layers:
         return
     config = run.config.distillation

@@ -48,17 +48,18 @@ class DoublingConv2d(nn.Conv2d):
 class Generator(nn.Module):
     """Latents [B, Z] -> images [B, C, H, W] in [0, 1], of the latents' dtype.
 
-    Two doublings, and as many more as keep the first map at 16 x 16 or smaller. Sides that 4 (8, 16, ...) does not
-    divide: the first map is ceil(H/4) x ceil(W/4) and the output is cropped. No side of it is below 2, for batch-norm
-    takes no statistics of one value, which the only image of a batch would have.
+    Two doublings, and as many more as keep the first map at 16 x 16 or smaller and above one pixel. Sides that 4 (8,
+    16, ...) does not divide: the first map is ceil(H/4) x ceil(W/4) and the output is cropped. No side of it is below
+    2, for batch-norm takes no statistics of one value, which the only image of a batch would have.
     2,328,899 parameters at Z = 256 and 3 x 32 x 32, 6,966,595 at 3 x 224 x 224.
     """
 
     def __init__(self, *, latent_dim: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, self.height, self.width = image_shape
-        largest = max(self.height, self.width)
-        num_doublings = max(MIN_DOUBLINGS, math.ceil(math.log2(largest / LARGEST_FIRST_SIDE)))
+        shorter, longer = sorted((self.height, self.width))
+        num_wanted, num_possible = math.ceil(math.log2(longer / LARGEST_FIRST_SIDE)), int(math.log2(shorter / 2))
+        num_doublings = max(MIN_DOUBLINGS, min(num_wanted, num_possible))
         first_sides = [max(2, math.ceil(side / 2**num_doublings)) for side in (self.height, self.width)]
         self.first_shape = (2 * BASE_CHANNELS, *first_sides)
         first_channels, first_height, first_width = self.first_shape

@@ -25,14 +25,15 @@ _BUFFERS_ALONE_ARE_MISSING = (
     " keeps out of files"
 )
 _SAVE_THE_STATISTICS = (
-    "all of its parameters are there, and none of its batch-norms' statistics, without which it answers nothing: save"
-    " `model.state_dict()`, and not `model.named_parameters()`"
+    "all of its parameters are there: what is missing are statistics of batch-norms, without which it answers nothing."
+    " Save `model.state_dict()`, and not `model.named_parameters()`"
 )
 _NO_CLASSIFIER_IS_THERE = (
-    "all but the last layer is there: these are weights of a backbone alone, and a teacher needs its classifier"
+    "all but its last layer is there: where that is the classifier, these are weights of a backbone alone, which names"
+    " no classes"
 )
-_OF_TIMM = re.compile(r"(?:patch_embed|conv_stem|blocks\.\d+|stages\.\d+\.blocks|cls_token)(?:\.|$)")
-"""How names begin in networks of timm, and not in those of torchvision."""
+_OF_TIMM = re.compile(r"(?:patch_embed|conv_stem|stages\.\d+\.blocks|cls_token)(?:\.|$)")
+"""How some names begin in networks of timm, and none in those of torchvision."""
 _NAME_A_NETWORK_OF_TIMM = (
     "names such as these are timm's: let a function in a Python file return `timm.create_model('NAME',"
     " num_classes=num_classes)`, and name it by `path/to/file.py:factory`"
@@ -96,11 +97,12 @@ def _hint_at_names(
 def _hint_at_missing(own: list[str], parameters: Mapping[str, nn.Parameter], missing: list[str]) -> str:
     if all(_PROJECTION.search(name) for name in missing):
         return _NAME_THE_NETWORK_WITHOUT_PROJECTIONS
-    if all(name.endswith((".running_mean", ".running_var")) for name in missing):
-        return _SAVE_THE_STATISTICS
-    if {_layer_of(name) for name in missing} == {_layer_of(own[-1])}:
+    if set(missing) == {name for name in own if _layer_of(name) == _layer_of(own[-1])}:
         return _NO_CLASSIFIER_IS_THERE
-    return _NAME_THE_NETWORK if any(name in parameters for name in missing) else _BUFFERS_ALONE_ARE_MISSING
+    if any(name in parameters for name in missing):
+        return _NAME_THE_NETWORK
+    is_statistics = any(name.endswith((".running_mean", ".running_var")) for name in missing)
+    return _SAVE_THE_STATISTICS if is_statistics else _BUFFERS_ALONE_ARE_MISSING
 
 
 def _hint_at_unexpected(own: Mapping[str, Tensor], unexpected: Mapping[str, Tensor]) -> str:

@@ -34,8 +34,9 @@ class NormalizedModel(nn.Module):
         self.memory_format = memory_format
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        dtype = next((weights.dtype for weights in model.parameters() if weights.is_floating_point()), torch.float32)
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def on(

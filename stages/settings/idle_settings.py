@@ -158,7 +158,7 @@ def _left_out(config: Config, schedule: Schedule) -> Iterator[tuple[str, str]]:
         reasons["inversion.adversarial_weight"] = "no student learns"
     if schedule.command == "invert":
         reasons["inversion.overlap"] = "no student learns beside it"
-    if config.inversion.reset_epoch > schedule.epochs:
+    if "inversion" in schedule.stages and config.inversion.reset_epoch > schedule.epochs:
         reasons["inversion.reset_epoch"] = f"there are {schedule.epochs} epochs"
     for key, place in config.settings.places.items():
         table, _, name = key.partition(".")

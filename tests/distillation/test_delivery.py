@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from stages.data.augment import augmented, draw_augmentation
 from stages.distillation.delivery import recalibrate
 from stages.distillation.stage import Distillation
-from stages.models.normalized import NormalizedModel
 from stages.run import Run
 
 FIRST, STEPS = 4, 3
@@ -117,16 +116,6 @@ def test_layers_that_run_in_training_alone_keep_their_statistics(make_run, fill)
     recalibrate(run, run.student, num_batches=1)
     assert run.student.model.auxiliary.running_mean.tolist() == [4.5] * 3
     assert not torch.equal(run.student.model.bn1.running_mean, mean)
-
-
-def test_a_layer_that_runs_twice_is_as_it_was_once_its_statistics_are_taken(make_run, fill) -> None:
-    run = make_run(epoch=FIRST)
-    fill(run, 20)
-    norm = nn.BatchNorm2d(2, momentum=0.3)
-    network = nn.Sequential(norm, nn.Tanh(), norm, nn.Flatten(), nn.Linear(2 * 8 * 6, 5))
-    recalibrate(run, NormalizedModel.on(run.device, network, run.config.task), num_batches=2)
-    assert (norm.momentum, norm.training) == (0.3, False)
-    assert norm.running_mean.abs().sum() > 0
 
 
 def test_a_student_that_another_stage_changes_is_delivered_anew(make_run, fill) -> None:

@@ -16,7 +16,13 @@ def test_parameter_count():
 
 @pytest.mark.parametrize(
     ("height", "width", "first_shape"),
-    [(64, 64, (128, 16, 16)), (65, 40, (128, 9, 5)), (128, 32, (128, 16, 4)), (224, 224, (128, 14, 14))],
+    [
+        (64, 64, (128, 16, 16)),
+        (65, 40, (128, 9, 5)),
+        (128, 32, (128, 16, 4)),
+        (8, 96, (128, 2, 24)),
+        (224, 224, (128, 14, 14)),
+    ],
 )
 def test_large_images_start_from_a_small_map_too(height, width, first_shape):
     """The linear layer's weights would be most of all, and more than many a teacher has."""

@@ -51,8 +51,9 @@ def test_images_of_any_float_type_come_in_that_of_the_network(dtype: torch.dtype
     model = NormalizedModel(nn.Conv2d(3, 2, 1), mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
     images_BCHW = torch.tensor([0.0, 0.25, 0.5, 1.0]).expand(2, 3, 1, 4)
     assert torch.equal(model(images_BCHW.to(dtype)), model(images_BCHW))
-    double = copy.deepcopy(model).double()
-    assert double(images_BCHW.to(dtype)).dtype == torch.float64
+    network = copy.deepcopy(model.model).double()
+    for double in (copy.deepcopy(model).double(), NormalizedModel(network, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1))):
+        assert double(images_BCHW.to(dtype)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 4, 4, 3), (1, 4, 4), (3, 4, 4), (3,)])

@@ -662,17 +662,24 @@ def test_buffers_that_no_file_holds(trained, tmp_path):
 def test_statistics_that_were_not_saved(trained, tmp_path):
     torch.save(dict(trained.named_parameters()), tmp_path / "teacher.pt")
     error = refused(FileError, r"missing \(`block1\.layer\.0\.bn1\.running_mean`", tmp_path / "teacher.pt")
-    assert "save `model.state_dict()`" in error.hint
+    assert "Save `model.state_dict()`" in error.hint
+    network = build()
+    network.register_buffer("own", torch.zeros(3))
+    error = refused(FileError, r"missing \(`own`, `block1", tmp_path / "teacher.pt", network)
+    assert "Save `model.state_dict()`" in error.hint
 
 
 def test_a_backbone_alone(trained, tmp_path):
     weights = {name: value for name, value in trained.state_dict().items() if not name.startswith("fc.")}
     torch.save(weights, tmp_path / "teacher.pt")
     error = refused(FileError, r"2 missing \(`fc.weight`, `fc.bias`\)", tmp_path / "teacher.pt")
-    assert "a teacher needs its classifier" in error.hint
+    assert "weights of a backbone alone" in error.hint
+    torch.save(weights | {"fc.weight": trained.fc.weight}, tmp_path / "no-bias.pt")
+    error = refused(FileError, r"1 missing \(`fc.bias`\)", tmp_path / "no-bias.pt")
+    assert "name the network they belong to" in error.hint
 
 
-@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "model.blocks.0.0.conv_dw.weight", "cls_token"])
+@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "model.conv_stem.weight", "cls_token"])
 def test_networks_of_timm(trained, tmp_path, name):
     torch.save({name: torch.ones(2, 2), "head.weight": torch.ones(2, 2)}, tmp_path / "teacher.pt")
     error = refused(FileError, "another network", tmp_path / "teacher.pt")

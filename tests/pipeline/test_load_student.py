@@ -139,13 +139,31 @@ def test_images_of_another_scale_are_told_of_once(start, out: Path) -> None:
     for sound in (images_BCHW, images_BCHW * 1.4 - 0.2, (255 * images_BCHW).to(torch.uint8), images_BCHW[:0]):
         with warnings.catch_warnings(action="error"):
             load_student(out)(sound)
-    for other, way_out in ((images_BCHW * 255, "divide them by 255"), (images_BCHW * 4 - 2, "leave the normalisation")):
+    for other, way_out in (
+        (images_BCHW * 255, "divide them by 255"),
+        (images_BCHW * 270 - 9, "divide them by 255"),  # resized by a filter that overshoots
+        (images_BCHW * 4 - 2, "leave the normalisation"),
+        ((images_BCHW - 0.1307) / 0.3081, "leave the normalisation"),
+    ):
         student = load_student(out)
         with pytest.warns(UserWarning, match=f"from 0 to 1: {way_out}") as told:
-            logits_BK = student(other)
+            logits_BK = student(images_BCHW=other)
         assert told[0].filename == __file__
         with warnings.catch_warnings(action="error"):
             assert torch.equal(student(other), logits_BK)
+
+
+def test_a_look_at_images_is_in_nobodys_way(start, out: Path) -> None:
+    start()
+    images_BCHW = torch.rand(3, *from_file(out / "config.toml").task.image_shape)
+    with warnings.catch_warnings(action="error"):
+        assert load_student(out).to("meta")(images_BCHW.to("meta")).is_meta
+        asked_BCHW = images_BCHW.clone().requires_grad_()
+        load_student(out)(asked_BCHW).sum().backward()
+        assert asked_BCHW.grad is not None
+        eager = load_student(out)
+        compiled = torch.compile(load_student(out), fullgraph=True, backend="eager")
+        assert torch.equal(compiled(images_BCHW), eager(images_BCHW))
 
 
 def test_a_student_can_be_exported(start, out: Path) -> None:

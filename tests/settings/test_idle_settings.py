@@ -120,6 +120,8 @@ def test_what_a_command_leaves_out_is_not_counted_and_what_it_needs_is(whole):
 def test_what_distill_makes_nothing_of_is_told_and_what_invert_leaves_to_it_is_not(whole):
     (warning,) = warnings([whole], ["inversion.steps=3"], "distill")
     assert warning == "`inversion.steps` is 3 in --set and has no effect: `ssdkd distill` makes no images"
+    (warning,) = warnings([whole], ["inversion.reset_epoch=15"], "distill")  # of whose 10 epochs it would be none
+    assert warning.endswith("`ssdkd distill` makes no images")
     assert warnings([whole], ["distillation.lr=0.1"], "distill") == ()
     assert warnings([whole], ["inversion.steps=3", "distillation.lr=0.1"], "invert") == ()
 
