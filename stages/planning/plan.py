@@ -101,7 +101,7 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """What is going to happen, for people and for `--dry-run`."""
         config, learns = self.config, "distillation" in self.schedule.stages
-        sees_images = learns or "inversion" in self.schedule.stages
+        augmentation = config.task.model_dump(include={"crop_padding", "horizontal_flip"})
         label = RunDirectory.label(self.launch.run_name, "<time>", seed=self.launch.seed_in_name)
         return {
             "command": self.launch.command,
@@ -118,9 +118,7 @@ class Plan:
             "student_parameters": num_parameters(self.student),
             "student_start": first_weights.told(self.inherited),
             "learning_rate": config.distillation.lr if learns else None,
-            "augmentation": config.task.model_dump(include={"crop_padding", "horizontal_flip"})
-            if sees_images
-            else None,
+            "augmentation": augmentation if learns or "inversion" in self.schedule.stages else None,
             "device": str(self.device),
             "precision": config.run.precision,
             "acceleration": resolve_acceleration(config.run.acceleration, self.device),
