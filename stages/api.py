@@ -15,7 +15,8 @@ alone. Whoever is called refuses bad settings by ConfigError and files by FileEr
     ssdkd.models       (num_classes=, in_channels=, image_size=) -> nn.Module       normalised images -> logits [B, K]
                        or [B, K, H, W] where the task has a label for each pixel
     ssdkd.datasets     (root, split, *, image_shape=, resize=, download=) -> LabelledImages        uint8, int64 labels;
-                       root is a Path or None, split "train", "test" or another part's name (`UNSPLIT` is all there is);
+                       root is a Path or None, split "train", "test" or another part's name (`UNSPLIT` is all there is),
+                       resize `evaluation.resize`, true, false or a shorter side in pixels;
                        FileError where it is not there: a run then goes without, with a warning
     ssdkd.tasks        (num_classes) -> Task                        serves every policy of `inversion.targets`
 
