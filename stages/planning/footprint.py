@@ -32,13 +32,16 @@ _MIXED_VIEW_BYTES = 38
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Images and bytes of a run."""
+    """Images and bytes of a run, and how large its generator is."""
 
     num_images: int
     """Images that the run makes, the hold-out not counted."""
 
     num_buffered: int
     """Images that the buffer will hold at most."""
+
+    generator_parameters: int
+    """Parameters of the generator; 0 where no images are made."""
 
     buffer_bytes: int
     """Size of the full buffer, with the cached views of its images."""
@@ -71,7 +74,8 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     buffer_bytes = row_bytes + num_buffered * view_bytes
     holdout_bytes = config.evaluation.num_holdout * image_bytes
     student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())
-    generator_bytes = _generator_bytes(config) if "inversion" in schedule.stages else 0
+    generator = list(_generator(config).parameters()) if "inversion" in schedule.stages else []
+    generator_bytes = sum(parameter.numel() * parameter.element_size() for parameter in generator)
     # The buffer, the student with its momenta and its average, the best one, the generator with both of Adam's.
     num_students = 4 if config.evaluation.select_best else 3
     checkpoint_bytes = buffer_bytes + holdout_bytes + num_students * student_bytes + 3 * generator_bytes
@@ -79,6 +83,7 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     return Footprint(
         num_images=num_images,
         num_buffered=num_buffered,
+        generator_parameters=sum(parameter.numel() for parameter in generator),
         buffer_bytes=buffer_bytes,
         disk_bytes=3 * checkpoint_bytes + 2 * (row_bytes + holdout_bytes) + 3 * student_bytes + OTHER_FILES_BYTES,
         saving_bytes=checkpoint_bytes + row_bytes + OTHER_FILES_BYTES,
@@ -130,9 +135,6 @@ def _ahead_bytes(config: Config, schedule: Schedule) -> int:
     return 4 * config.inversion.calls * config.inversion.batch_size * math.prod(config.task.image_shape)
 
 
-def _generator_bytes(config: Config) -> int:
+def _generator(config: Config) -> nn.Module:
     inversion = config.inversion
-    generator = build_generator(
-        inversion.generator, latent_dim=inversion.latent_dim, image_shape=config.task.image_shape
-    )
-    return sum(parameter.numel() * parameter.element_size() for parameter in generator.parameters())
+    return build_generator(inversion.generator, latent_dim=inversion.latent_dim, image_shape=config.task.image_shape)

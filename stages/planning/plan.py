@@ -116,6 +116,7 @@ class Plan:
             "teacher_parameters": num_parameters(self.teacher.model),
             "student": config.student.model,
             "student_parameters": num_parameters(self.student),
+            "generator_parameters": self.footprint.generator_parameters or None,
             "student_start": first_weights.told(self.inherited),
             "learning_rate": config.distillation.lr if learns else None,
             "augmentation": augmentation if learns or "inversion" in self.schedule.stages else None,

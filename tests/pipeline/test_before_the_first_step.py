@@ -21,6 +21,7 @@ from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
 from stages.machine.memory import MachineMemory
+from stages.models.build import build_generator
 from stages.planning import beginning, footprint
 from stages.planning.beginning import build_run
 from stages.registry import Found, Spec
@@ -514,6 +515,15 @@ def test_a_student_for_small_images_is_told_of_where_these_are_large(
     weights = write_weights(tmp_path / "teacher.safetensors", "wrn10_1", make_config(*sizes).task)
     planned = plan_run(*networks, *sizes, "evaluation.data=none", f"teacher.weights={weights}")
     assert any("made for images of some 32 pixels" in warning for warning in planned.warnings) == is_told
+
+
+def test_a_plan_says_how_large_the_generator_is(plan_run, inverted: Path) -> None:
+    planned = plan_run()
+    config = planned.config
+    generator = build_generator("dcgan", latent_dim=config.inversion.latent_dim, image_shape=config.task.image_shape)
+    assert planned.describe()["generator_parameters"] == sum(weights.numel() for weights in generator.parameters())
+    distill = plan_run(command="distill", buffer=inverted / "buffer.safetensors")
+    assert distill.describe()["generator_parameters"] is None
 
 
 def test_a_student_that_is_larger_than_its_teacher_is_told_of(plan_run) -> None:
