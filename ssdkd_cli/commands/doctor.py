@@ -223,12 +223,16 @@ def _free_memory_mib(index: int, problems: list[str]) -> int | None:
     """The free memory of a CUDA device [MiB] after a computation on it; None, and a problem, where that fails."""
     import torch
 
+    from stages.machine.device import failure_of
+
     try:
-        torch.ones(1, device=f"cuda:{index}").add(1).item()  # a torch without kernels for this GPU fails only here
-        return torch.cuda.mem_get_info(index)[0] // 2**20
+        failure = failure_of(torch.device("cuda", index))
+        if failure is None:
+            return torch.cuda.mem_get_info(index)[0] // 2**20
     except RuntimeError as error:
-        problems.append(f"cuda:{index} is there and cannot be used: {str(error).splitlines()[0]}")
-        return None
+        failure = str(error).splitlines()[0]
+    problems.append(f"cuda:{index} is there and cannot be used: {failure}")
+    return None
 
 
 def _cpu() -> dict[str, Any]:

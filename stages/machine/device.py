@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
 from stages.errors import ConfigError, MachineError
 from stages.machine.control_groups import OWN_GROUPS, ControlGroups
@@ -23,9 +24,18 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",
+    "HOST_ALLOCATION_FAILED",
 )
 """What is in the text of those errors that say that memory is out and have no class of their own."""
+
+_NO_KERNEL = "unable to find an engine to execute this computation"
+"""What is said where none of cuDNN's kernels can be used, for want of memory, for example."""
+
+_LITTLE_MEMORY = 0.05
+"""Share of a device's memory; where no more is free, a kernel is missing for want of it."""
 
 _MOST_THREADS_PER_CPU = 16
 """More do not help, and some thousands end the process without a word."""
@@ -82,7 +92,7 @@ def resolve_device(name: str) -> torch.device:
 
 LESS_OF_A_RUN = (
     "lower inversion.batch_size (and raise inversion.calls by as much, for as many images), distillation.batch_size,"
-    " evaluation.batch_size or buffer.capacity"
+    " evaluation.batch_size or buffer.capacity, or name another --device"
 )
 
 MEASURING_HINT = "lower evaluation.batch_size, for example by `--set evaluation.batch_size=64`, or use --device cpu"
@@ -90,9 +100,17 @@ MEASURING_HINT = "lower evaluation.batch_size, for example by `--set evaluation.
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether torch, or what it calls, or Python itself has found too little memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in _OUT_OF_MEMORY
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return True
+    return _NO_KERNEL in str(error) and _is_nearly_full()
+
+
+def _is_nearly_full() -> bool:
+    """Whether hardly any memory of the current CUDA device is free."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return free < _LITTLE_MEMORY * total
 
 
 @contextmanager
@@ -134,10 +152,15 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "fp32" or "bf16": `auto` is bf16 where that is faster."""
-    if precision != "auto":
-        return precision
-    return "bf16" if has_fast_bf16(device) else "fp32"
+    """ "fp32" or "bf16": `auto` is bf16 where that is faster. Raises MachineError for bf16 on a GPU that has none."""
+    if precision == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    if precision == "bf16" and device.type == "cuda" and not has_fast_bf16(device):
+        raise MachineError(
+            f"`run.precision` is bf16, and {device} ({device_name(device)}) has no bf16",
+            hint="NVIDIA's GPUs have it since Ampere (A100, RTX 30): use another device, or run.precision=fp32",
+        )
+    return precision
 
 
 def can_compile_for_cpu() -> bool:
@@ -159,7 +182,10 @@ def resolve_acceleration(acceleration: str, device: torch.device, *, is_worth_co
 
 
 def prepare_device(device: torch.device) -> None:
-    """Settings of a CUDA device for the whole process; a CPU needs none."""
+    """Settings of a CUDA device for the whole process; a CPU needs none.
+
+    Raises MachineError where the device is there and computes nothing.
+    """
     if device.type != "cuda":
         return
     torch.cuda.set_device(device)
@@ -169,6 +195,36 @@ def prepare_device(device: torch.device) -> None:
         warnings.filterwarnings("ignore", message="Please use the new API")
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+    failure = failure_of(device)
+    if failure is not None:
+        raise MachineError(
+            f"{device} is there and cannot be used: {failure}",
+            hint="`--device cpu` does without it; `ssdkd doctor` shows what torch was built for and what is here",
+        )
+
+
+def failure_of(device: torch.device) -> str | None:
+    """Why a device that torch sees computes nothing; None where it does. Out of memory is raised as it is.
+
+    A build of torch without kernels for this GPU, a cuDNN that does not fit, a GPU that another process keeps for
+    itself: each shows at the first computation only.
+    """
+    try:
+        _compute(device)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return str(error).splitlines()[0]
+    return None
+
+
+def _compute(device: torch.device) -> None:
+    """What networks are made of: a convolution, a matrix product and their gradients. Waits for the device."""
+    weight = torch.ones(4, 3, 3, 3, device=device, requires_grad=True)
+    features_BC = F.conv2d(torch.ones(2, 3, 8, 8, device=device), weight).flatten(1)
+    (features_BC @ features_BC.T).sum().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    weight.grad.sum().item()
 
 
 def resident_memory_mib(device: torch.device) -> float | None:

@@ -62,8 +62,7 @@ def warnings_of(
         threads = config.run.threads
         warnings.append(f"the run had more threads than there are CPUs here: it goes on with {threads}, not to the bit")
     if not is_resumption and config.run.precision == "bf16" and not has_fast_bf16(device):
-        what = "GPU" if device.type == "cuda" else "CPU"
-        warnings.append(f"run.precision is bf16, in which this {what} is no faster than in fp32: auto would take that")
+        warnings.append("run.precision is bf16, in which this CPU is no faster than in fp32: auto would take that")
     is_eager = resolve_acceleration(config.run.acceleration, device) == "eager"
     if is_eager and device.type == "cuda" and wanted.run.acceleration != "eager":
         warnings.append(

@@ -96,8 +96,7 @@ def test_why_there_is_no_gpu(call, monkeypatch):
 def gpu(monkeypatch):
     """A machine with one GPU that works."""
     properties = SimpleNamespace(name="NVIDIA Example", total_memory=80 * 2**30, major=9, minor=0)
-    ones = torch.ones
-    monkeypatch.setattr(torch, "ones", lambda size, *, device: ones(size))
+    monkeypatch.setattr("stages.machine.device._compute", lambda _device: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
@@ -107,10 +106,10 @@ def gpu(monkeypatch):
 
 
 def test_a_gpu_that_is_there_and_cannot_be_used(call, gpu, monkeypatch):
-    def fail(size, *, device):
+    def fail(_device):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nFor debugging")
 
-    monkeypatch.setattr(torch, "ones", fail)
+    monkeypatch.setattr("stages.machine.device._compute", fail)
     result = call("doctor", "--json")
     report = json.loads(result.out)
     assert result.code == 4

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock, mock_open
 
 import numpy as np
@@ -16,7 +18,9 @@ from stages.errors import ConfigError, MachineError
 from stages.machine.control_groups import ControlGroups
 from stages.machine.device import (
     device_name,
+    failure_of,
     has_fast_bf16,
+    is_out_of_memory,
     num_usable_cpus,
     out_of_memory_is_told,
     prepare_device,
@@ -66,8 +70,15 @@ def test_without_a_gpu(no_gpu: None) -> None:
 @pytest.mark.parametrize(("capability", "is_fast"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_bf16_of_a_gpu_follows_its_generation(monkeypatch: pytest.MonkeyPatch, capability, is_fast: bool) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA Example")
     assert has_fast_bf16(CUDA) is is_fast
     assert resolve_precision("auto", CUDA) == ("bf16" if is_fast else "fp32")
+    assert resolve_precision("fp32", CUDA) == "fp32"
+    if is_fast:
+        assert resolve_precision("bf16", CUDA) == "bf16"
+    else:
+        with pytest.raises(MachineError, match=r"is bf16, and cuda:0 \(NVIDIA Example\) has no bf16"):
+            resolve_precision("bf16", CUDA)
 
 
 @pytest.mark.parametrize(
@@ -157,26 +168,79 @@ def test_long_runs_are_compiled_where_there_is_a_compiler(
     assert without_headers == ("eager" if resolved == "compile" else resolved)
 
 
-def test_a_cuda_device_is_prepared_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    switches = [
+@pytest.fixture
+def switches() -> Iterator[list[tuple[Any, str, bool]]]:
+    """Settings of the whole process that a CUDA device wants, and how; put back when the test is over."""
+    wanted = [
         (torch.backends.cudnn, "benchmark", True),
         (torch.backends.cudnn, "allow_tf32", False),
         (torch.backends.cuda.matmul, "allow_tf32", False),
     ]
-    before = [getattr(owner, name) for owner, name, _ in switches]
-    try:
-        for owner, name, value in switches:
-            setattr(owner, name, not value)
-        prepare_device(CPU)
-        assert [getattr(owner, name) for owner, name, _ in switches] == [not value for *_, value in switches]
+    before = [getattr(owner, name) for owner, name, _ in wanted]
+    yield wanted
+    for (owner, name, _), value in zip(wanted, before, strict=True):
+        setattr(owner, name, value)
+
+
+def test_a_cuda_device_is_prepared_once_for_all(monkeypatch: pytest.MonkeyPatch, switches) -> None:
+    chosen: list[torch.device] = []
+    tried: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr("stages.machine.device._compute", tried.append)
+    for owner, name, value in switches:
+        setattr(owner, name, not value)
+    prepare_device(CPU)
+    assert [getattr(owner, name) for owner, name, _ in switches] == [not value for *_, value in switches]
+    prepare_device(CUDA)
+    assert [getattr(owner, name) for owner, name, _ in switches] == [value for *_, value in switches]
+    assert chosen == tried == [CUDA]
+
+
+def test_what_a_device_is_tried_with_any_device_can_do() -> None:
+    state = torch.get_rng_state()
+    assert failure_of(CPU) is None
+    assert torch.equal(torch.get_rng_state(), state), "no draw is taken"
+
+
+@pytest.mark.usefixtures("switches")
+def test_a_cuda_device_that_computes_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_device: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr("stages.machine.device._compute", fail)
+    error = RuntimeError("CUDA error: no kernel image is available for execution on the device\nFor debugging")
+    assert failure_of(CUDA) == "CUDA error: no kernel image is available for execution on the device"
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
+    with pytest.raises(MachineError, match=r"^cuda:0 is there and cannot be used: CUDA error: no kernel") as refused:
         prepare_device(CUDA)
-        assert [getattr(owner, name) for owner, name, _ in switches] == [value for *_, value in switches]
-        assert chosen == [CUDA]
-    finally:
-        for (owner, name, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)
+    assert refused.value.hint is not None
+    assert "--device cpu" in refused.value.hint
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        failure_of(CUDA)
+
+
+@pytest.mark.parametrize(
+    ("message", "free", "is_memory"),
+    [
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", 50, True),
+        ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", 50, True),
+        ("GET was unable to find an engine to execute this computation", 1, True),
+        ("FIND was unable to find an engine to execute this computation", 50, False),
+        ("CUDA error: an illegal memory access was encountered", 1, False),
+    ],
+)
+def test_memory_that_is_out_is_known_by_what_libraries_say(
+    monkeypatch: pytest.MonkeyPatch, message: str, free: int, is_memory: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free * 2**30, 80 * 2**30))
+    assert is_out_of_memory(RuntimeError(message)) is is_memory
+
+
+def test_where_no_gpu_was_touched_none_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert not is_out_of_memory(RuntimeError("GET was unable to find an engine to execute this computation"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
