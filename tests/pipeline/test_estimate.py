@@ -123,6 +123,30 @@ def test_all_steps_are_reckoned_from_a_few(planned, play) -> None:
     assert estimate(compiled).not_timed == ("evaluation", "acceleration")
 
 
+def test_where_the_first_steps_load_libraries_they_are_made_once_before(planned, play, monkeypatch) -> None:
+    """As on a GPU: what only the first steps of the process take is no part of what all of them will."""
+
+    class LoadsLibraries(Played):
+        def run_epoch(self, run: Run) -> None:
+            if self.now_s == 0.0:
+                self.now_s += 10_000.0
+            super().run_epoch(run)
+
+    settings = (*LONG, "inversion.batch_size=16", "distillation.views=8")
+    play(inversion=Played("inversion"), distillation=Played("distillation", before_s=64.0))
+    expected = estimate(planned(*settings)).seconds
+    stages = {
+        "inversion": LoadsLibraries("inversion"),
+        "distillation": LoadsLibraries("distillation", before_s=64.0),
+    }
+    play(**stages)
+    assert estimate(planned(*settings)).seconds["distillation"] > expected["distillation"] + 10_000
+    monkeypatch.setitem(module._NUM_TRIALS, "cpu", module._NUM_TRIALS["cuda"])
+    for stage in stages.values():
+        stage.now_s = 0.0
+    assert estimate(planned(*settings)).seconds == expected
+
+
 def test_cached_views_are_counted_by_the_images_that_come(planned, play) -> None:
     play(inversion=Played("inversion"), distillation=Played("distillation", before_s=64.0))
     settings = (*LONG, "inversion.batch_size=16", "distillation.views=8")
