@@ -65,7 +65,7 @@ class Compiled(Generic[P, ResultT]):
                         self._compiled = torch.compile(self._function, fullgraph=True, dynamic=False)
                     return self._compiled(*args, **kwargs)
             except Exception as error:  # no compiler, a network it cannot read: each fails in its own way
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) or _is_recording():  # a recording that was broken cannot go on
                     raise
                 self._give_up(error)
         return self._function(*args, **kwargs)
@@ -90,6 +90,12 @@ class Compiled(Generic[P, ResultT]):
                 hint="the result is the same up to rounding; run.acceleration=eager compiles nothing",
             )
         )
+
+
+def _is_recording() -> bool:
+    """Whether the device's work is being recorded now."""
+    is_initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return is_initialized and torch.cuda.is_current_stream_capturing()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ recordings share their memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -74,7 +75,9 @@ class RecordedStep(Generic[InputsT, OutputsT]):
         return self._record_and_play(self._tape, inputs)
 
     def _rehearse(self, tape: Tape, inputs: InputsT) -> OutputsT:
-        outputs, has_waited = tape.rehearse(lambda: self._step(inputs))
+        is_first = self._num_rehearsals == 0  # libraries are loaded in it, and their kernels searched
+        with self._run.charged_to("setup") if is_first else nullcontext():
+            outputs, has_waited = tape.rehearse(lambda: self._step(inputs))
         self._num_rehearsals += 1
         if has_waited and self._num_rehearsals == NUM_REHEARSALS:  # the first ones may wait for libraries to load
             self._give_up("it waits for the device")

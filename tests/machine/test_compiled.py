@@ -130,6 +130,21 @@ def test_memory_that_is_out_is_no_reason_to_do_it_again(monkeypatch: pytest.Monk
     assert [type(event) for event in watched.events] == [CompilationStarted, CompilationFinished]
 
 
+def test_in_a_recording_an_error_breaks_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ran as it is in a broken recording would be recorded in part: whoever records decides what to do."""
+    watched = Watched(monkeypatch, "compile")
+    watched.function(1)
+    watched.error = RuntimeError("operation not permitted when stream is capturing")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="capturing"):
+        watched.function(2)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    watched.error = None
+    assert watched.function(3) == 6
+    assert watched.calls == ["compiled"] * 3, "it is not given up"
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_training_is_the_same_up_to_rounding(make_run, fill) -> None:

@@ -87,7 +87,7 @@ def test_a_recorded_step_does_what_the_step_does() -> None:
     assert plain.num_python_runs == NUM_CALLS
     assert recorded.num_python_runs == NUM_REHEARSALS + 1
     assert (tape.num_recorded, tape.num_played) == (1, NUM_CALLS - NUM_REHEARSALS)
-    assert recorded.accounts == ["+setup", "-setup"]
+    assert recorded.accounts == ["+setup", "-setup"] * 2, "the first rehearsal, and the recording"
     assert recorded.events == []
 
 
