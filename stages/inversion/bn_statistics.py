@@ -31,11 +31,10 @@ class _BatchStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        # Of no use but for their type: it makes the results fp32.
-        ignored_C = torch.zeros(features_BCHW.shape[1], dtype=torch.float32, device=features_BCHW.device)
-        mean_C, variance_C = torch.ops.aten.batch_norm_update_stats(
-            features_BCHW, ignored_C, torch.ones_like(ignored_C), 0.0
-        )
+        ignored_C = None
+        if not features_BCHW.is_cuda:  # of no use but for its type, which makes the results fp32 there, too
+            ignored_C = torch.zeros(features_BCHW.shape[1], dtype=torch.float32, device=features_BCHW.device)
+        mean_C, variance_C = torch.ops.aten.batch_norm_update_stats(features_BCHW, ignored_C, ignored_C, 0.0)
         ctx.save_for_backward(features_BCHW, mean_C)
         return mean_C, variance_C
 
