@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib import import_module
@@ -13,18 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssdkd_cli import console, diagnostics, progress, summary
+from ssdkd_cli.commands.viewing import report_killed, show_own
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.options import keys_of, names_evaluation_data
 from ssdkd_cli.signals import Ending, heard_as_ctrl_c
 from ssdkd_cli.torch_import import import_torch, refuse_no_folder
-from ssdkd_cli.trainer_process import Trainer, once_begun, viewer_of_this_process
+from ssdkd_cli.trainer_process import Trainer, Viewer, once_begun, viewer_of_this_process
 from ssdkd_cli.words import num_epochs
-from stages.errors import ConfigError, MachineError, SsdkdError
+from stages.errors import ConfigError, SsdkdError
 from stages.paths import in_shell
 from stages.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from stages.config import Config
+    from stages.events import Listener
     from stages.trainer import Launch, Outcome, Plan
 
 STATUS_CODES = {
@@ -154,14 +157,9 @@ def _launch_with_viewer(request: Request) -> int:
     trainer = Trainer(arguments_of(request))
     run = trainer.wait_until_ready(meanwhile=partial(import_module, "ssdkd_cli.dashboard.app"))
     if run is None:
-        signal_name = trainer.killed_by()
-        if signal_name is not None:  # it could not say so itself
-            hint = "usually the machine ran out of memory: `ssdkd doctor` says what is free"
-            hint = hint if signal_name == "SIGKILL" else "`--no-tui` leaves out the dashboard and its second process"
-            diagnostics.report(MachineError(f"{signal_name} ended the run before it had begun", hint=hint))
+        hint = "`--no-tui` leaves out the dashboard and its second process"
+        report_killed(trainer, "the run before it had begun", hint=hint)
         return trainer.exit_code() or ExitCode.DONE
-    from ssdkd_cli.commands.viewing import show_own
-
     return show_own(run, trainer, command=request.command)
 
 
@@ -309,9 +307,22 @@ def _execute(config: Config, launch: Launch, request: Request, ending: Ending) -
         return _go_on(RunDirectory(launch.out), request, ending)
     viewer = viewer_of_this_process()
     checked = _plan(config, launch)
-    with progress.shown(as_lines=viewer is not None) as shown:
-        begun = once_begun(_announce if viewer is None else viewer.tell, launch.out)
-        return execute(checked, [begun, shown], on_signal=ending.begun_by(shown.tell_of_stop))
+    with _followed(launch.out, viewer, ending) as (listeners, on_signal):
+        return execute(checked, listeners, on_signal=on_signal)
+
+
+@contextmanager
+def _followed(
+    path: Path | None, viewer: Viewer | None, ending: Ending, *, started: Mapping[str, Any] | None = None
+) -> Iterator[tuple[list[Listener], Callable[[], None]]]:
+    """Tell people where a run is once it has begun, and how far it has come.
+
+    `path` is None for a new run under `RUNS_ROOT`; `started` is the first event of a run that is resumed. Yields the
+    run's listeners, and what it is to call when a signal asks it to stop.
+    """
+    with progress.shown(started=started, as_lines=viewer is not None) as shown:
+        begun = once_begun(_announce if viewer is None else viewer.tell, path)
+        yield [begun, shown], ending.begun_by(shown.tell_of_stop)
 
 
 def _announce(path: Path) -> None:
@@ -343,14 +354,8 @@ def _go_on(run: RunDirectory, request: Request, ending: Ending) -> Outcome:
 
     from stages.trainer import resume
 
-    with progress.shown(started=started, as_lines=viewer is not None) as shown:
-        begun = once_begun(_announce if viewer is None else viewer.tell, run.path)
-        return resume(
-            run.path,
-            device=request.device,
-            listeners=[begun, shown],
-            on_signal=ending.begun_by(shown.tell_of_stop),
-        )
+    with _followed(run.path, viewer, ending, started=started) as (listeners, on_signal):
+        return resume(run.path, device=request.device, listeners=listeners, on_signal=on_signal)
 
 
 def _finish(outcome: Outcome, request: Request, ending: Ending) -> int:

@@ -87,14 +87,20 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     if code == ExitCode.STOPPED:
         diagnostics.print_hint(f"go on with `ssdkd {command} --resume {in_shell(run.path)}`")
     elif code != ExitCode.DONE:
-        signal_name = trainer.killed_by()
-        if signal_name is not None:  # it could not say so itself
-            hint = f"`ssdkd {command} --resume {in_shell(run.path)}` goes on from its last checkpoint"
-            if signal_name == "SIGKILL":
-                hint += "; usually the machine ran out of memory: `ssdkd doctor` says what is free"
-            diagnostics.report(MachineError(f"{signal_name} ended the run", hint=hint))
+        hint = f"`ssdkd {command} --resume {in_shell(run.path)}` goes on from its last checkpoint"
+        report_killed(trainer, "the run", hint=hint)
         _print_last_words(run, trainer.log_start)
     return code
+
+
+def report_killed(trainer: Trainer, what: str, *, hint: str) -> None:
+    """Say that a signal ended `what`, where one ended the trainer: it could not say so itself."""
+    signal_name = trainer.killed_by()
+    if signal_name is None:
+        return
+    if signal_name == "SIGKILL":
+        hint += "; usually the machine ran out of memory: `ssdkd doctor` says what is free"
+    diagnostics.report(MachineError(f"{signal_name} ended {what}", hint=hint))
 
 
 class _Closed(NamedTuple):
