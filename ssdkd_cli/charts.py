@@ -38,11 +38,6 @@ def glyphs_for(encoding: str) -> Glyphs:
     return ASCII if wants_ascii(encoding) else BLOCKS
 
 
-def harmless(text: str, *, keep: str = "") -> str:
-    """`text` without control characters, apart from those to keep: no file's name moves the cursor."""
-    return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in text)
-
-
 def bar(value: float, highest: float, *, width: int, glyphs: Glyphs) -> str:
     """A bar of at most `width` cells, full for `highest`; anything above zero shows at least a sliver."""
     if value <= 0 or highest <= 0:

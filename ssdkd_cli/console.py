@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ssdkd_cli.charts import harmless
+from ssdkd_cli.words import escaped
 from stages.events import finite
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def print_text(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` without control characters but line breaks and tabs: a file's name cannot move the cursor."""
-    return harmless(text, keep="\n\t")
+    """`text` with control characters but line breaks and tabs written as escapes."""
+    return escaped(text, keep="\n\t")
 
 
 def say(text: str = "", *, style: str = "") -> None:
@@ -103,7 +103,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table for people on a terminal; elsewhere one row a line, columns separated by tabs, no header."""
-    rows = [[harmless(cell) for cell in row] for row in rows]
+    rows = [[escaped(cell) for cell in row] for row in rows]
     if not is_terminal(_data_stream()):
         for row in rows:
             print_text("\t".join(row))
@@ -123,7 +123,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
 
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*map(harmless, row))
+        table.add_row(*map(escaped, row))
     stdout().print(table)
 
 

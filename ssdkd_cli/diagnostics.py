@@ -107,7 +107,7 @@ def report(error: SsdkdError) -> None:
 def report_interruption(interrupt: KeyboardInterrupt) -> None:
     """What a second Ctrl-C has left of a run, where it ended one."""
     if isinstance(interrupt, RunInterrupted):
-        with unheard():
+        with ignoring_output_errors():
             note(interrupt.message)
             print_hint(interrupt.hint)
 
@@ -136,11 +136,11 @@ def _call(command: Callable[[], object]) -> int:
         result = command()
         return result if isinstance(result, int) else ExitCode.DONE
     except SsdkdError as error:
-        with unheard():
+        with ignoring_output_errors():
             report(error)
         return exit_code_of(error)
     except UsageError as error:
-        with unheard():
+        with ignoring_output_errors():
             _report_usage(error)
         return ExitCode.USAGE
     except typer.Abort as abort:  # what Typer makes of an input that is over, as if it were its prompt's
@@ -164,13 +164,14 @@ def _is_the_users(error: PermissionError) -> bool:
     if foreign_place(error) is not None:
         return False
     hint = "you may not read it, write it, or enter a folder above it"
-    with unheard():
+    with ignoring_output_errors():
         report(FileError(f"no access to {error.filename or 'a file'}: {error.strerror}", hint=hint))
     return True
 
 
-def unheard() -> AbstractContextManager[None]:
-    """Within this context nobody need read stderr any more: the exit code tells."""
+def ignoring_output_errors() -> AbstractContextManager[None]:
+    """Within this context it does not matter if stdout or stderr cannot be written (nobody reads them, the disk is
+    full): the exit code tells how the command ended."""
     return suppress(OSError)
 
 

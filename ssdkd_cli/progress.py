@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from stages.events import Event
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from stages.teachers.train import Progress as TrainingProgress
 
 Clock = Callable[[], float]
 
@@ -59,7 +61,7 @@ class Standing:
     @property
     def epochs(self) -> int | None:
         """Epochs of the run; None before it has said so."""
-        return None if self._model.header is None else self._model.header.epochs
+        return None if self._model.description is None else self._model.description.epochs
 
     @property
     def num_finished(self) -> int:
@@ -195,7 +197,7 @@ class ProgressBar:
 
 
 @contextmanager
-def shown(
+def run_display(
     *, started: Mapping[str, Any] | None = None, as_lines: bool = False, clock: Clock = time.monotonic
 ) -> Iterator[ProgressLines | ProgressBar]:
     """A listener that shows the run's progress on stderr in the way that fits what stderr is.
@@ -215,13 +217,9 @@ def shown(
         yield bar
 
 
-TrainingListener = Callable[[int, int, float, float], None]
-"""Called after each epoch of a teacher's training: (epoch from 1, epochs, mean loss, accuracy in [0, 1])."""
-
-
 @contextmanager
-def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) -> Iterator[TrainingListener]:
-    """The same for the training of a teacher: one bar, or a line at the end of an epoch now and then.
+def training_display(clock: Clock = time.monotonic, *, is_certain: bool = True) -> Iterator[TrainingProgress]:
+    """The same for a teacher that is trained: one bar, or a line at the end of an epoch now and then.
 
     Where it is not certain that one is trained, there is no bar before an epoch is over. One that is interrupted says
     what is kept of it, and one that goes on says that.
@@ -233,7 +231,7 @@ def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) ->
             def tell(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
                 nonlocal is_training, num_told
                 if num_told == 0 and epoch > 1:
-                    with suppress(OSError):  # as below
+                    with diagnostics.ignoring_output_errors():
                         terminal.print(f"teacher: the interrupted training goes on after epoch {epoch - 1}")
                 is_training, num_told = True, num_told + 1
                 draw(epoch, epochs, loss, accuracy)
@@ -242,13 +240,13 @@ def training_shown(clock: Clock = time.monotonic, *, is_certain: bool = True) ->
     except KeyboardInterrupt:
         if is_training:
             kept = "the same command goes on from the last epoch saved" if num_told else "nothing new is kept"
-            with diagnostics.unheard():
+            with diagnostics.ignoring_output_errors():
                 diagnostics.note(f"interrupted the teacher's training: {kept}")
         raise
 
 
 @contextmanager
-def _training_drawn(terminal: Console, clock: Clock, *, is_certain: bool) -> Iterator[TrainingListener]:
+def _training_drawn(terminal: Console, clock: Clock, *, is_certain: bool) -> Iterator[TrainingProgress]:
     if terminal.is_interactive:
         from rich.progress import Progress
 
@@ -267,7 +265,7 @@ def _training_drawn(terminal: Console, clock: Clock, *, is_certain: bool) -> Ite
         nonlocal last_line_s
         if clock() - last_line_s >= MIN_SECONDS_BETWEEN_LINES:
             last_line_s = clock()
-            with suppress(OSError):  # a full disk under stderr is no reason to lose a teacher
+            with diagnostics.ignoring_output_errors():  # a full disk is no reason to lose a teacher
                 diagnostics.note(f"teacher: epoch {epoch}/{epochs}, loss {loss:.3f}, accuracy {accuracy:.1%}")
 
     yield write

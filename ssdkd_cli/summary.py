@@ -27,7 +27,7 @@ ECE_EXPLAINED = (
 )
 
 
-def series(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The document of `--seeds`: every run's summary, and mean and sample standard deviation over those that are done.
 
     What a run that diverged had reached before is no result. `student` is null unless every run that is done has
@@ -162,7 +162,7 @@ def _print_files(run: RunDirectory, summary: Mapping[str, Any]) -> None:
         console.say(f"  ssdkd distill --buffer {run_text}")
 
 
-def print_series(document: Mapping[str, Any]) -> None:
+def print_over_seeds(document: Mapping[str, Any]) -> None:
     """Mean and spread over the seeds that are done, and how the others ended."""
     statuses = [run["status"] for run in document["runs"]]
     num_done = statuses.count("done")

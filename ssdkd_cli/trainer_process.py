@@ -27,8 +27,8 @@ _PIPE_VARIABLE = "SSDKD_READY_PIPE"
 """Number of the file descriptor on which a trainer says where its run is; only in a trainer's environment."""
 
 
-class Trainer:
-    """The terminal's end."""
+class TrainerProcess:
+    """A trainer, as the process that started it has it: the viewer in the terminal."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         """Start `ssdkd` with these arguments."""
@@ -82,8 +82,8 @@ class Trainer:
         return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
-class Viewer:
-    """The trainer's end: the process that shows its run, and waits to be told where that is."""
+class ReadyPipe:
+    """The trainer's end of the pipe on which its viewer waits to be told where the run is."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -96,15 +96,15 @@ class Viewer:
         os.close(self._descriptor)
 
 
-def viewer_of_this_process() -> Viewer | None:
-    """Who shows the run, where this process is a trainer with a viewer; None elsewhere."""
+def ready_pipe_of_this_process() -> ReadyPipe | None:
+    """The pipe to the viewer, where this process is a trainer that was started by one; None elsewhere."""
     descriptor = os.environ.pop(_PIPE_VARIABLE, "")  # no process of ours inherits it
     if not descriptor.isdecimal():
         return None
     os.set_inheritable(int(descriptor), False)
     # The terminal that this run was started from may go; that is no reason to stop.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    return Viewer(int(descriptor))
+    return ReadyPipe(int(descriptor))
 
 
 def once_begun(act: Callable[[Path], object], path: Path | None) -> Listener:

@@ -1,4 +1,4 @@
-"""How times, counts, metrics and settings are said."""
+"""How times, counts, metrics, settings and texts from files are said."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ def agreement_text(agreement: float | None, by_chance: float | None = None) -> s
 def is_near_chance(agreement: float, by_chance: float | None) -> bool:
     """Whether agreement says next to nothing of a student: of images of one class, say, any two agree."""
     return by_chance is not None and agreement < by_chance + (1 - by_chance) / 10
+
+
+def escaped(text: str, *, keep: str = "") -> str:
+    """`text` with control characters but those to keep written as escapes: no file's name moves the cursor."""
+    return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in text)
 
 
 def setting_text(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssdkd_cli import options
-from ssdkd_cli.commands.launching import Request, launch
+from ssdkd_cli.commands.launching import LaunchRequest, launch
 
 
 def distill(
@@ -31,7 +31,7 @@ def distill(
       ssdkd distill --buffer my-buffer --set student.model=wrn16_2 --set run.epochs=40
     """
     return launch(
-        Request(
+        LaunchRequest(
             command="distill",
             preset=preset,
             overrides=overrides,

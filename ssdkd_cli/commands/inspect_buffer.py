@@ -11,6 +11,7 @@ import typer
 
 from ssdkd_cli import charts, console, diagnostics
 from ssdkd_cli.options import Json
+from ssdkd_cli.words import escaped
 from stages.errors import ConfigError, FileError
 from stages.paths import typed_path
 
@@ -157,7 +158,7 @@ def _print_report(report: Mapping[str, Any], contents: BufferContents, *, is_in_
         *_integrity_lines(report["verified"], is_in_run=is_in_run),
     ]
     for line in lines:
-        console.say(charts.harmless(line), style="bold" if isinstance(line, _Heading) else "")
+        console.say(escaped(line), style="bold" if isinstance(line, _Heading) else "")
 
 
 def _report_lines(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssdkd_cli import options
-from ssdkd_cli.commands.launching import Request, launch
+from ssdkd_cli.commands.launching import LaunchRequest, launch
 
 
 def invert(
@@ -30,7 +30,7 @@ def invert(
       ssdkd invert --preset cifar100-wrn --out my-buffer
     """
     return launch(
-        Request(
+        LaunchRequest(
             command="invert",
             preset=preset,
             overrides=overrides,

@@ -19,7 +19,7 @@ from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.options import keys_of, names_evaluation_data
 from ssdkd_cli.signals import Ending, heard_as_ctrl_c
 from ssdkd_cli.torch_import import import_torch, refuse_no_folder
-from ssdkd_cli.trainer_process import Trainer, Viewer, once_begun, viewer_of_this_process
+from ssdkd_cli.trainer_process import ReadyPipe, TrainerProcess, once_begun, ready_pipe_of_this_process
 from ssdkd_cli.words import num_epochs
 from stages.errors import ConfigError, SsdkdError
 from stages.paths import in_shell
@@ -39,7 +39,7 @@ STATUS_CODES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class LaunchRequest:
     """What was typed after `ssdkd run`, `invert` or `distill`; the defaults are what was not typed."""
 
     command: Literal["run", "invert", "distill"]
@@ -58,7 +58,7 @@ class Request:
     buffer: str | None = None
 
 
-def launch(request: Request) -> int:
+def launch(request: LaunchRequest) -> int:
     """Do what was asked for, print the result, and return the exit code."""
     refuse_no_folder()
     _refuse_contradictions(request)
@@ -72,7 +72,7 @@ def launch(request: Request) -> int:
             return ExitCode.INTERRUPTED
 
 
-def _launch_here(request: Request, ending: Ending) -> int:
+def _launch_here(request: LaunchRequest, ending: Ending) -> int:
     """Train in this process."""
     if request.resume is not None:
         return _resume(request, request.resume, ending)
@@ -80,7 +80,7 @@ def _launch_here(request: Request, ending: Ending) -> int:
     if request.dry_run or request.estimate:
         return _describe(launches, request)
     if request.seeds is not None:
-        return _run_series(launches, request, ending)
+        return _run_seeds(launches, request, ending)
     return _finish(_execute(*launches[0], request, ending), request, ending)
 
 
@@ -95,7 +95,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _refuse_contradictions(request: Request) -> None:
+def _refuse_contradictions(request: LaunchRequest) -> None:
     if request.tui and not request.json:  # --json implies --no-tui
         if not console.has_screen():
             raise ConfigError(
@@ -127,7 +127,7 @@ def _refuse_contradictions(request: Request) -> None:
         raise ConfigError(f"`--resume` goes on with the settings of the run and takes no {', '.join(given)}", hint=hint)
 
 
-def _refuse_to_go_on(request: Request) -> None:
+def _refuse_to_go_on(request: LaunchRequest) -> None:
     if request.go_on and request.out is None:
         raise ConfigError("`--go-on` finds the run by `--out`", hint="add `--out DIR`, the same each time")
     other = {"--tui": request.tui, "--dry-run": request.dry_run, "--estimate": request.estimate}
@@ -137,14 +137,14 @@ def _refuse_to_go_on(request: Request) -> None:
         raise ConfigError(f"`--go-on` is for jobs without a screen, and takes no {given_text}", hint="leave it out")
 
 
-def _wants_dashboard(request: Request) -> bool:
+def _wants_dashboard(request: LaunchRequest) -> bool:
     """On a terminal, unless something else was asked for: then the run is in the process that was started."""
     is_only_asked = request.dry_run or request.estimate
     is_elsewhere = request.json or is_only_asked or request.seeds is not None or request.go_on or request.tui is False
     return not is_elsewhere and console.has_screen()
 
 
-def _launch_with_viewer(request: Request) -> int:
+def _launch_with_viewer(request: LaunchRequest) -> int:
     """Start the trainer in a session of its own and look at its run; what is refused is refused as ever."""
     from stages.run_directory.lookup import resolve_run
 
@@ -154,7 +154,7 @@ def _launch_with_viewer(request: Request) -> int:
         settings = _settings(request)  # the trainer checks them again: here the answer comes at once
         if request.command == "distill" and request.buffer is None and settings.buffer_run is not None:
             request = replace(request, buffer=str(settings.buffer_run.path))
-    trainer = Trainer(arguments_of(request))
+    trainer = TrainerProcess(arguments_of(request))
     run = trainer.wait_until_ready(meanwhile=partial(import_module, "ssdkd_cli.dashboard.app"))
     if run is None:
         hint = "`--no-tui` leaves out the dashboard and its second process"
@@ -163,7 +163,7 @@ def _launch_with_viewer(request: Request) -> int:
     return show_own(run, trainer, command=request.command)
 
 
-def arguments_of(request: Request) -> list[str]:
+def arguments_of(request: LaunchRequest) -> list[str]:
     """What has to be typed for this request, without the dashboard."""
     arguments = [request.command, "--no-tui"]
     for option, values in (("--preset", request.preset), ("--set", request.overrides)):
@@ -191,7 +191,7 @@ class _Settings:
     buffer_run: RunDirectory | None
 
 
-def _settings(request: Request) -> _Settings:
+def _settings(request: LaunchRequest) -> _Settings:
     """Check what can be checked before torch is imported. Raises ConfigError, FileError."""
     from stages.config import DEFAULT_PRESET, load, with_values
     from stages.schedule import Schedule
@@ -230,7 +230,7 @@ def _name_of(preset: str) -> str:
     return file.stem if named is None else str(named)
 
 
-def _prepare(request: Request) -> list[tuple[Config, Launch]]:
+def _prepare(request: LaunchRequest) -> list[tuple[Config, Launch]]:
     """Settings and launch of each run."""
     settings = _settings(request)
 
@@ -259,7 +259,7 @@ def _prepare(request: Request) -> list[tuple[Config, Launch]]:
     ]
 
 
-def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
+def _find_buffer(request: LaunchRequest) -> tuple[Path | None, RunDirectory | None]:
     """The buffer that `distill` is to use, and the run it belongs to where it belongs to one."""
     from stages.run_directory.lookup import newest_made_buffer, resolve_buffer
 
@@ -272,7 +272,7 @@ def _find_buffer(request: Request) -> tuple[Path | None, RunDirectory | None]:
     return path, run
 
 
-def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> int:
+def _describe(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest) -> int:
     """`--dry-run`: every check, no step, no file. `--estimate`: a few steps, too, of which nothing is kept."""
     from stages.planning.estimate import estimate
     from stages.trainer import plan
@@ -297,7 +297,7 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: Request) -> in
     return ExitCode.DONE
 
 
-def _execute(config: Config, launch: Launch, request: Request, ending: Ending) -> Outcome:
+def _execute(config: Config, launch: Launch, request: LaunchRequest, ending: Ending) -> Outcome:
     from stages.resumption import refuse_other_settings
     from stages.trainer import execute
 
@@ -305,29 +305,30 @@ def _execute(config: Config, launch: Launch, request: Request, ending: Ending) -
         named = launch.buffer if request.buffer is not None else None  # the newest of all may be another by now
         refuse_other_settings(RunDirectory(launch.out), config, launch.command, buffer=named)
         return _go_on(RunDirectory(launch.out), request, ending)
-    viewer = viewer_of_this_process()
+    ready_pipe = ready_pipe_of_this_process()
     checked = _plan(config, launch)
-    with _followed(launch.out, viewer, ending) as (listeners, on_signal):
+    with _followed(launch.out, ready_pipe, ending) as (listeners, on_signal):
         return execute(checked, listeners, on_signal=on_signal)
 
 
 @contextmanager
 def _followed(
-    path: Path | None, viewer: Viewer | None, ending: Ending, *, started: Mapping[str, Any] | None = None
+    path: Path | None, ready_pipe: ReadyPipe | None, ending: Ending, *, started: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[list[Listener], Callable[[], None]]]:
     """Tell people where a run is once it has begun, and how far it has come.
 
     `path` is None for a new run under `RUNS_ROOT`; `started` is the first event of a run that is resumed. Yields the
-    run's listeners, and what it is to call when a signal asks it to stop.
+    run's listeners, and what it is to call when a signal asks it to stop. Where `ready_pipe` is given, stderr is about
+    to become a file.
     """
-    with progress.shown(started=started, as_lines=viewer is not None) as shown:
-        begun = once_begun(_announce if viewer is None else viewer.tell, path)
+    with progress.run_display(started=started, as_lines=ready_pipe is not None) as shown:
+        begun = once_begun(_announce if ready_pipe is None else ready_pipe.tell, path)
         yield [begun, shown], ending.begun_by(shown.tell_of_stop)
 
 
 def _announce(path: Path) -> None:
     """Say where the run is as soon as it has begun: without a dashboard nothing else does before its end."""
-    with diagnostics.unheard():
+    with diagnostics.ignoring_output_errors():
         diagnostics.note(f"the run is {path}; `ssdkd watch {in_shell(path.absolute())}` shows it from any terminal")
 
 
@@ -336,29 +337,29 @@ def _plan(config: Config, launch: Launch) -> Plan:
 
     if not launch.train_teacher:
         return plan(config, launch)
-    with progress.training_shown(is_certain=False) as listener:
+    with progress.training_display(is_certain=False) as listener:
         return plan(config, launch, training_progress=listener)
 
 
-def _resume(request: Request, text: str, ending: Ending) -> int:
+def _resume(request: LaunchRequest, text: str, ending: Ending) -> int:
     from stages.run_directory.lookup import resolve_run
 
     return _finish(_go_on(resolve_run(text), request, ending), request, ending)
 
 
-def _go_on(run: RunDirectory, request: Request, ending: Ending) -> Outcome:
+def _go_on(run: RunDirectory, request: LaunchRequest, ending: Ending) -> Outcome:
     started = run.events.first()
-    viewer = viewer_of_this_process()
+    ready_pipe = ready_pipe_of_this_process()
 
     import_torch()
 
     from stages.trainer import resume
 
-    with _followed(run.path, viewer, ending, started=started) as (listeners, on_signal):
+    with _followed(run.path, ready_pipe, ending, started=started) as (listeners, on_signal):
         return resume(run.path, device=request.device, listeners=listeners, on_signal=on_signal)
 
 
-def _finish(outcome: Outcome, request: Request, ending: Ending) -> int:
+def _finish(outcome: Outcome, request: LaunchRequest, ending: Ending) -> int:
     """Print the result of one run and return its exit code."""
     ending.begin()
     if request.json:
@@ -368,24 +369,24 @@ def _finish(outcome: Outcome, request: Request, ending: Ending) -> int:
     return _report(outcome, request)
 
 
-def _report(outcome: Outcome, request: Request) -> int:
+def _report(outcome: Outcome, request: LaunchRequest) -> int:
     """Say on stderr why a run has not come to its end, and return its exit code. Raises what is a bug."""
     code = STATUS_CODES[outcome.summary["status"]]
     if outcome.error is not None and not isinstance(outcome.error, SsdkdError):
         raise outcome.error
     if outcome.error is not None:
-        with diagnostics.unheard():
+        with diagnostics.ignoring_output_errors():
             diagnostics.report(outcome.error)
         # Done, but the last words could not be written: that is a failure too.
         return code or diagnostics.exit_code_of(outcome.error)
     if code == ExitCode.STOPPED:
-        with diagnostics.unheard():
+        with diagnostics.ignoring_output_errors():
             diagnostics.note(f"stopped after {num_epochs(outcome.summary['epochs'])}; everything is saved")
             diagnostics.print_hint(f"go on with `ssdkd {request.command} --resume {in_shell(outcome.run_directory)}`")
     return code
 
 
-def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request, ending: Ending) -> int:
+def _run_seeds(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest, ending: Ending) -> int:
     """`--seeds`: one run after another, then mean and spread. The exit code is the worst one."""
     summaries: list[dict[str, Any]] = []
     codes: list[int] = []
@@ -409,7 +410,7 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request, end
             break
         summaries.append(outcome.summary)
         if not request.json:
-            with diagnostics.unheard():  # a full disk under stdout ends no seed
+            with diagnostics.ignoring_output_errors():  # a full disk under stdout ends no seed
                 summary.print_summary(outcome.summary, outcome.run_directory)
         try:
             codes.append(_report(outcome, request))
@@ -424,17 +425,17 @@ def _run_series(launches: Sequence[tuple[Config, Launch]], request: Request, end
             break
         del outcome  # an error in it holds all of its run
     _tell_what_is_left(launches[len(summaries) :], request)
-    document = summary.series(summaries)
+    document = summary.over_seeds(summaries)
     if request.json:
         console.print_json(document)
     else:
-        summary.print_series(document)
+        summary.print_over_seeds(document)
     if bug is not None:
         raise bug
     return ExitCode.INTERRUPTED if was_interrupted else max(codes)
 
 
-def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]], request: Request) -> None:
+def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest) -> None:
     """Of `--seeds`, which have come to no end: not begun, refused, or cut off."""
     if not launches:
         return

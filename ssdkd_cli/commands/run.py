@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssdkd_cli import options
-from ssdkd_cli.commands.launching import Request, launch
+from ssdkd_cli.commands.launching import LaunchRequest, launch
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
       ssdkd run --preset cifar100-wrn --set teacher.weights=my_wrn40_2.pth
     """
     return launch(
-        Request(
+        LaunchRequest(
             command="run",
             preset=preset,
             overrides=overrides,

@@ -76,7 +76,7 @@ def train(
     from stages.machine.device import resolve_device
     from stages.teachers.train import EPOCHS, train_teacher
 
-    with heard_as_ctrl_c(), console.reserved_stdout(), progress.training_shown() as listener:
+    with heard_as_ctrl_c(), console.reserved_stdout(), progress.training_display() as listener:
         trained = train_teacher(
             config,
             split=split,

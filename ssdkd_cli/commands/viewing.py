@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ssdkd_cli import diagnostics, summary
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.trainer_process import PROGRAM, Trainer
+from ssdkd_cli.trainer_process import PROGRAM, TrainerProcess
 from stages.errors import MachineError
 from stages.paths import in_shell
 from stages.run_directory import LIVE_STATUSES, RunDirectory
@@ -65,7 +65,7 @@ def serve_to_browsers(run: RunDirectory, text: str | None, *, is_read_only: bool
     return ExitCode.DONE
 
 
-def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
+def show_own(run: RunDirectory, trainer: TrainerProcess, *, command: str) -> int:
     """Open the dashboard on the run that this terminal started; returns the exit code of the command.
 
     A viewer that leaves a run at work ends with 0, or FAILED where it crashed. Once the run is over, its summary is
@@ -93,7 +93,7 @@ def show_own(run: RunDirectory, trainer: Trainer, *, command: str) -> int:
     return code
 
 
-def report_killed(trainer: Trainer, what: str, *, hint: str) -> None:
+def report_killed(trainer: TrainerProcess, what: str, *, hint: str) -> None:
     """Say that a signal ended `what`, where one ended the trainer: it could not say so itself."""
     signal_name = trainer.killed_by()
     if signal_name is None:

@@ -10,13 +10,13 @@ NOTHING_MEASURED = "no real data, and no synthetic images were held out"
 
 def no_step(view: RunView, stage: str) -> str:
     """Why a stage has told of no step."""
-    if view.header is None or view.progress is None:
+    if view.description is None or view.progress is None:
         return "nothing yet"
-    if stage not in view.header.stages:
+    if stage not in view.description.stages:
         return f"this run has no {stage}"
     if not view.is_live:
         return f"the run ended before the first step of {stage}"
-    if stage == "distillation" and view.progress.epoch <= view.header.warmup_epochs:
+    if stage == "distillation" and view.progress.epoch <= view.description.warmup_epochs:
         return "distillation begins after the warm-up"
     return f"no {stage} step yet"
 
@@ -37,7 +37,7 @@ def no_pace(view: RunView) -> str:
 
 
 def _no_epoch(view: RunView, what_is_done: str) -> str:
-    if view.header is None or view.progress is None:
+    if view.description is None or view.progress is None:
         return "nothing yet"
     if view.is_live:
         return f"{what_is_done} when the first epoch is over"
@@ -46,7 +46,7 @@ def _no_epoch(view: RunView, what_is_done: str) -> str:
 
 def no_evaluation(view: RunView) -> str:
     """Why nothing has been evaluated."""
-    if view.header is not None and "evaluation" not in view.header.stages:
+    if view.description is not None and "evaluation" not in view.description.stages:
         return "this run is not evaluated"
     if not view.is_live:
         return "the run ended before its first evaluation"

@@ -155,7 +155,7 @@ class RunFeed:
             status=status,
             status_text=self._status_text(status, silent_s, model),
             silent_s=silent_s,
-            header=model.header,
+            description=model.description,
             progress=model.progress() if status in LIVE_STATUSES else _at_rest(model.progress(), summary),
             stage=model.state.stage,
             curves=model.curves(),

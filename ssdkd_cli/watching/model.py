@@ -23,10 +23,10 @@ from ssdkd_cli.watching.view import (
     Curve,
     DeviceView,
     EvaluationView,
-    Header,
     Histogram,
     LogLine,
     Progress,
+    RunDescription,
     SamplesView,
     SampleTile,
     main_metric,
@@ -52,7 +52,7 @@ class RunModel:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header: Header | None = None
+        self.description: RunDescription | None = None
         self.num_events = 0
         self.is_paused = False
         self.ending: Event | None = None
@@ -126,7 +126,7 @@ class RunModel:
 
     def _run_started(self, event: Event) -> None:
         class_names = items(event, "class_names")
-        self.header = Header(
+        self.description = RunDescription(
             run=text(event, "run"),
             command=text(event, "command"),
             preset=text(event, "preset"),
@@ -148,9 +148,9 @@ class RunModel:
             started_s=number(event, "time_s") or 0.0,
         )
         self.is_paused = False
-        header = self.header
-        length = num_epochs(header.epochs)
-        self._say(event, "info", f"started: {header.command} {header.preset}, {length}, {header.device}")
+        description = self.description
+        length = num_epochs(description.epochs)
+        self._say(event, "info", f"started: {description.command} {description.preset}, {length}, {description.device}")
 
     def _run_resumed(self, event: Event) -> None:
         """The earlier events with a seq above the checkpoint's are superseded."""
@@ -167,15 +167,15 @@ class RunModel:
         checkpoint = text(event, "checkpoint")
         where = f"from {checkpoint}" if checkpoint else "from the beginning: there was no checkpoint"
         device = text(event, "device")
-        if self.header is not None and device not in ("", self.header.device):
-            self.header = replace(self.header, device=device)
+        if self.description is not None and device not in ("", self.description.device):
+            self.description = replace(self.description, device=device)
             where += f", on {device}"
         self._say(event, "info", f"resumed {where}")
 
     def _stage_started(self, event: Event) -> None:
         state, stage = self.state, text(event, "stage")
         # Not what was told of this epoch: of one that is resumed in its midst, a process does not tell the beginning.
-        in_order = () if self.header is None else self.header.stages
+        in_order = () if self.description is None else self.description.stages
         state.stages_done = frozenset(in_order[: in_order.index(stage)] if stage in in_order else ())
         state.stage, state.step, state.num_steps = stage or None, None, None
 
@@ -187,14 +187,14 @@ class RunModel:
     def _inversion_step(self, event: Event) -> None:
         num_steps = event.get("num_steps")  # an epoch may have several synthesis calls
         if not _is_count(num_steps):
-            num_steps = self.header.inversion_steps if self.header else 0
+            num_steps = self.description.inversion_steps if self.description else 0
         x = self._x_of_step(event, num_steps)
         for name in event:
             if name.startswith("loss"):
                 self._tell("inversion/" + name, x, event, _or_gap(number(event, name)))
 
     def _distillation_step(self, event: Event) -> None:
-        x = self._x_of_step(event, self.header.distillation_steps if self.header else 0)
+        x = self._x_of_step(event, self.description.distillation_steps if self.description else 0)
         objective, before = text(event, "objective"), self.state.objective
         if before and objective not in ("", before):
             self._say(
@@ -270,14 +270,14 @@ class RunModel:
             utilisation=number(event, "utilisation"),
             mem_mib=number(event, "mem_mib"),
         )
-        header, state = self.header, self.state
-        x = event["epoch"] if header is None or state.stage is None else state.epochs_finished(header)
+        description, state = self.description, self.state
+        x = event["epoch"] if description is None or state.stage is None else state.epochs_finished(description)
         for name in ("images_per_s", "utilisation", "mem_mib"):
             self._tell("device/" + name, x, event, number(event, name))
         # A long epoch tells of the accounts in its midst, too, and so does a checkpoint there.
-        if header is not None and state.is_epoch_over(header):
+        if description is not None and state.is_epoch_over(description):
             steady_s = total_s - seconds.get("setup", 0.0)  # compiling and recording are done once
-            self._pace.account(event["epoch"], steady_s, warmup_epochs=header.warmup_epochs)
+            self._pace.account(event["epoch"], steady_s, warmup_epochs=description.warmup_epochs)
 
     def _samples(self, event: Event) -> None:
         self.state.samples = SamplesView(
@@ -290,7 +290,7 @@ class RunModel:
         index = whole(tile, "class")
         return SampleTile(
             class_index=index,
-            class_name=str(index) if self.header is None else self.header.class_name(index),
+            class_name=str(index) if self.description is None else self.description.class_name(index),
             probability=number(tile, "probability") or 0.0,
             priority=number(tile, "priority") or 0.0,
         )
@@ -361,7 +361,7 @@ class RunModel:
     @property
     def num_finished(self) -> int:
         """Epochs that are over."""
-        return 0 if self.header is None else int(self.state.epochs_finished(self.header))
+        return 0 if self.description is None else int(self.state.epochs_finished(self.description))
 
     def curves(self) -> dict[str, Curve]:
         """All curves by name; a curve is the same object until the run tells more of it."""
@@ -369,29 +369,29 @@ class RunModel:
 
     def progress(self) -> Progress | None:
         """How far the run is; None before it said what it is going to do."""
-        header, state = self.header, self.state
-        if header is None:
+        description, state = self.description, self.state
+        if description is None:
             return None
         is_done = self.ending is not None and self.ending.get("status") == "done"
-        stages = tuple(state.progress_of(name, header) for name in header.stages)
-        finished = state.epochs_finished(header)
+        stages = tuple(state.progress_of(name, description) for name in description.stages)
+        finished = state.epochs_finished(description)
         if is_done:
             stages = tuple(replace(stage, done=float(stage.total)) for stage in stages)
-            finished = float(header.epochs)
-        num_warmup = max(0.0, header.warmup_epochs - finished)
-        num_main = max(0.0, header.epochs - finished) - num_warmup
+            finished = float(description.epochs)
+        num_warmup = max(0.0, description.warmup_epochs - finished)
+        num_main = max(0.0, description.epochs - finished) - num_warmup
         left_s = ends_s = timed_after = None
         if self.ending is None and state.epoch > 0:
             left_s = self._pace.seconds_left(num_warmup, num_main)
             if left_s is None:
-                timed_after = self._pace.timed_after(state.epoch, warmup_epochs=header.warmup_epochs)
+                timed_after = self._pace.timed_after(state.epoch, warmup_epochs=description.warmup_epochs)
             elif self.last_time_s is not None and not self.is_paused:
                 ends_s = self.last_time_s + left_s
         return Progress(
             epoch=state.epoch,
-            epochs=header.epochs,
-            is_warmup=0 < state.epoch <= header.warmup_epochs and not is_done,
-            share=min(1.0, finished / header.epochs) if header.epochs > 0 else 0.0,
+            epochs=description.epochs,
+            is_warmup=0 < state.epoch <= description.warmup_epochs and not is_done,
+            share=min(1.0, finished / description.epochs) if description.epochs > 0 else 0.0,
             stages=stages,
             left_s=left_s,
             ends_s=ends_s,

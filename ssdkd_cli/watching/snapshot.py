@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from ssdkd_cli.charts import REPORT_WIDTH, Glyphs, bar, cut, harmless, sparklines
+from ssdkd_cli.charts import REPORT_WIDTH, Glyphs, bar, cut, sparklines
 from ssdkd_cli.watching.view import BufferView, Curve, DeviceView, EvaluationView, Progress, RunView, epoch_text
-from ssdkd_cli.words import agreement_text, duration, is_share, metric_title
+from ssdkd_cli.words import agreement_text, duration, escaped, is_share, metric_title
 
 _LABEL_WIDTH = 16
 _BAR_WIDTH = 28
@@ -39,7 +39,7 @@ def document(view: RunView) -> dict[str, Any]:
         "problems": list(view.problems),
         "num_events": view.num_events,
         "history_read": view.loaded,
-        "started": None if view.header is None else asdict(view.header),
+        "started": None if view.description is None else asdict(view.description),
         "progress": None if view.progress is None else asdict(view.progress),
         "stage": view.stage,
         "latest": {name: curve.last for name, curve in view.curves.items()},
@@ -84,7 +84,7 @@ def _path_in_run(view: RunView, path: Path) -> str:
 def render_text(view: RunView, *, glyphs: Glyphs) -> str:
     """The page of `ssdkd watch --once`, without colours or control characters."""
     lines = [line for part in _parts(view, glyphs) for line in part]
-    return "\n".join(cut(harmless(line), REPORT_WIDTH, glyphs).rstrip() for line in lines) + "\n"
+    return "\n".join(cut(escaped(line), REPORT_WIDTH, glyphs).rstrip() for line in lines) + "\n"
 
 
 def _parts(view: RunView, glyphs: Glyphs) -> Iterator[list[str]]:
@@ -107,7 +107,7 @@ def _parts(view: RunView, glyphs: Glyphs) -> Iterator[list[str]]:
 
 def _wrapped(text: str, *, indent: int = 2) -> list[str]:
     """Words in as many lines as they take, for what is cut off may be why a run failed, or what to do about it."""
-    text = harmless(text)
+    text = escaped(text)
     num_more_cells = cell_len(text) - len(text)  # `wrap` counts characters, of which some are two cells wide
     narrow = max(indent + 20, REPORT_WIDTH - num_more_cells)
     return wrap(text, min(REPORT_WIDTH, narrow), subsequent_indent=" " * indent, break_on_hyphens=False)
@@ -115,11 +115,11 @@ def _wrapped(text: str, *, indent: int = 2) -> list[str]:
 
 def _heading(view: RunView) -> list[str]:
     lines = [f"{view.name}: {view.status_text}" + (f" ({view.message})" if _tells_more(view) else "")]
-    header = view.header
-    if header is not None:
+    description = view.description
+    if description is not None:
         lines.append(
-            f"{header.command} {header.preset}: {header.teacher} -> {header.student}, {header.num_classes} classes, "
-            f"{header.device} {header.precision}, seed {header.seed}"
+            f"{description.command} {description.preset}: {description.teacher} -> {description.student}, "
+            f"{description.num_classes} classes, {description.device} {description.precision}, seed {description.seed}"
         )
     return lines
 

@@ -87,7 +87,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Header:
+class RunDescription:
     """What the run is: its `run_started` event. Numbers are 0 and texts empty where the event lacks them."""
 
     run: str
@@ -326,7 +326,7 @@ class RunView:
     """The status in words, with what a reader must know: "running, no news for 1 min 35 s"."""
     silent_s: float | None = None
     """Seconds since the last news of a live run; None of a run that is over."""
-    header: Header | None = None
+    description: RunDescription | None = None
     progress: Progress | None = None
     stage: str | None = None
     """The stage at work; None between stages and after the end."""
@@ -366,7 +366,7 @@ class RunView:
 
     def class_name(self, index: int) -> str:
         """A class's name, or its number."""
-        return str(index) if self.header is None else self.header.class_name(index)
+        return str(index) if self.description is None else self.description.class_name(index)
 
     def curves_of_stages(self) -> dict[str, list[Curve]]:
         """What stages tell of their steps and measure: curves by stage, in the order in which the run told them.

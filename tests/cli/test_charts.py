@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssdkd_cli.charts import ASCII, BLOCKS, bar, bar_rows, cut, glyphs_for, harmless, sparklines
+from ssdkd_cli.charts import ASCII, BLOCKS, bar, bar_rows, cut, glyphs_for, sparklines
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,6 @@ def test_sparkline_goes_from_blank_to_full():
 )
 def test_cut_counts_cells(text, expected):
     assert cut(text, 8, BLOCKS) == expected
-
-
-def test_harmless_text_moves_no_cursor():
-    assert harmless("a\x1b[2Jb\r\n\x9b") == "a\\x1b[2Jb\\r\\n\\x9b"
-    assert harmless("Möwe") == "Möwe"
 
 
 @pytest.mark.parametrize(

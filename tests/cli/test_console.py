@@ -125,7 +125,7 @@ def test_a_terminal_that_goes_under_a_bar_does_not_end_what_the_bar_shows(monkey
     terminal, program = pty.openpty()
     with os.fdopen(program, "w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
-        with progress.training_shown() as listener:
+        with progress.training_display() as listener:
             listener(1, 3, 0.5, 0.9)
             assert os.read(terminal, 1)
             os.close(terminal)
@@ -152,7 +152,7 @@ def test_a_failing_disk_is_no_reader_that_has_gone(monkeypatch, tmp_path, number
             console.stdout().print("a line")
         monkeypatch.setattr(sys, "stderr", FailingDisk(file, number))
         times = iter([0.0, 1e9, 2e9, 3e9])
-        with progress.training_shown(clock=lambda: next(times)) as listener:
+        with progress.training_display(clock=lambda: next(times)) as listener:
             listener(1, 3, 0.5, 0.9)  # a teacher in training goes on
 
 
@@ -166,4 +166,4 @@ def test_a_reader_that_has_gone_changes_no_exit_code(monkeypatch, tmp_path):
             summary={"status": "stopped", "epochs": 3, "run": "r", "seconds": {}}, error=None, run_directory=tmp_path
         )
         monkeypatch.setattr(summary, "print_summary", lambda *_: console.say("a summary"))
-        assert launching._finish(outcome, launching.Request(command="run"), Ending()) == 75
+        assert launching._finish(outcome, launching.LaunchRequest(command="run"), Ending()) == 75

@@ -179,7 +179,7 @@ def test_the_epoch_in_which_a_run_is_stopped_is_not_told_as_done():
 
 def test_a_resumed_run_knows_its_epochs_from_outside(capfd):
     clock = HandClock()
-    with progress.shown(started=first_line(epochs=8, warmup_epochs=2), clock=clock) as listener:
+    with progress.run_display(started=first_line(epochs=8, warmup_epochs=2), clock=clock) as listener:
         listener(events.RunResumed(checkpoint="c", checkpoint_seq=3), 3)
         run_epochs(listener, clock, 4, 6, seconds=20.0)
     captured = capfd.readouterr()
@@ -188,7 +188,7 @@ def test_a_resumed_run_knows_its_epochs_from_outside(capfd):
 
 
 def test_what_is_compiled_is_told_at_once(capfd):
-    with progress.shown(clock=HandClock()) as listener:
+    with progress.run_display(clock=HandClock()) as listener:
         listener(two_stages(), 0)
         listener(events.StageStarted(stage="inversion"), 1)
         listener(events.CompilationStarted(what="the teacher"), 1)
@@ -210,7 +210,7 @@ def test_what_the_student_waits_for_is_told_now_and_then():
 
 
 def test_warnings_go_to_stderr_with_their_hint(capfd):
-    with progress.shown(clock=HandClock()) as listener:
+    with progress.run_display(clock=HandClock()) as listener:
         listener(events.Warning(message="beta has no effect", hint="leave it out"), 1)
     captured = capfd.readouterr()
     assert captured.out == ""
@@ -278,7 +278,7 @@ def test_the_bar_is_for_terminals_that_can_move_the_cursor(monkeypatch, stream, 
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setenv("TERM", terminal_kind)
     clock = HandClock()
-    with progress.shown(clock=clock) as listener:
+    with progress.run_display(clock=clock) as listener:
         assert isinstance(listener, shape)
         listener(two_stages(epochs=3, warmup_epochs=1), 1)
         run_epochs(listener, clock, 1, 3, seconds=20.0)
@@ -292,7 +292,7 @@ def test_the_bar_is_for_terminals_that_can_move_the_cursor(monkeypatch, stream, 
 
 def test_a_teachers_training_is_told_now_and_then(capfd):
     clock = HandClock()
-    with progress.training_shown(clock) as listener:
+    with progress.training_display(clock) as listener:
         for epoch in range(1, 8):
             clock.now_s += 4.0
             listener(epoch, 200, 1.5, 0.5)
@@ -312,7 +312,7 @@ def test_a_teachers_training_is_told_now_and_then(capfd):
 )
 def test_an_interrupted_training_says_what_is_kept(capfd, is_certain, num_epochs, told):
     def train():
-        with progress.training_shown(is_certain=is_certain) as listener:
+        with progress.training_display(is_certain=is_certain) as listener:
             for epoch in range(num_epochs):
                 listener(epoch + 1, 200, 1.5, 0.5)
             raise KeyboardInterrupt
@@ -323,7 +323,7 @@ def test_an_interrupted_training_says_what_is_kept(capfd, is_certain, num_epochs
 
 
 def test_a_training_that_goes_on_says_so(capfd):
-    with progress.training_shown(HandClock()) as listener:
+    with progress.training_display(HandClock()) as listener:
         listener(61, 200, 1.5, 0.5)
         listener(62, 200, 1.5, 0.5)
     assert capfd.readouterr().err == "teacher: the interrupted training goes on after epoch 60\n"
@@ -335,9 +335,9 @@ def test_no_teacher_is_said_to_be_trained_before_one_is(monkeypatch, is_certain)
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    with progress.training_shown(is_certain=is_certain) as listener:
+    with progress.training_display(is_certain=is_certain) as listener:
         pass
     assert ("training the teacher" in terminal.getvalue()) is is_certain
-    with progress.training_shown(is_certain=is_certain) as listener:
+    with progress.training_display(is_certain=is_certain) as listener:
         listener(1, 200, 1.5, 0.5)
     assert "training the teacher, loss 1.500" in terminal.getvalue()

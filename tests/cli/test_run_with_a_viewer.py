@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssdkd_cli import console
-from ssdkd_cli.commands.launching import Request, arguments_of
+from ssdkd_cli.commands.launching import LaunchRequest, arguments_of
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_the_dashboard_for_several_seeds_is_refused(call):
     ids=" ".join,
 )
 def test_what_stays_in_the_process_that_was_started(call, monkeypatch, options):
-    monkeypatch.setattr("ssdkd_cli.commands.launching.Trainer", None)  # starting one would fail
+    monkeypatch.setattr("ssdkd_cli.commands.launching.TrainerProcess", None)  # starting one would fail
     result = call("run", "--set", "teacher.weights=nowhere.pt", *options)
     assert result.code == 3
     assert "nowhere.pt" in result.err
@@ -59,7 +59,7 @@ def test_on_a_terminal_the_trainer_is_asked_for_the_same(call, monkeypatch):
         def killed_by(self):
             return None
 
-    monkeypatch.setattr("ssdkd_cli.commands.launching.Trainer", Asked)
+    monkeypatch.setattr("ssdkd_cli.commands.launching.TrainerProcess", Asked)
     assert call("run", "--set", "run.epochs=30", "--out", "new", "--device", "cpu").code == 4
     assert asked == [["run", "--no-tui", "--set", "run.epochs=30", "--out", "new", "--device", "cpu"]]
     assert call("run", "--set", "run.epoch=30").code == 2  # refused at once
@@ -68,7 +68,7 @@ def test_on_a_terminal_the_trainer_is_asked_for_the_same(call, monkeypatch):
 
 
 def test_the_arguments_ask_for_the_same_again():
-    request = Request(
+    request = LaunchRequest(
         command="distill",
         preset=["a", "b.toml"],
         overrides=["x=1", "y = [2, 3]"],
@@ -81,7 +81,7 @@ def test_the_arguments_ask_for_the_same_again():
         *("distill", "--no-tui", "--preset", "a", "--preset", "b.toml", "--set", "x=1", "--set", "y = [2, 3]"),
         *("--buffer", "-odd", "--out", "a folder", "--device", "cpu", "--train-teacher"),
     ]
-    assert arguments_of(Request(command="run", resume="r", tui=True)) == ["run", "--no-tui", "--resume", "r"]
+    assert arguments_of(LaunchRequest(command="run", resume="r", tui=True)) == ["run", "--no-tui", "--resume", "r"]
 
 
 def test_a_trainer_that_is_killed_before_its_first_word_is_told_of(call, monkeypatch):

@@ -19,7 +19,7 @@ def run_summary(top1, loss=1.0, agreement=0.5):
 
 def test_mean_and_sample_deviation_over_seeds():
     values, agreements = [0.9, 0.92, 0.97], [0.8, 0.85, 0.7]
-    document = summary.series(
+    document = summary.over_seeds(
         [run_summary(value, agreement=share) for value, share in zip(values, agreements, strict=True)]
     )
     assert document["student"]["top1"]["mean"] == pytest.approx(np.mean(values))
@@ -29,25 +29,25 @@ def test_mean_and_sample_deviation_over_seeds():
 
 
 def test_one_seed_has_no_spread():
-    assert summary.series([run_summary(0.9)])["student"]["top1"] == {"mean": 0.9, "std": 0.0}
+    assert summary.over_seeds([run_summary(0.9)])["student"]["top1"] == {"mean": 0.9, "std": 0.0}
 
 
 def test_without_real_data_there_are_no_student_metrics():
-    document = summary.series([run_summary(0.9) | {"student": None, "agreement": share} for share in (0.5, None)])
+    document = summary.over_seeds([run_summary(0.9) | {"student": None, "agreement": share} for share in (0.5, None)])
     assert document["student"] is None
     assert document["agreement"] is None
 
 
 def test_only_runs_that_are_done_count():
     summaries = [run_summary(0.9), run_summary(0.8), run_summary(0.1) | {"status": "diverged"}]
-    document = summary.series(summaries)
+    document = summary.over_seeds(summaries)
     assert document["student"]["top1"]["mean"] == pytest.approx(0.85)
     assert len(document["runs"]) == 3
 
 
 def test_series_are_told_with_what_was_left_out(capfd):
     runs = [run_summary(0.9, agreement=0.75) | {"ece": ece} for ece in (0.1, 0.3)]
-    summary.print_series(summary.series([*runs, run_summary(0.1) | {"status": "diverged"}]))
+    summary.print_over_seeds(summary.over_seeds([*runs, run_summary(0.1) | {"status": "diverged"}]))
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "2 runs, mean ± standard deviation (left out: 1 diverged)"
     assert "  student top-1  90.00% ± 0.00%" in lines
@@ -55,12 +55,12 @@ def test_series_are_told_with_what_was_left_out(capfd):
 
 
 def test_one_run_has_no_mean(capfd):
-    summary.print_series(summary.series([run_summary(0.9), run_summary(0.1) | {"status": "stopped"}]))
+    summary.print_over_seeds(summary.over_seeds([run_summary(0.9), run_summary(0.1) | {"status": "stopped"}]))
     assert capfd.readouterr().out.splitlines() == ["1 done, 1 stopped: no mean over seeds"]
 
 
 def test_a_loss_that_is_no_number_stays_one():
-    document = summary.series([run_summary(0.1, loss=math.nan), run_summary(0.2)])
+    document = summary.over_seeds([run_summary(0.1, loss=math.nan), run_summary(0.2)])
     assert math.isnan(document["student"]["loss"]["mean"])
 
 

@@ -13,16 +13,16 @@ from run_files import append_events, finished, started
 from ssdkd_cli import trainer_process
 from ssdkd_cli.commands import viewing
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.trainer_process import Trainer, viewer_of_this_process
+from ssdkd_cli.trainer_process import TrainerProcess, ready_pipe_of_this_process
 from stages.run_directory import RunDirectory
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from ssdkd_cli.trainer_process import once_begun, viewer_of_this_process
+from ssdkd_cli.trainer_process import once_begun, ready_pipe_of_this_process
 from stages.events import RunResumed
 print("before", flush=True)
-begun = once_begun(viewer_of_this_process().tell, Path(sys.argv[1]))
+begun = once_begun(ready_pipe_of_this_process().tell, Path(sys.argv[1]))
 for _ in range(2):
     begun(RunResumed(checkpoint="", checkpoint_seq=0), 0)
 print("after", os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, flush=True)
@@ -36,14 +36,14 @@ sys.exit(5)
 def trainer_running(monkeypatch):
     """A trainer whose command is a Python text."""
 
-    def start(code: str, *arguments: str) -> Trainer:
+    def start(code: str, *arguments: str) -> TrainerProcess:
         popen = subprocess.Popen
         monkeypatch.setattr(
             trainer_process.subprocess,
             "Popen",
             lambda _, **options: popen([sys.executable, "-c", code, *arguments], **options),
         )
-        return Trainer(["run"])
+        return TrainerProcess(["run"])
 
     return start
 
@@ -158,7 +158,7 @@ def test_a_trainer_that_is_refused_gives_no_run(trainer_running):
 
 def test_a_trainer_imports_nothing_from_the_folder_it_works_in(place, capfd):
     (place / "stages.py").write_text("raise ImportError('not ours')")
-    trainer = Trainer(["presets", "ls", "--json"])
+    trainer = TrainerProcess(["presets", "ls", "--json"])
     assert trainer.wait_until_ready() is None
     assert trainer.exit_code(timeout_s=60) == 0
     assert "digits" in capfd.readouterr().out
@@ -196,5 +196,5 @@ def test_ctrl_c_before_the_run_has_begun_ends_the_trainer_too(trainer_running, t
 def test_without_a_viewer_nobody_is_told(monkeypatch):
     monkeypatch.delenv("SSDKD_READY_PIPE", raising=False)
     before = signal.getsignal(signal.SIGHUP)
-    assert viewer_of_this_process() is None
+    assert ready_pipe_of_this_process() is None
     assert signal.getsignal(signal.SIGHUP) == before

@@ -6,6 +6,7 @@ import pytest
 
 from ssdkd_cli.words import (
     duration,
+    escaped,
     format_metric,
     headline,
     is_count,
@@ -80,3 +81,9 @@ def test_agreement_near_chance_says_next_to_nothing(agreement, by_chance, is_nea
 )
 def test_settings_read_as_in_a_preset(value, text):
     assert setting_text(value) == text
+
+
+def test_text_from_a_file_moves_no_cursor():
+    assert escaped("a\x1b[2Jb\r\n\x9b") == "a\\x1b[2Jb\\r\\n\\x9b"
+    assert escaped("a\x1b\n", keep="\n") == "a\\x1b\n"
+    assert escaped("Möwe") == "Möwe"

@@ -306,7 +306,7 @@ def test_a_reader_that_is_gone_does_not_end_the_run(start, undisturbed: Path, ou
     with os.fdopen(writing, "w", encoding="utf-8", buffering=1) as pipe:
         monkeypatch.setattr("sys.stderr", pipe)
         monkeypatch.setattr("ssdkd_cli.progress.MIN_SECONDS_BETWEEN_LINES", 0.0)
-        with progress.shown(as_lines=True) as listener:
+        with progress.run_display(as_lines=True) as listener:
             assert start(listeners=[listener]).summary["status"] == "done"
         monkeypatch.undo()
         with suppress(BrokenPipeError):

@@ -116,7 +116,7 @@ def test_a_directory_that_vanishes_leaves_what_was_read(tmp_path):
     assert view.status == "dead"
     run_of_lines(run.path, lines_of(whole_run(2)))
     view = feed.poll()
-    assert view.header.epochs == 2
+    assert view.description.epochs == 2
     assert "read anew" in view.problems[0]
 
 
@@ -313,9 +313,9 @@ def test_a_long_run_is_shown_at_a_glance_and_then_whole(long_run):
     whole = RunFeed(long_run).poll(budget_s=60.0)
     assert 0 < first.loaded < 0.5
     # The present is right at once; the curves have their ends.
-    assert (first.status, first.header, first.buffer, first.device) == (
+    assert (first.status, first.description, first.buffer, first.device) == (
         whole.status,
-        whole.header,
+        whole.description,
         whole.buffer,
         whole.device,
     )

@@ -488,7 +488,7 @@ def test_accounts_in_the_midst_of_an_epoch_stand_there():
         (device(6.5), 4),
     ]
     model = model_of([*told, *in_epoch])
-    steps = model.header.distillation_steps
+    steps = model.description.distillation_steps
     assert points(model.curves()["device/images_per_s"])[-1][0] == pytest.approx(3 + 0.5 + 0.5 * min(1.0, 2 / steps))
     assert model.state.device.total_s == 6.5
     left = 6 - model.curves()["device/images_per_s"].x[-1]
@@ -556,7 +556,7 @@ def test_right_after_a_resumption_the_run_stands_at_its_checkpoint():
 def test_a_resumption_without_a_checkpoint_begins_anew():
     told = [*whole_run(4), (events.RunResumed(checkpoint="", checkpoint_seq=0), 0)]
     model = model_of(told)
-    assert (model.state.epoch, model.state.buffer, model.curves(), model.header.epochs) == (0, None, {}, 4)
+    assert (model.state.epoch, model.state.buffer, model.curves(), model.description.epochs) == (0, None, {}, 4)
     assert "no checkpoint" in model.log[-1].text
 
 

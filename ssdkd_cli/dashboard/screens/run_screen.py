@@ -324,7 +324,7 @@ class RunScreen(Screen[None]):
     def action_next_class(self, steps: int) -> None:
         """All classes, then one after the other."""
         view = self.dashboard.run_view
-        num_classes = max(0, view.header.num_classes) if view is not None and view.header is not None else 0
+        num_classes = max(0, view.description.num_classes) if view is not None and view.description is not None else 0
         position = (0 if self.class_filter is None else self.class_filter + 1) + steps
         position %= num_classes + 1
         self.class_filter = None if position == 0 else position - 1

@@ -56,7 +56,7 @@ class ClassBalance(Panel):
     """Samples of each class: a bar beside each name, or upright bars where there are too many names."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        names = view.header.class_names if view.header is not None else None
+        names = view.description.class_names if view.description is not None else None
         return (view.buffer.class_counts if view.buffer is not None else None, names, no_buffer(view))
 
     def _update_frame(self, view: RunView) -> None:

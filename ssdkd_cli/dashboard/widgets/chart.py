@@ -92,11 +92,11 @@ class ChartPanel(Panel, can_focus=True):
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
         others = [other.curves.get(trace.curve) for other in self.dashboard.overlays for trace in self.traces]
-        header = view.header
+        description = view.description
         return (
             *(view.curves.get(trace.curve) for trace in self.traces),
             *others,
-            header.warmup_epochs if header is not None else 0,
+            description.warmup_epochs if description is not None else 0,
             self.empty_text(view),
         )
 
@@ -198,10 +198,10 @@ class ChartPanel(Panel, can_focus=True):
         return drawn_behind + drawn_before
 
     def _marks(self, view: RunView) -> list[Mark]:
-        if view.header is None or not 0 < view.header.warmup_epochs < view.header.epochs:
+        if view.description is None or not 0 < view.description.warmup_epochs < view.description.epochs:
             return []
         low, high = self.settings.x_range or self.full_range()
-        warmup = float(view.header.warmup_epochs)
+        warmup = float(view.description.warmup_epochs)
         return [Mark(warmup, "warm-up")] if low < warmup < high else []
 
     def _update_frame(self, view: RunView) -> None:  # noqa: ARG002

@@ -72,7 +72,7 @@ class DeviceFigures(Panel):
     """The device's numbers with the right words for a GPU and for a CPU."""
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.device, view.header, no_device(view))
+        return (view.device, view.description, no_device(view))
 
     def _rows(self, view: RunView, width: int, height: int) -> list[Content]:
         device = view.device
@@ -86,8 +86,8 @@ class DeviceFigures(Panel):
         ]
         if device.is_gpu:  # of a CPU they are the time in all
             figures.append((device.hours_label, f"{device.hours:.3f}"))
-        if view.header is not None:
-            figures.append(("started", moment_text(view.header.started_s)))
+        if view.description is not None:
+            figures.append(("started", moment_text(view.description.started_s)))
         # Two columns where the panel is wide and low, one otherwise.
         columns = 2 if height < len(figures) and width >= 64 else 1
         each = width // columns

@@ -40,7 +40,7 @@ class Header(Panel):
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
         return (
-            (view.status, view.status_text, view.header, view.progress, view.device, view.name, view.loaded),
+            (view.status, view.status_text, view.description, view.progress, view.device, view.name, view.loaded),
             view.evaluation,
         )
 
@@ -60,16 +60,16 @@ class Header(Panel):
         status = f" {mark} {said} "
         notes = "".join(f" {note} " for note in self.dashboard.notes())
         name_width = max(8, width - len(status) - len(notes) - 2)
-        head = view.header
+        run = view.description
         dot = f" {glyphs.bullet} "
         facts = [glyphs.cut(view.name, min(28, name_width))]
-        if head is not None:
+        if run is not None:
             facts += [
-                head.preset,
-                f"{head.teacher} {glyphs.arrow} {head.student}" if head.student else head.teacher,
-                f"{head.device} {head.precision}",
-                f"seed {head.seed}",
-                f"buffer {head.capacity:,}",
+                run.preset,
+                f"{run.teacher} {glyphs.arrow} {run.student}" if run.student else run.teacher,
+                f"{run.device} {run.precision}",
+                f"seed {run.seed}",
+                f"buffer {run.capacity:,}",
             ]
         facts = [fact for index, fact in enumerate(facts) if fact and fact not in facts[:index]]
         while len(facts) > 1 and cell_len(dot.join(facts)) > name_width:

@@ -10,9 +10,9 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
-from ssdkd_cli.charts import harmless
 from ssdkd_cli.dashboard.glyphs import Glyphs
 from ssdkd_cli.watching.view import RunView
+from ssdkd_cli.words import escaped
 
 if TYPE_CHECKING:
     from ssdkd_cli.dashboard.app import DashboardApp
@@ -31,7 +31,7 @@ class Panel(Widget):
 
     def __init__(self, title: str = "", *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.border_title = Content(harmless(title))  # a name in it may look like markup
+        self.border_title = Content(escaped(title))  # a name in it may look like markup
         self.run_view: RunView | None = None
         self._shown: tuple[Any, ...] | None = None
 

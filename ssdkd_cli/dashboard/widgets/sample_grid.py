@@ -63,7 +63,7 @@ class SampleGrid(Panel):
         self.set_reactive(SampleGrid.tile_size, tile_size)
 
     def _facts(self, view: RunView) -> tuple[Any, ...]:
-        return (view.header.class_names if view.header is not None else None,)
+        return (view.description.class_names if view.description is not None else None,)
 
     def layout_for(self, width: int, height: int) -> Layout:
         """How pictures of the present size, or of the largest below it that fits, are laid out in so much room."""
