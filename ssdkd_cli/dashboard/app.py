@@ -26,7 +26,7 @@ from textual.worker import Worker, get_current_worker
 
 from ssdkd_cli.charts import wants_ascii
 from ssdkd_cli.dashboard.bindings import EVERYWHERE, PALETTE_SECTIONS
-from ssdkd_cli.dashboard.glyphs import ASCII, UNICODE, AsciiFilter, HarmlessFilter
+from ssdkd_cli.dashboard.glyphs import AsciiFilter, HarmlessFilter
 from ssdkd_cli.dashboard.messages import NextRunFound, OverlaysLoaded, PicturesLoaded, RequestAnswered, RunViewed
 from ssdkd_cli.dashboard.screens.compare_screen import CompareScreen
 from ssdkd_cli.dashboard.screens.confirm_screen import ConfirmScreen
@@ -95,7 +95,7 @@ class DashboardApp(App[None]):
         self.is_colourless = bool(os.environ.get("NO_COLOR"))
         self.run_directory = run_directory if isinstance(run_directory, RunDirectory) else RunDirectory(run_directory)
         self.read_only = read_only
-        self.glyphs = ASCII if (wants_ascii(_encoding()) if is_ascii is None else is_ascii) else UNICODE
+        self.is_ascii = wants_ascii(_encoding()) if is_ascii is None else is_ascii
         self.run_screen = RunScreen()
         self.run_view: RunView | None = None
         self.overlays: tuple[RunView, ...] = ()
@@ -122,7 +122,7 @@ class DashboardApp(App[None]):
         # The toolkit turns colours into greys, and does so for an empty NO_COLOR, too, which counts as none.
         filters: list[LineFilter] = [each for each in super().get_line_filters() if not isinstance(each, Monochrome)]
         filters += [NoColor(), HarmlessFilter()] if self.is_colourless else [HarmlessFilter()]
-        return [*filters, AsciiFilter()] if self.glyphs.is_ascii else filters
+        return [*filters, AsciiFilter()] if self.is_ascii else filters
 
     def on_mount(self) -> None:
         """Put on our looks, and begin to read."""
@@ -288,7 +288,7 @@ class DashboardApp(App[None]):
 
     def notes(self) -> list[str]:
         """What the header says on its right: requests without an answer yet, and whether one may ask."""
-        waiting = [f"{_PENDING[action]}{self.glyphs.bars.ellipsis}" for action in self._pending]
+        waiting = [f"{_PENDING[action]}…" for action in self._pending]
         return waiting + (["read-only"] if self.read_only else [])
 
     def possible_requests(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssdkd_cli.dashboard.glyphs import Glyphs
+from ssdkd_cli.charts import BLOCKS
 
 
 def bar_width(num_bars: int, width: int) -> int:
@@ -12,7 +12,7 @@ def bar_width(num_bars: int, width: int) -> int:
     return min(8, width // num_bars) if num_bars > 0 else 0
 
 
-def upright_bars(values: Sequence[float], *, width: int, height: int, glyphs: Glyphs) -> list[str]:
+def upright_bars(values: Sequence[float], *, width: int, height: int) -> list[str]:
     """Bars side by side in `height` rows of `width` cells, all on one scale that starts at zero.
 
     Whatever is above zero shows at least a sliver. The bars must fit: `bar_width(len(values), width) >= 1`.
@@ -20,7 +20,7 @@ def upright_bars(values: Sequence[float], *, width: int, height: int, glyphs: Gl
     each = bar_width(len(values), width)
     assert each >= 1, (len(values), width)
     thick = each - 1 if each >= 3 else each
-    levels = "_=#" if glyphs.is_ascii else glyphs.bars.levels
+    levels = BLOCKS.levels
     highest = max(values, default=0)
     eighths = [
         0 if value <= 0 or highest <= 0 else max(1, round(value / highest * height * len(levels))) for value in values

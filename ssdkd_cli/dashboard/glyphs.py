@@ -1,9 +1,12 @@
-"""Characters that the dashboard draws with: blocks and lines, or plain ASCII where the terminal cannot show them."""
+"""Characters that the dashboard draws with, and what stands for them where the terminal shows nothing but ASCII.
+
+Widgets draw with blocks and lines in any case; `AsciiFilter` puts likenesses of the same width in their place. Only
+curves and pictures are drawn in another way, for braille cells and coloured half blocks have no likeness.
+"""
 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 
 from rich.cells import set_cell_size
 from rich.segment import Segment
@@ -12,55 +15,11 @@ from textual.filter import LineFilter
 
 from ssdkd_cli import charts
 
+BULLET = "·"
+LINE_DONE, LINE_LEFT = "━", "─"
+FILLS = "█▓▒░·"
+"""Textures of the parts of a bar, told apart without colour, in ASCII too."""
 
-@dataclass(frozen=True)
-class Glyphs:
-    """One way to draw. `fills` are the textures of the parts of a bar, told apart without colour."""
-
-    is_ascii: bool
-    bars: charts.Glyphs
-    fills: tuple[str, ...]
-    line_done: str
-    line_left: str
-    bullet: str
-    arrow: str
-    delta: str
-
-    def bar(self, value: float, highest: float, width: int) -> str:
-        """A horizontal bar of at most `width` cells, padded to it."""
-        return charts.bar(value, highest, width=width, glyphs=self.bars).ljust(width)[:width]
-
-    def cut(self, text: str, width: int) -> str:
-        """`text` in at most `width` cells."""
-        return charts.cut(text, max(0, width), self.bars) if width > 1 else text[: max(0, width)]
-
-    def fit(self, text: str, width: int) -> str:
-        """`text` in `width` cells, cut or padded: some characters take two of them, some none."""
-        return set_cell_size(self.cut(text, width), width)
-
-
-UNICODE = Glyphs(
-    is_ascii=False,
-    bars=charts.BLOCKS,
-    fills=("█", "▓", "▒", "░", "·"),
-    line_done="━",
-    line_left="─",
-    bullet="·",
-    arrow="→",
-    delta="δ",
-)
-ASCII = Glyphs(
-    is_ascii=True,
-    bars=charts.ASCII,
-    fills=("#", "=", "+", "-", "."),
-    line_done="=",
-    line_left="-",
-    bullet="-",
-    arrow="->",
-    delta="",
-)
-
-# In ASCII mode `AsciiFilter` puts their likenesses in their place.
 STATUS_MARKS = {
     "starting": "◌",
     "running": "●",
@@ -74,17 +33,35 @@ STATUS_MARKS = {
 LEVEL_MARKS = {"info": " ", "warning": "!", "error": "✗"}
 
 
-# What the widgets of the toolkit draw: borders, rules, scroll bars, marks of choices.
+def bar(value: float, highest: float, width: int) -> str:
+    """A horizontal bar of at most `width` cells, padded to it."""
+    return charts.bar(value, highest, width=width, glyphs=charts.BLOCKS).ljust(width)[:width]
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in at most `width` cells."""
+    return charts.cut(text, max(0, width), charts.BLOCKS) if width > 1 else text[: max(0, width)]
+
+
+def fit(text: str, width: int) -> str:
+    """`text` in `width` cells, cut or padded: some characters take two of them, some none."""
+    return set_cell_size(cut(text, width), width)
+
+
+# Likenesses, in as many cells, of what our panels and the widgets of the toolkit draw with.
 _TABLE = str.maketrans(
-    dict.fromkeys("─━═╌╍┄┅┈┉╴╶╸╺╾╼▁▔▂‒–—", "-")
-    | dict.fromkeys("│┃║╎╏┆┇┊┋╵╷╹╻▏▎▕▌▐", "|")
-    | dict.fromkeys("┌┐└┘╭╮╰╯┏┓┗┛╔╗╚╝├┤┬┴┼┠┨┝┥╋┣┫┳┻╟╢╠╣╤╧╞╡", "+")
-    | dict.fromkeys("█▉▊▋▇▆▅▄▃▀■▪◼▓", "#")
-    | dict.fromkeys("▒░", ":")
-    | dict.fromkeys("●◉⬤•", "*")
-    | dict.fromkeys("·…", ".")
+    dict.fromkeys("─╌╍┄┅┈┉╴╶╸╺╾╼▔‒–—·", "-")
+    | dict.fromkeys("━═▓", "=")
+    | dict.fromkeys("│┃║╵╷╹╻▏▎▍▌▐▕▖▗▘▝", "|")
+    | dict.fromkeys("┊╎╏┆┇┋░", ":")
+    | dict.fromkeys("┌┐└┘╭╮╰╯┏┓┗┛╔╗╚╝├┤┬┴┼┠┨┝┥╋┣┫┳┻╟╢╠╣╤╧╞╡▒", "+")
+    | dict.fromkeys("▁▂", "_")
+    | dict.fromkeys("▃▄▅", "=")
+    | dict.fromkeys("█▉▊▋▇▆▀▙▛▜▟▚▞■▪◼", "#")
+    | dict.fromkeys("●◉⬤", "*")
+    | dict.fromkeys("•◌○", "o")
     | {"✓": "+", "✔": "+", "✗": "X", "✘": "X", "→": ">", "←": "<", "↑": "^", "↓": "v", "▲": "^", "▼": "v", "▶": ">"}
-    | {"×": "x", "±": "~", "δ": "d", "◌": "o", "○": "o", "‖": "=", "▸": ">", "▾": "v", "\u00a0": " "}
+    | {"×": "x", "±": "~", "…": "~", "δ": "d", "‖": "=", "▸": ">", "▾": "v", "🔎": "> ", "\u00a0": " "}
 )
 
 

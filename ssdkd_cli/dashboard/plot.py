@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdkd_cli.dashboard.axes import Scale, scale_of, tick_labels
-from ssdkd_cli.dashboard.canvas import ASCII, BRAILLE, Canvas, Cell, cell_index
+from ssdkd_cli.dashboard.canvas import BRAILLE, Canvas, Cell, cell_index
 
 Floats = npt.NDArray[np.float64]
 Piece = tuple[str, str]
@@ -57,7 +57,7 @@ class Plot:
     is_log: bool = False
     marks: Sequence[Mark] = ()
     cursor_x: float | None = None
-    is_ascii: bool = False
+    cell: Cell = BRAILLE
     empty_text: str = "nothing yet"
     x_name: str = ""
     """What the x axis counts; written below its left end where there is room."""
@@ -86,22 +86,19 @@ def draw(plot: Plot, width: int, height: int) -> Drawing:
         return Drawing(_empty(plot.empty_text, width, height))
     has_x_labels = height >= _MIN_ROWS_WITH_X_LABELS
     num_rows = height - 1 if has_x_labels else height
-    cell = ASCII if plot.is_ascii else BRAILLE
-    labels = _y_labels(scale, num_rows, cell)
+    labels = _y_labels(scale, num_rows, plot.cell)
     if any(width - len(text) - 1 < _MIN_COLUMNS for text in labels.values()):
         labels = {}
     gutter = max((len(text) for text in labels.values()), default=0) + 1
     num_columns = width - gutter
-    cells = _cells(plot, scale, num_rows, num_columns, cell)
-    vertical = "|" if plot.is_ascii else "│"
-    tick = "+" if plot.is_ascii else "┤"
+    cells = _cells(plot, scale, num_rows, num_columns)
     rows: list[list[Piece]] = []
     for row in range(num_rows):
         text = labels.get(row, "")
-        pieces = [(text.rjust(gutter - 1), "label"), (tick if text else vertical, "axis")]
+        pieces = [(text.rjust(gutter - 1), "label"), ("┤" if text else "│", "axis")]
         rows.append(pieces + _joined(cells[row]))
     if has_x_labels:
-        rows.append(_x_labels(plot, gutter, num_columns, cell))
+        rows.append(_x_labels(plot, gutter, num_columns))
     return Drawing(rows, left=gutter, num_columns=num_columns)
 
 
@@ -138,9 +135,9 @@ def _y_labels(scale: Scale, num_rows: int, cell: Cell) -> dict[int, str]:
     return labels
 
 
-def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int, cell: Cell) -> list[list[Piece]]:
+def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int) -> list[list[Piece]]:
     x_scale = Scale(*plot.x_range)
-    canvas = Canvas(num_rows, num_columns, cell)
+    canvas = Canvas(num_rows, num_columns, plot.cell)
     # What stands at a point: row, column, character and role.
     markers: list[tuple[int, int, str, str]] = []
     ends: list[tuple[int, int, str, str]] = []
@@ -152,11 +149,10 @@ def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int, cell: Cell
         else:
             canvas.draw_line(x, y, index)
         inside = (x >= 0) & (x <= 1) & np.isfinite(y)
-        rows = (num_rows - 1 - cell_index(y[inside], num_rows, cell.rows)).tolist()
-        columns = cell_index(x[inside], num_columns, cell.columns).tolist()
+        rows = (num_rows - 1 - cell_index(y[inside], num_rows, plot.cell.rows)).tolist()
+        columns = cell_index(x[inside], num_columns, plot.cell.columns).tolist()
         if line.has_markers:
-            dot = "o" if plot.is_ascii else "•"
-            markers += [(row, column, dot, line.role) for row, column in zip(rows, columns, strict=True)]
+            markers += [(row, column, "•", line.role) for row, column in zip(rows, columns, strict=True)]
         if line.letter and rows:
             ends.append((rows[-1], min(num_columns - 1, columns[-1] + 1), line.letter, f"{line.role} strong"))
     cells: list[list[Piece]] = [
@@ -165,23 +161,23 @@ def _cells(plot: Plot, scale: Scale, num_rows: int, num_columns: int, cell: Cell
     ]
     for row, column, character, role in markers:
         cells[row][column] = (character, role)
-    _draw_marks(plot, x_scale, cells, cell)
+    _draw_marks(plot, x_scale, cells)
     for row, column, character, role in ends:
         cells[row][column] = (character, role)
     return cells
 
 
-def _draw_marks(plot: Plot, x_scale: Scale, cells: list[list[Piece]], cell: Cell) -> None:
+def _draw_marks(plot: Plot, x_scale: Scale, cells: list[list[Piece]]) -> None:
     """Marks and the cursor go behind the lines: only empty cells take them."""
     num_columns = len(cells[0])
-    upright = [(mark.x, ":" if plot.is_ascii else "┊", "mark", mark.label) for mark in plot.marks]
+    upright = [(mark.x, "┊", "mark", mark.label) for mark in plot.marks]
     if plot.cursor_x is not None:
-        upright.append((plot.cursor_x, "|" if plot.is_ascii else "│", "cursor", ""))
+        upright.append((plot.cursor_x, "│", "cursor", ""))
     for x, character, role, label in upright:
         share = float(x_scale.place(np.array([x]))[0])
         if not 0 <= share <= 1:
             continue
-        column = int(cell_index(np.array(share), num_columns, cell.columns))
+        column = int(cell_index(np.array(share), num_columns, plot.cell.columns))
         for row in cells:
             if row[column][0] == " " or row[column][1] == "mark":
                 row[column] = (character, role)
@@ -215,13 +211,13 @@ def _joined(cells: list[Piece]) -> list[Piece]:
     return pieces
 
 
-def _x_labels(plot: Plot, gutter: int, num_columns: int, cell: Cell) -> list[Piece]:
+def _x_labels(plot: Plot, gutter: int, num_columns: int) -> list[Piece]:
     low, high = plot.x_range
     row = [" "] * num_columns
     free_from = 0
     scale = Scale(low, high)
     ticks = scale.ticks(max(2, num_columns // _COLUMNS_PER_TICK))
-    columns = cell_index(scale.place(np.array(ticks)), num_columns, cell.columns).tolist()
+    columns = cell_index(scale.place(np.array(ticks)), num_columns, plot.cell.columns).tolist()
     for column, text in zip(columns, tick_labels(ticks), strict=True):
         at = column - len(text) // 2
         at = min(max(0, at), num_columns - len(text))

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from app_pilot import shown
 from scripted_run import TIME_S, an_epoch, evaluation, lines_of, run_of_lines, run_started, whole_run
+from textual.scrollbar import ScrollBarRender
 
-from ssdkd_cli.charts import wants_ascii
+from ssdkd_cli.charts import BLOCKS, wants_ascii
 from ssdkd_cli.dashboard.axes import Scale, percent, scale_of, short, tick_labels
 from ssdkd_cli.dashboard.bars import axis_labels, grouped, upright_bars
-from ssdkd_cli.dashboard.canvas import ASCII as ASCII_CELL
-from ssdkd_cli.dashboard.canvas import Canvas
+from ssdkd_cli.dashboard.canvas import ASCII, BRAILLE, Canvas
 from ssdkd_cli.dashboard.chart_settings import SMOOTHING_WEIGHTS, ChartSettings
-from ssdkd_cli.dashboard.glyphs import ASCII, LEVEL_MARKS, STATUS_MARKS, UNICODE, as_ascii
+from ssdkd_cli.dashboard.glyphs import FILLS, LEVEL_MARKS, STATUS_MARKS, as_ascii
 from ssdkd_cli.dashboard.plot import Line, Mark, Plot, draw
 from ssdkd_cli.dashboard.widgets.key_bar import key_text
 from ssdkd_cli.dashboard.widgets.sample_grid import half_blocks, resized, shaded
@@ -46,7 +46,7 @@ def test_braille_dots_are_where_unicode_says():
 
 
 def test_a_line_from_corner_to_corner_has_no_gap():
-    canvas = Canvas(3, 5, ASCII_CELL)
+    canvas = Canvas(3, 5, ASCII)
     canvas.draw_line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0)
     assert all(any(row[column] != " " for row in text_of(canvas)) for column in range(5))
     assert text_of(canvas)[0][4] != " "
@@ -62,7 +62,7 @@ def test_a_spike_among_thousands_of_points_is_seen():
 
 
 def test_a_line_is_broken_by_what_is_not_finite():
-    canvas = Canvas(1, 20, ASCII_CELL)
+    canvas = Canvas(1, 20, ASCII)
     canvas.draw_line(np.linspace(0, 1, 5), np.array([0.0, 0.0, np.nan, 1.0, 1.0]), 0)
     (row,) = text_of(canvas)
     assert row[:5].strip() == "....."
@@ -177,23 +177,22 @@ def test_ticks_of_a_low_chart_are_even():
     assert len(ticks) >= 2
 
 
-@pytest.mark.parametrize("is_ascii", [False, True])
+@pytest.mark.parametrize("cell", [BRAILLE, ASCII])
 @pytest.mark.parametrize("size", [(40, 6), (61, 13)])
-def test_dots_letters_and_ticks_lie_where_the_line_does(size, is_ascii):
+def test_dots_letters_and_ticks_lie_where_the_line_does(size, cell):
     y = [0.0, 1.0, 0.3, 0.62, 0.11, 0.87, 0.5]
-    plain = rows_of(Plot([a_line(y)], (0.0, 6.0), is_ascii=is_ascii), *size)
-    marked = rows_of(Plot([a_line(y, has_markers=True)], (0.0, 6.0), is_ascii=is_ascii), *size)
-    dot = "o" if is_ascii else "•"
+    plain = rows_of(Plot([a_line(y)], (0.0, 6.0), cell=cell), *size)
+    marked = rows_of(Plot([a_line(y, has_markers=True)], (0.0, 6.0), cell=cell), *size)
     under_dots = [
         plain[row][column]
         for row, text in enumerate(marked)
         for column, character in enumerate(text)
-        if character == dot
+        if character == "•"
     ]
     assert len(under_dots) == len(y)
     assert " " not in under_dots
     level = [a_line([0.5, 0.5, 0.5, 0.5, 0.5, 0.5], letter="s"), a_line([0.0] * 6), a_line([1.0] * 6)]
-    rows = rows_of(Plot(level, (0.0, 6.0), is_ascii=is_ascii), *size)
+    rows = rows_of(Plot(level, (0.0, 6.0), cell=cell), *size)
     (of_letter,) = (row for row in rows if "s" in row)
     others = [row for row in rows if row.lstrip().startswith("0.5")]
     assert others in ([], [of_letter]), "the tick of its value is in the line's row"
@@ -259,10 +258,10 @@ def test_what_an_empty_chart_says_is_wrapped_where_it_is_narrow():
 
 
 def test_ascii_charts_hold_nothing_else():
-    plot = Plot(
-        [a_line([1, 5, 2], has_markers=True)], (0.0, 2.0), marks=[Mark(1.0, "half")], cursor_x=0.5, is_ascii=True
-    )
-    assert "".join(rows_of(plot, 40, 9)).isascii()
+    plot = Plot([a_line([1, 5, 2], has_markers=True)], (0.0, 2.0), marks=[Mark(1.0, "half")], cursor_x=0.5, cell=ASCII)
+    drawn = set(as_ascii("".join(rows_of(plot, 40, 9))))
+    assert "?" not in drawn
+    assert drawn >= set("|+o:'")
 
 
 def test_the_mouse_finds_the_epoch_under_it():
@@ -427,9 +426,9 @@ def test_smoothing_goes_round():
 # -- bars, pictures, characters ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
-def test_bars_share_a_scale_and_whatever_is_there_shows(glyphs):
-    rows = upright_bars([0, 1, 1000], width=3, height=4, glyphs=glyphs)
+@pytest.mark.parametrize("written", [str, as_ascii])
+def test_bars_share_a_scale_and_whatever_is_there_shows(written):
+    rows = [written(row) for row in upright_bars([0, 1, 1000], width=3, height=4)]
     assert [row[0] for row in rows] == [" "] * 4
     assert [row[1] != " " for row in rows] == [False, False, False, True]
     assert [row[2] for row in rows] == [rows[0][2]] * 4
@@ -480,8 +479,12 @@ def test_magnified_pixels_stay_sharp_and_shrunk_ones_are_averaged():
 
 
 def test_any_text_in_ascii_keeps_its_width():
-    assert as_ascii("╭─é→█日") == "+-e>#??"
+    assert as_ascii("╭─é→█日🔎") == "+-e>#??> "
     assert as_ascii("".join([*STATUS_MARKS.values(), *LEVEL_MARKS.values()])) == "o*=#XXX+ !X"
+    assert len(set(as_ascii(FILLS))) == len(FILLS)
+    assert as_ascii(BLOCKS.levels + BLOCKS.eighths) == "__===###" + "||||####"
+    for bars in (ScrollBarRender.VERTICAL_BARS, ScrollBarRender.HORIZONTAL_BARS):
+        assert "?" not in as_ascii("".join(bars))
 
 
 def test_ascii_is_chosen_by_the_variable_or_the_encoding(monkeypatch):

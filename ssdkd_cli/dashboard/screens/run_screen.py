@@ -16,6 +16,7 @@ from textual.widgets import ContentSwitcher
 
 from ssdkd_cli.dashboard.bindings import RUN_SCREEN_SECTIONS, VIEWS
 from ssdkd_cli.dashboard.chart_settings import ChartSettings
+from ssdkd_cli.dashboard.glyphs import cut
 from ssdkd_cli.dashboard.messages import PicturesLoaded
 from ssdkd_cli.dashboard.views import VIEW_CLASSES, View
 from ssdkd_cli.dashboard.widgets.chart import ChartPanel
@@ -50,7 +51,7 @@ class ViewBar(Widget):
         room = self.size.width - 2
         state = next((state for state in states if cell_len(state) + len(hint) + 3 <= room), None)
         if state is None:
-            state, hint = screen.dashboard.glyphs.cut(states[0], room), ""
+            state, hint = cut(states[0], room), ""
         return line((f" {state}", "$faint"), " " * max(1, room - cell_len(state) - len(hint)), (hint, "$faint"))
 
 
@@ -137,7 +138,7 @@ class RunScreen(Screen[None]):
             # One that diverged tells of samples that no checkpoint has: the buffer that is shown is an older one.
             samples = view.samples if view is not None and view.status != "diverged" else None
             as_of = f", buffer of epoch {samples.epoch}" if samples is not None else ""
-            legend = f"; p of the teacher, priority {self.dashboard.glyphs.delta}".rstrip()
+            legend = "; p of the teacher, priority δ"
             return [
                 f"{page}{said}{as_of}{legend}",
                 f"{page}{said}{legend}",

@@ -12,6 +12,7 @@ from textual.content import Content
 from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.bars import axis_labels, bar_width, grouped, upright_bars
 from ssdkd_cli.dashboard.empty_texts import no_buffer
+from ssdkd_cli.dashboard.glyphs import BULLET, bar, fit
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.watching.view import BufferView, Histogram, RunView
 from stages.buffer.statistics import class_entropy
@@ -30,7 +31,7 @@ class BufferSummary(Panel):
         buffer = view.buffer
         if buffer is None:
             return [line((f" {no_buffer(view)}", "$faint"))]
-        return [line(*summary_parts(buffer, self.glyphs.bullet))]
+        return [line(*summary_parts(buffer, BULLET))]
 
 
 def summary_parts(buffer: BufferView, bullet: str) -> list[str | tuple[str, str]]:
@@ -87,15 +88,15 @@ class ClassBalance(Panel):
             # Few samples for its share of the buffer: said by colour, and by the bar's length.
             style = "$warning" if count < even / 2 else "$line-1"
             rows[index % len(rows)] += [
-                (self.glyphs.fit(names[index], name_width) + " ", "$foreground"),
+                (fit(names[index], name_width) + " ", "$foreground"),
                 (f"{count:>{number_width},} ", "$faint"),
-                (self.glyphs.bar(count, max(counts), width_of_bar) + "  ", style),
+                (bar(count, max(counts), width_of_bar) + "  ", style),
             ]
         return [line(*row) for row in rows]
 
     def _upright(self, counts: Sequence[int], width: int, height: int) -> list[Content]:
         values, share = grouped(counts, width)
-        bars = upright_bars(values, width=width, height=max(1, height - 1), glyphs=self.glyphs)
+        bars = upright_bars(values, width=width, height=max(1, height - 1))
         together = f", {share} a bar" if share > 1 else ""
         text = f"classes 0 to {len(counts) - 1}{together}"
         return [*(line((row, "$line-1")) for row in bars), line((text[:width], "$faint"))]
@@ -119,7 +120,7 @@ class DifficultyHistogram(Panel):
         histogram = view.buffer.difficulty if view.buffer is not None else None
         if histogram is None or not any(histogram.counts):
             return centred(no_buffer(view), width, height)
-        return histogram_lines(histogram, width, height, self, style="$line-2", every=2)
+        return histogram_lines(histogram, width, height, style="$line-2", every=2)
 
 
 def histogram_edge(histogram: Histogram | None) -> str:
@@ -143,7 +144,7 @@ class PriorityHistogram(Panel):
         histogram = view.buffer.priority if view.buffer is not None else None
         if histogram is None or not any(histogram.counts):
             return centred(no_buffer(view), width, height)
-        return histogram_lines(histogram, width, height, self, style="$line-3", every=3)
+        return histogram_lines(histogram, width, height, style="$line-3", every=3)
 
 
 def effective_size_words(buffer: BufferView | None) -> str:
@@ -154,14 +155,12 @@ def effective_size_words(buffer: BufferView | None) -> str:
     return f"effective {buffer.effective_sample_size:,.0f} of {buffer.size:,} ({share})"
 
 
-def histogram_lines(
-    histogram: Histogram, width: int, height: int, panel: Panel, *, style: str, every: int
-) -> list[Content]:
+def histogram_lines(histogram: Histogram, width: int, height: int, *, style: str, every: int) -> list[Content]:
     """Upright bars, equally wide whatever the bins, with the edges of every so many bins below."""
     each = bar_width(len(histogram.counts), width)
     if each < 1 or height < 2:
         return centred("too narrow to draw", width, height)
-    bars = upright_bars(histogram.counts, width=width, height=height - 1, glyphs=panel.glyphs)
+    bars = upright_bars(histogram.counts, width=width, height=height - 1)
     edges = [
         (index * each, f"{edge:,.0f}" if edge >= 10 else f"{edge:.2g}".replace("e-0", "e-"))
         for index, edge in enumerate(histogram.edges)

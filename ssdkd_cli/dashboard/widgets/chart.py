@@ -14,8 +14,10 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from ssdkd_cli.dashboard.axes import short
+from ssdkd_cli.dashboard.canvas import ASCII, BRAILLE
 from ssdkd_cli.dashboard.chart_settings import ChartSettings, Range
 from ssdkd_cli.dashboard.curves import point_at, smoothed
+from ssdkd_cli.dashboard.glyphs import cut
 from ssdkd_cli.dashboard.plot import Drawing, Line, Mark, Plot, draw
 from ssdkd_cli.dashboard.widgets.panel import Panel, line
 from ssdkd_cli.watching.comparison import LETTERS
@@ -164,7 +166,7 @@ class ChartPanel(Panel, can_focus=True):
             is_log=self.is_log,
             marks=self._marks(view),
             cursor_x=settings.cursor_x,
-            is_ascii=self.glyphs.is_ascii,
+            cell=ASCII if self.dashboard.is_ascii else BRAILLE,
             empty_text=self._empty_words(view),
             x_name="epoch",
         )
@@ -208,7 +210,7 @@ class ChartPanel(Panel, can_focus=True):
         self._update_readout()
 
     def _update_readout(self) -> None:
-        self.border_subtitle = self.glyphs.cut(self.readout(), max(4, self.size.width - 4))
+        self.border_subtitle = cut(self.readout(), max(4, self.size.width - 4))
 
     def readout(self) -> str:
         """The newest values, or those at the cursor, in words."""

@@ -8,6 +8,7 @@ from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import percent
 from ssdkd_cli.dashboard.empty_texts import no_device
+from ssdkd_cli.dashboard.glyphs import FILLS
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.watching.view import DeviceView, RunView, moment_text
@@ -47,7 +48,7 @@ class TimeSplit(Panel):
         return line(*parts)
 
     def _fill(self, index: int) -> str:
-        return self.glyphs.fills[min(index, len(self.glyphs.fills) - 1)]
+        return FILLS[min(index, len(FILLS) - 1)]
 
     def _legend(
         self, device: DeviceView, shares: dict[str, float], width: int, *, with_totals: bool, gap: int

@@ -8,7 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from textual.content import Content
 
-from ssdkd_cli.dashboard.glyphs import STATUS_MARKS
+from ssdkd_cli.dashboard.glyphs import BULLET, LINE_DONE, LINE_LEFT, STATUS_MARKS, cut
 from ssdkd_cli.dashboard.themes import stage_style
 from ssdkd_cli.dashboard.widgets.panel import Panel, line, spread
 from ssdkd_cli.watching.view import Progress, RunView, StageProgress, clock_text
@@ -52,7 +52,7 @@ class Header(Panel):
         ]
 
     def _identity(self, view: RunView, width: int) -> Content:
-        glyphs, style = self.glyphs, STATUS_STYLES.get(view.status, "$faint")
+        style = STATUS_STYLES.get(view.status, "$faint")
         if view.is_silent:
             style = "$warning"
         mark = STATUS_MARKS.get(view.status, "?")
@@ -61,12 +61,12 @@ class Header(Panel):
         notes = "".join(f" {note} " for note in self.dashboard.notes())
         name_width = max(8, width - len(status) - len(notes) - 2)
         run = view.description
-        dot = f" {glyphs.bullet} "
-        facts = [glyphs.cut(view.name, min(28, name_width))]
+        dot = f" {BULLET} "
+        facts = [cut(view.name, min(28, name_width))]
         if run is not None:
             facts += [
                 run.preset,
-                f"{run.teacher} {glyphs.arrow} {run.student}" if run.student else run.teacher,
+                f"{run.teacher} → {run.student}" if run.student else run.teacher,
                 f"{run.device} {run.precision}",
                 f"seed {run.seed}",
                 f"buffer {run.capacity:,}",
@@ -142,7 +142,7 @@ class Header(Panel):
     def _stage(self, stage: StageProgress, width: int) -> list[str | tuple[str, str]]:
         count = f" {int(stage.done)}/{stage.total}"
         # The longest name is cut where three stages share eighty columns; its count never is.
-        name = self.glyphs.cut(stage.stage, max(1, width - len(count) - _MIN_BAR_WIDTH - 4))
+        name = cut(stage.stage, max(1, width - len(count) - _MIN_BAR_WIDTH - 4))
         bar_width = max(_MIN_BAR_WIDTH, width - cell_len(name) - len(count) - 4)
         style = stage_style(stage.stage)
         text_style = "bold" if stage.is_running else "$faint"
@@ -157,4 +157,4 @@ class Header(Panel):
 
     def _bar(self, share: float, width: int, style: str) -> list[tuple[str, str]]:
         done = round(min(1.0, max(0.0, share)) * width)
-        return [(self.glyphs.line_done * done, style), (self.glyphs.line_left * (width - done), "$frame")]
+        return [(LINE_DONE * done, style), (LINE_LEFT * (width - done), "$frame")]

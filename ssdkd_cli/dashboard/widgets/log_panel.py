@@ -9,7 +9,7 @@ from textual import events
 from textual.content import Content
 from textual.reactive import reactive
 
-from ssdkd_cli.dashboard.glyphs import LEVEL_MARKS
+from ssdkd_cli.dashboard.glyphs import LEVEL_MARKS, LINE_LEFT
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line, wrapped
 from ssdkd_cli.watching.view import LogLine, RunView
 
@@ -41,7 +41,7 @@ class LogPanel(Panel):
         for entry in entries[first:]:
             if entry.day != day and entry.day:
                 day = entry.day
-                rows.append(line((f" {self.glyphs.line_left * 2} {day} {self.glyphs.line_left * 2}", "$faint")))
+                rows.append(line((f" {LINE_LEFT * 2} {day} {LINE_LEFT * 2}", "$faint")))
             rows += self._wrapped(entry)
         return rows
 

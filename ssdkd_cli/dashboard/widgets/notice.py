@@ -6,7 +6,7 @@ from typing import Any
 
 from textual.content import Content
 
-from ssdkd_cli.dashboard.glyphs import LEVEL_MARKS
+from ssdkd_cli.dashboard.glyphs import BULLET, LEVEL_MARKS, cut
 from ssdkd_cli.dashboard.widgets.panel import Panel, line, wrapped
 from ssdkd_cli.watching.view import RunView
 from stages.paths import in_shell
@@ -64,11 +64,11 @@ class NoticeBar(Panel):
         found = notices(view)
         for index, (level, text) in enumerate(found):
             most = max(2, MAX_LINES - 2 * (len(found) - 1)) if index == 0 else 2
-            mark = LEVEL_MARKS[level].strip() or self.glyphs.bullet
+            mark = LEVEL_MARKS[level].strip() or BULLET
             style = {"error": "bold $error", "warning": "$warning", "info": "$faint"}[level]
             pieces = wrapped(text, max(8, width - 4))
             if len(pieces) > most:
-                pieces[most - 1 :] = [self.glyphs.cut(" ".join(pieces[most - 1 :]), width - 4)]
+                pieces[most - 1 :] = [cut(" ".join(pieces[most - 1 :]), width - 4)]
             if len(rows) + len(pieces) > MAX_LINES:
                 left = len(found) - index
                 more = f"(+{left} more)"

@@ -10,7 +10,6 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
-from ssdkd_cli.dashboard.glyphs import Glyphs
 from ssdkd_cli.watching.view import RunView
 from ssdkd_cli.words import escaped
 
@@ -39,11 +38,6 @@ class Panel(Widget):
     def dashboard(self) -> DashboardApp:
         """The app that this panel belongs to."""
         return cast("DashboardApp", self.app)
-
-    @property
-    def glyphs(self) -> Glyphs:
-        """The characters to draw with."""
-        return self.dashboard.glyphs
 
     def show(self, view: RunView) -> None:
         """Take in a view; refresh where it differs in what this panel shows."""

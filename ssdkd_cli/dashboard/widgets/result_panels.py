@@ -9,6 +9,7 @@ from textual.content import Content
 
 from ssdkd_cli.dashboard.axes import percent, short
 from ssdkd_cli.dashboard.empty_texts import no_agreement, no_evaluation, no_real_results
+from ssdkd_cli.dashboard.glyphs import bar
 from ssdkd_cli.dashboard.widgets.panel import Panel, centred, line
 from ssdkd_cli.watching.view import EvaluationView, RunView, main_metric
 from ssdkd_cli.words import is_count, is_share, metric_title
@@ -81,7 +82,7 @@ class SyntheticAgreement(_EvaluationPanel):
         told += [] if ece is None else [f"ECE {ece:.3f}"]
         return [
             line((f" {percent(evaluation.agreement)}", "bold $line-1"), (" agree with the teacher", "$foreground")),
-            line(" ", (self.glyphs.bar(evaluation.agreement, 1.0, bar_width), "$line-1")),
+            line(" ", (bar(evaluation.agreement, 1.0, bar_width), "$line-1")),
             line((" held-out synthetic images, no labels", "$faint")),
             line((" " + ", ".join(told), "$faint")),
         ]
@@ -134,5 +135,5 @@ class Headline(_EvaluationPanel):
         return line(
             (f" {label:<{label_width}}", "$foreground"),
             (f"{text:>8} ", "bold"),
-            (self.glyphs.bar(value or 0.0, 1.0, bar_width) if is_share(name) else "", style),
+            (bar(value or 0.0, 1.0, bar_width) if is_share(name) else "", style),
         )

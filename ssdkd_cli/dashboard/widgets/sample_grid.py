@@ -17,6 +17,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 
 from ssdkd_cli.dashboard.axes import short
+from ssdkd_cli.dashboard.glyphs import cut
 from ssdkd_cli.dashboard.widgets.panel import Panel
 from ssdkd_cli.watching.pictures import Picture
 from ssdkd_cli.watching.view import RunView
@@ -135,7 +136,7 @@ class SampleGrid(Panel):
 
     def _text_line(self, text: str, width: int) -> Strip:
         faint = self.rich_style + Style(color=self.app.theme_variables.get("faint"))
-        return Strip([Segment(self.glyphs.cut(text, width).center(width), faint)])
+        return Strip([Segment(cut(text, width).center(width), faint)])
 
     def _caption(self, picture: Picture, layout: Layout) -> list[Segment]:
         index = picture.class_index
@@ -143,8 +144,8 @@ class SampleGrid(Panel):
         width = layout.cell_columns - _GAP
         said = f" p{picture.probability:.2f}"
         if width >= _MIN_CAPTION_WITH_PRIORITY:
-            said += f" {self.glyphs.delta}{short(picture.priority)}"
-        name = self.glyphs.cut(name, width - len(said))
+            said += f" δ{short(picture.priority)}"
+        name = cut(name, width - len(said))
         variables = self.app.theme_variables
         return [
             Segment(name, self.rich_style + Style(color=variables.get("foreground"), bold=True)),
@@ -153,7 +154,7 @@ class SampleGrid(Panel):
         ]
 
     def _pixels(self, picture: Picture, layout: Layout) -> list[list[Segment]]:
-        if not self.glyphs.is_ascii and not self.dashboard.is_colourless:
+        if not self.dashboard.is_ascii and not self.dashboard.is_colourless:
             return _drawn_in_colour(picture, layout.tile_columns, layout.tile_rows)
         rows = _drawn_in_shades(picture, layout.tile_columns, layout.tile_rows, self.app.current_theme.dark)
         return [[Segment(row, self.rich_style)] for row in rows]
