@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image, ImageFont
 
+_COLUMNS = 8
 _TILE_PX = 96  # small images are magnified to at most this, by a whole factor: pixels stay square and sharp
 _GAP_PX = 10
 _LINE_PX = 15
@@ -82,8 +83,8 @@ def choose_tiles(
     return hardest_first_N[np.sort(chosen)]
 
 
-def grid_png(images_NCHW: npt.NDArray[np.uint8], tiles: Sequence[Tile], *, columns: int = 8) -> bytes:
-    """Images side by side, magnified by a whole factor, each with its class, probability and priority below.
+def grid_png(images_NCHW: npt.NDArray[np.uint8], tiles: Sequence[Tile]) -> bytes:
+    """Images, eight in a row, magnified by a whole factor, each with its class, probability and priority below.
 
     Images are uint8 [N, C, H, W]; one channel is shown grey, three as colour, any other number as their mean.
     """
@@ -92,7 +93,7 @@ def grid_png(images_NCHW: npt.NDArray[np.uint8], tiles: Sequence[Tile], *, colum
     assert len(images_NCHW) == len(tiles) > 0, (len(images_NCHW), len(tiles))
     height, width = images_NCHW.shape[2:]
     factor = max(1, _TILE_PX // max(height, width))
-    columns = min(columns, len(tiles))
+    columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     cell_width = max(width * factor, _TILE_PX) + _GAP_PX
     cell_height = height * factor + 2 * _LINE_PX + _GAP_PX + 4

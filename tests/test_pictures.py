@@ -89,13 +89,13 @@ def test_images_that_are_not_colour_are_shown_grey(channels: int) -> None:
 
 def test_grid_has_every_image_in_rows() -> None:
     images = np.stack([np.full((3, 8, 8), 10 * index, np.uint8) for index in range(1, 12)])
-    picture = pixels_of(grid_png(images, [TILE] * 11, columns=4))
+    picture = pixels_of(grid_png(images, [TILE] * 11))
     for index in range(11):
         part = np.full((90, 90, 3), 10 * (index + 1), np.uint8)
-        row, column = divmod(index, 4)
+        row, column = divmod(index, 8)
         top, left = 10 + row * (96 + 44), 10 + column * 106
         assert (picture[top : top + 90, left : left + 90] == part).all(), index
-    assert picture.shape == (10 + 3 * 140, 10 + 4 * 106, 3)
+    assert picture.shape == (10 + 2 * 140, 10 + 8 * 106, 3)
 
 
 def test_captions_differ_with_what_they_say() -> None:
@@ -118,7 +118,7 @@ def test_captions_differ_with_what_they_say() -> None:
 def test_numbers_of_a_priority_are_never_cut(priority: float, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
     monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda _self, _place, text, **_how: drawn.append(text))
-    grid_png(np.zeros((1, 1, 32, 32), np.uint8), [Tile(label="cat", probability=1.0, priority=priority)], columns=1)
+    grid_png(np.zeros((1, 1, 32, 32), np.uint8), [Tile(label="cat", probability=1.0, priority=priority)])
     _, numbers = drawn
     assert numbers.startswith("p 1.00 δ ")
     assert float(numbers.rpartition(" ")[2]) == pytest.approx(priority, rel=0.06)

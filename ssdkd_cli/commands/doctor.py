@@ -70,17 +70,16 @@ def doctor(json: options.Json = False) -> int:
     return ExitCode.MACHINE if report["problems"] else ExitCode.DONE
 
 
-def examine(folder: Path = Path()) -> dict[str, Any]:
-    """Everything the report holds; `problems` says in words what a run started in `folder` would miss.
+def examine() -> dict[str, Any]:
+    """Everything the report holds; `problems` says in words what a run started here would miss.
 
     Raises MachineError where the current folder is gone.
     """
     refuse_no_folder()
     problems: list[str] = []
-    runs = folder / RUNS_ROOT
-    if runs.exists() and not runs.is_dir():
-        problems.append(f"{runs.resolve()} is a file: runs go to ./runs unless --out says otherwise")
-    folder = runs if runs.is_dir() else folder  # which may be a mount of its own
+    if RUNS_ROOT.exists() and not RUNS_ROOT.is_dir():
+        problems.append(f"{RUNS_ROOT.resolve()} is a file: runs go to ./runs unless --out says otherwise")
+    folder = RUNS_ROOT if RUNS_ROOT.is_dir() else Path()  # which may be a mount of its own
     packages = _packages(problems)
     has_torch = packages["torch"] is not None
     disk = shutil.disk_usage(folder)

@@ -65,13 +65,13 @@ def lettered(paths: Sequence[Path]) -> list[tuple[str, str]]:
     return list(zip(LETTERS, names, strict=False))
 
 
-def candidates(run: RunDirectory, folder: Path | None = None, *, root: Path = RUNS_ROOT) -> list[Candidate]:
-    """The other runs in the folder of `run`, and in `folder` and `root` or groups there, newest first.
+def candidates(run: RunDirectory, folder: Path | None = None) -> list[Candidate]:
+    """The other runs in the folder of `run`, and in `folder` and ./runs or groups there, newest first.
 
     Of a run of a group, those of the groups beside it, too.
     """
     beside = run.path.resolve().parent
-    roots = [each.resolve() for each in (root, folder) if each is not None]
+    roots = [each.resolve() for each in (RUNS_ROOT, folder) if each is not None]
     alone = [other for each in (beside, *roots) for other in list_runs(each)]
     with_groups = [*roots, beside.parent] if run.name.startswith("seed-") else roots
     grouped = [other.path for each in with_groups for other in list_groups(each)]

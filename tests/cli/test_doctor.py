@@ -219,10 +219,11 @@ def test_a_full_disk_is_exit_4(call, monkeypatch):
 
 def test_the_folder_that_runs_go_to_is_looked_at(tmp_path, monkeypatch):
     free = {"runs": SimpleNamespace(free=10 * 2**20), tmp_path.name: SimpleNamespace(free=10**12)}
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free[folder.name])
-    assert doctor.examine(tmp_path)["folder"]["path"] == str(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free[folder.resolve().name])
+    monkeypatch.chdir(tmp_path)
+    assert doctor.examine()["folder"]["path"] == str(tmp_path)
     (tmp_path / "runs").mkdir()  # a mount of its own, perhaps
-    report = doctor.examine(tmp_path)
+    report = doctor.examine()
     assert report["folder"]["path"] == str(tmp_path / "runs")
     assert "only 10 MiB" in report["problems"][0]
 
