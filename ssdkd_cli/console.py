@@ -132,7 +132,7 @@ def _console_class() -> type[Console]:
     from rich.console import Console
 
     class PatientConsole(Console):
-        """Rich ends the process where nobody reads any more. Here the rest goes nowhere, and the run goes on."""
+        """Rich's console ends the process when nobody reads its output any more; this one drops the rest of it."""
 
         def on_broken_pipe(self) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -143,7 +143,7 @@ def _console_class() -> type[Console]:
 
 
 class _Stream:
-    """A stream of which a terminal that has gone is told as a reader who has."""
+    """A stream that reports a terminal that is gone (EIO) as a closed pipe, so that Rich handles both alike."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -165,7 +165,7 @@ class _Stream:
             yield
         except OSError as error:
             if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(self._stream.fileno()).st_mode):
-                raise  # of a disk it is a failure
+                raise  # EIO of a disk is a failure
             raise BrokenPipeError(errno.EPIPE, error.strerror) from error
 
 

@@ -86,7 +86,7 @@ STOP_IS_COMING = "saving and stopping at the next safe point (Ctrl-C ends it at 
 
 def say_that_a_stop_is_coming() -> None:
     """In a signal's handler: straight to the terminal, past whatever was being printed when the signal came."""
-    with suppress(OSError):  # the terminal may be what has gone
+    with suppress(OSError):  # that the terminal is gone may be what the signal says
         os.write(2, f"\n{STOP_IS_COMING}\n".encode())
 
 
@@ -143,7 +143,7 @@ def _call(command: Callable[[], object]) -> int:
         with ignoring_output_errors():
             _report_usage(error)
         return ExitCode.USAGE
-    except typer.Abort as abort:  # what Typer makes of an input that is over, as if it were its prompt's
+    except typer.Abort as abort:  # Typer raises it for any EOFError, as if its own prompt had met it
         if isinstance(abort.__cause__, EOFError):
             return _report_unexpected(abort.__cause__)
         return ExitCode.INTERRUPTED
@@ -158,7 +158,7 @@ def _call(command: Callable[[], object]) -> int:
 
 
 def _is_the_users(error: PermissionError) -> bool:
-    """Report what the user may not look at, and say whether it is that: not of a network or plugin that was called."""
+    """Report a PermissionError, unless a network or plugin that was called raised it; whether it was reported."""
     from stages.foreign_code import foreign_place
 
     if foreign_place(error) is not None:
@@ -176,7 +176,7 @@ def ignoring_output_errors() -> AbstractContextManager[None]:
 
 
 def _report_unexpected(error: Exception) -> ExitCode:
-    """Whose bug it is, below its traceback: that of ssdkd, or of a network or plugin that it called."""
+    """Print the traceback, and below it whose bug it is: ssdkd's, or that of a network or plugin that it called."""
     from stages.foreign_code import foreign_place
 
     traceback.print_exception(error)
@@ -192,7 +192,7 @@ def _report_unexpected(error: Exception) -> ExitCode:
 
 
 def _report_output(error: OSError) -> ExitCode:
-    """What could not be written: a reader who has seen enough (`| head -1`) need not be told so."""
+    """Report that output could not be written, unless its reader closed the pipe (`| head -1`)."""
     if error.errno != errno.EPIPE:
         report(StorageError(f"cannot write the output: {error.strerror}", hint="free some space"))
     return ExitCode.FAILED
@@ -202,7 +202,7 @@ def _report_usage(error: Any) -> None:
     """A mistake on the command line itself, in the style of all others, with the nearest match."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "ssdkd"
-    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help: nothing was asked for
+    if type(error).__name__ == "NoArgsIsHelpError":  # no command was given, and the message is the help text
         sys.stderr.write(error.message + "\n")
         return
     option = getattr(error, "option_name", None)

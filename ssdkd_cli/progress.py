@@ -55,7 +55,7 @@ class Standing:
             case events.DistillationStep():
                 self._loss_distillation, self._agreement = event.loss, event.agreement
             case events.Device():
-                return self.num_finished == epoch  # a checkpoint within an epoch tells the accounts, too
+                return self.num_finished == epoch  # a checkpoint within an epoch sends this event, too
         return False
 
     @property
@@ -129,7 +129,7 @@ class ProgressLines:
             self._write_now_and_then(f"{self._name(epoch)}, {step}")
 
     def tell_of_stop(self) -> None:
-        """In a signal's handler: the run has heard it."""
+        """Say that the run will stop; called in a signal's handler."""
         diagnostics.say_that_a_stop_is_coming()
 
     def _write_now_and_then(self, line: str) -> None:
@@ -192,7 +192,7 @@ class ProgressBar:
         return Group(self._bar.get_renderable(), detail)
 
     def tell_of_stop(self) -> None:
-        """In a signal's handler: the run has heard it. What is written past the bar would be drawn over."""
+        """Say in the bar that the run will stop, for it draws over other lines; called in a signal's handler."""
         self._is_stopping = True
 
 
@@ -202,8 +202,8 @@ def run_display(
 ) -> Iterator[ProgressLines | ProgressBar]:
     """A listener that shows the run's progress on stderr in the way that fits what stderr is.
 
-    A resumed run does not tell its first event again: then it is given here. `as_lines` is for a process whose stderr
-    is a terminal only as yet.
+    A resumed run does not tell its first event again: then it is given here. `as_lines` asks for plain lines on a
+    terminal, too: a trainer with a viewer writes there only until its run has begun.
     """
     terminal = console.stderr()
     standing = Standing(started)

@@ -90,7 +90,7 @@ def _evaluated_epoch(run: RunDirectory) -> int | None:
 
 
 def _set_aside(run: RunDirectory) -> str:
-    """How many images `distill` took out of its buffer: they are missing there."""
+    """The words for images that `distill` held out of its buffer; empty where none were."""
     if run.manifest().get("command") != "distill":
         return ""
     num_holdout = _settings_of(run).get("evaluation.num_holdout", 0)

@@ -72,7 +72,7 @@ class TrainerProcess:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
-        return code if code >= 0 else 128 - code  # killed by a signal, in the words of shells
+        return code if code >= 0 else 128 - code  # killed by a signal, which shells add to 128
 
     def killed_by(self) -> str | None:
         """The name of the signal that the trainer was killed by, once it is over; None where it ended by itself."""
@@ -108,7 +108,7 @@ def ready_pipe_of_this_process() -> ReadyPipe | None:
 
 
 def once_begun(act: Callable[[Path], object], path: Path | None) -> Listener:
-    """A listener that calls `act` at a run's first event, with its path; None is a new one under `RUNS_ROOT`."""
+    """A listener that calls `act` with the run's path at its first event; None is a new run in `RUNS_ROOT`."""
     is_done = False
 
     def listen(event: Event, _epoch: int) -> None:
@@ -121,12 +121,12 @@ def once_begun(act: Callable[[Path], object], path: Path | None) -> Listener:
 
 
 def _write_to(path: Path) -> int:
-    """Let standard output and standard error of this process end up in a file, behind what it holds: so many bytes."""
+    """Append stdout and stderr of this process to a file from now on; returns its size before [bytes]."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    except OSError:  # the run itself goes on without it
+    except OSError:  # the run goes on without a log
         descriptor = os.open(os.devnull, os.O_WRONLY)
     num_bytes = os.fstat(descriptor).st_size
     for stream in (1, 2):

@@ -133,7 +133,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _bytecode() -> dict[str, Any]:
-    """Whether Python finds torch compiled; where it may not keep that, every start compiles a thousand files."""
+    """Whether Python has kept torch's bytecode; where it cannot, every start compiles a thousand files."""
     import torch
 
     compiled = Path(importlib.util.cache_from_source(torch.__file__))

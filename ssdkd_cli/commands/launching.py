@@ -138,14 +138,14 @@ def _refuse_to_go_on(request: LaunchRequest) -> None:
 
 
 def _wants_dashboard(request: LaunchRequest) -> bool:
-    """On a terminal, unless something else was asked for: then the run is in the process that was started."""
+    """Whether to open it: on a terminal, unless an option asks for something else."""
     is_only_asked = request.dry_run or request.estimate
     is_elsewhere = request.json or is_only_asked or request.seeds is not None or request.go_on or request.tui is False
     return not is_elsewhere and console.has_screen()
 
 
 def _launch_with_viewer(request: LaunchRequest) -> int:
-    """Start the trainer in a session of its own and look at its run; what is refused is refused as ever."""
+    """Start the trainer in a session of its own and open the dashboard on its run, if it is not refused."""
     from stages.run_directory.lookup import resolve_run
 
     if request.resume is not None:
@@ -211,7 +211,7 @@ def _settings(request: LaunchRequest) -> _Settings:
     if request.command != "run" and "run.epochs" in named and "run.warmup_epochs" not in named:
         overrides = (*overrides, "run.warmup_epochs=0")  # distill has no warm-up and invert nothing else
     config = load(presets, overrides)
-    if not request.preset and buffer_run is not None:  # what suited that run's student and machine may not suit these
+    if not request.preset and buffer_run is not None:  # chosen anew for this student and machine
         automatic = [key for key in buffer_run.manifest().get("automatic", []) if key not in named]
         config = with_values(config, dict.fromkeys(automatic, "auto"), place=str(buffer_run.manifest_file))
     if request.device is not None:
@@ -223,7 +223,7 @@ def _settings(request: LaunchRequest) -> _Settings:
 
 
 def _name_of(preset: str) -> str:
-    """What a preset is called; the settings that a run left are called what the run's were."""
+    """What a preset is called: the name of its file; where that is the settings of a run, the run's preset."""
     file = Path(preset)
     run = RunDirectory(file.parent)
     named = run.manifest().get("preset") if file.name == run.config_file.name else None
@@ -282,7 +282,7 @@ def _describe(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest)
     for config, launch in launches:
         checked = plan(config, replace(launch, is_dry_run=True))
         warnings = list(checked.warnings)
-        if estimated is None:  # with other seeds they take as long
+        if estimated is None:  # once: other seeds take as long
             diagnostics.note("making a few steps, to time them")
             found = estimate(checked)
             estimated, warnings = found.describe(), [*warnings, *found.warnings]
@@ -302,7 +302,7 @@ def _execute(config: Config, launch: Launch, request: LaunchRequest, ending: End
     from stages.trainer import execute
 
     if request.go_on and launch.out is not None and RunDirectory(launch.out).has_begun():
-        named = launch.buffer if request.buffer is not None else None  # the newest of all may be another by now
+        named = launch.buffer if request.buffer is not None else None  # else the newest, another by now perhaps
         refuse_other_settings(RunDirectory(launch.out), config, launch.command, buffer=named)
         return _go_on(RunDirectory(launch.out), request, ending)
     ready_pipe = ready_pipe_of_this_process()
@@ -370,7 +370,7 @@ def _finish(outcome: Outcome, request: LaunchRequest, ending: Ending) -> int:
 
 
 def _report(outcome: Outcome, request: LaunchRequest) -> int:
-    """Say on stderr why a run has not come to its end, and return its exit code. Raises what is a bug."""
+    """Say on stderr why a run has not come to its end, and return its exit code. An error that is a bug is raised."""
     code = STATUS_CODES[outcome.summary["status"]]
     if outcome.error is not None and not isinstance(outcome.error, SsdkdError):
         raise outcome.error
@@ -393,7 +393,7 @@ def _run_seeds(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest
     bug: Exception | None = None
     was_interrupted = False
     for config, launch in launches:
-        gc.collect()  # a run is a circle of objects: the one before would keep its memory beside this one
+        gc.collect()  # the objects of the run before refer to each other, and would keep its memory
         try:
             outcome = _execute(config, launch, request, ending)
         except KeyboardInterrupt as interrupt:
@@ -420,10 +420,10 @@ def _run_seeds(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest
         # A seed that diverged is a result; after a stop, or a full disk, there is nothing to go on with.
         if outcome.summary["status"] in ("stopped", "failed"):
             break
-        if ending.is_near and len(summaries) < len(launches):  # a signal that came when this one was as good as done
+        if ending.is_near and len(summaries) < len(launches):  # a signal came too late to stop this run
             codes.append(ExitCode.STOPPED)
             break
-        del outcome  # an error in it holds all of its run
+        del outcome  # the traceback of its error holds all of the run
     _tell_what_is_left(launches[len(summaries) :], request)
     document = summary.over_seeds(summaries)
     if request.json:
@@ -436,7 +436,7 @@ def _run_seeds(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest
 
 
 def _tell_what_is_left(launches: Sequence[tuple[Config, Launch]], request: LaunchRequest) -> None:
-    """Of `--seeds`, which have come to no end: not begun, refused, or cut off."""
+    """Say which of `--seeds` have no result, for they were not begun, refused, or cut off."""
     if not launches:
         return
     seeds = [str(config.run.seed) for config, _ in launches]

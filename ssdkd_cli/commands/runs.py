@@ -59,7 +59,7 @@ def list_all(
     single = {run.path.resolve(): run for run in list_runs(root)}  # links to runs of groups may be among them
     grouped = [run for run in list_groups(root) if run.path.resolve() not in single]
     documents = [listed(run) for run in single.values()]
-    # By the names that other commands know them by.
+    # Named as other commands take them: group/run.
     documents += [{**listed(run), "name": run.path.relative_to(root).as_posix()} for run in grouped]
     if json:
         console.print_json(documents)
@@ -143,7 +143,7 @@ def verify(run: AnyRun = None, json: Json = False) -> None:
     if json:
         console.print_json({"run": str(found.path), "ok": not damaged, "checks": [asdict(check) for check in checks]})
     else:
-        if run is None:  # the newest: which that is
+        if run is None:  # not named, so say which it is
             diagnostics.note(f"the run is {found.path}")
         run_reports.print_checks(checks)
     if damaged:
@@ -217,7 +217,7 @@ def _ask(text: str, action: str, timeout_s: float, *, confirm: bool = False) -> 
     diagnostics.note(f"{run.path}: asked to {action}, waiting up to {timeout_s:g} s")
     answer = wait_for_acknowledgement(run, request_id, timeout_s)
     if answer is None:
-        refuse_idle(run, action)  # it has ended meanwhile
+        refuse_idle(run, action)  # raises where it has ended meanwhile
         raise SsdkdError(
             f"{run.path} did not answer within {timeout_s:g} s",
             hint=f"the run does it at its next safe point all the same; `ssdkd runs show {in_shell(run.path)}` tells",

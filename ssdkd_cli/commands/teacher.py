@@ -189,13 +189,13 @@ def check(
 
 
 def _with_place(config: Config, key: str) -> str:
-    """A value, and who says so: a teacher of another normalisation sees other images than it has learnt."""
+    """A setting's value, and the preset or option that it comes from."""
     value, place = config.settings.value(key), config.settings.place_of(key)
     return f"{', '.join(map(str, value))} ({place})"
 
 
 def _facts_of_learned(report: TeacherReport) -> list[tuple[str, str]]:
-    """What its images were like if this is their normalisation, from 0 to 1: where not, they are like none."""
+    """Mean and spread of the images it learned, by its first batch-norm, if they were normalised as is set here."""
     learned = report.teacher.learned
     if learned is None:
         return [("images it learned", "its batch-norms do not tell: whether mean and std are its own is not checked")]

@@ -125,7 +125,7 @@ def _open_dashboard(run: RunDirectory, *, folder: Path | None = None, is_read_on
 
 @contextmanager
 def _ending_with_the_terminal() -> Iterator[None]:
-    """A viewer whose terminal has gone ends, even if a parent told it to ignore hang-ups; else it waits for ever."""
+    """A viewer whose terminal has gone ends, even if a parent told it to ignore hang-ups: it would wait for ever."""
     if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -173,7 +173,7 @@ def _say_how_to_come_back(run: RunDirectory, *, is_stopping: bool = False) -> No
 
 
 def _print_last_words(run: RunDirectory, start: int) -> None:
-    """What the trainer said of the errors that ended it, with their traceback: the end of its log, behind `start`."""
+    """Print the end of the trainer's log, behind `start`: from its last traceback on, else from its first error on."""
     try:
         with run.trainer_log_file.open("rb") as file:
             file.seek(max(start, run.trainer_log_file.stat().st_size - _MAX_LOG_BYTES))

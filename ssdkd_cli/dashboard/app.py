@@ -130,7 +130,7 @@ class DashboardApp(App[None]):
         self._read_run()
 
     async def on_event(self, event: Event) -> None:
-        """Take an event in; keys and the mouse no longer once the user has left: they open screens that cannot be."""
+        """Take an event in; no keys or mouse once the user has left: they could open screens in an app that ends."""
         if not (isinstance(event, InputEvent) and self._leaving.is_set()):
             await super().on_event(event)
 
@@ -334,7 +334,7 @@ class DashboardApp(App[None]):
             self.compare_with(choice)
 
     def open_run(self, run: RunDirectory) -> None:
-        """Show another run, alone; the view that is open stays open. What the first was asked for, it still has."""
+        """Show another run, alone; the view that is open stays open. Requests to the first one stand."""
         for group in ("requests", "pictures"):
             self.workers.cancel_group(self, group)
         self._pending.clear()
@@ -346,8 +346,8 @@ class DashboardApp(App[None]):
         self._read_run()
 
     def on_next_run_found(self, message: NextRunFound) -> None:
-        """Show the run that is at work, unless a dialog is open; where the one on the screen was over when it was
-        opened somebody reads it: only tell."""
+        """Show the run that is at work, unless a dialog is open. Only tell of it where the run on the screen was over
+        when it was opened: somebody wants to read that one."""
         ended = self.run_directory
         if self.screen is not self.run_screen or message.run.path in (ended.path, self._told_of):
             return

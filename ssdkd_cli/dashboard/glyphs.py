@@ -65,12 +65,12 @@ _TABLE = str.maketrans(
 )
 
 
-# Control characters, and those that turn the direction of writing: no cell is theirs.
+# Control characters, and those that turn the direction of writing, none of which takes a cell.
 _COMMANDS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 class HarmlessFilter(LineFilter):
-    """What a file or a folder's name says is never a command to the terminal."""
+    """Leaves out control characters: what a file or a folder's name holds never commands the terminal."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
         """The segments without control characters."""

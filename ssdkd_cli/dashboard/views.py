@@ -260,7 +260,7 @@ class Device(View):
                 ("#device-memory", "GPU memory, MiB" if is_gpu else "memory (RSS), MiB"),
             ):
                 chart = self.query_one(name, ChartPanel)
-                if chart.border_title != title:  # setting it draws the panel anew, whatever it was
+                if chart.border_title != title:  # even an equal title would redraw the panel
                     chart.border_title = title
         super().show(view)
 

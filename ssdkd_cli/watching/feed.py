@@ -30,7 +30,7 @@ from stages.run_directory.line_tail import Bite, Tail
 
 _CHUNK_BYTES = 1 << 18
 _CLOCK_TOLERANCE_S = 60.0
-_SHORT_FILE_S = 1.0  # a file too short for a glance is read whole before it is shown, or for so long
+_SHORT_FILE_S = 1.0  # for so long, a file too short for a glance is read before anything is shown
 
 
 class RunFeed:
@@ -89,7 +89,7 @@ class RunFeed:
                 return False
             glance = preview.preview(path, size)
         except OSError:
-            return False  # the tail comes upon the same error and tells it
+            return False  # reading on meets the same error, and reports it
         self._glance = RunModel(self.run.path)
         self._glance_tail = Tail(path, offset=glance.offset)
         self._feed(self._glance, glance.lines)

@@ -112,7 +112,7 @@ class RunModel:
             return
         self.ending = None
         reader(event)
-        if kind != "run_resumed":  # which stands where its checkpoint does
+        if kind != "run_resumed":  # its state is that of its checkpoint
             self.state.epoch = epoch
 
     def _look_at_clock(self, event: Event) -> None:
@@ -174,7 +174,8 @@ class RunModel:
 
     def _stage_started(self, event: Event) -> None:
         state, stage = self.state, text(event, "stage")
-        # Not what was told of this epoch: of one that is resumed in its midst, a process does not tell the beginning.
+        # By the order of the stages, not by the events of this epoch: a run that is resumed within one does not tell
+        # of its first stages again.
         in_order = () if self.description is None else self.description.stages
         state.stages_done = frozenset(in_order[: in_order.index(stage)] if stage in in_order else ())
         state.stage, state.step, state.num_steps = stage or None, None, None
@@ -274,7 +275,7 @@ class RunModel:
         x = event["epoch"] if description is None or state.stage is None else state.epochs_finished(description)
         for name in ("images_per_s", "utilisation", "mem_mib"):
             self._tell("device/" + name, x, event, number(event, name))
-        # A long epoch tells of the accounts in its midst, too, and so does a checkpoint there.
+        # Only at the end of an epoch: this event comes within long ones, and with each checkpoint, too.
         if description is not None and state.is_epoch_over(description):
             steady_s = total_s - seconds.get("setup", 0.0)  # compiling and recording are done once
             self._pace.account(event["epoch"], steady_s, warmup_epochs=description.warmup_epochs)
@@ -308,7 +309,7 @@ class RunModel:
             self.is_paused = action == "pause"
         if not accepted:
             self._say(event, "warning", f"{action}: {message or 'refused'}")
-        elif action != "checkpoint":  # which has an event of its own
+        elif action != "checkpoint":  # `checkpoint_saved` tells of it
             self._say(event, "info", message or action)
 
     def _compilation_started(self, event: Event) -> None:
@@ -338,7 +339,7 @@ class RunModel:
         state.leave_stage()
         state.compiling = None
         seconds = numbers(mapping(mapping(event, "summary"), "seconds"))
-        if state.device is not None and "total" in seconds:  # what came after the last account of the times is in it
+        if state.device is not None and "total" in seconds:  # newer than the last event of kind `device`
             total_s = seconds.pop("total")
             state.device = replace(state.device, seconds=seconds, total_s=total_s)
         level = "error" if status in ("failed", "diverged") else "info"
@@ -400,7 +401,7 @@ class RunModel:
 
 
 def _or_gap(value: float | None) -> float:
-    """A value that was measured in any case: where it is not finite, it is written as null."""
+    """NaN, a gap, for null: a value that is always measured is null where it was not finite."""
     return math.nan if value is None else value
 
 

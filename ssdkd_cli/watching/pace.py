@@ -21,19 +21,19 @@ class Pace:
         """At the end of `epoch` the run has taken `total_s` seconds so far."""
         if self._last is not None:
             num_epochs, seconds = epoch - self._last[0], total_s - self._last[1]
-            # Epochs that were not told of one by one are timed as their mean; of both kinds at once they say nothing.
+            # Several epochs between two accounts are timed as their mean, unless they are of both kinds.
             is_one_kind = (epoch <= warmup_epochs) == (self._last[0] + 1 <= warmup_epochs)
             if num_epochs > 0 and seconds > 0 and is_one_kind:
                 (self._warmup_s if epoch <= warmup_epochs else self._main_s).append(seconds / num_epochs)
         self._last = (epoch, total_s)
 
     def forget_position(self) -> None:
-        """What comes next does not follow upon what was accounted last."""
+        """The next account starts anew: it does not follow upon the last one, as after a resumption."""
         self._last = None
 
     def timed_after(self, epoch: int, *, warmup_epochs: int) -> int:
         """The epoch at whose end the main epochs will have been timed, where they are not yet; `epoch` is at work."""
-        # One that was taken up in its midst, or is the first, is not timed: nothing was accounted at its beginning.
+        # The first epoch, and one that is resumed within, are not timed: there was no account at their beginning.
         first_timed = epoch if self._last is not None else epoch + 1
         return max(first_timed, warmup_epochs + 1)
 

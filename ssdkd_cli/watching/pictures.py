@@ -16,7 +16,7 @@ from stages.pictures import as_colour
 from stages.run_directory import RunDirectory
 
 
-@dataclass(frozen=True, eq=False)  # the same object is the same picture: what was drawn of it is kept under it
+@dataclass(frozen=True, eq=False)  # compared by identity: the key under which what was drawn of it is cached
 class Picture:
     """One buffered image: uint8 [H, W, 3], with the teacher's class and probability, its priority and age in epochs."""
 

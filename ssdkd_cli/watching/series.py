@@ -84,7 +84,7 @@ class Series:
         first, last = self._y[-2], self._y[-1]
         if min(first, last) <= y <= max(first, last) and first != last:
             return
-        # The earlier of the two stays where the new value takes the later one's part.
+        # Of lowest and highest, that one is replaced which the new value exceeds; the other one is the earlier now.
         keep = -2 if first == last or (y > last) == (last > first) else -1
         self._x[-2], self._y[-2], self._seq[-2] = self._x[keep], self._y[keep], self._seq[keep]
         self._x[-1], self._y[-1], self._seq[-1] = x, y, seq

@@ -135,7 +135,7 @@ class RunScreen(Screen[None]):
             view = self.dashboard.run_view
             who = "" if chosen is None else f"class {chosen if view is None else view.class_name(chosen)}, "
             said = who + ("newest first" if self.newest_first else "hardest first")
-            # One that diverged tells of samples that no checkpoint has: the buffer that is shown is an older one.
+            # The last samples of a run that diverged are in no checkpoint: the buffer that is shown is an older one.
             samples = view.samples if view is not None and view.status != "diverged" else None
             as_of = f", buffer of epoch {samples.epoch}" if samples is not None else ""
             legend = "; p of the teacher, priority δ"

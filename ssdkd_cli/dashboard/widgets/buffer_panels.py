@@ -85,7 +85,7 @@ class ClassBalance(Panel):
         even = sum(counts) / len(counts)
         rows: list[list[str | tuple[str, str]]] = [[] for _ in range(min(height, -(-len(counts) // columns)))]
         for index, count in enumerate(counts):
-            # Few samples for its share of the buffer: said by colour, and by the bar's length.
+            # A class with less than half of its even share stands out by its colour, and by the bar's length.
             style = "$warning" if count < even / 2 else "$line-1"
             rows[index % len(rows)] += [
                 (fit(names[index], name_width) + " ", "$foreground"),

@@ -227,7 +227,7 @@ class ChartPanel(Panel, can_focus=True):
             label = self.traces[index].label
             name = LETTERS[position] if several_runs else label
             if several_runs and is_elsewhere:
-                said = "-"  # the nearest point is of another epoch than the other runs'
+                said = "-"  # this run has no point at the cursor
             elif math.isfinite(y):
                 said = f"{short(y)}{self.unit}"
             elif cursor is None and curve.not_finite_since is not None:
@@ -237,7 +237,7 @@ class ChartPanel(Panel, can_focus=True):
             values.append(f"{name} {said}".strip())
         if at is None:
             return ""
-        # Of several runs there is no room for it, and the line below the charts says where the cursor is.
+        # The values of several runs leave no room for the epoch; the line below the charts tells it.
         facts = [f"epoch {epoch_text(at)}"] if cursor is not None and not several_runs else []
         if several_runs and label:
             facts.append(label)

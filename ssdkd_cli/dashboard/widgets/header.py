@@ -134,7 +134,7 @@ class Header(Panel):
         return STATUS_MARKS["running"] if stage.is_running else " "
 
     def _evaluation(self, view: RunView, stage: StageProgress) -> list[str | tuple[str, str]]:
-        """It passes over most epochs: when it looked last says more than how many it was asked in."""
+        """The epoch of the newest evaluation: most epochs have none, so a count of them would say little."""
         newest = view.evaluation
         said = "not evaluated yet" if newest is None else f"evaluated at epoch {newest.epoch}"
         return [(f"{self._mark(stage)} ", stage_style(stage.stage)), (said, "bold" if stage.is_running else "$faint")]

@@ -30,7 +30,10 @@ def key_text(key: str) -> str:
 
 
 class KeyBar(ActionLine):
-    """At most seven keys with what they do; a click does it."""
+    """At most seven keys with what they do; a click does it.
+
+    Textual's own `Footer` keeps the keys of before while the terminal is out of focus, where a run may end or pause.
+    """
 
     def on_mount(self) -> None:
         """Bindings come and go with the run's status and the open view."""
