@@ -2,7 +2,7 @@
 
 Rich is imported on first use, so that `ssdkd --help` does not pay for it. Consoles take text literally (no
 `[bold]` markup, no emoji codes): what a user typed is never interpreted. Off a terminal there are no colours,
-and no line is wrapped or cut.
+and no line is wrapped or cut; on one, lines are broken at spaces, and neither paths nor commands within.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 WIDTH_OFF_TERMINAL = 1000
 """Wide enough that no table of ours is cut where nobody's screen sets the limit."""
 
+_WORDS = re.compile("( *)((?:`[^`]*`|[^ ])*)")
+"""Words with the spaces before them; what stands in backticks is part of one word."""
 
 _reserved: IO[str] | None = None
 
@@ -88,9 +91,39 @@ def printable(text: str) -> str:
     return escaped(text, keep="\n\t")
 
 
-def say(text: str = "", *, style: str = "") -> None:
-    """A line on stdout for people: no control characters, and no line break where a command or a path is copied."""
-    stdout().print(printable(text), style=style, soft_wrap=True)
+def in_lines(text: str, stream: IO[str], *, indent: int = 2) -> str:
+    """`text` in lines that fit the terminal that `stream` is, if it is one; lines after a break are indented further.
+
+    Lines are broken at spaces: not within a word or a path, nor within a command in backticks, which could not be
+    copied then. What of these is longer than a line is left to the terminal.
+    """
+    if not is_terminal(stream):
+        return text
+    width = _console(stream).width
+    return "\n".join(_broken(line, width, min(indent, width // 2)) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int, indent: int) -> str:
+    margin = " " * (len(line) - len(line.lstrip(" ")) + indent)
+    broken, column = "", 0
+    for spaces, word in _WORDS.findall(line):
+        # A word goes where the terminal has to break it least: not at all, in most cases.
+        if (column + len(spaces + word) - 1) // width > (len(margin + word) - 1) // width:
+            broken, column = f"{broken}\n{margin}{word}", len(margin)
+        else:
+            broken, column = broken + spaces + word, column + len(spaces)
+        column = (column + len(word) - 1) % width + 1
+    return broken
+
+
+def say(text: str = "", *, style: str = "", is_whole: bool = False, indent: int = 2) -> None:
+    """A line on stdout for people, without control characters and as `in_lines` breaks it.
+
+    `is_whole` is for a line that is itself a command to copy.
+    """
+    text = printable(text)
+    text = text if is_whole else in_lines(text, _data_stream(), indent=indent)
+    stdout().print(text, style=style, soft_wrap=True)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -98,7 +131,7 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     facts = list(facts)
     width = max((len(name) for name, _ in facts), default=0) + 2
     for name, value in facts:
-        say(f"{name:<{width}}{value}")
+        say(f"{name:<{width}}{value}", indent=width - (len(name) - len(name.lstrip(" "))))
 
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -90,9 +90,10 @@ def say_that_a_stop_is_coming() -> None:
         os.write(2, f"\n{STOP_IS_COMING}\n".encode())
 
 
-def note(text: str) -> None:
-    """A line on stderr for people, neither a warning nor an error."""
-    console.stderr().print(console.printable(text), soft_wrap=True)
+def note(text: str, *, is_whole: bool = False) -> None:
+    """A line on stderr for people, neither a warning nor an error; with `is_whole` one that nothing may break."""
+    text = console.printable(text)
+    console.stderr().print(text if is_whole else console.in_lines(text, sys.stderr), soft_wrap=True)
 
 
 def report(error: SsdkdError) -> None:
@@ -245,8 +246,9 @@ def _nearest(name: str, known: Sequence[str], help_command: str) -> str:
 
 
 def _print_labelled(label: str, text: str, *, style: str) -> None:
-    """`label: text` on stderr, in one piece: only the terminal itself breaks the line."""
+    """`label: text` on stderr, on a terminal in lines that fit it."""
     from rich.text import Text
 
-    line = Text.assemble((f"{label}:", style), " ", console.printable(text))
+    line = Text(console.in_lines(f"{label}: {console.printable(text)}", sys.stderr))
+    line.stylize(style, 0, len(label) + 1)
     console.stderr().print(line, soft_wrap=True)

@@ -154,12 +154,12 @@ def _print_files(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     console.say("next:")
     run_text = in_shell(run.path)
     if has_buffer:
-        console.say(f"  ssdkd inspect-buffer {run_text}")
+        console.say(f"  ssdkd inspect-buffer {run_text}", is_whole=True)
     if has_student:
         if is_done:
-            console.say(f"  ssdkd evaluate {run_text}{_evaluation_options(run, summary)}")
+            console.say(f"  ssdkd evaluate {run_text}{_evaluation_options(run, summary)}", is_whole=True)
     elif has_buffer:
-        console.say(f"  ssdkd distill --buffer {run_text}")
+        console.say(f"  ssdkd distill --buffer {run_text}", is_whole=True)
 
 
 def print_over_seeds(document: Mapping[str, Any]) -> None:

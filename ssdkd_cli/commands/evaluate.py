@@ -67,10 +67,10 @@ def evaluate(
     if json:
         console.print_json(document)
         return
-    console.print_text(f"{target} on {document['data']}, {document['split']} split")
+    console.say(f"{target} on {document['data']}, {document['split']} split")
     summary.print_metrics({role: document[role] for role in ("teacher", "student")})
     if document["agreement"] is not None:
-        console.print_text(f"agreement with the teacher on {images}: {agreement_text(document['agreement'])}")
+        console.say(f"agreement with the teacher on {images}: {agreement_text(document['agreement'])}")
     if document["teacher"] is None:
         diagnostics.note("the preset's teacher is not at hand: only the student was measured")
 

@@ -102,7 +102,7 @@ def train(
     if json:
         console.print_json(document)
         return
-    console.print_text(f"{trained.path}: {config.teacher.model}, {duration(trained.seconds)}")
+    console.say(f"{trained.path}: {config.teacher.model}, {duration(trained.seconds)}")
     summary.print_metrics({"teacher": trained.metrics})
 
 

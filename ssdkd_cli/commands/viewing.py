@@ -169,7 +169,7 @@ def _say_how_to_come_back(run: RunDirectory, *, is_stopping: bool = False) -> No
     diagnostics.note(f"{run.path} {does} without this terminal")
     width = max(map(len, commands))
     for command, what in commands.items():
-        diagnostics.note(f"  {f'ssdkd {command} {path}':{width + len(path) + 7}}   {what}")
+        diagnostics.note(f"  {f'ssdkd {command} {path}':{width + len(path) + 7}}   {what}", is_whole=True)
 
 
 def _print_last_words(run: RunDirectory, start: int) -> None:
@@ -184,5 +184,5 @@ def _print_last_words(run: RunDirectory, start: int) -> None:
     errors = [index for index, line in enumerate(lines) if line.startswith("error:")]
     first = tracebacks[-1:] or errors[:1]
     if first:
-        diagnostics.note("\n".join(lines[first[0] :]))
+        diagnostics.note("\n".join(lines[first[0] :]), is_whole=True)
     diagnostics.note(f"all that the trainer said is in {run.trainer_log_file}")

@@ -17,6 +17,7 @@ import pytest
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.commands import launching
 from ssdkd_cli.signals import Ending
+from stages.errors import ConfigError
 
 
 class Terminal(io.StringIO):
@@ -82,13 +83,59 @@ def test_what_is_to_be_copied_is_not_broken_and_moves_no_cursor(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
-    console.say("  ssdkd inspect-buffer runs/a-long-name-\x1b[2J")
+    console.say("  ssdkd inspect-buffer runs/a-long-name-\x1b[2J", is_whole=True)
     assert terminal.getvalue() == "  ssdkd inspect-buffer runs/a-long-name-\\x1b[2J\n"
 
 
-def test_facts_are_aligned(capfd):
-    console.print_facts([("a", "1"), ("long name", "2")])
-    assert capfd.readouterr().out == "a          1\nlong name  2\n"
+def test_facts_are_aligned(monkeypatch, capfd):
+    facts = [("a", "1"), ("long name", "two words of many"), ("sum", "0123456789abcdef0123456789abcdef")]
+    console.print_facts(facts)
+    whole = "a          1\nlong name  two words of many\nsum        0123456789abcdef0123456789abcdef\n"
+    assert capfd.readouterr().out == whole
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", "24")
+    console.print_facts(facts)
+    assert terminal.getvalue() == whole.replace(" many", "\n           many")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a line of words that is too long for it", ["a line of words that is", "  too long for it"]),
+        ("  - in a list that goes on and on", ["  - in a list that goes", "    on and on"]),
+        ("one line\nand another one", ["one line", "and another one"]),
+        ("go on with `ssdkd run --resume r` now", ["go on with", "  `ssdkd run --resume r`", "  now"]),
+        ("the file some/path/to/a-file.pt is gone", ["the file", "  some/path/to/a-file.pt", "  is gone"]),
+        ("sum 0123456789abcdef0123456789abcdef is it", ["sum 0123456789abcdef0123456789abcdef is it"]),
+        ("what's `half a quote and the rest of it", ["what's `half a quote and", "  the rest of it"]),
+        ("exactly as wide as it is", ["exactly as wide as it is"]),
+        ("", [""]),
+    ],
+)
+def test_lines_on_a_terminal_break_at_spaces(monkeypatch, capfd, text, lines):
+    """What is longer than a line goes where the terminal breaks it least."""
+    diagnostics.note(text)
+    assert capfd.readouterr().err == text + "\n"
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", Terminal())
+    monkeypatch.setenv("COLUMNS", "24")
+    diagnostics.note(text)
+    console.say(text)
+    assert sys.stderr.getvalue().split("\n")[:-1] == lines
+    assert sys.stdout.getvalue() == sys.stderr.getvalue()
+
+
+def test_errors_and_hints_on_a_terminal_break_at_spaces(monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    diagnostics.report(ConfigError("the key `a` is of no use here", hint="leave it out, or say `--set b=1` instead"))
+    assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines() == [
+        "error: the key `a` is of no",
+        "  use here",
+        "hint: leave it out, or say",
+        "  `--set b=1` instead",
+    ]
 
 
 @pytest.mark.parametrize(
