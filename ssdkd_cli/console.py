@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 WIDTH_OFF_TERMINAL = 1000
 """Wide enough that no table of ours is cut where nobody's screen sets the limit."""
 
-_WORDS = re.compile("( *)((?:`[^`]*`|[^ ])*)")
-"""Words with the spaces before them; what stands in backticks is part of one word."""
+_TOGETHER = re.compile("`[^`]*`| {2,}")
+"""What no line break may be in: commands, and the spaces that put one thing below another."""
 
 _reserved: IO[str] | None = None
 
@@ -105,15 +106,11 @@ def in_lines(text: str, stream: IO[str], *, indent: int = 2) -> str:
 
 def _broken(line: str, width: int, indent: int) -> str:
     margin = " " * (len(line) - len(line.lstrip(" ")) + indent)
-    broken, column = "", 0
-    for spaces, word in _WORDS.findall(line):
-        # A word goes where the terminal has to break it least: not at all, in most cases.
-        if (column + len(spaces + word) - 1) // width > (len(margin + word) - 1) // width:
-            broken, column = f"{broken}\n{margin}{word}", len(margin)
-        else:
-            broken, column = broken + spaces + word, column + len(spaces)
-        column = (column + len(word) - 1) % width + 1
-    return broken
+    held_together = _TOGETHER.sub(lambda found: found[0].replace(" ", "\0"), line)
+    lines = textwrap.wrap(
+        held_together, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines).replace("\0", " ")
 
 
 def say(text: str = "", *, style: str = "", is_whole: bool = False, indent: int = 2) -> None:

@@ -106,14 +106,14 @@ def test_facts_are_aligned(monkeypatch, capfd):
         ("one line\nand another one", ["one line", "and another one"]),
         ("go on with `ssdkd run --resume r` now", ["go on with", "  `ssdkd run --resume r`", "  now"]),
         ("the file some/path/to/a-file.pt is gone", ["the file", "  some/path/to/a-file.pt", "  is gone"]),
-        ("sum 0123456789abcdef0123456789abcdef is it", ["sum 0123456789abcdef0123456789abcdef is it"]),
+        ("sum 0123456789abcdef0123456789abcdef is it", ["sum", "  0123456789abcdef0123456789abcdef", "  is it"]),
         ("what's `half a quote and the rest of it", ["what's `half a quote and", "  the rest of it"]),
         ("exactly as wide as it is", ["exactly as wide as it is"]),
         ("", [""]),
     ],
 )
 def test_lines_on_a_terminal_break_at_spaces(monkeypatch, capfd, text, lines):
-    """What is longer than a line goes where the terminal breaks it least."""
+    """What is longer than a line is left whole, for the terminal to break."""
     diagnostics.note(text)
     assert capfd.readouterr().err == text + "\n"
     for name in ("stdout", "stderr"):
