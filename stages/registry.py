@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stages.errors import ConfigError, SsdkdError
+from stages.errors import ConfigError, FileError, SsdkdError
 from stages.foreign_code import foreign_place
 
 GROUPS = ("stages", "methods", "tasks", "models", "generators", "datasets")
@@ -82,28 +82,6 @@ class Found:
     arguments: dict[str, Any]
 
 
-def built(found: Found, name: str, *arguments: Any, where: str, takes: str, **named: Any) -> Any:
-    """What the code behind a found spec makes of these arguments and those its name carries; `takes` is them in words.
-
-    Raises ConfigError where a stranger's code raises anything else than an error of `stages.errors`, or than that a
-    file may not be read; what our own raises is a bug of ours.
-    """
-    make = found.spec.load()
-    try:
-        return make(*arguments, **found.arguments, **named)
-    except (SsdkdError, PermissionError):
-        raise
-    except Exception as error:  # a stranger's code can raise anything
-        if found.spec.is_ours:
-            raise
-        place = foreign_place(error)
-        raise ConfigError(
-            f"`{where}` = `{name}` cannot be built: {type(error).__name__}: {error}"
-            + (f" ({place})" if place is not None else ""),
-            hint=f"`{found.spec.target}` is called with {', '.join([takes, *found.arguments])}",
-        ) from error
-
-
 @cache
 def installed(group: str) -> tuple[EntryPoint, ...]:
     """The entry points of a group, ours and others', unloaded."""
@@ -118,33 +96,35 @@ def packages() -> list[str]:
     return sorted({found.name for found in distributions if found is not None and found.name})
 
 
-def loaded(point: EntryPoint) -> Any:
-    """What an entry point names. What a stranger's module prints when it is imported goes to stderr."""
-    with redirect_stdout(sys.stderr):
-        return point.load()
+@dataclass(frozen=True)
+class Entry:
+    """An installed entry point with the spec that it names or, in `problem`, why it names none."""
+
+    point: EntryPoint
+    spec: Spec | None
+    problem: str | None = None
+
+
+@cache
+def entries(group: str) -> tuple[Entry, ...]:
+    """The entry points of a group, loaded. What a stranger's module prints when it is imported goes to stderr."""
+    return tuple(_loaded(point) for point in installed(group))
+
+
+def _loaded(point: EntryPoint) -> Entry:
+    try:
+        with redirect_stdout(sys.stderr):
+            spec = point.load()
+    except (Exception, SystemExit) as error:  # a stranger's import can raise anything
+        return Entry(point, None, f"`{point.value}` cannot be loaded: {type(error).__name__}: {error}")
+    if not isinstance(spec, Spec):
+        return Entry(point, None, f"`{point.value}` is a {type(spec).__name__}, not a Spec")
+    return Entry(point, spec)
 
 
 def all_specs(group: str) -> tuple[Spec, ...]:
     """Every installed spec of a group that can be loaded."""
-    return _specs_and_broken(group)[0]
-
-
-@cache
-def _specs_and_broken(group: str) -> tuple[tuple[Spec, ...], tuple[str, ...]]:
-    """The specs of a group, and what is wrong with entry points that give none: no matter but to who names them."""
-    specs, broken = [], []
-    for point in installed(group):
-        try:
-            spec = loaded(point)
-        except (Exception, SystemExit) as error:  # a stranger's import can raise anything
-            told = f"cannot be loaded: {type(error).__name__}: {error}"
-        else:
-            if isinstance(spec, Spec):
-                specs.append(spec)
-                continue
-            told = f"is a {type(spec).__name__}, not a Spec"
-        broken.append(f"the plugin `{point.name}` of ssdkd.{group}, `{point.value}`, {told}")
-    return tuple(specs), tuple(broken)
+    return tuple(entry.spec for entry in entries(group) if entry.spec is not None)
 
 
 def find(group: str, name: str, *, where: str) -> Found:
@@ -160,8 +140,42 @@ def find(group: str, name: str, *, where: str) -> Found:
         raise ConfigError(f"`{name}` in `{where}` is served by {served_by}", hint="uninstall one, or rename it")
     if found:
         return found[0]
-    hint = "; ".join([_hint(name, group), *_specs_and_broken(group)[1]])
+    broken = [
+        f"the plugin `{entry.point.name}` of ssdkd.{group}: {entry.problem}"
+        for entry in entries(group)
+        if entry.problem is not None
+    ]
+    hint = "; ".join([_hint(name, group), *broken])
     raise ConfigError(f"unknown name `{name}` in `{where}`", hint=hint)
+
+
+def build(group: str, name: str, *arguments: Any, where: str, takes: str = "", **named: Any) -> Any:
+    """What the code of the spec that serves `name` makes of these arguments and those that the name carries.
+
+    `where` is the preset key the name was read from; `takes` is the positional arguments in words. Raises ConfigError
+    where nothing serves the name, and where a stranger's code cannot be imported or raises anything else than an error
+    of `stages.errors`; FileError where a file may not be read. What else our own code raises is a bug of ours.
+    """
+    found = find(group, name, where=where)
+    make = found.spec.load()
+    try:
+        return make(*arguments, **found.arguments, **named)
+    except SsdkdError:
+        raise
+    except PermissionError as error:
+        raise FileError(
+            f"cannot read {error.filename or f'`{name}`'}: {error.strerror}",
+            hint="you may not read it, or not enter a folder above it",
+        ) from error
+    except Exception as error:  # a stranger's code can raise anything
+        if found.spec.is_ours:
+            raise
+        place = foreign_place(error)
+        raise ConfigError(
+            f"`{where}` = `{name}` cannot be built: {type(error).__name__}: {error}"
+            + (f" ({place})" if place is not None else ""),
+            hint=f"`{found.spec.target}` is called with {', '.join(filter(None, [takes, *named, *found.arguments]))}",
+        ) from error
 
 
 def _hint(name: str, group: str) -> str:

@@ -18,7 +18,7 @@ from stages.distillation.views import make_views
 from stages.evaluation.measure import measure
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.stage import insert
-from stages.registry import find
+from stages.registry import build
 from stages.run import Run
 
 NUM_EVALUATED = 1000
@@ -96,8 +96,10 @@ def _in_epoch(run: Run, epoch: int, call: Callable[[], object]) -> Callable[[], 
 
 def _inversion_calls(run: Run, batch_size: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """A call of the preset's inversion method, and the insertion of as many images."""
-    found = find("methods", run.config.inversion.method, where="inversion.method")
-    method: InversionMethod = found.spec.load()(run.config.inversion)
+    table = run.config.inversion
+    method: InversionMethod = build(
+        "methods", table.method, table, where="inversion.method", takes="the [inversion] table"
+    )
     method.setup(run)
     images_BCHW = torch.rand(batch_size, *run.config.task.image_shape, device=run.device)
     inverted = Inverted(images_BCHW, torch.zeros(batch_size, dtype=torch.int64, device=run.device))

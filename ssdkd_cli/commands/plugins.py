@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
 import typer
 
 from ssdkd_cli import console, options
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 app = typer.Typer(no_args_is_help=True, help="List what a preset can name, ours and others'.")
 
@@ -49,7 +45,7 @@ def list_plugins(json: options.Json = False) -> None:
                 plugin.group,
                 plugin.example or plugin.name,
                 f"{plugin.package or '?'} {plugin.version or ''}".rstrip(),
-                plugin.summary or "" if plugin.error is None else f"cannot be loaded: {plugin.error}",
+                plugin.error or plugin.summary or "",
             )
             for plugin in plugins
         ],
@@ -62,33 +58,19 @@ def find_plugins() -> Iterator[Plugin]:
 
     for group in registry.GROUPS:
         taken: set[str] = set()
-        for point in registry.installed(group):
-            plugin = _describe(group, point)
-            if plugin.error is None and plugin.name in taken:
-                plugin = replace(plugin, error="another plugin of this group has the same name")
-            taken.add(plugin.name)
+        for entry in registry.entries(group):
+            plugin = Plugin(
+                group=group,
+                name=entry.point.name,
+                example=None,
+                summary=None,
+                package=None if entry.point.dist is None else entry.point.dist.name,
+                version=None if entry.point.dist is None else entry.point.dist.version,
+                error=entry.problem,
+            )
+            if entry.spec is not None:
+                spec = entry.spec
+                error = "another plugin of this group has the same name" if spec.name in taken else None
+                plugin = replace(plugin, name=spec.name, example=spec.example, summary=spec.summary, error=error)
+                taken.add(spec.name)
             yield plugin
-
-
-def _describe(group: str, point: EntryPoint) -> Plugin:
-    from stages.registry import Spec, loaded
-
-    name, example, summary, error = point.name, None, None, None
-    try:
-        spec = loaded(point)
-        if isinstance(spec, Spec):
-            name, example, summary = spec.name, spec.example, spec.summary
-        else:
-            error = f"`{point.value}` is a {type(spec).__name__}, not a Spec"
-    except (Exception, SystemExit) as problem:  # a stranger's import can do anything
-        error = f"{type(problem).__name__}: {problem}"
-    package = point.dist
-    return Plugin(
-        group=group,
-        name=name,
-        example=example,
-        summary=summary,
-        package=package.name if package is not None else None,
-        version=package.version if package is not None else None,
-        error=error,
-    )

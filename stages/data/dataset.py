@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.errors import ConfigError, FileError
 from stages.paths import typed_path
-from stages.registry import built, find
+from stages.registry import build
 from stages.tasks.task import task_of
 
 if TYPE_CHECKING:
@@ -70,25 +70,18 @@ def load_data(
     Raises FileError where the data is missing, unreadable, or has another image shape or number of classes
     than the task; ConfigError where no data set has the name or the settings make no sense.
     """
-    found = find("datasets", name, where="evaluation.data")
     image_shape = (task.image_shape[0], task.image_shape[1], task.image_shape[2])
-    try:
-        data: object = built(
-            found,
-            name,
-            root,
-            split,
-            where="evaluation.data",
-            takes="root, split, image_shape, resize, download",
-            image_shape=image_shape,
-            resize=resize,
-            download=download,
-        )
-    except PermissionError as error:
-        raise FileError(
-            f"cannot read {error.filename or root}: {error.strerror}",
-            hint="you may not read it, or not enter a folder above it",
-        ) from error
+    data: object = build(
+        "datasets",
+        name,
+        root,
+        split,
+        where="evaluation.data",
+        takes="root, split",
+        image_shape=image_shape,
+        resize=resize,
+        download=download,
+    )
     if not isinstance(data, LabelledImages):
         raise ConfigError(
             f"the data set `{name}` gives a {type(data).__name__}, not LabelledImages",

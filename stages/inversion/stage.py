@@ -13,7 +13,7 @@ from stages.events import Warning
 from stages.inversion.config import InversionConfig
 from stages.inversion.method import InversionMethod, Inverted
 from stages.inversion.overlap import Overlap
-from stages.registry import built, find
+from stages.registry import build
 from stages.run import Run
 from stages.scoring import insert_scored
 from stages.stage import Stage
@@ -36,9 +36,8 @@ class Inversion(Stage[InversionConfig]):
 
     def setup(self, run: Run) -> None:
         """Build the method that the preset names."""
-        found = find("methods", self.config.method, where="inversion.method")
-        self._method: InversionMethod = built(
-            found, self.config.method, self.config, where="inversion.method", takes="the [inversion] table"
+        self._method: InversionMethod = build(
+            "methods", self.config.method, self.config, where="inversion.method", takes="the [inversion] table"
         )
         self._overlap = Overlap(run) if run.schedule.overlaps else None
         self._method.setup(run if self._overlap is None else self._overlap.run)

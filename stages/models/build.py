@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from stages.errors import ConfigError, SsdkdError
+from stages.errors import ConfigError
 from stages.foreign_code import foreign_place
 from stages.machine.device import is_out_of_memory
 from stages.models.copying import copied
 from stages.models.weight_file import WEIGHTS_OF_TORCHSCRIPT
-from stages.registry import find
+from stages.registry import build
 from stages.tasks.task import task_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def build_model(name: str, *, task: TaskTable, where: str) -> nn.Module:
     where the task has more than one for an image.
     """
     channels, height, width = task.image_shape
-    model = _built(
+    model = _network(
         "models", name, where=where, num_classes=task.num_classes, in_channels=channels, image_size=(height, width)
     )
     _check_kind(model, name, where=where)
@@ -72,7 +72,7 @@ def build_generator(name: str, *, latent_dim: int, image_shape: tuple[int, int, 
     Raises ConfigError where there is no such generator, or it makes images of another shape.
     """
     where = "inversion.generator"
-    generator = _built("generators", name, where=where, latent_dim=latent_dim, image_shape=image_shape)
+    generator = _network("generators", name, where=where, latent_dim=latent_dim, image_shape=image_shape)
     shape = list(_output(generator, torch.zeros(1, latent_dim), name, where=where, what="latents").shape)
     if shape != [1, *image_shape]:
         raise ConfigError(
@@ -109,23 +109,14 @@ def draws_numbers(network: nn.Module, inputs: Tensor) -> bool:
         return not torch.equal(torch.get_rng_state(), before)
 
 
-def _built(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:
-    """What the registered factory makes. Of a stranger's, whatever goes wrong is told."""
-    found = find(group, name, where=where)
-    factory = found.spec.load()
+def _network(group: str, name: str, *, where: str, **arguments: Any) -> nn.Module:
+    """What the registered factory makes; what it refuses is told with the key, which it does not know."""
     try:
-        network = factory(**found.arguments, **arguments)
+        network = build(group, name, where=where, **arguments)
     except ConfigError as error:
-        raise ConfigError(f"`{where}` = `{name}`: {error.message}", hint=error.hint) from error
-    except SsdkdError:
-        raise
-    except Exception as error:
-        if found.spec.is_ours:
+        if f"`{where}`" in error.message:
             raise
-        raise ConfigError(  # a stranger's factory can raise anything
-            f"`{where}` = `{name}` cannot be built: {type(error).__name__}: {error}",
-            hint=f"`{found.spec.target}` is called with {', '.join(arguments)}",
-        ) from error
+        raise ConfigError(f"`{where}` = `{name}`: {error.message}", hint=error.hint) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"`{where}` = `{name}` gives a {type(network).__name__}, not a torch.nn.Module",

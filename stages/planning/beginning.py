@@ -12,7 +12,7 @@ from stages.models.copying import copied
 from stages.models.normalized import NormalizedModel
 from stages.planning import stored_buffer
 from stages.planning.plan import Plan
-from stages.registry import Found, built, find
+from stages.registry import build
 from stages.run import Run
 from stages.stage import Stage
 
@@ -32,8 +32,7 @@ def set_up_stages(run: Run, closing: ExitStack) -> dict[str, Stage[Any]]:
 
 
 def _stage(name: str, run: Run) -> Stage[Any]:
-    found = Found(find("stages", name, where="run.stages").spec, {})  # a stage has one name alone
-    stage: object = built(found, name, run.config.tables()[name], where="run.stages", takes="its config")
+    stage: object = build("stages", name, run.config.tables()[name], where="run.stages", takes="its config")
     if not isinstance(stage, Stage):
         raise ConfigError(
             f"`run.stages`: `{name}` gives a {type(stage).__name__}, not a Stage",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import ConfigError
-from stages.registry import built, find
+from stages.registry import build
 
 if TYPE_CHECKING:
     from stages.config import TaskTable
@@ -67,8 +67,7 @@ def task_of(table: TaskTable) -> Task:
 
     Raises ConfigError where none has the name of its kind, and where its labels are neither of images nor of pixels.
     """
-    found = find("tasks", table.kind, where="task.kind")
-    task: Task = built(found, table.kind, table.num_classes, where="task.kind", takes="num_classes")
+    task: Task = build("tasks", table.kind, table.num_classes, where="task.kind", takes="num_classes")
     height_width = tuple(table.image_shape[1:])
     if task.label_shape(table.image_shape) not in ((), height_width):
         raise ConfigError(

@@ -16,13 +16,13 @@ from run_outputs import events, last_state, stop_at, warnings
 from tiny_runs import NETWORKS, untrained
 from weight_files import write_weights
 
-from stages import resumption
+from stages import registry, resumption
 from stages.api import Stage, StorageError
 from stages.buffer.file import read_buffer
 from stages.errors import ConfigError, FileError, MachineError, NotDownloadedError
 from stages.machine.memory import MachineMemory
 from stages.models.build import build_generator
-from stages.planning import beginning, footprint
+from stages.planning import footprint
 from stages.planning.beginning import build_run
 from stages.registry import Found, Spec
 from stages.run_directory import RunDirectory
@@ -197,14 +197,14 @@ class Refusing(Stage):
 
 
 def test_a_stage_that_cannot_be_set_up_leaves_no_directory(start, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_find = beginning.find
+    real_find = registry.find
 
     def find(group: str, name: str, *, where: str) -> Found:
         if name == "evaluation":
             return Found(Spec("evaluation", f"{__name__}:Refusing", "refuses"), {})
         return real_find(group, name, where=where)
 
-    monkeypatch.setattr(beginning, "find", find)
+    monkeypatch.setattr(registry, "find", find)
     with pytest.raises(StorageError, match="my cache is full"):
         start()
     assert not out.exists()

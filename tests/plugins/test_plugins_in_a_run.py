@@ -330,17 +330,17 @@ BROKEN = {
     "spec cannot be imported": (
         ENTRY_POINTS.replace("stranger.specs:LINEAR", "stranger.gone:LINEAR"),
         PARTS,
-        "the plugin `linear` of ssdkd.models, `stranger.gone:LINEAR`, cannot be loaded: ModuleNotFoundError",
+        "the plugin `linear` of ssdkd.models: `stranger.gone:LINEAR` cannot be loaded: ModuleNotFoundError",
     ),
     "spec leaves the process": (
         ENTRY_POINTS.replace("stranger.specs:LINEAR", "stranger.leaving:LINEAR"),
         PARTS,
-        "the plugin `linear` of ssdkd.models, `stranger.leaving:LINEAR`, cannot be loaded: SystemExit",
+        "the plugin `linear` of ssdkd.models: `stranger.leaving:LINEAR` cannot be loaded: SystemExit",
     ),
     "no spec": (
         ENTRY_POINTS.replace("stranger.specs:LINEAR", "stranger.specs:NoiseOptions"),
         PARTS,
-        "`stranger.specs:NoiseOptions`, is a ModelMetaclass, not a Spec",
+        "`stranger.specs:NoiseOptions` is a ModelMetaclass, not a Spec",
     ),
     "name of ours": (
         ENTRY_POINTS.replace("stranger.specs:STRIPES", "stages.data:DIGITS"),
@@ -365,7 +365,7 @@ for name, (entry_points, parts, _) in json.loads(sys.stdin.read()).items():
     importlib.invalidate_caches()
     from stages import registry
     from stages.errors import ConfigError
-    registry._specs_and_broken.cache_clear()
+    registry.entries.cache_clear()
     registry.installed.cache_clear()
     try:
         registry.find("models", "wrn10_1", where="student.model")  # whatever is wrong with others
