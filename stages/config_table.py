@@ -19,10 +19,13 @@ class Table(BaseModel):
     """A frozen table of a preset. Unknown keys, wrong types, NaN and infinity are errors; nothing is coerced.
 
     A preset's values are taken as JSON has them: a tuple is a list there, a path or the member of an enum its text.
+    The docstring below a field is what `ssdkd presets explain` says of its key.
     A stranger's stage or method derives its schema from this class too.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     hints_at_unknown: ClassVar[Mapping[str, str]] = {}
     """What to say of keys that the table has not and that people try."""

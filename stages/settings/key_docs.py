@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import re
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
@@ -34,7 +30,7 @@ class KeyDoc:
     default: Any
     """As JSON has it; None where there is none, or where it follows from other keys."""
     text: str
-    """What the docstring says, paragraph by paragraph; empty where there is none."""
+    """The field's description, in a `Table` its docstring, paragraph by paragraph; empty where there is none."""
 
     @property
     def summary(self) -> str:
@@ -44,13 +40,13 @@ class KeyDoc:
 
 def key_docs(table: str, schema: type[BaseModel]) -> list[KeyDoc]:
     """All keys of a table, in its order."""
-    texts, properties = docstrings(schema), _properties(schema)
+    properties = _properties(schema)
     return [
         KeyDoc(
             key=f"{table}.{name}",
             takes=_in_words(properties.get(name, {})),
             default=properties.get(name, {}).get("default"),
-            text=texts.get(name) or info.description or "",
+            text=info.description or "",
         )
         for name, info in schema.model_fields.items()
     ]
@@ -66,32 +62,10 @@ def option_docs() -> list[KeyDoc]:
     ]
 
 
-def docstrings(schema: type[BaseModel]) -> dict[str, str]:
-    """The docstring below each field of a table, inherited ones too; none where there is no source to read."""
-    found: dict[str, str] = {}
-    for level in reversed(schema.__mro__):
-        if issubclass(level, BaseModel) and level is not BaseModel:
-            found.update(_docstrings_of(level))
-    return found
-
-
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring, on one line."""
     line = " ".join(text.partition("\n\n")[0].split())
     return _END_OF_SENTENCE.split(line, maxsplit=1)[0].rstrip(".:;")
-
-
-def _docstrings_of(schema: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    try:
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(schema))).body
-    except (OSError, TypeError, SyntaxError, ValueError):  # made by a program, without its source, oddly indented
-        return
-    if not isinstance(definition, ast.ClassDef):
-        return
-    for statement, following in pairwise(definition.body):
-        match statement, following:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                yield name, inspect.cleandoc(text)
 
 
 def _properties(schema: type[BaseModel]) -> Mapping[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.config_table import Table
-from stages.settings.key_docs import KeyDoc, docstrings, first_sentence, key_docs
+from stages.settings.key_docs import KeyDoc, first_sentence, key_docs
 
 
 class Base(Table):
@@ -52,17 +52,28 @@ def test_each_key_in_the_order_of_the_table() -> None:
 
 
 def test_a_table_without_source_has_no_docstrings() -> None:
-    made = type("Made", (BaseModel,), {"__annotations__": {"x": int}})
-    assert docstrings(made) == {}
+    made = type("Made", (Table,), {"__annotations__": {"x": int}, "__module__": __name__})
     assert key_docs("made", made) == [KeyDoc("made.x", "a whole number", None, "")]
+
+
+def test_a_schema_that_is_no_table_is_told_without_docstrings() -> None:
+    class Foreign(BaseModel):
+        x: int = 3
+        """Unread."""
+        y: int = Field(default=4, description="As pydantic has it.")
+
+    assert key_docs("foreign", Foreign) == [
+        KeyDoc("foreign.x", "a whole number", 3, ""),
+        KeyDoc("foreign.y", "a whole number", 4, "As pydantic has it."),
+    ]
 
 
 class Strange:
     """A type that JSON does not have."""
 
 
-class Odd(BaseModel):
-    model_config = {"arbitrary_types_allowed": True}
+class Odd(Table):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     thing: Strange
     """Some thing."""
@@ -79,7 +90,7 @@ def test_a_type_that_json_does_not_have_says_nothing_and_the_others_do() -> None
 
 
 def test_a_type_that_fails_to_describe_itself_says_nothing() -> None:
-    class Failing(BaseModel):
+    class Failing(Table):
         thing: int
         """Some thing."""
 
@@ -90,13 +101,13 @@ def test_a_type_that_fails_to_describe_itself_says_nothing() -> None:
     assert key_docs("failing", Failing) == [KeyDoc("failing.thing", "", None, "Some thing.")]
 
 
-def test_a_class_whose_text_is_indented_oddly_has_no_docstrings() -> None:
-    class Oddly(BaseModel):
+def test_a_docstring_may_be_indented_oddly() -> None:
+    class Oddly(Table):
         thing: int
         """Some
 thing."""
 
-    assert docstrings(Oddly) == {}
+    assert [doc.text for doc in key_docs("odd", Oddly)] == ["Some\nthing."]
 
 
 @pytest.mark.parametrize(
