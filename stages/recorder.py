@@ -11,7 +11,6 @@ import torch
 
 from stages.accounts import Accounts
 from stages.buffer.file import BufferMeta
-from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import save_checkpoint
 from stages.errors import SsdkdError, StorageError
 from stages.events import BufferState, CheckpointSaved, Device, Event, EventLog, Samples, Warning
@@ -66,7 +65,7 @@ class Recorder:
         """Tell what the epoch made of the buffer, and what it cost."""
         buffer, meta = self.run.buffer, self._buffer_meta
         in_use = self._meter.utilisation()  # now: a GPU waits while the host writes the report
-        report = report_of(buffer, epoch=self.run.epoch, alpha=meta.alpha, epsilon=meta.epsilon)
+        report = buffer.report(epoch=self.run.epoch, alpha=meta.alpha, epsilon=meta.epsilon)
         del report["class_entropy"]
         self.emit(BufferState(size=buffer.size, capacity=buffer.config.capacity, **report))
         self._emit_device(in_use)
@@ -100,7 +99,7 @@ class Recorder:
         epoch, began_s = self.run.epoch, time.perf_counter()
         self.directory.make_folders()
         if self.run.buffer.size > 0:
-            save_buffer(self.directory.buffer_file, self.run.buffer, self._buffer_meta, epoch=epoch)
+            self.run.buffer.save(self.directory.buffer_file, self._buffer_meta, epoch=epoch)
             self.save_samples()
         if self.run.schedule.command != "invert":
             save_weights(self.run.delivered_student.model, self.directory.student_file)

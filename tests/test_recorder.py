@@ -10,6 +10,7 @@ from hand_clock import HandClock
 
 from stages import events, recorder
 from stages.accounts import Accounts
+from stages.buffer.replay_buffer import ReplayBuffer
 from stages.events import EventLog
 from stages.run_directory import RunDirectory
 from stages.safe_point import SafePoint
@@ -82,13 +83,13 @@ def test_the_device_is_looked_at_before_the_host_writes_the_report(
     make_run, fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    report_of = recorder.report_of
+    report = ReplayBuffer.report
 
     def note_report(*args, **settings):
         done.append("report")
-        return report_of(*args, **settings)
+        return report(*args, **settings)
 
-    monkeypatch.setattr(recorder, "report_of", note_report)
+    monkeypatch.setattr(ReplayBuffer, "report", note_report)
     monkeypatch.setattr(recorder, "utilisation", lambda _device, **_times: done.append("look"))
     run = make_run(run={"threads": 1})
     fill(run, 5)

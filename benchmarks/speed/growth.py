@@ -30,7 +30,6 @@ from stages.buffer.config import BufferConfig
 from stages.buffer.file import BufferMeta, read_buffer
 from stages.buffer.replay_buffer import ReplayBuffer
 from stages.buffer.statistics import buffer_report
-from stages.buffer.stored import report_of, save_buffer
 from stages.checkpoint import load_checkpoint, save_checkpoint
 from stages.machine.device import device_name
 from stages.machine.heap import keep_heap_warm
@@ -140,9 +139,9 @@ def operations(size: int, folder: Path) -> Iterator[list[Operation]]:
         Operation("insert 256, oldest leave", "epoch", lambda: inserter.insert(buffer)),
         Operation("class counts", "epoch", lambda: buffer.class_counts()),
         Operation("class shares", "epoch", lambda: buffer.class_share()),
-        Operation("report (buffer_state)", "epoch", lambda: report_of(buffer, epoch=9, alpha=ALPHA, epsilon=EPSILON)),
+        Operation("report (buffer_state)", "epoch", lambda: buffer.report(epoch=9, alpha=ALPHA, epsilon=EPSILON)),
         Operation("choose 64 tiles", "checkpoint", tiles),
-        Operation("write buffer file", "checkpoint", lambda: save_buffer(buffer_file, buffer, meta, epoch=9)),
+        Operation("write buffer file", "checkpoint", lambda: buffer.save(buffer_file, meta, epoch=9)),
         Operation("inspect buffer file", "checkpoint", inspect),
         Operation(
             "write checkpoint", "checkpoint", lambda: save_checkpoint(checkpoint_file, {"buffer": buffer.state_dict()})

@@ -5,14 +5,19 @@ Legend: N stored samples, B batch, C channels, H W pixels, K classes, ... a labe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from stages.buffer.config import BufferConfig
+from stages.buffer.file import BufferMeta, row_slices, write_rows
 from stages.buffer.priorities import sampling_probabilities
+from stages.buffer.statistics import buffer_report
 
 _FIRST_ALLOCATION = 1024
 """Slots allocated at first where nobody says how many samples will come; then storage doubles up to the capacity."""
@@ -192,6 +197,33 @@ class ReplayBuffer:
         counts_K = self.class_counts()
         return counts_K / counts_K.sum().clamp(min=1)
 
+    def save(self, path: Path, meta: BufferMeta, *, epoch: int) -> None:
+        """Write a buffer file: the samples in the order they came, their `age` in epochs up to `epoch`. Atomic.
+
+        Costs O(N) time, most of it the disk's, and the memory of the small columns. Raises StorageError (disk full).
+        """
+        order_N = self.column("serial").argsort()
+        names = ("teacher_class", "teacher_prob", "priority", "target")
+        columns = {name: self.column(name)[order_N].cpu().numpy() for name in names}
+        columns["age"] = self._age(epoch)[order_N].cpu().numpy()
+        images_NCHW = self.column("images")
+        write_rows(path, columns, tuple(images_NCHW.shape), lambda: _images_in_order(images_NCHW, order_N), meta)
+
+    def report(self, *, epoch: int, alpha: float, epsilon: float) -> dict[str, Any]:
+        """`buffer_report` of the samples as they are, their age in epochs up to `epoch`. Costs O(N)."""
+        return buffer_report(
+            teacher_class=self.column("teacher_class").cpu().numpy(),
+            teacher_prob=self.column("teacher_prob").cpu().numpy(),
+            priority=self.column("priority").cpu().numpy(),
+            age=self._age(epoch).cpu().numpy(),
+            num_classes=self.num_classes,
+            alpha=alpha,
+            epsilon=epsilon,
+        )
+
+    def _age(self, epoch: int) -> Tensor:
+        return (epoch - self.column("inserted_epoch")).clamp(min=0).to(torch.int32)
+
     def state_dict(self) -> dict[str, Any]:
         """Every slot as it is, so that draws after a resumption find the same samples in the same slots."""
         return {
@@ -206,6 +238,12 @@ class ReplayBuffer:
         self._reserve(self.size)
         for name, values in state["columns"].items():
             self.column(name).copy_(values)
+
+
+def _images_in_order(images_NCHW: Tensor, order_N: Tensor) -> Iterator[npt.NDArray[np.uint8]]:
+    """The images by the indices [N], some rows at a time."""
+    for part in row_slices(tuple(images_NCHW.shape)):
+        yield images_NCHW.index_select(0, order_N[part]).cpu().numpy()
 
 
 def _drawn(probability_N: Tensor, num: int, rng: torch.Generator) -> Tensor:

@@ -17,7 +17,6 @@ from stages.buffer.config import BufferConfig
 from stages.buffer.file import read_buffer
 from stages.buffer.priorities import sampling_probabilities
 from stages.buffer.replay_buffer import ReplayBuffer
-from stages.buffer.stored import save_buffer
 from stages.machine.device import resident_memory_mib
 
 IMAGE_SHAPE = (1, 2, 3)
@@ -419,7 +418,7 @@ def test_rows_in_a_file_are_oldest_first_with_their_ages(tmp_path: Path, evictio
     for epoch in range(1, 5):
         insert(buffer, [2 * epoch, 2 * epoch + 1], epoch=epoch)
     assert names_in(buffer) != [5, 6, 7, 8, 9]
-    save_buffer(tmp_path / "b", buffer, META, epoch=6)
+    buffer.save(tmp_path / "b", META, epoch=6)
     rows = read_buffer(tmp_path / "b")
     assert rows.target.tolist() == [5, 6, 7, 8, 9]
     assert rows.age.tolist() == [4, 3, 3, 2, 2]
@@ -436,7 +435,6 @@ from pathlib import Path
 from stages.buffer.config import BufferConfig
 from stages.buffer.file import BufferMeta, read_buffer
 from stages.buffer.replay_buffer import ReplayBuffer
-from stages.buffer.stored import save_buffer
 size = 32 * 1024
 meta = BufferMeta(task="t", num_classes=2, class_names=None, mean=(0.5,) * 3, std=(0.5,) * 3, capacity=size, alpha=0.6,
                   epsilon=1e-6, teacher_sha256="0" * 64)
@@ -448,7 +446,7 @@ for first in range(0, size + 8192, 8192):
                   teacher_prob_B=torch.ones(8192), priority_B=torch.rand(8192), target_B=zeros, epoch=1)
 data_kib = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])
 resource.setrlimit(resource.RLIMIT_DATA, (data_kib * 1024 + 64 * 2**20, resource.RLIM_INFINITY))
-save_buffer(Path(sys.argv[1]), buffer, meta, epoch=1)
+buffer.save(Path(sys.argv[1]), meta, epoch=1)
 """
     path = tmp_path / "b"
     run_python("-c", code, path)
