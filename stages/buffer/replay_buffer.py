@@ -5,6 +5,7 @@ Legend: N stored samples, B batch, C channels, H W pixels, K classes, ... a labe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,25 @@ Beyond, the step between float32 numbers near 1 is no longer small against a sam
 a probability is off by .06 % (median), at 1,000,000 by 1 %, and of a wide spread of priorities half a percent of all
 samples could not be drawn at all.
 """
+
+
+def _columns_of(image_shape: Sequence[int], label_shape: Sequence[int]) -> dict[str, tuple[Sequence[int], torch.dtype]]:
+    """What is kept of each sample: shape and type by the column's name."""
+    return {
+        "images": (image_shape, torch.uint8),
+        "teacher_class": (label_shape, torch.int64),
+        "teacher_prob": (label_shape, torch.float32),
+        "priority": ((), torch.float32),
+        "target": (label_shape, torch.int64),
+        "inserted_epoch": ((), torch.int32),
+        "serial": ((), torch.int64),
+    }
+
+
+def bytes_per_sample(image_shape: Sequence[int], label_shape: Sequence[int]) -> int:
+    """What a `ReplayBuffer` takes for each sample there is room for: the image and all that is kept beside it."""
+    columns = _columns_of(image_shape, label_shape).values()
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in columns)
 
 
 class DrawnBatch(NamedTuple):
@@ -70,19 +90,10 @@ class ReplayBuffer:
         self.size = 0
         self.num_inserted = 0
         """Samples that were ever inserted: the serial number of the next one."""
-        shapes: dict[str, tuple[Sequence[int], torch.dtype]] = {
-            "images": (image_shape, torch.uint8),
-            "teacher_class": (label_shape, torch.int64),
-            "teacher_prob": (label_shape, torch.float32),
-            "priority": ((), torch.float32),
-            "target": (label_shape, torch.int64),
-            "inserted_epoch": ((), torch.int32),
-            "serial": ((), torch.int64),
-        }
         num_slots = min(num_expected, config.capacity)
         self._columns = {
             name: torch.empty((num_slots, *shape), dtype=dtype, device=device)
-            for name, (shape, dtype) in shapes.items()
+            for name, (shape, dtype) in _columns_of(image_shape, label_shape).items()
         }
 
     @property

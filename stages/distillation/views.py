@@ -91,13 +91,29 @@ class FreshViews:
         """Nothing was kept."""
 
 
+def _columns_of(mix: str) -> dict[str, torch.dtype]:
+    """What a cached view is kept as beside the logits, a number each: the type by the column's name."""
+    place = {"shift_y": torch.int16, "shift_x": torch.int16, "flip": torch.bool}
+    if mix == "none":
+        return place
+    mixing = dict.fromkeys(("other", "y", "x"), torch.float32)
+    partner = dict.fromkeys(("partner_slot", "partner_serial"), torch.int64)
+    return place | {f"partner_{name}": dtype for name, dtype in place.items()} | mixing | partner
+
+
+def bytes_per_view(mix: str, *, num_logits: int, precision: str) -> int:
+    """What `CachedViews` take for each view, where the teacher's answer has so many logits in `run.precision`."""
+    logit = torch.bfloat16 if precision == "bf16" else torch.float32
+    return sum(dtype.itemsize for dtype in _columns_of(mix).values()) + num_logits * logit.itemsize
+
+
 class CachedViews:
     """V views of each buffered image, drawn once and shown to the teacher once; a draw takes one of them.
 
     Not in the paper. The teacher is frozen, so its logits of a view never change; at 5,000 images and 40 updates an
     image is drawn about 40 times before it leaves, and its teacher passes fall from 40 to V. A view is kept as its
-    shift and flip, not as pixels, and a mixed one also as where its partner is stored. Memory: N V (5 bytes, 38 where
-    views are mixed, + the logits), where N is the buffer's room.
+    shift and flip, not as pixels, and a mixed one also as where its partner is stored. Memory: N V `bytes_per_view`,
+    where N is the buffer's room.
 
     Partners are chosen among the images that came with an image and so leave about when it does. The view of one whose
     partner has left cannot be made again; in its place comes the first view, which is never mixed.
@@ -113,8 +129,7 @@ class CachedViews:
         self._num_seen = 0
         """Samples inserted so far that have their views, or had them."""
         self._columns: dict[str, Tensor] = {}
-        """By slot and view [N, V, ...]: shift_y, shift_x int16, flip bool, logits as the teacher gives them; of mixed
-        views also other, y, x float32, and the partner's slot, serial, shifts and flip."""
+        """By slot and view: those of `_columns_of` [N, V], and the logits [N, V, K, ...] as the teacher gives them."""
 
     def begin_epoch(self, run: Run) -> None:
         """Draw the views of samples that are new in the buffer, and ask the teacher about each.
@@ -156,8 +171,9 @@ class CachedViews:
             values["partner_serial"] = run.buffer.column("serial")[values["partner_slot"]]
         is_full = len(slots_B) == self._batch_size
         judge = self._judge_full if is_full else self._judge_rest
-        values["logits"] = judge(ViewInputs(images_BCHW, augmentation, pairs)).teacher_logits_BK
-        for name, value_B in values.items():
+        kept = {name: values[name].to(dtype) for name, dtype in _columns_of(config.mix).items()}
+        kept["logits"] = judge(ViewInputs(images_BCHW, augmentation, pairs)).teacher_logits_BK
+        for name, value_B in kept.items():
             self._column(name, like=value_B, num_slots=run.buffer.num_slots)[slots_B, view] = value_B
 
     def _column(self, name: str, *, like: Tensor, num_slots: int) -> Tensor:
@@ -235,9 +251,9 @@ def _judged(run: Run, teacher: Callable[[Tensor], Tensor], look: ViewInputs) -> 
 
 
 def _place(augmentation: Augmentation) -> dict[str, Tensor]:
-    """Shift and flip as they are kept."""
+    """Shift and flip by their columns' names."""
     shift_y_B, shift_x_B, flip_B = augmentation
-    return {"shift_y": shift_y_B.to(torch.int16), "shift_x": shift_x_B.to(torch.int16), "flip": flip_B}
+    return {"shift_y": shift_y_B, "shift_x": shift_x_B, "flip": flip_B}
 
 
 def _augmentation(drawn: dict[str, Tensor], prefix: str = "") -> Augmentation:

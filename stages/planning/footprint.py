@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stages.buffer.replay_buffer import bytes_per_sample
 from stages.config import Config
+from stages.distillation.views import bytes_per_view
 from stages.errors import MachineError
 from stages.machine.memory import machine_memory
 from stages.models.build import build_generator
@@ -20,14 +22,6 @@ from stages.tasks.task import Task
 
 OTHER_FILES_BYTES = 2**25
 """Events, pictures, the headers of tensor files."""
-_IMAGE_FACT_BYTES = 16
-"""What the buffer keeps beside each image: when it came, and its priority."""
-_LABEL_FACT_BYTES = 20
-"""What it keeps of each of the image's labels: class, probability and target."""
-_VIEW_BYTES = 5
-"""What a cached view is kept as, without the logits."""
-_MIXED_VIEW_BYTES = 38
-"""The same where views are mixed in pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +61,14 @@ def footprint_of(config: Config, schedule: Schedule, *, task: Task, student: nn.
     """The footprint of a run whose buffer starts with `num_stored` images."""
     num_images = schedule.total_calls * config.inversion.batch_size
     num_buffered = min(config.buffer.capacity, max(num_images, num_stored))
-    image_bytes = math.prod(config.task.image_shape)
-    view_bytes = _view_bytes(config, task) if "distillation" in schedule.stages else 0
-    num_labels = math.prod(task.label_shape(config.task.image_shape))
-    row_bytes = num_buffered * (image_bytes + _IMAGE_FACT_BYTES + _LABEL_FACT_BYTES * num_labels)
-    buffer_bytes = row_bytes + num_buffered * view_bytes
-    holdout_bytes = config.evaluation.num_holdout * image_bytes
+    image_shape, label_shape = config.task.image_shape, task.label_shape(config.task.image_shape)
+    row_bytes = num_buffered * bytes_per_sample(image_shape, label_shape)
+    buffer_bytes = row_bytes
+    if "distillation" in schedule.stages:
+        num_logits = config.task.num_classes * math.prod(label_shape)
+        view_bytes = bytes_per_view(config.distillation.mix, num_logits=num_logits, precision=config.run.precision)
+        buffer_bytes += num_buffered * config.distillation.views * view_bytes
+    holdout_bytes = config.evaluation.num_holdout * math.prod(image_shape)
     student_bytes = sum(parameter.numel() * 4 for parameter in student.parameters())
     generator = list(_generator(config).parameters()) if "inversion" in schedule.stages else []
     generator_bytes = sum(parameter.numel() * parameter.element_size() for parameter in generator)
@@ -118,14 +114,6 @@ def check_disk(needed_bytes: int, out: Path | None, *, hint: str) -> None:
             f" the run needs {needed_bytes / 2**20:.0f} MiB",
             hint=hint,
         )
-
-
-def _view_bytes(config: Config, task: Task) -> int:
-    """Size of the cached views of an image."""
-    logit_bytes = 2 if config.run.precision == "bf16" else 4
-    num_logits = config.task.num_classes * math.prod(task.label_shape(config.task.image_shape))
-    look_bytes = _VIEW_BYTES if config.distillation.mix == "none" else _MIXED_VIEW_BYTES
-    return config.distillation.views * (look_bytes + logit_bytes * num_logits)
 
 
 def _ahead_bytes(config: Config, schedule: Schedule) -> int:

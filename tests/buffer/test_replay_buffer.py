@@ -16,7 +16,7 @@ from torch import Tensor
 from stages.buffer.config import BufferConfig
 from stages.buffer.file import read_buffer
 from stages.buffer.priorities import sampling_probabilities
-from stages.buffer.replay_buffer import ReplayBuffer
+from stages.buffer.replay_buffer import ReplayBuffer, bytes_per_sample
 from stages.machine.device import resident_memory_mib
 
 IMAGE_SHAPE = (1, 2, 3)
@@ -65,6 +65,12 @@ def names_in(buffer: ReplayBuffer) -> list[int]:
     assert torch.equal(buffer.column("teacher_prob"), name_N / 1000)
     assert len(name_N) == buffer.size
     return name_N.tolist()
+
+
+@pytest.mark.parametrize("label_shape", [(), (2, 3)])
+def test_a_sample_takes_as_many_bytes_as_is_said(label_shape: Sequence[int]) -> None:
+    buffer = make_buffer(5, label_shape=label_shape, num_expected=5)
+    assert sum(column.nbytes for column in buffer._columns.values()) == 5 * bytes_per_sample(IMAGE_SHAPE, label_shape)
 
 
 def rng(seed: int = 0) -> torch.Generator:
