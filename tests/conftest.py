@@ -1,4 +1,5 @@
-"""What all tests share: a run on networks so small that an epoch takes milliseconds, and signals as they were."""
+"""What all tests share: a run on networks so small that an epoch takes milliseconds, a small preset, and signals as
+they were."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +58,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 CPU = torch.device("cpu")
 NUM_CLASSES = 5
 IMAGE_SHAPE = (2, 8, 6)
+
+WHOLE_PRESET = """
+[run]
+epochs = 30
+warmup_epochs = 5
+
+[task]
+num_classes = 4
+image_shape = [3, 16, 24]
+mean = [0.5, 0.4, 0.3]
+std = [0.2, 0.2, 0.2]
+
+[teacher]
+model = "wrn16_1"
+
+[student]
+model = "resnet20"
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +208,22 @@ def fill() -> Fill:
         )
 
     return fill_buffer
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Write a preset file and give its path back."""
+
+    def write_preset(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write_preset
+
+
+@pytest.fixture
+def whole(write) -> str:
+    """Path of a preset that sets what has no default, and the epochs."""
+    return write("whole.toml", WHOLE_PRESET)

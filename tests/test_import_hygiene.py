@@ -14,7 +14,8 @@ from ssdkd_cli import watching
 
 LIGHT = {
     *("stages", "stages.errors", "stages.events", "stages.config", "stages.config_table", "stages.registry"),
-    *(f"stages.settings.{name}" for name in ("loading", "schema", "preset_check", "key_docs", "idle_settings")),
+    *(f"stages.settings.{name}" for name in ("loading", "schema", "key_docs")),
+    *(f"stages.planning.{name}" for name in ("preset_check", "launch_checks", "idle_settings")),
     *("stages.accounts", "stages.schedule", "stages.pictures", "stages.stage", "stages.models.model_file"),
     *("stages.buffer.file", "stages.buffer.statistics", "stages.buffer.priorities"),
     *("stages.teachers.resolve", "presets"),

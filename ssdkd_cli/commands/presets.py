@@ -207,7 +207,7 @@ def check_preset(
     Example:
       ssdkd presets check mine.toml
     """
-    from stages.settings.preset_check import check
+    from stages.planning.preset_check import check
 
     _, warnings = check(file)
     for warning in warnings:

@@ -22,11 +22,11 @@ from stages.models.layers import bn_layers_that_run, num_parameters
 from stages.models.weight_selection import Inheritance
 from stages.planning import first_weights, resolution, stored_buffer
 from stages.planning.footprint import Footprint, check_disk, check_memory, footprint_of
+from stages.planning.idle_settings import warnings_of
+from stages.planning.launch_checks import refuse_futile, refuse_without_loss
 from stages.run import derived_seed
 from stages.run_directory import RUNS_ROOT, RunDirectory
 from stages.schedule import Command, Schedule
-from stages.settings.idle_settings import warnings_of
-from stages.settings.launch_checks import refuse_futile, refuse_without_loss
 from stages.tasks.task import Task, task_of
 from stages.teachers.load import LoadedTeacher, load_teacher
 from stages.teachers.obtain import TRAINING_SPLIT, ensure_teacher, must_train, teacher_to_train

@@ -1,1 +1,1 @@
-"""Settings: from presets and overrides to values that are checked, and what is said of them."""
+"""From presets and overrides to values, the schemas these are held against, and what is said of their keys."""

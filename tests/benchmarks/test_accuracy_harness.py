@@ -18,8 +18,8 @@ from benchmark_modules import BENCHMARKS, import_beside
 from child_process import PATIENCE_S, Result, run_python
 
 from stages.config import load
+from stages.planning.idle_settings import warnings_of
 from stages.schedule import Schedule
-from stages.settings.idle_settings import warnings_of
 
 HARNESS = BENCHMARKS / "accuracy"
 LISTS = sorted((HARNESS / "lists").glob("*.toml"))

@@ -13,8 +13,8 @@ import typer
 import presets
 from ssdkd_cli.main import app
 from stages.config import load
+from stages.planning.idle_settings import warnings_of
 from stages.schedule import Schedule
-from stages.settings.idle_settings import warnings_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

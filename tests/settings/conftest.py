@@ -1,49 +1,11 @@
-"""What the tests of presets share: a small whole preset on disk, what loading complains of."""
+"""What loading a preset complains of."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from stages.config import load
 from stages.errors import ConfigError, Problem
-
-WHOLE = """
-[run]
-epochs = 30
-warmup_epochs = 5
-
-[task]
-num_classes = 4
-image_shape = [3, 16, 24]
-mean = [0.5, 0.4, 0.3]
-std = [0.2, 0.2, 0.2]
-
-[teacher]
-model = "wrn16_1"
-
-[student]
-model = "resnet20"
-"""
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    """Write a preset file and give its path back."""
-
-    def write_preset(name: str, text: str) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write_preset
-
-
-@pytest.fixture
-def whole(write) -> str:
-    """Path of a preset that sets what has no default, and the epochs."""
-    return write("whole.toml", WHOLE)
 
 
 @pytest.fixture

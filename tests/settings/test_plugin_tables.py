@@ -9,9 +9,9 @@ from pydantic import BaseModel, PositiveInt, model_validator
 from stages.config import load
 from stages.config_table import Table
 from stages.errors import ConfigError
+from stages.planning.idle_settings import warnings_of
 from stages.registry import Spec
 from stages.schedule import Schedule
-from stages.settings.idle_settings import warnings_of
 
 
 class _Schedule(Table):

@@ -6,7 +6,7 @@ import pytest
 
 from stages.config import from_file, load
 from stages.errors import ConfigError, FileError
-from stages.settings.preset_check import check
+from stages.planning.preset_check import check
 
 
 def test_a_file_is_a_preset(whole):

@@ -9,9 +9,9 @@ import presets
 from stages.config import from_file, load, with_values
 from stages.config_table import Table
 from stages.errors import ConfigError
+from stages.planning.preset_check import check
 from stages.registry import Spec
 from stages.settings.loading import resolved_tables
-from stages.settings.preset_check import check
 
 
 @pytest.mark.parametrize("name", presets.names())

@@ -6,7 +6,7 @@ import pytest
 
 import presets
 from stages.config import load
-from stages.settings.preset_check import check
+from stages.planning.preset_check import check
 
 PAIRS = {  # teacher, student, adversarial weight, task weight
     "wrn": ("wrn40_2", "wrn16_1", 1.1, 0.4),

@@ -11,9 +11,9 @@ from stages.errors import ConfigError, FileError, Problem
 from stages.models import FILE
 from stages.models.model_file import problem_of
 from stages.paths import typed_path
+from stages.planning.idle_settings import warnings_of
+from stages.planning.launch_checks import refuse_futile
 from stages.schedule import Schedule
-from stages.settings.idle_settings import warnings_of
-from stages.settings.launch_checks import refuse_futile
 from stages.settings.loading import Settings, config_error, load_presets
 from stages.teachers.resolve import missing_weights, nameless_weights
 

@@ -8,9 +8,9 @@ import pytest
 
 from stages.config import Config, from_file, load
 from stages.errors import ConfigError, Problem
+from stages.planning import idle_settings
+from stages.planning.launch_checks import refuse_futile, refuse_without_loss
 from stages.schedule import Command, Schedule
-from stages.settings import idle_settings
-from stages.settings.launch_checks import refuse_futile, refuse_without_loss
 
 TWO = "task.num_classes=2"
 

@@ -3,8 +3,8 @@
 import pytest
 
 from stages.config import load
+from stages.planning.idle_settings import warnings_of
 from stages.schedule import Schedule
-from stages.settings.idle_settings import warnings_of
 
 
 def warnings(presets, overrides=(), command="run"):
