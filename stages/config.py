@@ -302,16 +302,13 @@ _NEEDED_TO_MAKE = ("run.stages", "inversion.method", "inversion.generator", "eva
 """Those of them that a finished student is used without."""
 
 
-def load(
-    presets: Sequence[str], overrides: Sequence[str] = (), base: Path | None = None, *, installed_only: bool = False
-) -> Config:
+def load(presets: Sequence[str], overrides: Sequence[str] = (), *, installed_only: bool = False) -> Config:
     """The settings of presets, the later over the earlier, with `key=value` overrides (`--set`) on top.
 
-    A preset is the name of a shipped one, or a path ending in `.toml`, relative to `base` (default: the
-    current folder). No preset: the default one. In a preset that `Config.to_toml` wrote, such as a run's
-    `config.toml`, values that follow from others go on following them where those are set on top. With
-    `installed_only`, what plugins made a run by that are not here is left out, and nobody asks for the teacher's
-    network: the student is used without them.
+    A preset is the name of a shipped one, or a path ending in `.toml`. No preset: the default one. In a preset that
+    `Config.to_toml` wrote, such as a run's `config.toml`, values that follow from others go on following them where
+    those are set on top. With `installed_only`, what plugins made a run by that are not here is left out, and nobody
+    asks for the teacher's network: the student is used without them.
     Raises ConfigError with all problems at once, FileError for a preset file that is missing or unreadable.
     """
     known = schemas()
@@ -324,7 +321,7 @@ def load(
             problems.extend(error.problems)
     names = tuple(presets) or (DEFAULT_PRESET,)
     try:
-        settings = load_presets(names, base=base)
+        settings = load_presets(names)
     except ConfigError as error:
         raise config_error([*error.problems, *problems]) from error
     if installed_only:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from stages.config import DEFAULT_PRESET, Config, load
 from stages.config_table import AUTO
@@ -18,16 +17,16 @@ from stages.settings.loading import Settings, config_error, load_presets
 from stages.teachers.resolve import missing_weights, nameless_weights
 
 
-def check(preset: str, base: Path | None = None) -> tuple[Config, tuple[str, ...]]:
+def check(preset: str) -> tuple[Config, tuple[str, ...]]:
     """Load one preset by itself, an overlay on top of the default preset; and what has no effect in it.
 
     Raises ConfigError with all problems at once, files that are missing among them, and FileError where the preset
     itself is missing or unreadable.
     """
-    settings = load_presets([preset], base=base)
+    settings = load_presets([preset])
     files = list(_problems_of_files(settings))
     try:
-        config = load([preset] if settings.is_whole else [DEFAULT_PRESET, preset], base=base)
+        config = load([preset] if settings.is_whole else [DEFAULT_PRESET, preset])
     except ConfigError as error:
         raise config_error([*error.problems, *files]) from error
     if files:

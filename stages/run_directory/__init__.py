@@ -5,7 +5,6 @@ from stages.run_directory.directory import (
     LIVE_STATUSES,
     RESUMABLE_STATUSES,
     RUNS_ROOT,
-    STATUSES,
     RunDirectory,
     is_run,
 )
@@ -15,7 +14,6 @@ __all__ = [
     "LIVE_STATUSES",
     "RESUMABLE_STATUSES",
     "RUNS_ROOT",
-    "STATUSES",
     "RunDirectory",
     "is_run",
 ]

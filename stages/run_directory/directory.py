@@ -29,7 +29,6 @@ from stages.run_directory.lock import RunLock
 RUNS_ROOT = Path("runs")
 FINAL_STATUSES = ("done", "stopped", "failed", "diverged")
 LIVE_STATUSES = ("starting", "running", "paused")
-STATUSES = (*LIVE_STATUSES, *FINAL_STATUSES, "dead")
 RESUMABLE_STATUSES = ("stopped", "failed", "dead")
 """What goes on where it was; a run that failed once what it lacked is there (memory, space on the disk)."""
 
@@ -136,16 +135,8 @@ class RunDirectory:
         return f"{fit}-{stamp}" + ("" if seed is None else f"-{seed}")
 
     @classmethod
-    def create(
-        cls,
-        out: Path | None,
-        name: str,
-        stamp: str | None = None,
-        *,
-        seed: int | None = None,
-        root: Path = RUNS_ROOT,
-    ) -> RunDirectory:
-        """A new run directory: `out`, or in `root` one of this `label`, numbered where that is taken.
+    def create(cls, out: Path | None, name: str, stamp: str | None = None, *, seed: int | None = None) -> RunDirectory:
+        """A new run directory: `out`, or in the folder of runs one of this `label`, numbered where that is taken.
 
         `stamp` is yyyymmdd-hhmmss, now by default. Raises ConfigError where `out` is used already,
         MachineError where the folder cannot be made.
@@ -158,17 +149,17 @@ class RunDirectory:
                 out.mkdir(parents=True, exist_ok=True)
                 return cls._with_folders(out, is_ours=not was_there)
             label = cls.label(name, stamp or datetime.now().strftime("%Y%m%d-%H%M%S"), seed=seed)
-            root.mkdir(parents=True, exist_ok=True)
+            RUNS_ROOT.mkdir(parents=True, exist_ok=True)
             taken = 1
             while True:
-                path = root / (label if taken == 1 else f"{label}.{taken}")
+                path = RUNS_ROOT / (label if taken == 1 else f"{label}.{taken}")
                 with suppress(FileExistsError):
                     path.mkdir()
                     return cls._with_folders(path, is_ours=True)
                 taken += 1
         except OSError as error:
             raise MachineError(
-                f"cannot make the run directory {out or root}: {error.strerror or error}",
+                f"cannot make the run directory {out or RUNS_ROOT}: {error.strerror or error}",
                 hint="give `--out` a folder that can be written",
             ) from error
 
@@ -206,7 +197,10 @@ class RunDirectory:
         return self.lock.is_held()
 
     def status(self) -> str:
-        """One of `STATUSES`, from the lock and the end of the events; reads little of a long file."""
+        """One of `LIVE_STATUSES`, of `FINAL_STATUSES`, or "dead": by the lock and the last event.
+
+        Reads little of a long file.
+        """
         is_alive = self.is_alive()  # asked first: of a run that is over by now, all events are there to read
         last = self.events.last()
         ending = last if last is not None and last["kind"] == RunFinished.kind else None

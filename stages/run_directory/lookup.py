@@ -92,7 +92,7 @@ def resolve_buffer(text: str | None) -> tuple[Path, RunDirectory | None]:
     return run.buffer_file, run
 
 
-def newest_made_buffer(root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory]:
+def newest_made_buffer() -> tuple[Path, RunDirectory]:
     """The buffer of the newest run that is done and made its images itself, and that run.
 
     What `distill` leaves behind has fewer of them, for some are set aside; what a run that was stopped leaves, not all.
@@ -100,13 +100,13 @@ def newest_made_buffer(root: Path = RUNS_ROOT) -> tuple[Path, RunDirectory]:
     """
     made = [
         run
-        for run in _runs_and_groups(root)
+        for run in _runs_and_groups(RUNS_ROOT)
         if run.buffer_file.is_file() and run.manifest().get("command") != "distill" and run.status() == "done"
     ]
     newest = max(made, key=RunDirectory.started_s, default=None)
     if newest is None:
         raise FileError(
-            f"there is no buffer of a finished run in the folder {root}",
+            f"there is no buffer of a finished run in the folder {RUNS_ROOT}",
             hint="`ssdkd invert` makes one; or name a file or a run by --buffer",
         )
     return newest.buffer_file, newest
@@ -163,9 +163,9 @@ def run_at_work(folder: Path) -> RunDirectory | None:
     return max(at_work, key=RunDirectory.started_s, default=None)
 
 
-def find_runs(text: str, root: Path = RUNS_ROOT) -> list[RunDirectory]:
+def find_runs(text: str) -> list[RunDirectory]:
     """The run that a user means, or the runs of a group. Raises FileError where there is neither."""
-    return group_of(text, root) or [resolve_run(text, root)]
+    return group_of(text) or [resolve_run(text)]
 
 
 def _natural(name: str) -> list[Any]:

@@ -81,15 +81,14 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def load_presets(names: Sequence[str], *, base: Path | None = None) -> Settings:
+def load_presets(names: Sequence[str]) -> Settings:
     """Merge presets in order, later over earlier, each over what it extends.
 
-    A name ending in `.toml` is a file, relative to `base` (default: the current folder), or to the preset
-    that extends it. Raises ConfigError with all problems found, FileError for a file that is missing or
-    unreadable.
+    A name ending in `.toml` is a file, relative to the current folder, or to the preset that extends it. Raises
+    ConfigError with all problems found, FileError for a file that is missing or unreadable.
     """
     problems: list[Problem] = []
-    layers = [layer for name in names for layer in _layers(name, folder=base or Path(), above=(), problems=problems)]
+    layers = [layer for name in names for layer in _layers(name, folder=Path(), above=(), problems=problems)]
     return _merged(layers, problems)
 
 

@@ -270,10 +270,11 @@ def test_a_run_of_a_group_is_planned_under_its_own_name(plan_run) -> None:
     assert planned.describe()["run_directory"] == "runs/tiny-<time>-7"
 
 
-def test_the_folder_that_is_planned_is_called_as_the_one_that_is_made(plan_run, tmp_path: Path) -> None:
+def test_the_folder_that_is_planned_is_called_as_the_one_that_is_made(plan_run, tmp_path: Path, monkeypatch) -> None:
     planned = plan_run(command="invert", preset_name="my own: preset", seed_in_name=7)
-    made = RunDirectory.create(None, planned.launch.run_name, "<time>", seed=7, root=tmp_path / "runs")
-    assert planned.describe()["run_directory"] == made.path.relative_to(tmp_path).as_posix()
+    monkeypatch.chdir(tmp_path)
+    made = RunDirectory.create(None, planned.launch.run_name, "<time>", seed=7)
+    assert planned.describe()["run_directory"] == made.path.as_posix()
     assert made.name == "invert-my-own-preset-<time>-7"
 
 

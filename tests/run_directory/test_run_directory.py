@@ -23,21 +23,24 @@ def run(tmp_path: Path) -> RunDirectory:
 # -- making one ----------------------------------------------------------------------------------------------
 
 
-def test_name_is_made_of_preset_time_and_seed(tmp_path: Path) -> None:
-    made = RunDirectory.create(None, "cifar100-wrn", "20260102-030405", seed=7, root=tmp_path / "runs")
-    assert made.path == tmp_path / "runs" / "cifar100-wrn-20260102-030405-7"
+def test_name_is_made_of_preset_time_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = RunDirectory.create(None, "cifar100-wrn", "20260102-030405", seed=7)
+    assert made.path == Path("runs/cifar100-wrn-20260102-030405-7")
     assert made.checkpoints_dir.is_dir()
     assert made.samples_dir.is_dir()
 
 
-def test_name_is_numbered_where_taken(tmp_path: Path) -> None:
-    names = [RunDirectory.create(None, "digits", "20260102-030405", root=tmp_path).name for _ in range(3)]
+def test_name_is_numbered_where_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [RunDirectory.create(None, "digits", "20260102-030405").name for _ in range(3)]
     assert names == ["digits-20260102-030405", "digits-20260102-030405.2", "digits-20260102-030405.3"]
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a b/c", "..", ""])
-def test_name_stays_within_root(tmp_path: Path, name: str) -> None:
-    assert RunDirectory.create(None, name, "now", root=tmp_path / "runs").path.parent == tmp_path / "runs"
+def test_name_stays_within_the_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RunDirectory.create(None, name, "now").path.parent == Path("runs")
 
 
 def test_out_may_be_new_or_empty(tmp_path: Path) -> None:

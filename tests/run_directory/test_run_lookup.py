@@ -38,7 +38,10 @@ def test_newest_run_may_be_in_a_group(tmp_path: Path) -> None:
     assert resolve_run(None, tmp_path).name == "seed-1"
 
 
-def test_the_newest_made_buffer_is_of_a_finished_run_that_made_its_images(tmp_path: Path) -> None:
+def test_the_newest_made_buffer_is_of_a_finished_run_that_made_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for name, command, status in (
         ("a", "invert", "done"),
         ("g/b", "run", "done"),
@@ -47,17 +50,18 @@ def test_the_newest_made_buffer_is_of_a_finished_run_that_made_its_images(tmp_pa
         ("e", "invert", "diverged"),
         ("f", "invert", "done"),
     ):
-        run = make_run(tmp_path / name, started(), finished(status))
+        run = make_run(Path("runs") / name, started(), finished(status))
         run.lock_file.write_text(json.dumps({"pid": 1, "since_s": float(ord(name[-1]))}))
         run.manifest_file.write_text(json.dumps({"command": command}))
         run.buffer_file.touch()
     run.buffer_file.unlink()  # of `f`
-    buffer, run = newest_made_buffer(tmp_path)
-    assert (buffer, run.name) == (tmp_path / "g" / "b" / "buffer.safetensors", "b")
+    buffer, run = newest_made_buffer()
+    assert (buffer, run.name) == (Path("runs/g/b/buffer.safetensors"), "b")
     with run.lock.held():
-        assert newest_made_buffer(tmp_path)[1].name == "a", "somebody is at work on the other one"
-    with pytest.raises(FileError, match="no buffer of a finished run") as error:
-        newest_made_buffer(tmp_path / "c")
+        assert newest_made_buffer()[1].name == "a", "somebody is at work on the other one"
+    monkeypatch.chdir(tmp_path / "runs" / "c")
+    with pytest.raises(FileError, match="no buffer of a finished run in the folder runs") as error:
+        newest_made_buffer()
     assert "ssdkd invert" in (error.value.hint or "")
 
 
@@ -110,13 +114,16 @@ def test_resolve_run_where_there_is_none(tmp_path: Path) -> None:
         resolve_run(None, tmp_path)
 
 
-def test_a_group_is_a_folder_of_runs_in_the_order_of_their_seeds(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / "group" / f"seed-{seed}") for seed in (10, 2, 0)]
-    (tmp_path / "group" / "no run").mkdir()
+def test_a_group_is_a_folder_of_runs_in_the_order_of_their_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [make_run(tmp_path / "runs" / "group" / f"seed-{seed}") for seed in (10, 2, 0)]
+    (tmp_path / "runs" / "group" / "no run").mkdir()
     names = ["seed-0", "seed-2", "seed-10"]
-    assert [run.name for run in group_of(str(tmp_path / "group")) or []] == names
-    assert [run.name for run in find_runs("group", root=tmp_path)] == names
-    assert [run.name for run in list_groups(tmp_path)] == names
+    assert [run.name for run in group_of(str(tmp_path / "runs" / "group")) or []] == names
+    assert [run.name for run in find_runs("group")] == names
+    assert [run.name for run in list_groups(tmp_path / "runs")] == names
     assert group_of(str(runs[0].path)) is None
     assert [run.path for run in find_runs(str(runs[0].path))] == [runs[0].path]
 
@@ -125,7 +132,7 @@ def test_a_link_to_a_run_makes_no_second_one(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "group" / f"seed-{seed}") for seed in (0, 1)]
     (tmp_path / "group" / "latest").symlink_to("seed-1")
     (tmp_path / "best").symlink_to(runs[0].path)
-    assert [run.name for run in find_runs("group", root=tmp_path)] == ["seed-0", "seed-1"]
+    assert [run.name for run in group_of("group", tmp_path) or []] == ["seed-0", "seed-1"]
     (tmp_path / "alias").symlink_to("group")
     assert [run.path.parent.name for run in list_groups(tmp_path)] == ["group", "group"]
     # What lies elsewhere is called what the link is: that name finds it again.

@@ -19,11 +19,6 @@ def test_no_preset_is_the_default_one():
     assert load([]) == load(["digits"])
 
 
-def test_a_path_starts_at_base(whole):
-    folder, name = Path(whole).parent, Path(whole).name
-    assert load([name], base=folder) == load([whole])
-
-
 def test_a_path_starts_at_the_current_folder(whole, monkeypatch):
     monkeypatch.chdir(Path(whole).parent)
     assert load(["whole.toml"]) == load([whole])
