@@ -26,8 +26,8 @@ class DistillationConfig(Table):
     """Student updates per epoch, T_kd; "auto": 400 * capacity / 50,000 of 256 images, more of fewer, at least 4.
 
     The paper's "data scale", read literally, is the number of images that an epoch draws, which is 20 updates of 256 at
-    5,000 images; 40 fit its times best. 20 took the student of `cifar10-resnet20-paper` from .730 to .568 in 60 epochs,
-    80 to .774, one seed each (benchmarks/LOG.md).
+    5,000 images; 40 fit its times best. In short runs more updates make a better student and take longer: with 20 that
+    of `cifar10-resnet20-paper` was far worse (benchmarks/LOG.md).
     """
 
     batch_size: PositiveInt = 256
@@ -45,8 +45,8 @@ class DistillationConfig(Table):
 
     decay_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the student's updates, the last ones, in which the rate falls; before them it stays what it is. 1: it
-    falls from the first update on, as in Fast-Datafree. Not in the paper: .5 took `cifar100-wrn-plus`, then with
-    `inversion.bn_loss=absolute`, from .527 to .533 in 80 epochs and changed nothing in 220 (benchmarks/LOG.md)."""
+    falls from the first update on, as in Fast-Datafree. Less is not in the paper: for runs that are cut short, .5 helps
+    them and changes nothing at full length (`cifar100-wrn-plus`, benchmarks/LOG.md)."""
 
     optimizer: Literal["sgd", "muon"] = "sgd"
     """Who makes the steps. "sgd", as in the paper; "muon": orthogonal steps for dense convolutions and hidden linear
@@ -63,9 +63,8 @@ class DistillationConfig(Table):
     every draw.
 
     Not in the paper: saves most of the teacher's work where an image is drawn far more often than this. Too few may
-    cost accuracy: `cifar100-wrn-plus`, which draws an image 80 times, had .559 with 8 views and .567 with 32 (with
-    `inversion.bn_loss=absolute`); without mixing, in `cifar100-wrn`, 16 (.512, .496 with another seed) are no worse
-    than 32 (.496) (benchmarks/LOG.md).
+    cost accuracy: chosen were 32 where views are mixed, by `cifar100-wrn-plus`, and 16 where they are not, by
+    `cifar100-wrn` (benchmarks/LOG.md).
     """
 
     mix: Literal["none", "cutmix", "mixup"] = "none"

@@ -35,12 +35,11 @@ class InversionConfig(Table):
     """Settings of a method that brings a schema of its own; empty for those that bring none."""
 
     steps: PositiveInt = 5
-    """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images. 2, by the rates
-    of Fast2, took the student of `cifar10-resnet20-paper` from .730 to .490 in 60 epochs, one seed
-    (benchmarks/LOG.md).
+    """Generator updates per call, T_g. Not stated in the paper: 5 matches its times at 50,000 images, and with 2 the
+    student of `cifar10-resnet20-paper` was far worse (benchmarks/LOG.md).
 
-    10 with half the images are as much work, and took the student of `cifar100-wrn-plus` from .479 to .517 in 80 epochs
-    (benchmarks/LOG.md): the CIFAR-100 presets and the overlay `plus` have that.
+    Fewer images by more steps are as much work: the CIFAR-100 presets and the overlay `plus` make half as many by 10,
+    chosen by the student of `cifar100-wrn-plus` (benchmarks/LOG.md).
     """
 
     batch_size: PositiveInt = 256
@@ -53,7 +52,9 @@ class InversionConfig(Table):
     """
 
     warmup_calls: PositiveInt = Field(default_factory=lambda table: table["calls"])
-    """Synthesis calls per epoch of warm-up. Default: `calls`. The meta-generator's first hundred calls matter most."""
+    """Synthesis calls per epoch of warm-up. Default: `calls`. More help short runs, for the meta-generator's first
+    hundred calls matter most (benchmarks/LOG.md).
+    """
 
     overlap: bool = False
     """Whether the images of the next epoch are made while the student learns: on a CUDA device beside it, on a CPU by
@@ -96,8 +97,8 @@ class InversionConfig(Table):
 
     "absolute": as they are, the paper's. "standardized": means in the running deviations of each channel, variances in
     its running variances, which is what the layer itself makes of them; not in the paper. The variances of a network's
-    layers differ by factors of up to a thousand, and in absolute terms the small ones hardly count. It is part of
-    `plus`: with the paper's recipe otherwise it brought nothing in 60 epochs (benchmarks/LOG.md).
+    layers differ by factors of up to a thousand, and in absolute terms the small ones hardly count. Part of `plus`,
+    chosen by the students of `cifar100-wrn-plus`; with the paper's recipe it brought nothing (benchmarks/LOG.md).
     """
 
     bn_weight: NonNegativeFloat = Field(default_factory=_bn_weight)
@@ -107,15 +108,15 @@ class InversionConfig(Table):
     bn_momentum: float = Field(default=0.9, ge=0, lt=1)
     """m of the running average of batch statistics that L_BN compares; 0 is Eq. 1 as printed.
 
-    Not stated in the paper: .9 is Fast-Datafree's, of which only 1 - m of the gradient comes through. By 0 and a weight
-    of 1 a student of 60 epochs was ten points worse (benchmarks/LOG.md, 2026-11-29).
+    Not stated in the paper: .9 is Fast-Datafree's, of which only 1 - m of the gradient comes through. 0, with a weight
+    of 1, made a far worse student (benchmarks/LOG.md, 2026-11-29).
     """
 
     task_weight: NonNegativeFloat = 0.4
     """Weight of the teacher's cross-entropy, L_Task. Per pair of networks.
 
-    A teacher without batch-norm, whose images nothing else draws to its data, wants less: .1 took a student of digits
-    from .82 to .93 with CutMix and balanced targets, two seeds (benchmarks/LOG.md).
+    A teacher without batch-norm wants less, such as .1, for nothing else draws its images to its data: found on digits,
+    with CutMix and balanced targets (benchmarks/LOG.md).
     """
 
     adversarial_weight: NonNegativeFloat = 1.1
@@ -139,10 +140,11 @@ class InversionConfig(Table):
     "teacher": what the teacher predicts, the literal reading of Sec. 3.1, with which phi (Eq. 3) makes a focal loss of
     L_Task; "uniform": drawn at random, as in Fast-Datafree; "balanced": equally many of each; "inverse_frequency":
     proportional to 1 / (count in the buffer + 1).
-    Not stated in the paper's settings. phi goes by the class that the teacher predicts, so an image of which it is sure
-    is hardly pulled to another target: of those drawn at random from ten classes one in ten was met, which is chance.
-    Chosen by experiment (benchmarks/LOG.md): with "teacher" students of the paper's recipe learn sooner, and no student
-    ends worse by more than chance.
+    Not stated in the paper's settings: "teacher" was chosen by students of the paper's recipe, which learn sooner with
+    it (benchmarks/LOG.md). phi goes by the class that the teacher predicts, so an image of which it is sure is hardly
+    pulled to another target: those drawn at random are met no more often than by chance.
+
+    "balanced" where the teacher has no batch-norm, or the buffer is without images of some classes.
     """
 
     reset_epoch: NonNegativeInt = 0
