@@ -299,7 +299,7 @@ _REGISTERED_NAMES = {
 """Keys whose value must be known to the registry, and the group it is looked up in."""
 
 _NEEDED_TO_MAKE = ("run.stages", "inversion.method", "inversion.generator", "evaluation.data")
-"""Those of them that a finished student is used without."""
+"""Those of `_REGISTERED_NAMES` that say how a student is made, and that a finished one is used without."""
 
 
 def load(presets: Sequence[str], overrides: Sequence[str] = (), *, installed_only: bool = False) -> Config:
@@ -424,7 +424,7 @@ def _table_as_toml(name: str, table: BaseModel) -> str:
 
 
 def _without_nones(value: Any) -> Any:
-    """TOML has no word for what is not set."""
+    """A value without what is None in it, for which TOML has no word."""
     if isinstance(value, Mapping):
         return {key: _without_nones(item) for key, item in value.items() if item is not None}
     return [_without_nones(item) for item in value] if isinstance(value, list) else value

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-_MOST = 1e100
-"""No quantity of a run is larger, and what is would overflow when it is told or drawn."""
+_LARGEST = 1e100
+"""No quantity of a run comes near it; a larger number in an event counts as missing, for it would overflow when it is
+summed up or drawn."""
 
 
 def number(event: Mapping[str, Any], name: str) -> float | None:
@@ -17,7 +18,7 @@ def number(event: Mapping[str, Any], name: str) -> float | None:
 
 def is_measure(value: Any) -> TypeGuard[int | float]:
     """Whether it is a number that a run may measure: finite, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST  # NaN is not
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST  # NaN is not
 
 
 def whole(event: Mapping[str, Any], name: str) -> int:

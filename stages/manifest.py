@@ -22,7 +22,8 @@ _MAY_CHANGE = (
     *("evaluation.download", "evaluation.batch_size", "run.device", "run.threads", "run.acceleration"),
     *("run.eval_every", "run.checkpoint_every", "run.log_every"),
 )
-"""Where things lie (the teacher has a checksum of its own), what is measured, and how the machine does it."""
+"""Settings, by the beginnings of their keys, that may be others when a run goes on: where things lie (the teacher has a
+checksum of its own), what is measured, and how the machine does it."""
 
 _PACKAGES = ("ssdkd", "torch", "torchvision", "numpy", "safetensors")
 

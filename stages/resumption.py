@@ -41,7 +41,7 @@ _ENTRIES: dict[str, type | UnionType] = {
     "versions": dict,
     "git_revision": str | None,
 }
-"""What going on reads of a manifest, and of which type it is there."""
+"""The entries of a manifest that a resumption reads, and their types: without them it is refused."""
 
 
 def planned_again(directory: RunDirectory, config: Config, checkpoint: Path | None, *, device: str | None) -> Plan:
@@ -142,7 +142,7 @@ def _refuse_incomplete(directory: RunDirectory, manifest: dict[str, Any], checkp
 
 
 def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Each key that is not what it was."""
+    """A sentence for each key whose value is not what it was."""
     keys = [*now, *(key for key in before if key not in now)]
     return [
         f"`{key}` is {_told(now.get(key))} and was {_told(before.get(key))}"

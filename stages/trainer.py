@@ -39,7 +39,7 @@ from stages.safe_point import SafePoint
 __all__ = ["Launch", "Outcome", "Plan", "execute", "plan", "resume"]
 
 _MEMORY_HINT = f"free what others hold of it and go on, or begin a new run and {LESS_OF_A_RUN}"
-"""Of a run that has begun: its settings cannot be changed any more."""
+"""What to do where memory runs out in a run that has begun, whose settings cannot be changed any more."""
 
 
 @dataclass(frozen=True)

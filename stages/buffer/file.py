@@ -39,7 +39,7 @@ METADATA_KEY = "ssdkd_buffer"
 _PIECE_BYTES = 2**22
 
 _LARGEST_ALPHA = 100.0
-"""Of Eq. 6; above it all but the hardest sample would be out of reach."""
+"""The largest exponent of Eq. 6 in a file: above it all but the hardest sample would be out of reach."""
 
 # Each tensor's type, in safetensors' words and in numpy's.
 _DTYPES = {
@@ -83,7 +83,7 @@ class BufferContents:
     target: npt.NDArray[np.int64]
     meta: BufferMeta
     sha256: str | None = None
-    """Of the rows as they were written; None where they have not been."""
+    """Digest of the rows as they were written; None where they have not been."""
 
     def __len__(self) -> int:
         return len(self.images)

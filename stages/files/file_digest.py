@@ -1,4 +1,4 @@
-"""Which file it is."""
+"""The checksum of a file, by which the same content is known again wherever it lies."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ class Overlap:
         return threading.get_ident() == self._main_thread
 
     def _tell(self) -> None:
-        """Hand on what the copy of the run was told."""
+        """Emit, in the run itself, the events that the method has emitted in its copy of it."""
         for event in self._said:
             self._main.emit(event)
         self._said.clear()
@@ -233,7 +233,7 @@ def can_overlap_on_cpu(acceleration: str, num_threads: int) -> bool:
 
 
 def _serve(jobs: queue.SimpleQueue[tuple[Callable[[], ResultT], Future[ResultT]] | None]) -> None:
-    """Do what is asked for until there is nothing more to come."""
+    """What the thread runs: the jobs of the queue one after the other, until None comes."""
     while (job := jobs.get()) is not None:
         work, at_work = job
         try:

@@ -19,16 +19,19 @@ from stages.scoring import insert_scored
 from stages.stage import Stage
 
 _ROUNDING = 1e-3
-"""By which pixels may miss the range from 0 to 1."""
+"""How far outside of [0, 1] a pixel may be."""
+
 _LEAST_THAT_VARY = 16
-"""Images in the buffer; fewer may be of one class by chance."""
+"""Images in the buffer from which on all of one class are a collapse: fewer may be so by chance."""
 
 _LEAST_OF_A_CLASS = 10
-"""Images of a class on the average; with fewer, one may be without any by chance, or have too many."""
+"""Images per class, on the average, from which on their numbers are looked at: with fewer, a class may be without any,
+or have too many, by chance."""
 
 _MANY_CLASSES = 4
 _TOO_MUCH_OF_A_CLASS = 0.5
-"""Of so many classes at least; of two or three one may well have half."""
+"""Share of the buffer above which a class is warned of, where there are `_MANY_CLASSES`: of two or three one may well
+have half."""
 
 
 class Inversion(Stage[InversionConfig]):

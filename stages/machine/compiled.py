@@ -17,11 +17,11 @@ from stages.machine.device import is_out_of_memory
 if TYPE_CHECKING:
     from stages.run import Run
 
-_AT_ONCE = "force_non_lazy_backward_lowering"
-"""Torch's setting for that; not public."""
+_BACKWARD_AT_ONCE = "force_non_lazy_backward_lowering"
+"""The setting of torch, not a public one, by which the backward pass is compiled together with the forward pass."""
 
 _LOOKS_FOR_CUDA = logging.getLogger("torch.utils.cpp_extension")
-"""Warns of nvcc on a machine without a GPU, to whoever compiles for a CPU, too."""
+"""The logger on which torch warns that there is no nvcc, where a CPU is compiled for, too."""
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -100,7 +100,7 @@ def _is_recording() -> bool:
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Within this context it tells of errors only."""
+    """Within this context the logger tells of errors only."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -113,9 +113,9 @@ def _backward_too() -> AbstractContextManager[object]:
     """Within this context the backward pass is compiled with the forward pass, not when it is first needed."""
     from torch._functorch import config  # heavy
 
-    if not hasattr(config, _AT_ONCE):  # another version of torch
+    if not hasattr(config, _BACKWARD_AT_ONCE):  # another version of torch
         return nullcontext()
-    context: AbstractContextManager[object] = config.patch({_AT_ONCE: True})
+    context: AbstractContextManager[object] = config.patch({_BACKWARD_AT_ONCE: True})
     return context
 
 

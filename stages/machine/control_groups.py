@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CACHED = re.compile(r"^(?:inactive_file|active_file|slab_reclaimable) (\d+)$", re.MULTILINE)
-"""What of a group's memory is files that were read or written."""
+"""Lines of memory.stat for what the kernel takes back where memory is needed: caches of files [bytes]."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ControlGroups:
 
 
 OWN_GROUPS = ControlGroups()
-"""Those of this process."""
+"""The control groups of this process."""
 
 
 def _cpu_quota(folder: Path) -> float:

@@ -29,7 +29,7 @@ _OUT_OF_MEMORY = (
     "DEVICE_ALLOCATION_FAILED",
     "HOST_ALLOCATION_FAILED",
 )
-"""What is in the text of those errors that say that memory is out and have no class of their own."""
+"""Words in the text of errors which say that memory is out and have no class of their own."""
 
 _NO_KERNEL = "unable to find an engine to execute this computation"
 """What is said where none of cuDNN's kernels can be used, for want of memory, for example."""
@@ -38,7 +38,7 @@ _LITTLE_MEMORY = 0.05
 """Share of a device's memory; where no more is free, a kernel is missing for want of it."""
 
 _MOST_THREADS_PER_CPU = 16
-"""More do not help, and some thousands end the process without a word."""
+"""Threads for each CPU at most: more do not help, and some thousands end the process without a word."""
 
 
 def num_usable_cpus(groups: ControlGroups = OWN_GROUPS) -> int:

@@ -50,7 +50,7 @@ _PLAIN_DATA: tuple[Any, ...] = (
 
 _CONTAINERS_OF_PYTHON = ("GLOBAL collections.", "GLOBAL types.", "GLOBAL argparse.")
 _MOST_OF_A_PICKLE = 2**16
-"""Bytes of which the beginning is looked at."""
+"""Bytes of an archive's pickle that are read at most to see how it begins."""
 _SAFETENSORS_LENGTH_BYTES = 8  # its JSON header comes after its length
 _MAX_NESTING = 3
 _NUM_NAMES_SHOWN = 3

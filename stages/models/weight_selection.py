@@ -24,9 +24,9 @@ from stages.models.layers import num_parameters
 NUM_CHANNEL_DIMENSIONS = 2
 """Output and input channels; the others are those of kernels, and must be equal."""
 
-MOST = 0.5
-"""Share of a network's weights from which on they can be called another network's."""
-
+ENOUGH_INHERITED = 0.5
+"""Share of a network's parameters that come from another one, from which on it begins where that one is, more or less:
+with less, `student.start = "auto"` begins at random."""
 
 SHORTCUT = "shortcut"
 SAME_PART = {"downsample": SHORTCUT, "convShortcut": SHORTCUT, "linear": "fc", "classifier": "fc"}
@@ -86,7 +86,7 @@ def select_weights(small: nn.Module, large: nn.Module) -> Inheritance:
     by_name = NOTHING
     for pair in (_Pair(_in_wrappers(small), _in_wrappers(large)), _Pair(small, large)):
         by_name = max(by_name, _take(small, _counterparts_by_name(pair)), key=attrgetter("share"))
-        if by_name.share >= MOST:
+        if by_name.share >= ENOUGH_INHERITED:
             return by_name
     by_depth = _take(small, _counterparts_by_depth(small, large))
     if by_depth.share == 0:
@@ -122,7 +122,7 @@ def _take(small: nn.Module, pairs: Iterable[_Pair]) -> Inheritance:
             if own.ndim >= NUM_CHANNEL_DIMENSIONS:
                 widths = own.shape[0], other.shape[0]
     num_own = max(1, num_parameters(small))
-    if only_in_one and num_whole / num_own >= MOST:
+    if only_in_one and num_whole / num_own >= ENOUGH_INHERITED:
         return Inheritance(num_taken / num_own, 0.0, min(only_in_one))
     return Inheritance(num_taken / num_own, num_whole / num_own)
 

@@ -29,24 +29,25 @@ from stages.schedule import Schedule
 from stages.stage import Stage
 
 _TIMED_STAGES = ("inversion", "distillation")
-"""Whose steps tell what the rest of them will take."""
+"""Stages of which a few steps are timed, and the rest reckoned from these."""
 
 _MOST_STEPS = 5
-"""Steps of a synthesis call, and updates of the student, that are made. The first of them does what is done once."""
+"""Steps of a synthesis call, and updates of the student, that are timed at most. The first of them does what is done
+once."""
 
 _NUM_TRIALS = {"cuda": 2}
 """How often all of them are made, by kind of device: the last time counts. On a GPU libraries are loaded and kernels
 searched the first time, which may take longer than all steps. Elsewhere it is once."""
 
 _MOST_VIEWS = 2
-"""Cached views of an image that are judged; one alone cannot be mixed."""
+"""Cached views of an image that are timed at most; one alone cannot be mixed."""
 
 _MUCH_WAITING = 0.1
-"""Share of the time from which on the machine is called busy."""
+"""Share of the timed seconds in which other programs had the processor, from which on the user is told."""
 
 _NUM_WARMUP_EPOCHS = 2
-"""Inversion is adversarial from the last of them on, so there is one before that; the trial's last epoch comes after
-them, in which the student learns."""
+"""Epochs of warm-up in the trial. Inversion is adversarial from the last of them on, so there is one before that; the
+trial's last epoch comes after them, and the student learns in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +55,15 @@ class Estimate:
     """What a run will take, found out on the machine and by the networks it will run with."""
 
     seconds: dict[str, float]
-    """Of inversion and distillation, as far as the run has them, uncompiled and one after the other."""
+    """Seconds of inversion and of distillation, as far as the run has them, uncompiled and one after the other."""
     memory_mib: float | None
     """What the process has taken for its steps: on the device for CUDA, resident otherwise [MiB].
 
     What recorded steps of a GPU keep for themselves, and the hold-out, are not in it.
     """
     not_timed: tuple[str, ...]
-    """The other stages; and "acceleration", where compiling or recording will take time and save more."""
+    """What `seconds` leave out: the other stages, and "acceleration" where compiling or recording takes time and saves
+    more."""
     warnings: tuple[str, ...]
     """Why the run may take another time, or come to no end."""
 
@@ -117,7 +119,7 @@ def _timed_stages(planned: Plan, trial: Plan) -> tuple[dict[str, float], float |
 
 
 def _warnings_of_waiting(before_s: float | None, after_s: float | None, *, of_s: float) -> tuple[str, ...]:
-    """Of what `waited_for_cpu_s` said before and after that time."""
+    """That the machine is busy, by `waited_for_cpu_s` before and after the `of_s` seconds of the trial."""
     if before_s is None or after_s is None or after_s - before_s < _MUCH_WAITING * of_s:
         return ()
     busy = (
@@ -128,7 +130,7 @@ def _warnings_of_waiting(before_s: float | None, after_s: float | None, *, of_s:
 
 
 def _warnings_of_memory(planned: Plan, taken_mib: float | None) -> tuple[str, ...]:
-    """On a CPU, where the buffer takes its memory as it fills."""
+    """That the full buffer will not fit beside what the process has taken: on a CPU it takes memory as it fills."""
     machine = machine_memory()
     if planned.device.type == "cuda" or machine is None or taken_mib is None:
         return ()
@@ -182,18 +184,18 @@ def _first_rows(rows: BufferContents, num: int) -> BufferContents:
 
 @dataclass(frozen=True, kw_only=True)
 class _EpochTimes:
-    """Of one epoch of a stage."""
+    """What one epoch of a stage took."""
 
     step_s: float
-    """A step."""
+    """Seconds of a step."""
     beginning_s: float
-    """What comes before the first step, with what only the first of all does."""
+    """Seconds before the first step, with what only the first of all does."""
     end_s: float
-    """All steps, and what comes after them."""
+    """Seconds of all steps, and of what comes after them."""
 
 
 def _inversion_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
-    """Of all synthesis calls, with the insertion of their images."""
+    """Seconds of all synthesis calls of the run, with the insertion of their images."""
     schedule, num_steps = planned.schedule, planned.config.inversion.steps
     epochs = range(1, schedule.epochs + 1)
     kinds = {schedule.is_adversarial(epoch) for epoch in epochs}
@@ -205,7 +207,7 @@ def _inversion_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
 
 
 def _distillation_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
-    """Of all updates, and of the teacher's look at all views that are cached."""
+    """Seconds of all updates of the run, and of the teacher's look at all views that are cached."""
     config, schedule = planned.config, planned.schedule
     times = _timed(run, stage, run.schedule.epochs, DistillationStep)
     updates_s = schedule.distillation_epochs * config.num_distillation_steps * times.step_s

@@ -10,7 +10,7 @@ from stages.config import Config
 from stages.config_table import AUTO
 from stages.errors import ConfigError
 from stages.models.copying import copied
-from stages.models.weight_selection import MOST, NOTHING, Inheritance, select_weights
+from stages.models.weight_selection import ENOUGH_INHERITED, NOTHING, Inheritance, select_weights
 
 
 def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -> tuple[nn.Module, Inheritance]:
@@ -29,7 +29,7 @@ def with_first_weights(config: Config, student: nn.Module, teacher: nn.Module) -
             f" `{config.teacher.model}`",
             hint='name a student whose layers are no wider than the teacher\'s, or set `student.start` to "random"',
         )
-    return (student, NOTHING) if start == AUTO and inherited.share < MOST else (heir, inherited)
+    return (student, NOTHING) if start == AUTO and inherited.share < ENOUGH_INHERITED else (heir, inherited)
 
 
 def suitable_values(config: Config, inherited: Inheritance) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def warnings_of(config: Config, inherited: Inheritance) -> tuple[str, ...]:
             " `resnet56b`, a `resnet20b`)"
         )
         return (message,)
-    if inherited.share >= MOST:
+    if inherited.share >= ENOUGH_INHERITED:
         return ()
     share = f"{inherited.share:.1%}"
     return (f"student.start is teacher, and only {share} of the student's weights have a counterpart",)

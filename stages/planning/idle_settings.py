@@ -15,15 +15,18 @@ from stages.settings.schema import shown
 
 @dataclass(frozen=True)
 class _Idle:
-    """Keys that have no effect while `holds` is true, because of what `reason` says."""
+    """Keys that have no effect where `holds` is true of the configuration; `reason` says why."""
 
     keys: tuple[str, ...]
     holds: Callable[[Config], bool]
     reason: str
 
 
-def _are_set_together(config: Config) -> bool:
-    """Whether a share was given to a loss that depends on the number of classes by whoever chose that."""
+def _is_late_share_of_auto_loss(config: Config) -> bool:
+    """Whether `late_share` was set where `late_loss = "auto"` was, so for "standardized", which two classes do without.
+
+    A preset that says both is right for more classes, and with two the share is no mistake of anybody's.
+    """
     places = [config.settings.place_of(f"distillation.{key}") for key in ("late_loss", "late_share")]
     return config.distillation.late_loss == AUTO and places[0] == places[1]
 
@@ -67,7 +70,7 @@ _IDLE = (
     ),
     _Idle(
         ("distillation.late_share",),
-        lambda config: config.late_loss == config.distillation.loss and not _are_set_together(config),
+        lambda config: config.late_loss == config.distillation.loss and not _is_late_share_of_auto_loss(config),
         "distillation.late_loss is distillation.loss",
     ),
     _Idle(
@@ -123,8 +126,8 @@ _BEYOND_THEIR_STAGE = (
     *("distillation.sampling", "distillation.alpha", "distillation.epsilon", "distillation.delta_temperature"),
     "evaluation.num_holdout",
 )
-"""Priorities are given at insertion already, and the buffer's file keeps what they mean; images are set aside whether
-something is measured on them or not."""
+"""Keys with an effect where their stage does not run: images get priorities when they are inserted, and the buffer's
+file says what these mean; the hold-out is set aside whether something is measured on it or not."""
 
 
 def warnings_of(config: Config, schedule: Schedule) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ _OF_NO_MATTER = (
     *("evaluation.root", "evaluation.download", "evaluation.batch_size"),
     *("run.device", "run.threads", "run.acceleration", "run.checkpoint_every", "run.log_every"),
 )
-"""Where things lie, and how a machine does them: seeds of several machines are seeds of one setting."""
+"""Settings in which runs of one setting may differ: where things lie, and how a machine does them. So seeds of several
+machines are averaged together."""
 
 
 def compare(runs: Sequence[RunDirectory]) -> dict[str, Any]:

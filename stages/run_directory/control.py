@@ -124,7 +124,8 @@ class ControlReader:
         self._tail = Tail(path)
         self._heard: Counter[bytes] = Counter()
         self._heard_before: Counter[bytes] = Counter()
-        """Lines that a file which has taken the place of another has from that one, perhaps: an editor's copy has."""
+        """How often each line is still passed over. Where another file has taken the control file's place, as when an
+        editor saves it, the lines that it has from the old one are no new requests."""
         self.poll()
 
     def poll(self) -> list[Request]:

@@ -30,10 +30,10 @@ RUNS_ROOT = Path("runs")
 FINAL_STATUSES = ("done", "stopped", "failed", "diverged")
 LIVE_STATUSES = ("starting", "running", "paused")
 RESUMABLE_STATUSES = ("stopped", "failed", "dead")
-"""What goes on where it was; a run that failed once what it lacked is there (memory, space on the disk)."""
+"""Of runs that `--resume` goes on with: of a failed one once what it lacked is there (memory, space on the disk)."""
 
 _NUM_CHECKPOINTS = 2
-"""So many stay: the last, and the one before in case the last is damaged."""
+"""Checkpoints that are kept: the last, and the one before in case the last is damaged."""
 
 
 class RunDirectory:
@@ -56,7 +56,7 @@ class RunDirectory:
         self.events = EventFile(self.events_file)
         self.lock = RunLock(self.lock_file)
         self._is_folder_ours = False
-        """Whether `create` has made the folder, too."""
+        """Whether `create` has made the folder itself, so that `discard` deletes it, too."""
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"
@@ -100,8 +100,11 @@ class RunDirectory:
         """Whether there is a run that can be gone on with, or was: settings and manifest are its first files."""
         return (self.config_file.exists() and self.manifest_file.exists()) or self.events_file.exists()
 
-    def _is_stillborn(self) -> bool:
-        """Whether this is what a process has of a run, or left of it, that makes its directory: nothing of worth."""
+    def _is_only_prepared(self) -> bool:
+        """Whether a process has made the directory, and perhaps been killed, before a run began in it.
+
+        Beside the lock there are then at most empty folders, the settings and half-written files: nothing of worth.
+        """
         known = {self.lock_file, self.checkpoints_dir, self.samples_dir, self.config_file}
         entries = _entries(self.path)
         is_all_ours = all(entry in known or is_half_written(entry) for entry in entries)
@@ -109,13 +112,14 @@ class RunDirectory:
         return self.lock_file in entries and is_all_ours and is_empty and not self.has_begun()
 
     def _is_abandoned(self) -> bool:
-        return self._is_stillborn() and not self.lock.is_held()
+        """Whether nobody will begin a run in a directory that is only prepared."""
+        return self._is_only_prepared() and not self.lock.is_held()
 
     def _clear_abandoned(self) -> None:
         """Delete what a killed process left that had written nothing of its run yet, where that is all there is."""
         if self._is_abandoned():
             with self.lock.held():
-                if self._is_stillborn():  # nobody has begun a run since
+                if self._is_only_prepared():  # nobody has begun a run since
                     self._delete(entry for entry in _entries(self.path) if entry != self.lock_file)
 
     @staticmethod

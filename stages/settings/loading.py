@@ -29,7 +29,7 @@ _HEADER_KEYS = {
 """The only keys of a preset outside its tables, and what each must be."""
 
 _MOST_SHOWN = 100
-"""Characters of a wrong line."""
+"""Characters of a line that is no TOML which its error shows."""
 
 
 @dataclass(frozen=True)

@@ -25,50 +25,53 @@ if TYPE_CHECKING:
     from stages.config import TaskTable
 
 _NUM_PIXELS = 2**16
-"""Of all images together whose variance is compared: as many for small ones as for large ones."""
+"""Pixels of all the images like photos together, whatever the size of one."""
 _MIN_IMAGES = 4
 _MOST_PIXELS = 256
-"""Of a side of the noise; larger images repeat it."""
+"""Pixels of a side of the noise they are made of; larger images repeat it."""
 _COLOUR_CORRELATION = 0.9
-"""Of two channels of a photo, about."""
+"""Correlation of two channels of a photo, about."""
 
 _MIN_CHANNELS = 8
-"""Fewer say too little."""
+"""Channels of the layer; fewer say too little."""
 _MIN_BATCHES = 50
-"""After which, at the usual momentum, nothing is left of the 0 and 1 that a layer begins with."""
+"""Batches that the layer has learned from: after so many, at the usual momentum, nothing is left of the 0 and 1 that it
+begins with."""
 _NONLINEARITY = 1e-3
 """Share of the largest value by which the answer to a sum of images may miss the sum of the answers."""
 _MAX_ERROR = 0.3
 """Standard error of the mean, in the images' deviations, above which nothing is said."""
 
 _LEAST_CORRELATION = 0.4
-"""Between what the layer's channels remember and what photos would do to them; nothing is said of less."""
+"""Correlation between the variances that the layer's channels remember and those that photos would leave in them;
+nothing is said of less."""
 
 _MEANS = (-0.1, 1.1)
-"""Of images in [0, 1], with some room: crops padded with zeros shift it."""
+"""Where the mean of images in [0, 1] can be, with some room: crops padded with zeros shift it."""
 _STDS = (0.15, 0.45)
-"""The same; 0.5 is the most there can be."""
+"""Where the standard deviation of images in [0, 1] can be expected; 0.5 is the most there can be."""
 _MOST_OF_STD = 1.25
-"""Of the deviation of images in [0, 1] that are black or white, sqrt(m (1 - m)) at a mean m: the most there can be."""
+"""Room above the largest deviation that images in [0, 1] of a mean m can have, sqrt(m (1 - m)): that of black and white
+alone."""
 _FAINTEST = 0.04
 _STANDARDIZED = 0.7
-"""As low as this may the deviation be where the network was given at least that share of 1, as `task.std` is to make
-it: of images with hardly any contrast."""
+"""Images may have as little contrast as a deviation of `_FAINTEST` where the network was given one of at least
+`_STANDARDIZED`, for `task.std` is there to make it 1."""
 
 _OWN = (0.45, 0.25)
-"""Of photos, about."""
+"""Mean and standard deviation of photos in [0, 1], about."""
 _USUAL = {
     f"mean and standard deviation of the images themselves (of photos about {_OWN[0]} and {_OWN[1]})": _OWN,
     "0.5 and 0.5 (images from -1 to 1)": (0.5, 0.5),
     "0 and 1 (images from 0 to 1, as they are)": (0.0, 1.0),
     f"0 and {1 / 255:.6f} (images from 0 to 255)": (0.0, 1 / 255),
 }
-"""How images are normalised, with the values for a grey one."""
+"""Mean and standard deviation by which images are usually normalised, all channels alike, by what people call it."""
 _SELDOM = {
     "the images' own mean and 1 (their mean is subtracted, no more)": (_OWN[0], 1.0),
     f"the images' own mean and {1 / 255:.6f} (the same, from 0 to 255)": (_OWN[0], 1 / 255),
 }
-"""The same, where none of the usual ways fits."""
+"""Those by which images are seldom normalised: named where no usual one fits."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class LearnedImages:
         )
 
     def _fitting(self, ways: Mapping[str, tuple[float, float]]) -> list[str]:
-        """Those by which its images would have been like images."""
+        """Of some ways to normalise, those by which the images would have had a likely mean and deviation."""
         return [
             told
             for told, (mean, std) in ways.items()
@@ -172,7 +175,7 @@ class _SeenError(Exception):
 
 
 def _num_batches(layer: _BatchNorm) -> int:
-    """That a layer has learned from; 0 where it does not say so, as old files do not."""
+    """How many batches a layer has learned from; 0 where it does not say so, as old files do not."""
     return 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
 
 

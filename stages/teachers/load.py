@@ -33,7 +33,7 @@ _SMALL_IMAGE = 64
 _NUM_NOISE_IMAGES = 3
 
 _LITTLE_TASK = 0.1
-"""What helped where there was no batch-norm to match (benchmarks/LOG.md)."""
+"""The `inversion.task_weight` that is advised for a teacher without batch-norm (benchmarks/LOG.md)."""
 
 _SUM_TOLERANCE = 1e-3  # of probabilities in bf16, too
 _SPREAD_TOLERANCE = 1e-2  # of the logits' standard deviation; less is no matter

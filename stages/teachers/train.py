@@ -181,7 +181,10 @@ def _what_decides(
 
 
 def _save_new(network: nn.Module, out: Path) -> Path:
-    """Where the weights are: `out`, or beside it if such a file is there by now, for a run may have begun with it."""
+    """Write the network's weights; returns where: `out`, or a name of its own beside it where `out` is taken by now.
+
+    Another process may have trained the same teacher meanwhile, and a run may have begun with its file.
+    """
     own = out.with_name(f"{out.stem}.{os.getpid()}{out.suffix}")
     save_weights(network, own)
     try:
