@@ -98,6 +98,16 @@ def test_a_data_set_that_takes_something_else(install) -> None:
     assert caught.value.hint == "`their_code:theirs` is called with root, split, image_shape, resize, download"
 
 
+def test_a_data_set_that_may_not_be_read(install) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/secret")
+
+    install("datasets", load)
+    with pytest.raises(FileError, match="cannot read /secret: Permission denied") as caught:
+        load_data("theirs", root=None, split="test", task=task())
+    assert "you may not read it" in (caught.value.hint or "")
+
+
 class Pixels:
     """A task with a label for each pixel."""
 
