@@ -194,8 +194,8 @@ class _Settings:
 def _settings(request: LaunchRequest) -> _Settings:
     """Check what can be checked before torch is imported. Raises ConfigError, FileError."""
     from stages.config import DEFAULT_PRESET, load, with_values
+    from stages.planning.launch_checks import refuse_futile
     from stages.schedule import Schedule
-    from stages.settings.launch_checks import refuse_futile
 
     seeds = parse_seeds(request.seeds) if request.seeds is not None else None
     buffer, buffer_run = _find_buffer(request)
