@@ -129,8 +129,9 @@ def keys_of(overrides: Sequence[str]) -> set[str]:
 
 
 def names_evaluation_data(overrides: Sequence[str] | None) -> bool:
-    """Whether `--set` names the data to measure on, which is asking for it: that it is missing is then an error."""
-    return not keys_of(overrides or ()).isdisjoint(("evaluation.data", "evaluation.root", "evaluation.split"))
+    """Whether `--set` names the data to measure on, or has it fetched: that it is missing is then an error."""
+    is_named = not keys_of(overrides or ()).isdisjoint(("evaluation.data", "evaluation.root", "evaluation.split"))
+    return is_named or any("".join(text.split()) == "evaluation.download=true" for text in overrides or ())
 
 
 def with_data(config: Config, *, data: str | None, root: Path | None, split: str | None) -> Config:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssdkd_cli.commands.launching import parse_seeds
+from ssdkd_cli.options import names_evaluation_data
 from stages.errors import ConfigError, DivergedError, MachineError, StorageError
 
 REFUSED = {
@@ -277,6 +278,21 @@ def test_what_the_user_named_reaches_the_trainer(call, monkeypatch):
     assert (first.evaluation_named, first.train_teacher, first.seed_in_name) == (False, False, None)
     assert (second.command, second.evaluation_named, second.train_teacher) == ("invert", True, True)
     assert third.preset_name == "cifar100-wrn-fast5"
+
+
+@pytest.mark.parametrize(
+    ("override", "is_named"),
+    [
+        ("evaluation.root=images", True),
+        ("evaluation.download=true", True),
+        ("evaluation.download = true", True),
+        ("evaluation.download=false", False),
+        ("evaluation.batch_size=64", False),
+    ],
+)
+def test_images_that_are_to_be_fetched_are_asked_for(override, is_named):
+    """That they are missing is then told before the run, which would end without being measured."""
+    assert names_evaluation_data(["run.epochs=5", override]) is is_named
 
 
 @pytest.mark.parametrize(
