@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from told_events import events_of as events
-from weight_files import write_weights
+from weight_files import write_varied_weights
 
 import presets
 from stages.config import Config, load, with_values
+from stages.evaluation.standalone import evaluate_run
 from stages.events import Event
 from stages.machine.cuda_tape import can_record
+from stages.planning.estimate import estimate
 from stages.run_directory import RunDirectory
 from stages.run_directory.control import send_request
 from stages.trainer import Launch, Outcome, execute, plan, resume
@@ -39,17 +41,17 @@ TINY = {
 
 
 def small(config: Config, folder: Path) -> Config:
-    """Three small epochs of a preset, from a teacher with random weights where none is shipped."""
+    """Three small epochs of a preset, from a teacher that has learned nothing where none is shipped."""
     config = with_values(config, TINY)
     if config.teacher.trained_on != "digits":
-        weights = write_weights(folder / "teacher.safetensors", config.teacher.model, config.task)
+        weights = write_varied_weights(folder / "teacher.safetensors", config.teacher.model, config.task)
         config = with_values(config, {"teacher.weights": str(weights), "evaluation.data": "none"})
     return config
 
 
-def run(config: Config, out: Path, *, device: str = "cuda:0", listeners: Any = ()) -> Outcome:
+def run(config: Config, out: Path, *, device: str = "cuda:0", listeners: Any = (), **launch: Any) -> Outcome:
     config = with_values(config, {"run.device": device})
-    return execute(plan(config, Launch(command="run", preset_name="test", out=out)), listeners)
+    return execute(plan(config, Launch(preset_name="test", out=out, **{"command": "run"} | launch)), listeners)
 
 
 def assert_recorded(out: Path, outcome: Outcome) -> None:
@@ -104,6 +106,50 @@ def test_stages_side_by_side_do_what_they_do_one_after_the_other(
         losses.append([event["loss_bn"] for event in told if event["epoch"] > 6])
     assert len(losses[0]) == 6 * 5
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_both_losses_of_the_student_are_recorded(tmp_path: Path):
+    """The late one replaces the first in the middle of the run: a second recording in the memory of the others."""
+    changes = {"run.epochs": 12, "run.log_every": 1, "distillation.views": 2}
+    config = with_values(small(load(["cifar100-wrn-plus"]), tmp_path), changes)
+    losses = []
+    for acceleration in ("eager", "graphs"):
+        out = tmp_path / acceleration
+        assert_recorded(out, run(with_values(config, {"run.acceleration": acceleration}), out))
+        told = events(out, "distillation_step")
+        assert {event["objective"] for event in told} == {"kl", "standardized"}
+        losses.append([event["loss"] for event in told if event["objective"] == "standardized"])
+    assert len(losses[0]) == 18
+    assert all(map(math.isfinite, losses[1]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.5), "of runs that have drifted apart for nine epochs"
+
+
+def test_all_that_goes_beyond_the_paper_at_once_beside_inversion(tmp_path: Path):
+    changes = {"run.epochs": 8, "inversion.overlap": True, "distillation.views": 2, "distillation.ema_decay": 0.9}
+    config = with_values(small(load(["cifar100-wrn-plus"]), tmp_path), changes)
+    assert_recorded(tmp_path / "run", run(config, tmp_path / "run"))
+
+
+def test_images_are_made_first_and_learned_from_later(tmp_path: Path):
+    config = small(load(["digits"]), tmp_path)
+    assert run(config, tmp_path / "made", command="invert").summary["buffer_size"] == 150
+    buffer = RunDirectory(tmp_path / "made").buffer_file
+    learned = run(config, tmp_path / "learned", command="distill", buffer=buffer)
+    assert learned.summary["status"] == "done"
+    document = evaluate_run(RunDirectory(tmp_path / "learned"), load(["digits"]), "cuda:0")
+    assert document["student"]["top1"] == pytest.approx(learned.summary["student"]["top1"], abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["cifar10-resnet20", "cifar100-wrn-plus"])
+def test_an_estimate_is_not_of_the_time_that_libraries_take_to_load(name: str, tmp_path: Path):
+    weights = write_varied_weights(tmp_path / "teacher.safetensors", load([name]).teacher.model, load([name]).task)
+    changes = {"teacher.weights": str(weights), "evaluation.data": "none", "run.device": "cuda:0"}
+    planned = plan(
+        with_values(load([name]), changes),
+        Launch(command="run", preset_name="test", out=tmp_path / "run", is_dry_run=True),
+    )
+    first, again = estimate(planned).seconds, estimate(planned).seconds
+    assert sum(first.values()) < 3 * sum(again.values())
 
 
 def test_the_device_learns_what_the_cpu_learns(tmp_path: Path):
