@@ -157,24 +157,25 @@ def build(group: str, name: str, *arguments: Any, where: str, takes: str = "", *
     of `stages.errors`; FileError where a file may not be read. What else our own code raises is a bug of ours.
     """
     found = find(group, name, where=where)
+    carried = {} if group == "stages" else found.arguments  # a stage has one name alone
     make = found.spec.load()
     try:
-        return make(*arguments, **found.arguments, **named)
+        return make(*arguments, **carried, **named)
     except SsdkdError:
         raise
-    except PermissionError as error:
-        raise FileError(
-            f"cannot read {error.filename or f'`{name}`'}: {error.strerror}",
-            hint="you may not read it, or not enter a folder above it",
-        ) from error
     except Exception as error:  # a stranger's code can raise anything
+        if isinstance(error, PermissionError) and error.filename is not None:
+            raise FileError(
+                f"`{where}` = `{name}`: no access to {error.filename}: {error.strerror}",
+                hint="you may not read it, or not enter a folder above it",
+            ) from error
         if found.spec.is_ours:
             raise
         place = foreign_place(error)
         raise ConfigError(
             f"`{where}` = `{name}` cannot be built: {type(error).__name__}: {error}"
             + (f" ({place})" if place is not None else ""),
-            hint=f"`{found.spec.target}` is called with {', '.join(filter(None, [takes, *named, *found.arguments]))}",
+            hint=f"`{found.spec.target}` is called with {', '.join(filter(None, [takes, *named, *carried]))}",
         ) from error
 
 

@@ -103,9 +103,20 @@ def test_a_data_set_that_may_not_be_read(install) -> None:
         raise PermissionError(13, "Permission denied", "/secret")
 
     install("datasets", load)
-    with pytest.raises(FileError, match="cannot read /secret: Permission denied") as caught:
+    with pytest.raises(
+        FileError, match=r"`evaluation.data` = `theirs`: no access to /secret: Permission denied"
+    ) as caught:
         load_data("theirs", root=None, split="test", task=task())
     assert "you may not read it" in (caught.value.hint or "")
+
+
+def test_a_data_set_that_has_reasons_of_its_own_to_refuse(install) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise PermissionError("for licensed users only")
+
+    install("datasets", load)
+    with pytest.raises(ConfigError, match="cannot be built: PermissionError: for licensed users only"):
+        load_data("theirs", root=None, split="test", task=task())
 
 
 class Pixels:

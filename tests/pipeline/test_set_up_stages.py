@@ -9,6 +9,7 @@ import pytest
 
 from stages.errors import ConfigError
 from stages.planning.beginning import set_up_stages
+from stages.registry import Spec
 from stages.stage import Stage
 
 
@@ -43,6 +44,17 @@ def test_what_makes_no_stage_of_its_table_is_told(install, target, said) -> None
     )
     with ExitStack() as closing, pytest.raises(ConfigError, match=said):
         set_up_stages(run, closing)
+
+
+def test_what_a_stages_name_says_is_not_handed_to_it(install) -> None:
+    install("stages", Noted, "built")
+    install("stages", Spec("theirs", "their_code:built", "a stranger's", pattern=r"every(?P<number>\d+)"))
+    tables = {"every3": {"notes": []}}
+    run = SimpleNamespace(
+        notes=[], config=SimpleNamespace(tables=lambda: tables), schedule=SimpleNamespace(stages=tuple(tables))
+    )
+    with ExitStack() as closing:
+        assert isinstance(set_up_stages(run, closing)["every3"], Noted)
 
 
 @pytest.mark.parametrize("fails", [("setup",), ("setup", "close")])
