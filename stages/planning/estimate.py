@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -86,6 +87,7 @@ def estimate(planned: Plan) -> Estimate:
     """
     trial = _shortened(planned)
     for _ in range(_NUM_TRIALS.get(planned.device.type, 1)):
+        gc.collect()  # the objects of the trial before refer to each other, and hold its memory
         seconds, memory_mib, warnings = _timed_stages(planned, trial)
     acceleration = resolve_acceleration(planned.config.run.acceleration, planned.device)
     return Estimate(

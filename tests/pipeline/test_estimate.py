@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -145,6 +146,24 @@ def test_where_the_first_steps_load_libraries_they_are_made_once_before(planned,
     for stage in stages.values():
         stage.now_s = 0.0
     assert estimate(planned(*settings)).seconds == expected
+
+
+def test_one_trial_is_in_memory_at_a_time(planned, play, monkeypatch) -> None:
+    made: list[weakref.ref[Run]] = []
+
+    def build(trial) -> Run:
+        assert all(run() is None for run in made)
+        run = build_run(trial)
+        run.refers_to_itself = run
+        made.append(weakref.ref(run))
+        return run
+
+    build_run = module.build_run
+    monkeypatch.setattr(module, "build_run", build)
+    monkeypatch.setitem(module._NUM_TRIALS, "cpu", 2)
+    play(inversion=Played("inversion"), distillation=Played("distillation"))
+    estimate(planned(*LONG))
+    assert len(made) == 2
 
 
 def test_cached_views_are_counted_by_the_images_that_come(planned, play) -> None:
