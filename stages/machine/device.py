@@ -24,18 +24,17 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "DEVICE_ALLOCATION_FAILED",
     "HOST_ALLOCATION_FAILED",
 )
 """Words in the text of errors which say that memory is out and have no class of their own."""
 
-_NO_KERNEL = "unable to find an engine to execute this computation"
-"""What is said where none of cuDNN's kernels can be used, for want of memory, for example."""
+_PERHAPS_OUT_OF_MEMORY = ("unable to find an engine to execute this computation", "CUBLAS_STATUS_NOT_INITIALIZED")
+"""What cuDNN and cuBLAS say where they lack memory, and also where they do not fit the device."""
 
 _LITTLE_MEMORY = 0.05
-"""Share of a device's memory; where no more is free, a kernel is missing for want of it."""
+"""Share of a device's memory; where no more is free, it is what libraries lack."""
 
 _MOST_THREADS_PER_CPU = 16
 """Threads for each CPU at most: more do not help, and some thousands end the process without a word."""
@@ -102,7 +101,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether torch, or what it calls, or Python itself has found too little memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return True
-    return _NO_KERNEL in str(error) and _is_nearly_full()
+    return any(words in str(error) for words in _PERHAPS_OUT_OF_MEMORY) and _is_nearly_full()
 
 
 def _is_nearly_full() -> bool:
@@ -157,8 +156,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return "bf16" if has_fast_bf16(device) else "fp32"
     if precision == "bf16" and device.type == "cuda" and not has_fast_bf16(device):
         raise MachineError(
-            f"`run.precision` is bf16, and {device} ({device_name(device)}) has no bf16",
-            hint="NVIDIA's GPUs have it since Ampere (A100, RTX 30): use another device, or run.precision=fp32",
+            f"`run.precision` is bf16, and {device} ({device_name(device)}) does not compute in it",
+            hint="NVIDIA's GPUs do since Ampere (A100, RTX 30): name another --device, or begin a run in fp32",
         )
     return precision
 
