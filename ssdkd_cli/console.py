@@ -2,7 +2,7 @@
 
 Rich is imported on first use, so that `ssdkd --help` does not pay for it. Consoles take text literally (no
 `[bold]` markup, no emoji codes): what a user typed is never interpreted. Off a terminal there are no colours,
-and no line is wrapped or cut; on one, lines are broken at spaces, and neither paths nor commands within.
+and no line is wrapped or cut; on one, lines are broken at spaces, and no command in backticks within.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WIDTH_OFF_TERMINAL = 1000
 """Wide enough that no table of ours is cut where nobody's screen sets the limit."""
 
-_TOGETHER = re.compile("`[^`]*`| {2,}")
+_TOGETHER = re.compile(r"(?<!\w)`[^`]*`(?!\w)| {2,}")
 """What no line break may be in: commands, and the spaces that put one thing below another."""
 
 _reserved: IO[str] | None = None
@@ -95,12 +95,12 @@ def printable(text: str) -> str:
 def in_lines(text: str, stream: IO[str], *, indent: int = 2) -> str:
     """`text` in lines that fit the terminal that `stream` is, if it is one; lines after a break are indented further.
 
-    Lines are broken at spaces: not within a word or a path, nor within a command in backticks, which could not be
-    copied then. What of these is longer than a line is left to the terminal.
+    Lines are broken at spaces: not within a word or a path without spaces, nor within a command in backticks, which
+    could not be copied then. What of these is longer than a line is left to the terminal.
     """
-    if not is_terminal(stream):
-        return text
     width = _console(stream).width
+    if width < 1 or not is_terminal(stream):
+        return text
     return "\n".join(_broken(line, width, min(indent, width // 2)) for line in text.split("\n"))
 
 
@@ -116,7 +116,7 @@ def _broken(line: str, width: int, indent: int) -> str:
 def say(text: str = "", *, style: str = "", is_whole: bool = False, indent: int = 2) -> None:
     """A line on stdout for people, without control characters and as `in_lines` breaks it.
 
-    `is_whole` is for a line that is itself a command to copy.
+    `is_whole` is for a line that ends in a path, or is itself a command, to copy.
     """
     text = printable(text)
     text = text if is_whole else in_lines(text, _data_stream(), indent=indent)

@@ -143,11 +143,11 @@ def _print_files(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     best_student = summary.get("best_student")
     has_student, has_buffer = run.student_file.is_file(), run.buffer_file.is_file()
     if has_student:
-        console.say(f"student  {run.student_file}")
+        console.say(f"student  {run.student_file}", is_whole=True)
     if best_student:
         console.say(f"another  {run.best_student_file}: {best_in_words(best_student)}")
     if has_buffer:
-        console.say(f"buffer   {run.buffer_file}")
+        console.say(f"buffer   {run.buffer_file}", is_whole=True)
     is_done = summary["status"] == "done"
     if not has_buffer and not (has_student and is_done):  # nothing to go on from
         return

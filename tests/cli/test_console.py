@@ -87,6 +87,12 @@ def test_what_is_to_be_copied_is_not_broken_and_moves_no_cursor(monkeypatch):
     assert terminal.getvalue() == "  ssdkd inspect-buffer runs/a-long-name-\\x1b[2J\n"
 
 
+def test_a_terminal_that_says_it_has_no_columns_breaks_lines_itself(monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", "0")
+    assert console.in_lines("one two", terminal) == "one two"
+
+
 def test_facts_are_aligned(monkeypatch, capfd):
     facts = [("a", "1"), ("long name", "two words of many"), ("sum", "0123456789abcdef0123456789abcdef")]
     console.print_facts(facts)
@@ -108,6 +114,7 @@ def test_facts_are_aligned(monkeypatch, capfd):
         ("the file some/path/to/a-file.pt is gone", ["the file", "  some/path/to/a-file.pt", "  is gone"]),
         ("sum 0123456789abcdef0123456789abcdef is it", ["sum", "  0123456789abcdef0123456789abcdef", "  is it"]),
         ("what's `half a quote and the rest of it", ["what's `half a quote and", "  the rest of it"]),
+        ("don`t break `ssdkd run --seed 1` up", ["don`t break", "  `ssdkd run --seed 1`", "  up"]),
         ("exactly as wide as it is", ["exactly as wide as it is"]),
         ("", [""]),
     ],
