@@ -128,10 +128,11 @@ def keys_of(overrides: Sequence[str]) -> set[str]:
     return {text.partition("=")[0].strip() for text in overrides}
 
 
-def names_evaluation_data(overrides: Sequence[str] | None) -> bool:
-    """Whether `--set` names the data to measure on, or has it fetched: that it is missing is then an error."""
-    is_named = not keys_of(overrides or ()).isdisjoint(("evaluation.data", "evaluation.root", "evaluation.split"))
-    return is_named or any("".join(text.split()) == "evaluation.download=true" for text in overrides or ())
+def asks_for_evaluation_data(config: Config) -> bool:
+    """Whether the command line names the data to measure on, or has it fetched: that it is missing is then an error."""
+    typed = {key for key, place in config.settings.places.items() if place.startswith("--")}
+    is_named = not typed.isdisjoint(("evaluation.data", "evaluation.root", "evaluation.split"))
+    return is_named or ("evaluation.download" in typed and config.evaluation.download)
 
 
 def with_data(config: Config, *, data: str | None, root: Path | None, split: str | None) -> Config:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ssdkd_cli import console, diagnostics, progress, summary
 from ssdkd_cli.commands.viewing import report_killed, show_own
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.options import keys_of, names_evaluation_data
+from ssdkd_cli.options import asks_for_evaluation_data, keys_of
 from ssdkd_cli.signals import Ending, heard_as_ctrl_c
 from ssdkd_cli.torch_import import import_torch, refuse_no_folder
 from ssdkd_cli.trainer_process import ReadyPipe, TrainerProcess, once_begun, ready_pipe_of_this_process
@@ -246,7 +246,7 @@ def _prepare(request: LaunchRequest) -> list[tuple[Config, Launch]]:
         buffer=settings.buffer,
         train_teacher=request.train_teacher,
         command_line=tuple(sys.argv),
-        evaluation_named=names_evaluation_data(request.overrides),
+        evaluation_named=asks_for_evaluation_data(settings.config),
     )
     if settings.seeds is None:
         return [(settings.config, single)]

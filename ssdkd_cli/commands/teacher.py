@@ -161,8 +161,7 @@ def check(
 
     with console.reserved_stdout():
         place = resolve_device(device or config.run.device)
-        is_asked_for = any((data, root, split)) or options.names_evaluation_data(overrides)
-        report = report_teacher(config, place, must_measure=is_asked_for)
+        report = report_teacher(config, place, must_measure=options.asks_for_evaluation_data(config))
     if report.metrics is None:
         diagnostics.note(f"accuracy is not measured: {report.missing or NOTHING_TO_MEASURE_ON}")
     for warning in report.teacher.warnings:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ssdkd_cli.commands.launching import parse_seeds
-from ssdkd_cli.options import names_evaluation_data
+from ssdkd_cli.options import asks_for_evaluation_data
+from stages.config import load
 from stages.errors import ConfigError, DivergedError, MachineError, StorageError
 
 REFUSED = {
@@ -281,18 +282,19 @@ def test_what_the_user_named_reaches_the_trainer(call, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("override", "is_named"),
+    ("overrides", "is_named"),
     [
-        ("evaluation.root=images", True),
-        ("evaluation.download=true", True),
-        ("evaluation.download = true", True),
-        ("evaluation.download=false", False),
-        ("evaluation.batch_size=64", False),
+        ((), False),
+        (("evaluation.root=images",), True),
+        (("evaluation.download=true",), True),
+        (("evaluation.download=false",), False),
+        (("evaluation.download=true", "evaluation.download=false"), False),
+        (("evaluation.batch_size=64",), False),
     ],
 )
-def test_images_that_are_to_be_fetched_are_asked_for(override, is_named):
+def test_images_that_are_to_be_fetched_are_asked_for(overrides, is_named):
     """That they are missing is then told before the run, which would end without being measured."""
-    assert names_evaluation_data(["run.epochs=5", override]) is is_named
+    assert asks_for_evaluation_data(load(["cifar100-wrn"], overrides)) is is_named
 
 
 @pytest.mark.parametrize(
