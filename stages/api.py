@@ -21,7 +21,8 @@ alone. Whoever is called refuses bad settings by ConfigError and files by FileEr
     ssdkd.tasks        (num_classes) -> Task                        serves every policy of `inversion.targets`
 
 The `schema` of a spec is the pydantic model of a table: of a stage the one named after it, of a method
-`[inversion.options]`, which reaches it as the dict `config.options`; other parts read none. A method emits an
+`[inversion.options]`, which reaches it as the dict `config.options`; other parts read none. Of a `Table`, the docstring
+below a field is what `ssdkd presets explain` says of the key. A method emits an
 `InversionStep` for steps that `run.should_log` asks for, and adds the images of each step to `run.num_trained`. A stage
 that trains the student emits a `DistillationStep`, any part a `Warning`, and a `Measured` with numbers by name, which
 the dashboard draws as curves, and `ssdkd watch` and `ssdkd runs show` print. An event of your own, which nothing shows,

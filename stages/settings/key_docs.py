@@ -46,10 +46,16 @@ def key_docs(table: str, schema: type[BaseModel]) -> list[KeyDoc]:
             key=f"{table}.{name}",
             takes=_in_words(properties.get(name, {})),
             default=properties.get(name, {}).get("default"),
-            text=info.description or "",
+            text=description(schema, name),
         )
-        for name, info in schema.model_fields.items()
+        for name in schema.model_fields
     ]
+
+
+def description(schema: type[BaseModel], name: str) -> str:
+    """What a field is: its own description or, of one that is set anew without any, that of the class above it."""
+    levels = [level for level in schema.__mro__ if issubclass(level, BaseModel) and name in level.model_fields]
+    return next((text for level in levels if (text := level.model_fields[name].description)), "")
 
 
 def option_docs() -> list[KeyDoc]:

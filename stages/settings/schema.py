@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, from_json
 
 from stages.config_table import RULE_ERROR
 from stages.errors import ConfigError, Problem
-from stages.settings.key_docs import first_sentence
+from stages.settings.key_docs import description, first_sentence
 from stages.settings.loading import Settings
 
 Schemas = Mapping[str, type[BaseModel]]
@@ -344,7 +344,7 @@ def _hint(schema: type[BaseModel], name: str, key: str, value: Any) -> str | Non
     has_default = not info.is_required() and info.default_factory is None and info.get_default() is not None
     if has_default:
         return f"the default is {shown(info.get_default())}"
-    what = first_sentence(info.description or "")
+    what = first_sentence(description(schema, name))
     more = "" if key.count(".") > 1 else f"; `ssdkd presets explain {key}` says more"  # not of a method's options
     return what + more if what else None
 

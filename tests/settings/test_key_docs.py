@@ -81,6 +81,13 @@ class Odd(Table):
     plain: int = Field(default=3, description="As pydantic has it.", alias="flat")
 
 
+def test_a_key_that_is_set_anew_without_a_word_keeps_what_was_said_of_it() -> None:
+    class Mine(Base):
+        changed: int = 3
+
+    assert [doc.text for doc in key_docs("mine", Mine)] == ["Of the base. And more.", "As it was."]
+
+
 def test_a_type_that_json_does_not_have_says_nothing_and_the_others_do() -> None:
     assert key_docs("odd", Odd) == [
         KeyDoc("odd.thing", "", None, "Some thing."),
