@@ -63,8 +63,8 @@ class DistillationConfig(Table):
     every draw.
 
     Not in the paper: saves most of the teacher's work where an image is drawn far more often than this. Too few may
-    cost accuracy: chosen were 32 where views are mixed, by `cifar100-wrn-plus`, and 16 where they are not, by
-    `cifar100-wrn` (benchmarks/LOG.md).
+    cost accuracy: presets have 32 where views are mixed, tried with `cifar100-wrn-plus`, and 16 where they are not,
+    tried with `cifar100-wrn` (benchmarks/LOG.md).
     """
 
     mix: Literal["none", "cutmix", "mixup"] = "none"

@@ -2,7 +2,8 @@
 
 In eval mode batch-norm is one factor and one offset per channel, and the gradient of its input is the factor times that
 of its output. On a CPU torch's backward pass also reduces over batch and pixels for gradients of weights that nobody
-asked for, which costs more than all else in it. On a GPU it leaves that out by itself, in fewer kernels than here.
+asked for, which costs more than all else in it. By its source, on a GPU it leaves that out by itself, in fewer kernels
+than here.
 
 Legend: B batch, C channels, ... pixels.
 """
