@@ -104,6 +104,7 @@ class OperationTape:
     """Records the operations of steps on a CPU. `num_recorded` and `num_played` count."""
 
     def __init__(self) -> None:
+        self.is_spent = False
         self.num_recorded = 0
         self.num_played = 0
         self._given: dict[_Recorder, list[Tensor]] = {}

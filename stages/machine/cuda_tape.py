@@ -15,11 +15,16 @@ import torch
 
 OutputsT = TypeVar("OutputsT")
 
-FIRST_TORCH = "2.15"
-"""Before it a recording that failed takes memory along that earlier ones on its stream still write to (cuBLAS's
-workspace, pytorch/pytorch#193402), before 2.14 it gives none back, and before 2.13 the allocator and the generator of
-the device stay unusable after it.
+RECOVERS_FROM = "2.15"
+"""The first torch that can go on recording, and playing what was recorded, after a recording that failed.
+
+Before it a graph that dies takes memory along which others of its stream still write to (cuBLAS's workspace,
+pytorch/pytorch#193402); before 2.14 a recording that failed gives no memory back, and before 2.13 (2.12 of some builds)
+the allocators and the generator of the device take it for under way (pytorch/pytorch#180395).
 """
+
+_failed: dict[torch.device, list[torch.cuda.CUDAGraph]] = {}
+"""Where recordings failed under an earlier torch, what is left of them: allocators may ask that for ever."""
 
 _WAITED = "called a synchronizing CUDA operation"
 _ABOUT_ITSELF = "Synchronization debug mode"
@@ -27,8 +32,8 @@ _ABOUT_ITSELF = "Synchronization debug mode"
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether steps on the device can be recorded by this version of torch."""
-    return device.type == "cuda" and torch.__version__ >= FIRST_TORCH
+    """Whether steps on the device can be recorded: not once a recording has failed under an early torch."""
+    return device.type == "cuda" and device not in _failed
 
 
 class CudaTape:
@@ -42,6 +47,12 @@ class CudaTape:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: list[torch.cuda.CUDAGraph] = []  # none may die before the others (`RECOVERS_FROM`)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing can be recorded or played any more, by this tape and by others of its device."""
+        return not can_record(self._device)
 
     def rehearse(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, bool]:
         """Run the step on the stream that records: autograd remembers the stream on which a leaf was last used.
@@ -63,6 +74,8 @@ class CudaTape:
         try:
             with (
                 torch.cuda.device(self._device),
+                # Before 2.15 torch leaves its stream current where the recording cannot be ended.
+                torch.cuda.stream(torch.cuda.current_stream(self._device)),
                 _no_collection(),
                 torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
             ):
@@ -72,14 +85,32 @@ class CudaTape:
                     first_error = error
                     raise
         except Exception as error:
-            graph.reset()
+            if torch.__version__ >= RECOVERS_FROM:
+                graph.reset()
+            else:
+                self._clean_up_after(graph)
             self._pool = torch.cuda.graph_pool_handle()
             try:
                 # A capture that is ended broken raises an error of its own, which says less.
                 raise first_error or error from None
             finally:
                 first_error = None  # else this frame and the error's traceback would hold one another
+        self._graphs.append(graph)
         return outputs, graph.replay
+
+    def _clean_up_after(self, graph: torch.cuda.CUDAGraph) -> None:
+        """What torch itself does from `RECOVERS_FROM` on, as far as it can be done from outside."""
+        _failed.setdefault(self._device, []).append(graph)
+        self._graphs.clear()
+        index = self._device.index
+        try:
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+        except RuntimeError:  # the recording was ended, only to no avail
+            graph.reset()
+        else:
+            torch._C._cuda_releasePool(index, self._pool)
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())  # the same numbers, and not under way
 
     def another(self) -> CudaTape:
         """A tape with a stream and a pool of its own, for steps that are played at the same time as those of this one.

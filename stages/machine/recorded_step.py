@@ -35,13 +35,18 @@ NUM_REHEARSALS = 3
 class Tape(Protocol):
     """How a device records the work of a step."""
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing can be recorded or played any more: the device did not bear a recording that failed."""
+
     def rehearse(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, bool]:
         """Run a step in the surroundings of a recording. Its outputs, and whether it waited for the device."""
 
     def record(self, step: Callable[[], OutputsT]) -> tuple[OutputsT, Callable[[], None]]:
         """Record a step without running it. What will hold its outputs, and what plays it.
 
-        May raise anything that the step raises, and more; nothing has run then, and the device is as it was.
+        May raise anything that the step raises, and more; nothing has run then. The device is as it was, but for what
+        `is_spent` says.
         """
 
     def another(self) -> Tape:
@@ -66,6 +71,8 @@ class RecordedStep(Generic[InputsT, OutputsT]):
 
     def __call__(self, inputs: InputsT) -> OutputsT:
         """Do the step."""
+        if self._tape is not None and self._tape.is_spent:
+            self._tape = self._recording = None
         if self._recording is not None:
             return self._recording.play(inputs) if self._recording.fits(inputs) else self._step(inputs)
         if self._tape is None or not self._run.may_record():
@@ -96,10 +103,12 @@ class RecordedStep(Generic[InputsT, OutputsT]):
         return self._recording.play(inputs)
 
     def _give_up(self, reason: str) -> None:
+        is_the_end = self._tape is not None and self._tape.is_spent
         self._tape = None
         self._run.emit(
             Warning(
-                message=f"{self._name} is not recorded and runs slower: {reason}",
+                message=f"{self._name} is not recorded and runs slower: {reason}"
+                + ("; nor is any other step from now on" if is_the_end else ""),
                 hint="the result is the same; run.acceleration=eager records nothing",
             )
         )

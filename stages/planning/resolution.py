@@ -10,7 +10,6 @@ import torch
 from stages.config import Config, with_values
 from stages.config_table import AUTO
 from stages.inversion.overlap import can_overlap_on_cpu
-from stages.machine.cuda_tape import FIRST_TORCH
 from stages.machine.device import (
     can_compile_for_cpu,
     has_fast_bf16,
@@ -64,12 +63,7 @@ def warnings_of(
     if not is_resumption and config.run.precision == "bf16" and not has_fast_bf16(device):
         warnings.append("run.precision is bf16, in which this CPU is no faster than in fp32: auto would take that")
     is_eager = resolve_acceleration(config.run.acceleration, device) == "eager"
-    if is_eager and device.type == "cuda" and wanted.run.acceleration != "eager":
-        warnings.append(
-            f"torch {torch.__version__} cannot record steps safely: they run eagerly, and a fast GPU waits for Python;"
-            f" torch {FIRST_TORCH} and later can"
-        )
-    elif is_eager and wanted.run.acceleration == "graphs":
+    if is_eager and wanted.run.acceleration == "graphs":
         warnings.append(f"run.acceleration is graphs, which {device} has none of: steps run eagerly")
     is_idle = not can_overlap_on_cpu(config.run.acceleration, int(config.run.threads))
     if schedule.overlaps and device.type == "cpu" and is_idle:

@@ -12,7 +12,6 @@ from unittest.mock import Mock, mock_open
 import numpy as np
 import pytest
 import torch
-from torch.torch_version import TorchVersion
 
 from stages.errors import ConfigError, MachineError
 from stages.machine.control_groups import ControlGroups
@@ -118,23 +117,18 @@ def test_this_cpu_can_be_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "version", "resolved"),
+    ("wanted", "device", "resolved"),
     [
-        ("auto", CPU, "2.15.0", "eager"),
-        ("auto", CUDA, "2.15.0", "graphs"),
-        ("auto", CUDA, "2.9.1", "eager"),
-        ("graphs", CUDA, "2.15.1+cu130", "graphs"),
-        ("graphs", CUDA, "2.14.1", "eager"),
-        ("graphs", CPU, "2.15.0", "eager"),
-        ("eager", CUDA, "2.15.0", "eager"),
-        ("compile", CPU, "2.15.0", "compile"),
-        ("compile", CUDA, "2.9.1", "compile"),
+        ("auto", CPU, "eager"),
+        ("auto", CUDA, "graphs"),
+        ("graphs", CUDA, "graphs"),
+        ("graphs", CPU, "eager"),
+        ("eager", CUDA, "eager"),
+        ("compile", CPU, "compile"),
+        ("compile", CUDA, "compile"),
     ],
 )
-def test_graphs_are_for_devices_that_have_them(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, device: torch.device, version: str, resolved: str
-) -> None:
-    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+def test_graphs_are_for_devices_that_have_them(wanted: str, device: torch.device, resolved: str) -> None:
     assert resolve_acceleration(wanted, device) == resolved
 
 
@@ -160,7 +154,6 @@ def test_long_runs_are_compiled_where_there_is_a_compiler(
     (tmp_path / "Python.h").touch()
     monkeypatch.setattr("stages.machine.device.sysconfig.get_path", lambda _name: str(tmp_path))
     monkeypatch.setattr("stages.machine.device.sys.platform", "linux")
-    monkeypatch.setattr(torch, "__version__", TorchVersion("2.15.0"))
     monkeypatch.setenv("CXX", compiler)
     assert resolve_acceleration(wanted, device, is_worth_compiling=is_worth_compiling) == resolved
     (tmp_path / "Python.h").unlink()

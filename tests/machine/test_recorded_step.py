@@ -175,6 +175,47 @@ def test_a_step_that_cannot_be_recorded_is_run_as_it_is(tape, look, num_python_r
     assert "run.acceleration=eager" in warning.hint
 
 
+class FragileTape(OperationTape):
+    """Nothing of it can be used any more once a recording has failed."""
+
+    def record(self, step: Callable[[], Any]) -> Any:
+        try:
+            return super().record(step)
+        except RuntimeError:
+            self.is_spent = True
+            raise
+
+
+def test_a_device_that_does_not_bear_a_failure_runs_all_steps_as_they_are() -> None:
+    """What was recorded before is not played after it, and what is not yet recorded never is."""
+    tape = FragileTape()
+    trainings = [Training(tape) for _ in range(3)]
+    recorded, failing, late = trainings
+    plain = Training(None)
+    for training, num_calls in ((recorded, NUM_REHEARSALS + 1), (failing, NUM_REHEARSALS), (late, 1)):
+        for seed in range(num_calls):
+            training.call(seed)
+    for seed in range(NUM_REHEARSALS):
+        plain.call(seed)
+    failing.look = lambda loss: loss.item()
+    failing.call(NUM_REHEARSALS)
+    assert tape.is_spent
+    failing.look = recorded.look
+    assert_same(failing.call(NUM_REHEARSALS + 1), recorded.call(NUM_REHEARSALS + 1))
+    for seed in range(1, NUM_CALLS):
+        late.call(seed)
+    assert [training.num_python_runs for training in trainings] == [
+        NUM_REHEARSALS + 2,  # the recording is one, and the last call
+        NUM_REHEARSALS + 3,  # the recording that failed, the same step as it is, the last call
+        NUM_CALLS,
+    ]
+    assert tape.num_played == 1
+    assert [[event.message for event in training.events] for training in (recorded, late)] == [[], []]
+    (warning,) = failing.events
+    assert warning.message.startswith("the test's step is not recorded and runs slower: WaitError")
+    assert warning.message.endswith("; nor is any other step from now on")
+
+
 def test_a_step_that_waits_only_at_first_is_recorded() -> None:
     """Libraries that load and kernels that are chosen make the first steps wait."""
     num_looks = iter(range(1000))

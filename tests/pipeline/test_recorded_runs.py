@@ -8,13 +8,10 @@ import pytest
 import torch
 from operation_tape import OperationTape
 from run_outputs import At, assert_same_outcome, events, stop_at, warnings
-from torch.torch_version import TorchVersion
 
 from stages import optimizers, resumption
 from stages.machine.device import num_usable_cpus
-from stages.planning import resolution
 from stages.run_directory import RunDirectory
-from stages.schedule import Schedule
 
 GRAPHS = "run.acceleration=graphs"
 
@@ -99,24 +96,6 @@ def test_graphs_that_cannot_be_had_are_told(start, out: Path, undisturbed: Path)
     assert "cpu" in warning["message"]
     assert 'acceleration = "eager"' in (out / "config.toml").read_text(encoding="utf-8")
     assert_same_outcome(out, undisturbed)
-
-
-@pytest.mark.parametrize("command", ["run", "invert"])
-@pytest.mark.parametrize(
-    ("acceleration", "version", "is_told"),
-    [("auto", "2.9.1", True), ("auto", "2.15.0", False), ("eager", "2.9.1", False)],
-)
-def test_a_torch_too_old_for_graphs_is_told_on_a_gpu(
-    make_config, monkeypatch: pytest.MonkeyPatch, command: str, acceleration: str, version: str, is_told: bool
-) -> None:
-    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
-    monkeypatch.setattr(resolution, "resolve_precision", lambda *_: "fp32")
-    wanted = make_config(f"run.acceleration={acceleration}")
-    device, schedule = torch.device("cuda", 0), Schedule.of(command, wanted)
-    found = resolution.warnings_of(
-        wanted, resolution.resolved(wanted, device, schedule), device, schedule, is_resumption=False
-    )
-    assert [f"torch {version} cannot record steps" in warning for warning in found] == [True] * is_told
 
 
 def test_a_student_that_cannot_be_recorded_learns_all_the_same(start, out: Path, tapes, tmp_path: Path) -> None:
