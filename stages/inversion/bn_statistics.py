@@ -13,12 +13,11 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.errors import MisuseError
-from stages.models.layers import bn_layers_that_run, watched
+from stages.models.layers import bn_layers_that_run, scaled_channels, watched
 
 
 class _BatchStatistics(torch.autograd.Function):
@@ -41,11 +40,9 @@ class _BatchStatistics(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_mean_C: Tensor, grad_variance_C: Tensor) -> Tensor:
         features_BCHW, mean_C = ctx.saved_tensors
-        # d mean / dx = 1 / n and d var / dx = 2 (x - mean) / n, so the gradient is scale * (x - mean) + offset per
-        # channel. Batch-norm in eval mode is such a map, and its kernel keeps the factors in fp32 beside bf16 features.
+        # d mean / dx = 1 / n and d var / dx = 2 (x - mean) / n
         num = features_BCHW.numel() // features_BCHW.shape[1]
-        scale_C, offset_C = grad_variance_C * (2 / num), grad_mean_C / num
-        return F.batch_norm(features_BCHW, mean_C, torch.ones_like(mean_C), scale_C, offset_C, eps=0.0)
+        return scaled_channels(features_BCHW, grad_variance_C * (2 / num), mean_C=mean_C, offset_C=grad_mean_C / num)
 
 
 def channel_statistics(features_BCHW: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.models.layers import bn_layers
+from stages.models.layers import bn_layers, scaled_channels
 
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -38,10 +38,9 @@ class _FrozenBatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_BC: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         variance_C, weight_C = ctx.saved_tensors
+        zeros_C = torch.zeros_like(weight_C)
         factor_C = weight_C * torch.rsqrt(variance_C + ctx.eps)
-        # Batch-norm again: its kernel keeps the factors in fp32 beside bf16 features.
-        zeros_C, ones_C = torch.zeros_like(factor_C), torch.ones_like(factor_C)
-        return F.batch_norm(gradient_BC, zeros_C, ones_C, factor_C, zeros_C, eps=0.0), None, None, None, None, None
+        return scaled_channels(gradient_BC, factor_C, mean_C=zeros_C, offset_C=zeros_C), None, None, None, None, None
 
 
 def _forward(layer: nn.BatchNorm2d, input: Tensor) -> Tensor:

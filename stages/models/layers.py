@@ -98,6 +98,18 @@ def statistics_taken_anew(layers: Sequence[_BatchNorm]) -> Iterator[None]:
             layer.train(is_training)
 
 
+def scaled_channels(features_BC: Tensor, factor_C: Tensor, *, mean_C: Tensor, offset_C: Tensor) -> Tensor:
+    """factor * (features - mean) + offset, channel by channel. Shapes: [B, C, ...], [C] -> [B, C, ...].
+
+    Batch-norm in eval mode is such a map, and its kernel keeps the factors in fp32 beside bf16 features. The operator
+    is called, for some versions of torch's function refuse an eps of 0.
+    """
+    ones_C = torch.ones_like(mean_C)
+    return torch.batch_norm(
+        features_BC, factor_C, offset_C, mean_C, ones_C, False, 0.0, 0.0, torch.backends.cudnn.enabled
+    )
+
+
 def classifying_layer(model: nn.Module, *, num_classes: int) -> nn.Linear | None:
     """The last linear layer with an output for each class; None where the model has none."""
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]

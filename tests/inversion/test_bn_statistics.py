@@ -317,7 +317,8 @@ def test_a_channel_that_never_varied_has_a_finite_loss(network: TinyNetwork, var
 def test_layers_of_several_widths_and_without_eps(is_standardized: bool) -> None:
     """The zeros behind a narrow layer's statistics change nothing, before a checkpoint and after it."""
     torch.manual_seed(0)
-    wide = nn.Sequential(nn.BatchNorm2d(2, eps=0.0), nn.Conv2d(2, 7, 3), nn.BatchNorm2d(7, eps=0.0))
+    none = 1e-60  # in fp32; some versions of torch refuse the number 0
+    wide = nn.Sequential(nn.BatchNorm2d(2, eps=none), nn.Conv2d(2, 7, 3), nn.BatchNorm2d(7, eps=none))
     network = wide.eval().requires_grad_(False)
     network[2].running_var.fill_(0.3)
     # One layer at a time.
