@@ -79,6 +79,33 @@ def test_standardized_loss_against_its_formula() -> None:
         assert losses[row].item() == pytest.approx((unit * (expected + gap)).item(), rel=1e-4)
 
 
+def test_standardized_loss_has_the_gradient_of_its_formula() -> None:
+    """By central differences in double precision, one logit at a time."""
+    teacher_BK, student_BK = logits(2, 3), logits(2, 3, seed=1).requires_grad_()
+    (gradient_BK,) = torch.autograd.grad(standardized_loss(teacher_BK, student_BK).sum(), student_BK)
+
+    def formula(student: Tensor) -> float:
+        teacher = teacher_BK.double()
+        scales = [rows.std(dim=1, correction=0, keepdim=True) for rows in (teacher, student)]
+        t, s = teacher / scales[0], student / scales[1]
+        divergence = (t.softmax(1) * (t.log_softmax(1) - s.log_softmax(1))).sum()
+        gap = (scales[0].log().mean() - scales[1].log().mean()) ** 2
+        return (scales[0].square().mean() * (divergence + 2 * gap)).item()
+
+    for place in ((row, column) for row in range(2) for column in range(3)):
+        step_BK = torch.zeros(2, 3, dtype=torch.float64)
+        step_BK[place] = 1e-5
+        student = student_BK.detach().double()
+        expected = (formula(student + step_BK) - formula(student - step_BK)) / 2e-5
+        assert gradient_BK[place].item() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_standardized_loss_is_fp32_whatever_the_networks_compute_in() -> None:
+    teacher_BK, student_BK = logits(8, 5).bfloat16(), logits(8, 5, seed=1).bfloat16()
+    loss_B = standardized_loss(teacher_BK, student_BK)
+    torch.testing.assert_close(loss_B, standardized_loss(teacher_BK.float(), student_BK.float()))
+
+
 def test_standardized_loss_leaves_the_scale_of_a_single_prediction_open() -> None:
     teacher_BK = logits(4, 5)
     factors_B = torch.tensor([0.5, 2.0, 3.0, 1 / 3])  # whose logarithms have the mean 0
