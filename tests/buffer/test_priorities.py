@@ -45,6 +45,7 @@ def test_a_large_alpha_stays_in_range(alpha: float) -> None:
     far_N = sampling_probabilities(torch.tensor([4.6, 2.0, 0.1]), alpha=alpha, epsilon=1e-6)
     torch.testing.assert_close(far_N.sum(), torch.tensor(1.0))
     assert far_N.argmax() == 0
+    assert sampling_probabilities(torch.zeros(1), alpha=alpha, epsilon=1e-6).tolist() == [1.0]
 
 
 def test_alpha_zero_is_uniform() -> None:
@@ -62,6 +63,8 @@ def test_importance_sampling_weights_against_a_loop(beta: float) -> None:
     # Divided by it, the weights are those of prioritised replay (Schaul et al. 2016): (P / min P)^-beta.
     schaul = [(probability / min(probabilities)) ** -beta for probability in probabilities]
     np.testing.assert_allclose(weight_B / weight_B.max(), schaul, rtol=1e-12)
+    few_B = importance_sampling_weights(np.array(probabilities[:2]), num_samples=4, beta=beta)
+    np.testing.assert_allclose(few_B, expected[:2], rtol=1e-12)  # N is the buffer's, not the batch's
 
 
 def test_weights_are_one_without_bias() -> None:
