@@ -66,6 +66,13 @@ def test_the_share_of_images_that_are_mixed(kind: str, share: float) -> None:
     assert float(is_mixed_B.float().mean()) == pytest.approx(share, abs=0.04 * (share > 0))
 
 
+def test_how_much_of_an_image_is_mixed_does_not_depend_on_how_many_are() -> None:
+    other_B = draw(share=0.25).other_B
+    mixed_B = other_B[other_B > 0]
+    assert float(mixed_B.mean()) == pytest.approx(0.25, abs=0.02)
+    assert 0.49 < mixed_B.max() <= 0.5
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 32), (128, 1), (5, 5), (8, 8), (28, 28)])
 def test_at_least_half_is_its_own_at_any_size(size: tuple[int, int]) -> None:
     black = torch.zeros(NUM, 1, *size, dtype=torch.uint8)
