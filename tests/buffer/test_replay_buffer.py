@@ -153,6 +153,23 @@ def test_of_equal_priorities_the_first_slots_leave() -> None:
         assert names_in(buffer) == expected
 
 
+def test_free_slots_are_taken_before_those_of_the_lowest_priorities() -> None:
+    buffer = make_buffer(5, eviction="lowest_priority")
+    insert(buffer, [0, 1, 2], priorities=[5.0, 1.0, 4.0])
+    insert(buffer, [3, 4, 5, 6], priorities=[9.0, 9.0, 9.0, 9.0])
+    assert names_in(buffer) == [0, 5, 6, 3, 4]
+
+
+def test_of_many_samples_the_lowest_leaves_by_however_little() -> None:
+    size = 100_000
+    buffer = make_buffer(size, eviction="lowest_priority")
+    priority_N = torch.full((size,), 2.0)
+    priority_N[-1] = priority_N[-1].nextafter(torch.tensor(0.0))
+    insert(buffer, list(range(size)), priorities=priority_N.tolist())
+    insert(buffer, [size], priorities=[2.0])
+    assert buffer.column("target")[-1] == size
+
+
 def test_new_samples_stay_even_if_their_priority_is_the_lowest() -> None:
     buffer = make_buffer(4, eviction="lowest_priority")
     insert(buffer, [0, 1, 2, 3], priorities=[5.0, 1.0, 4.0, 2.0])
@@ -177,6 +194,15 @@ def test_storage_grows_with_what_is_stored() -> None:
     insert(buffer, list(range(700, 1500)))
     insert(buffer, list(range(1500, 5000)))
     assert names_in(buffer) == list(range(5000))
+
+
+def test_room_doubles_with_what_is_stored() -> None:
+    buffer = make_buffer(10**12)
+    rooms = []
+    for first in range(0, 5000, 100):
+        insert(buffer, list(range(first, first + 100)))
+        rooms.append(buffer.num_slots)
+    assert sorted(set(rooms)) == [1024, 2048, 4096, 8192]
 
 
 @pytest.mark.parametrize("num_expected", [0, 4000])
