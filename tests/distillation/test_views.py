@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stages.data.augment import Augmentation, augmented
 from stages.distillation.stage import Distillation
-from stages.distillation.views import CachedViews, FreshViews, make_views
+from stages.distillation.views import CachedViews, FreshViews, bytes_per_view, make_views
 from stages.events import ViewsJudged
 from stages.run import Run, StopRequested
 
@@ -197,7 +197,17 @@ def test_the_teacher_sees_each_view_once(make_run, fill, mix: str) -> None:
     assert counted.num_images == 3 * 40
     fill(run, 12)
     views.begin_epoch(run)
+    views.begin_epoch(run)
     assert counted.num_images == 3 * 52
+
+
+def test_of_more_new_images_than_the_buffer_holds_those_that_stay_are_judged(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 3})
+    fill(run, 30)
+    fill(run, 30, seed=1)
+    run.teacher.model = counted = Counted(run.teacher.model)
+    views_of(run)
+    assert counted.num_images == 3 * 40
 
 
 @pytest.mark.parametrize("sampling", ["priority", "uniform"])
@@ -282,6 +292,16 @@ def test_a_view_whose_partner_has_left_gives_way_to_the_whole_one(make_run, fill
     fill(run, 20, seed=1)  # the first half leaves, and with it half of the partners of the other
     views.begin_epoch(run)
     assert 0 < num_mixed() < 0.8 * before
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_view_takes_as_many_bytes_as_is_said(make_run, fill, precision: str, mix: str) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 3, "mix": mix})
+    run.precision = precision
+    fill(run, 30)
+    num_bytes = sum(column.nbytes for column in views_of(run).state_dict()["columns"].values())
+    assert num_bytes == 3 * run.buffer.num_slots * bytes_per_view(mix, num_logits=5, precision=precision)
 
 
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
