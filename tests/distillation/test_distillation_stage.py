@@ -289,9 +289,10 @@ def test_steps_of_an_epoch(make_run, fill) -> None:
     assert [event.step for event in run.events] == [1, 3, 4]  # every second one, and the last
 
 
-def test_stopped_after_any_step_it_goes_on_to_the_same_student(make_run, fill) -> None:
+@pytest.mark.parametrize("views", [0, 2])
+def test_stopped_after_any_step_it_goes_on_to_the_same_student(make_run, fill, views: int) -> None:
     def make() -> tuple[Run, Distillation]:
-        run = make_run(epoch=FIRST)
+        run = make_run(epoch=FIRST, distillation={"views": views})
         fill(run, 20)
         return run, set_up(run)
 
@@ -362,6 +363,7 @@ def test_a_teacher_that_draws_does_so_by_the_step(make_run, fill, views: int) ->
         return drawn
 
     assert drawn_after(1) == drawn_after(2)
+    assert len(set(drawn_after(1))) == len(drawn_after(1)), "and never the same again"
 
 
 def test_layers_that_draw_do_so_anew_in_each_step(make_run, fill) -> None:
@@ -376,6 +378,21 @@ def test_layers_that_draw_do_so_anew_in_each_step(make_run, fill) -> None:
     fill(run, 20)
     set_up(run).run_epoch(run)
     assert len(set(drawn)) == STEPS
+
+
+def test_what_the_teacher_draws_does_not_change_what_the_student_draws(make_run, fill) -> None:
+    def draw(num: int) -> None:
+        torch.rand(num)
+
+    def drawn_by_student(num_by_teacher: int) -> list[float]:
+        run, drawn = make_run(epoch=FIRST), []
+        fill(run, 20)
+        run.teacher.register_forward_hook(lambda *_: draw(num_by_teacher))
+        run.student.register_forward_hook(lambda *_: drawn.append(torch.rand(()).item()))
+        set_up(run).run_epoch(run)
+        return drawn
+
+    assert drawn_by_student(0) == drawn_by_student(3)
 
 
 def test_a_student_that_comes_in_eval_mode_learns_in_training_mode(make_run, fill) -> None:
@@ -433,3 +450,36 @@ def test_a_loss_that_nobody_was_told_is_not_forgotten(make_run, fill) -> None:
     with pytest.raises(DivergedError, match="not finite in epoch 4"):
         set_up(run).run_epoch(run)
     assert torch.equal(*students), "its update was left out"
+
+
+def test_a_loss_that_is_lost_before_a_stop_is_not_forgotten(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, run={"log_every": 100})
+    fill(run, 20)
+    run.teacher.model.linear.bias.fill_(float("nan"))
+
+    def stop() -> None:
+        raise StopRequested
+
+    run.safe_point = stop
+    stage = set_up(run)
+    stage.check(run)
+    with pytest.raises(StopRequested):
+        stage.run_epoch(run)
+    with pytest.raises(DivergedError, match="not finite in epoch 4, before step 1"):
+        stage.check(run)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_muon_computes_in_the_precision_of_the_run(
+    make_run, fill, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
+) -> None:
+    types = []
+    monkeypatch.setattr("stages.muon._LEAST_ROWS", 1)
+    monkeypatch.setattr(
+        "stages.muon.newton_schulz", lambda matrices, dtype: types.append(dtype) or newton_schulz(matrices, dtype)
+    )
+    run = make_run(epoch=FIRST, distillation={"optimizer": "muon"})
+    run.precision = precision
+    fill(run, 20)
+    set_up(run).run_epoch(run)
+    assert set(types) == {dtype}
