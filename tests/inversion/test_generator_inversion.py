@@ -339,6 +339,17 @@ def test_images_are_a_copy_in_range(make_run) -> None:
     assert not torch.equal(later_BCHW, before_BCHW)
 
 
+def test_targets_are_a_copy(make_run) -> None:
+    run = make_run(inversion=RATES | {"targets": "teacher"})
+    method = set_up(run)
+    target_B = method.invert(run).target_B
+    before_B = target_B.clone()
+    run.epoch = 2
+    later_B = method.invert(run).target_B
+    assert torch.equal(target_B, before_B)
+    assert not torch.equal(later_B, before_B)
+
+
 def test_teachers_targets_are_its_classes_of_the_returned_images(make_run) -> None:
     run = make_run(inversion=RATES | {"targets": "teacher"}, task={"crop_padding": 0, "horizontal_flip": False})
     images_BCHW, target_B = set_up(run).invert(run)
@@ -354,6 +365,16 @@ def test_equal_runs_invert_equal_images(make_run) -> None:
     assert torch.equal(inverted(1, 2), inverted(1, 2))
     assert not torch.equal(inverted(1, 2), inverted(2, 2))
     assert not torch.equal(inverted(1, 2), inverted(1, 3))
+
+
+def test_the_generator_begins_with_weights_of_the_runs_seed(make_run) -> None:
+    def first_weights(seed: int, stream: int) -> dict[str, Tensor]:
+        run = make_run(run={"seed": seed})
+        torch.manual_seed(stream)
+        return set_up(run).state_dict()["meta_generator"]
+
+    assert_same(first_weights(1, stream=8), first_weights(1, stream=9))
+    assert not torch.equal(first_weights(1, stream=8)["0.weight"], first_weights(2, stream=8)["0.weight"])
 
 
 def test_steps_are_counted_over_the_calls_of_an_epoch(make_run) -> None:
@@ -496,6 +517,29 @@ def test_a_restored_method_goes_on_as_the_first(make_run, update: dict[str, Any]
     assert_same(restored.state_dict(), method.state_dict())
 
 
+def test_each_call_begins_with_all_that_the_meta_generator_is(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it keeps beside its weights, too."""
+
+    class Counting(TinyGenerator):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.register_buffer("num_passes", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, latent_BZ: Tensor) -> Tensor:
+            seen.append(int(self.num_passes))
+            self.num_passes += 1
+            return super().forward(latent_BZ)
+
+    seen: list[int] = []
+    monkeypatch.setattr(BUILT_WITH, lambda _name, **settings: Counting(**settings))
+    run = make_run(inversion=RATES)
+    method = set_up(run)
+    seen.clear()
+    for run.epoch in (1, 2):
+        method.invert(run)
+    assert seen == [0, 1, 2, 0, 1, 2]
+
+
 # The reset of the first layer.
 
 
@@ -566,6 +610,15 @@ def test_a_loss_that_is_not_finite_ends_the_run(make_run) -> None:
     assert "lr_generator" in caught.value.hint
     assert all_hooks(run.teacher) == 0
     assert run.student.training
+
+
+def test_where_no_loss_is_finite_the_images_are_those_of_the_first_step(make_run) -> None:
+    run = make_run(epoch=WARMUP, inversion=RATES)
+    run.teacher.model.linear.bias.fill_(float("nan"))
+    method = set_up(run)
+    generator = generator_of(run, method.state_dict())
+    latent_BZ = torch.randn(9, 6, generator=run.rng("inversion", "holdout latent"))
+    torch.testing.assert_close(method.invert_holdout(run, 9).images_BCHW, generator(latent_BZ).detach())
 
 
 def test_a_loss_that_is_lost_between_reports_is_not_forgotten(make_run) -> None:
