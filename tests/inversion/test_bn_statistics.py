@@ -447,7 +447,8 @@ def test_the_average_survives_a_restart(network: TinyNetwork) -> None:
     matching, restored, fresh = (BatchNormMatching(network, IMAGE_SHAPE, momentum=0.9) for _ in range(3))
     fresh.load_state_dict(matching.state_dict())  # before the first call there is nothing to carry
     watched_loss(matching, network, images(0))
-    restored.load_state_dict(matching.state_dict())
+    state = matching.state_dict()
     expected = watched_loss(matching, network, images(1))
+    restored.load_state_dict(state)  # which is of the moment it was asked for
     assert torch.equal(watched_loss(restored, network, images(1)), expected)
     assert not torch.equal(watched_loss(fresh, network, images(1)), expected)
