@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from same_values import assert_same
 from torch import Tensor, nn
 
 from stages.data.augment import Augmentation, augmented
@@ -78,11 +79,23 @@ def test_new_images_are_judged_in_batches_of_one_size(make_run, fill, monkeypatc
     inversion = {"calls": num_new // 12, "warmup_calls": 4}
     run = make_run(epoch=FIRST, distillation={"views": 3}, inversion=inversion, buffer={"capacity": 480})
     fill(run, 48)
+    sizes = set()
+    run.teacher.register_forward_hook(lambda _teacher, inputs, _logits: sizes.add(len(inputs[0])))
     views = CachedViews(run, run.config.distillation)
     monkeypatch.setattr(views, "_judge_rest", None)
     views.begin_epoch(run)
     fill(run, num_new, seed=1)
     views.begin_epoch(run)
+    assert sizes == {min(16, num_new)}
+
+
+def test_images_of_a_buffer_that_stays_are_judged_in_batches_of_the_students_size(make_run, fill) -> None:
+    run = make_run(command="distill", distillation={"views": 3}, buffer={"capacity": 48})
+    fill(run, 48)
+    sizes = set()
+    run.teacher.register_forward_hook(lambda _teacher, inputs, _logits: sizes.add(len(inputs[0])))
+    views_of(run)
+    assert sizes == {16}
 
 
 @pytest.mark.parametrize(("num_new", "told"), [(32, []), (35, [4, 8, 12, 16, 20, 24, 28, 32, 35])])
@@ -317,3 +330,15 @@ def test_the_state_is_the_whole_state(make_run, fill, mix: str) -> None:
     batch = draw(run)
     for value, expected in zip(again.judge(run, batch, 1), views.judge(run, batch, 1), strict=True):
         torch.testing.assert_close(value, expected, rtol=0, atol=0)
+
+
+def test_a_state_that_was_loaded_is_left_as_it_is(make_run, fill) -> None:
+    run = make_run(epoch=FIRST, distillation={"views": 2}, buffer={"capacity": 40})
+    fill(run, 40)
+    state = views_of(run).state_dict()
+    before = {name: column.clone() for name, column in state["columns"].items()}
+    again = CachedViews(run, run.config.distillation)
+    again.load_state_dict(state)
+    fill(run, 12, seed=1)
+    again.begin_epoch(run)
+    assert_same(state["columns"], before)
