@@ -20,6 +20,7 @@ from stages.errors import DivergedError
 from stages.muon import MATRIX_RATE, newton_schulz
 from stages.run import Run, StopRequested
 from stages.scoring import score
+from stages.tasks.classification import Classification
 
 WARMUP, NUM_EPOCHS, STEPS = 3, 7, 3
 FIRST = WARMUP + 1
@@ -161,6 +162,39 @@ def test_two_epochs_against_the_reference(make_run, fill, case: str) -> None:
             torch.testing.assert_close(value.detach(), wanted.detach(), rtol=1e-3, atol=1e-4)
         for value, wanted in zip(run.student.model.buffers(), reference.student.buffers(), strict=True):
             torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_where_each_pixel_has_a_class_an_image_counts_by_the_mean_of_its_pixels(make_run, fill) -> None:
+    class Pixels(Classification):
+        def per_sample(self, values_BHW: Tensor) -> Tensor:
+            return values_BHW.flatten(1).mean(dim=1)
+
+    run = make_run(
+        epoch=FIRST,
+        teacher=nn.Conv2d(2, 5, 3, padding=1),
+        student=nn.Conv2d(2, 5, 3, padding=1),
+        task={"crop_padding": 0, "horizontal_flip": False},
+        distillation={"steps": 1, "weight_loss": True},
+    )
+    run.task = Pixels(5)
+    fill(run, 40)
+    settings = run.config.distillation
+    batch = run.buffer.draw(
+        16, run.rng("distillation", "draw", 0), sampling="priority", alpha=settings.alpha, epsilon=settings.epsilon
+    )
+    weight_B = (40 * batch.probability_B) ** -settings.beta
+    with torch.no_grad():
+        teacher_BKHW, student_BKHW = run.teacher(batch.images_BCHW), run.student(batch.images_BCHW)
+
+    def divergence(temperature: float) -> Tensor:
+        target, found = ((logits / temperature).log_softmax(dim=1) for logits in (teacher_BKHW, student_BKHW))
+        return F.kl_div(found, target, reduction="none", log_target=True).sum(dim=1).mean(dim=(1, 2))
+
+    set_up(run).run_epoch(run)
+    loss_B = weight_B / weight_B.max() * settings.temperature**2 * divergence(settings.temperature)
+    assert run.events[0].loss == pytest.approx(loss_B.mean().item(), rel=1e-4)
+    expected_B = weight_B * divergence(settings.delta_temperature)
+    torch.testing.assert_close(run.buffer.column("priority")[batch.slots_B], expected_B, rtol=1e-4, atol=1e-6)
 
 
 def test_a_sample_that_is_not_drawn_keeps_its_priority(make_run, fill) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from stages.data.dataset import LabelledImages
 from stages.errors import ConfigError
@@ -17,6 +18,7 @@ from stages.evaluation.measure import TeacherComparison, compare_with_teacher, d
 from stages.evaluation.stage import EvaluationStage
 from stages.events import Evaluation, Warning
 from stages.run import Run
+from stages.tasks.classification import Classification
 
 WARMUP, LAST = 3, 7
 
@@ -87,6 +89,21 @@ def test_calibration_against_counting(make_run) -> None:
     assert len(set(bin_N)) > 3
     gaps = [is_same_N[bin_N == m].sum() - confidence_N[bin_N == m].sum() for m in set(bin_N)]
     assert compared(run).ece == pytest.approx(sum(abs(float(gap)) for gap in gaps) / 30, rel=1e-4)
+
+
+def test_where_each_pixel_has_a_class_agreement_is_the_share_of_pixels(make_run) -> None:
+    class Pixels(Classification):
+        def per_sample(self, values_BHW: torch.Tensor) -> torch.Tensor:
+            return values_BHW.flatten(1).mean(dim=1)
+
+    run = make_run(teacher=nn.Conv2d(2, 5, 3, padding=1), student=nn.Conv2d(2, 5, 3, padding=1))
+    run.task = Pixels(5)
+    teacher_NHW, student_NHW = (logits(run, name).argmax(dim=1) for name in ("teacher", "student"))
+    result = compared(run)
+    assert 0 < result.agreement < 1
+    assert result.agreement == pytest.approx((teacher_NHW == student_NHW).double().mean().item())
+    counts = teacher_NHW.flatten().bincount()
+    assert result.agreement_by_chance == pytest.approx(int(counts.max()) / (30 * 8 * 6))
 
 
 def test_both_at_once_are_measured_as_each_alone(make_run) -> None:
