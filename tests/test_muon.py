@@ -47,6 +47,17 @@ def test_small_singular_values_are_raised_too() -> None:
     assert values.max() < 1.3
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1.0])
+def test_each_singular_value_goes_five_times_through_the_quintic(scale: float) -> None:
+    values = [0.8, 0.5, 0.2, 0.01]
+    norm = sum(value**2 for value in values) ** 0.5
+    expected = [value / norm for value in values]
+    for _iteration in range(5):
+        expected = [3.4445 * s - 4.775 * s**3 + 2.0315 * s**5 for s in expected]
+    found = newton_schulz(scale * torch.tensor(values).diag()[None], F32)[0]
+    torch.testing.assert_close(found, torch.tensor(expected).diag(), rtol=1e-3, atol=1e-4)
+
+
 def test_how_far_a_matrix_moves() -> None:
     """For a rate of 1, by singular values of about .2."""
     weight = nn.Parameter(torch.zeros(16, 40))

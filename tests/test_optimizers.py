@@ -91,6 +91,16 @@ def test_fused_is_the_same_mathematics(make: Make, monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(trained[1], trained[0], rtol=1e-4, atol=1e-6)
 
 
+def test_nesterovs_momentum_is_torchs() -> None:
+    model, other = network(), network()
+    optimizer = make_nesterov(model)
+    reference = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
+    for seed in range(3):
+        learn(model, optimizer, seed)
+        learn(other, reference, seed)
+    assert_same(numbers(model, optimizer), numbers(other, reference))
+
+
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("first", [0, 2])
 def test_a_step_that_is_not_wanted_leaves_everything_as_it_was(make: Make, fused: bool, first: int) -> None:
