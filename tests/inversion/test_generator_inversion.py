@@ -248,6 +248,17 @@ def test_two_calls_against_the_reference(make_run, fill, case: str, epoch: int) 
             assert (stored["exp_avg"] - moment).norm() < 0.03 * moment.norm()
 
 
+def test_gamma_of_a_single_epoch_is_the_first(make_run) -> None:
+    settings = {"diversity": False, "gamma": 3.0, "task_weight": 20.0}
+    told = []
+    for changes in ({"gamma_start": 0.5}, {"gamma": 0.5}):
+        run = make_run(command="invert", buffer={"capacity": 12}, inversion=RATES | settings | changes)
+        assert run.schedule.epochs == 1
+        set_up(run).invert(run)
+        told.append([event.loss_task for event in run.events])
+    assert told[0] == pytest.approx(told[1])
+
+
 def test_latents_of_a_class_need_a_linear_layer(make_run) -> None:
     run = make_run(inversion={"class_latents": 1.0, "targets": "balanced"})
     run.teacher.model.linear = nn.Sequential(
