@@ -395,6 +395,7 @@ def test_steps_are_counted_over_the_calls_of_an_epoch(make_run) -> None:
         method.invert(run)
     told = [(event.step, event.num_steps) for event in run.events if isinstance(event, InversionStep)]
     assert told == [(step, 6) for step in range(6)]
+    assert run.num_trained == 6 * 12
 
 
 def test_bf16_is_for_the_networks_only(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
