@@ -192,7 +192,7 @@ class ReplayBuffer:
         finite_B = priority_B.isfinite()
         same_BB = (slots_B[:, None] == slots_B[None, :]) & finite_B[None, :]
         priority_B = torch.where(finite_B, priority_B, 0.0)
-        mean_B = (same_BB * priority_B[None, :]).sum(dim=1) / same_BB.sum(dim=1).clamp(min=1)
+        mean_B = (same_BB * priority_B[None, :]).sum(dim=1) / same_BB.sum(dim=1)  # 0 / 0 is not taken
         column_N = self._columns["priority"]
         column_N[slots_B] = torch.where(same_BB.any(dim=1), mean_B, column_N[slots_B])
 
