@@ -2,8 +2,8 @@
 
 In eval mode batch-norm is one factor and one offset per channel, and the gradient of its input is the factor times that
 of its output. On a CPU torch's backward pass also reduces over batch and pixels for gradients of weights that nobody
-asked for, which costs more than all else in it. By its source, on a GPU it leaves that out by itself, in fewer kernels
-than here.
+asked for, which costs more than all else in it. On a GPU it does not, but by its source it lays the gradient out with
+channels first, whatever the input's layout, which the convolution before has to turn around again.
 
 Legend: B batch, C channels, ... pixels.
 """
@@ -54,7 +54,7 @@ def _forward(layer: nn.BatchNorm2d, input: Tensor) -> Tensor:
 
 
 def _can_be_frozen(layer: nn.Module) -> bool:
-    return isinstance(layer, _KINDS) and type(layer) in _KINDS and layer.affine and not layer.weight.is_cuda
+    return isinstance(layer, _KINDS) and type(layer) in _KINDS and layer.affine
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def frozen_batch_norm(*networks: nn.Module) -> Iterator[None]:
     """Within this context the batch-norm layers of networks in eval mode send gradients to their input only.
 
     What they compute is the same; gradients are, too, in bf16 to the bit, in fp32 but for rounding. Layers of other
-    classes than torch's own, those without weights or running statistics, and those on a GPU stay as they are.
+    classes than torch's own and those without weights or running statistics stay as they are.
     """
     layers = [layer for network in networks for layer in bn_layers(network) if _can_be_frozen(layer)]
     for layer in layers:
