@@ -63,7 +63,10 @@ class Watched:
         def compiled(value: int) -> int:
             is_first = "compiled" not in self.calls
             assert torch._inductor.config.freezing == (is_first and self.has_fixed_weights)
-            assert torch._functorch.config.force_non_lazy_backward_lowering == (is_first and not self.has_fixed_weights)
+            is_backward_too = is_first and not self.has_fixed_weights
+            # An early torch has no such setting.
+            setting = getattr(torch._functorch.config, "force_non_lazy_backward_lowering", is_backward_too)
+            assert setting == is_backward_too
             self.calls.append("compiled")
             if self.error is not None:
                 raise self.error
