@@ -6,6 +6,7 @@ Legend: N images, B batch, C channels, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from stages.data.dataset import LabelledImages
 from stages.divergence import agreement
 from stages.errors import ConfigError
 from stages.evaluation.calibration import CalibrationError
+from stages.machine.device import without_kernel_search
 from stages.models.layers import evaluating
 from stages.models.normalized import NormalizedModel
 from stages.tasks.task import Metrics, Task
@@ -28,10 +30,20 @@ def measure(model: NormalizedModel, data: LabelledImages, task: Task, *, batch_s
     Raises ConfigError where a task of others' gives no numbers.
     """
     metrics = task.new_metrics()
-    with evaluating(model):
+    with _measuring(model):
         for images_BCHW, labels_B in _batches(data, batch_size, model.device):
             metrics.update(model(images_BCHW), labels_B)
     return _results(metrics, task)
+
+
+@contextmanager
+def _measuring(*models: NormalizedModel) -> Iterator[None]:
+    """The networks as they are measured; afterwards as they were."""
+    with ExitStack() as stack:
+        stack.enter_context(without_kernel_search())  # batches of a size of their own, and the last one of another
+        for model in models:
+            stack.enter_context(evaluating(model))
+        yield
 
 
 def _batches(data: LabelledImages, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,7 +98,7 @@ def compare_with_teacher(
 ) -> TeacherComparison:
     """Compare the two on images (uint8 [N, C, H, W], N > 0). In dense tasks the calibration counts pixels."""
     comparing = _Comparing(task, teacher.device)
-    with evaluating(teacher), evaluating(student):
+    with _measuring(teacher, student):
         for batch_BCHW in torch.split(images_NCHW, batch_size):
             images_BCHW = batch_BCHW.to(teacher.device)
             comparing.update(teacher(images_BCHW), student(images_BCHW))
@@ -99,7 +111,7 @@ def measure_with_teacher(
 ) -> tuple[dict[str, Any], dict[str, Any], TeacherComparison]:
     """The teacher's metrics, the student's, and their comparison on the same images; each network sees them once."""
     comparing, of_teacher, of_student = _Comparing(task, teacher.device), task.new_metrics(), task.new_metrics()
-    with evaluating(teacher), evaluating(student):
+    with _measuring(teacher, student):
         for images_BCHW, labels_B in _batches(data, batch_size, teacher.device):
             teacher_logits_BK, student_logits_BK = teacher(images_BCHW), student(images_BCHW)
             of_teacher.update(teacher_logits_BK, labels_B)

@@ -202,6 +202,17 @@ def prepare_device(device: torch.device) -> None:
         )
 
 
+@contextmanager
+def without_kernel_search() -> Iterator[None]:
+    """Within this context cuDNN takes the kernels that should be fast: to try them all pays for training steps only."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def failure_of(device: torch.device) -> str | None:
     """Why a device that torch sees computes nothing; None where it does. Out of memory is raised as it is.
 

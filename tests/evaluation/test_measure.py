@@ -152,6 +152,21 @@ def test_measuring_changes_nothing(make_run, is_training: bool) -> None:
     assert not any(module.training for module in run.teacher.modules())
 
 
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_no_kernels_are_searched_for_batches_of_odd_sizes(make_run, monkeypatch, is_wanted: bool) -> None:
+    """In training they are, where the device is prepared for it, and again once something was measured."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", is_wanted)
+    run = make_run()
+    seen: list[bool] = []
+    for network in (run.teacher, run.student):
+        network.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    measured(run)
+    compared(run)
+    measure_with_teacher(run.teacher, run.student, labelled(), run.task, batch_size=8)
+    assert seen == [False] * (4 + 8 + 8)
+    assert torch.backends.cudnn.benchmark == is_wanted
+
+
 def test_a_run_in_bf16_is_measured_in_fp32(make_run) -> None:
     run = make_run(epoch=LAST)
     run.precision, run.evaluation_data, run.holdout_NCHW = "bf16", labelled(), labelled().images_NCHW
