@@ -101,8 +101,12 @@ def assert_same_course(one: Run, other: Run) -> None:
     first, second = told(one, *STEP_KINDS), told(other, *STEP_KINDS)
     assert len(first) == len(second) > 0
     for event, expected in zip(first, second, strict=True):
-        told_of, expected_of = ({**vars(each), "agreement": None} for each in (event, expected))  # one image is .06
-        assert told_of == pytest.approx(expected_of, rel=0.03, abs=0.03)
+        assert event.kind == expected.kind
+        numbers, expected_numbers = (
+            {name: value for name, value in vars(each).items() if isinstance(value, float) and name != "agreement"}
+            for each in (event, expected)
+        )  # of agreement one image is .06
+        assert numbers == pytest.approx(expected_numbers, rel=0.03, abs=0.03)
     for value, expected in zip(one.student.state_dict().values(), other.student.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, rtol=0.05, atol=0.01)
 
@@ -271,11 +275,21 @@ def test_a_checkpoint_goes_from_device_to_device(make_cuda_run: MakeCudaRun, mak
         for stage, other in zip(source.stages, fresh.stages, strict=True):
             saved = to_cpu(stage.state_dict())
             other.load_state_dict(saved)
-            assert_same(to_cpu(other.state_dict()), saved)
+            assert_same(what_is_computed(to_cpu(other.state_dict())), what_is_computed(saved))
         weight_KC = target.run.student.model.linear.weight
         before_KC = weight_KC.detach().clone()
         fresh.epochs(WARMUP + 2, WARMUP + 3)  # fails where a tensor is on the wrong device, or a loss is not finite
         assert not torch.equal(weight_KC, before_KC)
+
+
+def what_is_computed(state: Any) -> Any:
+    """A state without how optimisers do it, and with rates, tensors in fp32 on a GPU, as numbers of so many digits."""
+    if isinstance(state, list | tuple):
+        return [what_is_computed(value) for value in state]
+    if not isinstance(state, dict):
+        return state
+    kept = {key: value for key, value in state.items() if key not in ("fused", "foreach", "capturable")}
+    return {key: f"{float(value):.5g}" if key == "lr" else what_is_computed(value) for key, value in kept.items()}
 
 
 def to_cpu(state: Any) -> Any:
