@@ -18,7 +18,7 @@ OutputsT = TypeVar("OutputsT")
 RECOVERS_FROM = "2.15"
 """The first torch that can go on recording, and playing what was recorded, after a recording that failed.
 
-Before it a graph that dies takes memory along which others of its stream still write to (cuBLAS's workspace,
+Before it a graph that dies may take memory along which others of its stream still write to (cuBLAS's workspace,
 pytorch/pytorch#193402); before 2.14 a recording that failed gives no memory back, and before 2.13 (2.12 of some builds)
 the allocators and the generator of the device take it for under way (pytorch/pytorch#180395).
 """
