@@ -40,7 +40,7 @@ class Graph:
         self.has_been_reset = False
 
     def replay(self) -> None:
-        raise NotImplementedError
+        """There is nothing to play."""
 
     def reset(self) -> None:
         self.has_been_reset = True
