@@ -44,11 +44,6 @@ MIN_FREE_DISK_MIB = 500
 
 _DISTRIBUTIONS = {"PIL": "pillow", "tomli_w": "tomli-w"}
 
-_WHY_ACCELERATION = {
-    "graphs": "the steps of training are recorded once on the GPU and replayed",
-    "eager": "recording the steps of training, which keeps a fast GPU busy, takes a later torch",
-}
-
 
 def doctor(json: options.Json = False) -> int:
     """Report what this machine has for a run.
@@ -159,7 +154,7 @@ def _auto() -> dict[str, dict[str, Any]]:
     return {
         "device": {"value": str(device), "why": _why_device(device, [str(entry.message) for entry in caught])},
         "precision": {"value": precision, "why": _why_precision(precision, device)},
-        "acceleration": {"value": acceleration, "why": _why_acceleration(acceleration, device)},
+        "acceleration": {"value": acceleration, "why": _why_acceleration(device)},
         "threads": {
             "value": resolve_threads("auto"),
             "why": f"the CPUs that this process may use, of {os.cpu_count()}, at most OMP_NUM_THREADS",
@@ -167,11 +162,11 @@ def _auto() -> dict[str, dict[str, Any]]:
     }
 
 
-def _why_acceleration(acceleration: str, device: torch.device) -> str:
+def _why_acceleration(device: torch.device) -> str:
     from stages.machine.device import can_compile_for_cpu
 
     if device.type != "cpu":
-        return _WHY_ACCELERATION[acceleration]
+        return "the steps of training are recorded once on the GPU and replayed"
     if can_compile_for_cpu():
         return "auto compiles long runs, whose training steps see 250 million pixels or more; others gain nothing by it"
     return "compiling, which long runs gain by, takes Linux, a C++ compiler (g++ or CXX) and Python's header files"

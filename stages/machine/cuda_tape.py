@@ -32,7 +32,7 @@ _ABOUT_ITSELF = "Synchronization debug mode"
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether steps on the device can be recorded: not once a recording has failed under an early torch."""
+    """Whether this process can record steps on the device: not once a recording has failed under an early torch."""
     return device.type == "cuda" and device not in _failed
 
 

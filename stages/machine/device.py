@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from stages.errors import ConfigError, MachineError
 from stages.machine.control_groups import OWN_GROUPS, ControlGroups
-from stages.machine.cuda_tape import can_record
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
@@ -168,6 +167,11 @@ def can_compile_for_cpu() -> bool:
     return sys.platform == "linux" and shutil.which(os.environ.get("CXX", "g++")) is not None and header.is_file()
 
 
+def has_graphs(device: torch.device) -> bool:
+    """Whether steps can be recorded on a device of its kind."""
+    return device.type == "cuda"
+
+
 def resolve_acceleration(acceleration: str, device: torch.device, *, is_worth_compiling: bool = False) -> str:
     """ "eager", "graphs" or "compile".
 
@@ -176,7 +180,7 @@ def resolve_acceleration(acceleration: str, device: torch.device, *, is_worth_co
     if acceleration == "auto" and device.type == "cpu" and is_worth_compiling and can_compile_for_cpu():
         return "compile"
     if acceleration in ("auto", "graphs"):
-        return "graphs" if can_record(device) else "eager"
+        return "graphs" if has_graphs(device) else "eager"
     return acceleration
 
 
@@ -204,7 +208,10 @@ def prepare_device(device: torch.device) -> None:
 
 @contextmanager
 def without_kernel_search() -> Iterator[None]:
-    """Within this context cuDNN takes the kernels that should be fast: to try them all pays for training steps only."""
+    """Within this context cuDNN takes the kernels that should be fast: to try them all pays for training steps only.
+
+    It holds for all threads. What was taken for batches of a shape stays, also for a training step on such batches.
+    """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     try:

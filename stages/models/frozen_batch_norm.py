@@ -61,7 +61,7 @@ def _can_be_frozen(layer: nn.Module) -> bool:
 def frozen_batch_norm(*networks: nn.Module) -> Iterator[None]:
     """Within this context the batch-norm layers of networks in eval mode send gradients to their input only.
 
-    What they compute is the same; gradients are, too, in bf16 to the bit, in fp32 but for rounding. Layers of other
+    What they compute is the same; gradients are, too, but for rounding; on a CPU in bf16 to the bit. Layers of other
     classes than torch's own and those without weights or running statistics stay as they are.
     """
     layers = [layer for network in networks for layer in bn_layers(network) if _can_be_frozen(layer)]

@@ -195,13 +195,16 @@ def test_a_device_that_does_not_bear_a_failure_runs_all_steps_as_they_are() -> N
     for training, num_calls in ((recorded, NUM_REHEARSALS + 1), (failing, NUM_REHEARSALS), (late, 1)):
         for seed in range(num_calls):
             training.call(seed)
-    for seed in range(NUM_REHEARSALS):
+    for seed in range(NUM_REHEARSALS + 1):
         plain.call(seed)
     failing.look = lambda loss: loss.item()
     failing.call(NUM_REHEARSALS)
     assert tape.is_spent
     failing.look = recorded.look
-    assert_same(failing.call(NUM_REHEARSALS + 1), recorded.call(NUM_REHEARSALS + 1))
+    expected = plain.call(NUM_REHEARSALS + 1)
+    for training in (recorded, failing):
+        assert_same(training.call(NUM_REHEARSALS + 1), expected)
+        assert_same(training.state(), plain.state())
     for seed in range(1, NUM_CALLS):
         late.call(seed)
     assert [training.num_python_runs for training in trainings] == [

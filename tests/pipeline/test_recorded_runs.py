@@ -26,8 +26,8 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[OperationTape]:
         return made[-1]
 
     monkeypatch.setattr(optimizers, "is_fused", lambda _device: True)
-    for module in ("machine.device", "planning.beginning"):
-        monkeypatch.setattr(f"stages.{module}.can_record", lambda _device: True)
+    for name in ("machine.device.has_graphs", "planning.beginning.can_record"):
+        monkeypatch.setattr(f"stages.{name}", lambda _device: True)
     monkeypatch.setattr("stages.planning.beginning.CudaTape", make_tape)
     return made
 
