@@ -10,6 +10,7 @@ import torch
 from stages.config import Config, with_values
 from stages.config_table import AUTO
 from stages.inversion.overlap import can_overlap_on_cpu
+from stages.machine.cuda_tape import can_record
 from stages.machine.device import (
     can_compile_for_cpu,
     has_fast_bf16,
@@ -65,6 +66,8 @@ def warnings_of(
     is_eager = resolve_acceleration(config.run.acceleration, device) == "eager"
     if is_eager and wanted.run.acceleration == "graphs":
         warnings.append(f"run.acceleration is graphs, which {device} has none of: steps run eagerly")
+    elif not is_eager and device.type == "cuda" and not can_record(device):
+        warnings.append(f"a recording has failed on {device}, and in this process steps run eagerly since")
     is_idle = not can_overlap_on_cpu(config.run.acceleration, int(config.run.threads))
     if schedule.overlaps and device.type == "cpu" and is_idle:
         is_compiled = config.run.acceleration == "compile"

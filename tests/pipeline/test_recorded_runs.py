@@ -10,8 +10,11 @@ from operation_tape import OperationTape
 from run_outputs import At, assert_same_outcome, events, stop_at, warnings
 
 from stages import optimizers, resumption
+from stages.machine import cuda_tape
 from stages.machine.device import num_usable_cpus
+from stages.planning import resolution
 from stages.run_directory import RunDirectory
+from stages.schedule import Schedule
 
 GRAPHS = "run.acceleration=graphs"
 
@@ -96,6 +99,24 @@ def test_graphs_that_cannot_be_had_are_told(start, out: Path, undisturbed: Path)
     assert "cpu" in warning["message"]
     assert 'acceleration = "eager"' in (out / "config.toml").read_text(encoding="utf-8")
     assert_same_outcome(out, undisturbed)
+
+
+@pytest.mark.parametrize(("acceleration", "is_told"), [("auto", True), ("graphs", True), ("eager", False)])
+def test_a_process_in_which_a_recording_has_failed_tells_its_next_run(
+    make_config, monkeypatch: pytest.MonkeyPatch, acceleration: str, is_told: bool
+) -> None:
+    monkeypatch.setattr(resolution, "resolve_precision", lambda *_: "fp32")
+    wanted = make_config(f"run.acceleration={acceleration}")
+    device, schedule = torch.device("cuda", 0), Schedule.of("run", wanted)
+
+    def told() -> list[str]:
+        config = resolution.resolved(wanted, device, schedule)
+        found = resolution.warnings_of(wanted, config, device, schedule, is_resumption=False)
+        return [warning for warning in found if "a recording has failed on cuda:0" in warning]
+
+    assert told() == []
+    monkeypatch.setattr(cuda_tape, "_failed", {device: []})
+    assert len(told()) == is_told
 
 
 def test_a_student_that_cannot_be_recorded_learns_all_the_same(start, out: Path, tapes, tmp_path: Path) -> None:
