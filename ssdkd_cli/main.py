@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from ssdkd_cli.commands import (
     teacher,
     watch,
 )
+from stages.errors import MachineError
 
 ORDER = (
     "run",
@@ -97,4 +99,17 @@ def describe(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (`sys.argv` by default) and return the exit code of the process."""
-    return diagnostics.run_command(lambda: app(arguments, prog_name="ssdkd", standalone_mode=False))
+    return diagnostics.run_command(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> object:
+    """What the command returns. Raises MachineError where the current folder is gone.
+
+    Libraries fail there as they are imported: oneMKL ends the process, and under Python 3.13.0 pydantic's core raises
+    SystemError.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise MachineError("the current folder is gone", hint="`cd` to one that is there") from error
+    return app(arguments, prog_name="ssdkd", standalone_mode=False)

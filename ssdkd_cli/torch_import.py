@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from pathlib import Path
 
-from stages.errors import MachineError
 from stages.machine.heap import keep_heap_warm
-
-
-def refuse_no_folder() -> None:
-    """Raise MachineError where the current folder is gone."""
-    try:
-        Path.cwd()
-    except FileNotFoundError as error:
-        raise MachineError("the current folder is gone", hint="`cd` to one that is there") from error
 
 
 def import_torch() -> None:
@@ -23,12 +13,9 @@ def import_torch() -> None:
 
     Its thousand modules make some 300,000 objects and hardly any garbage; looking for it again and again takes a sixth
     of the import. What is there afterwards stays for good, so later collections leave it out (`gc.freeze`).
-
-    Raises MachineError where the current folder is gone: oneMKL would end the process, and blame a library.
     """
     if "torch" in sys.modules:
         return
-    refuse_no_folder()
     keep_heap_warm()
     was_enabled = gc.isenabled()
     gc.disable()

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from ssdkd_cli import console, diagnostics, options
 from ssdkd_cli.diagnostics import ExitCode
-from ssdkd_cli.torch_import import refuse_no_folder
 from stages.errors import MachineError
 from stages.machine.heap import keep_heap_warm
 from stages.paths import user_cache
@@ -66,11 +65,7 @@ def doctor(json: options.Json = False) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """Everything the report holds; `problems` says in words what a run started here would miss.
-
-    Raises MachineError where the current folder is gone.
-    """
-    refuse_no_folder()
+    """Everything the report holds; `problems` says in words what a run started here would miss."""
     problems: list[str] = []
     if RUNS_ROOT.exists() and not RUNS_ROOT.is_dir():
         problems.append(f"{RUNS_ROOT.resolve()} is a file: runs go to ./runs unless --out says otherwise")

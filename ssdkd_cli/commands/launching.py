@@ -18,7 +18,7 @@ from ssdkd_cli.commands.viewing import report_killed, show_own
 from ssdkd_cli.diagnostics import ExitCode
 from ssdkd_cli.options import asks_for_evaluation_data, keys_of
 from ssdkd_cli.signals import Ending, heard_as_ctrl_c
-from ssdkd_cli.torch_import import import_torch, refuse_no_folder
+from ssdkd_cli.torch_import import import_torch
 from ssdkd_cli.trainer_process import ReadyPipe, TrainerProcess, once_begun, ready_pipe_of_this_process
 from ssdkd_cli.words import num_epochs
 from stages.errors import ConfigError, SsdkdError
@@ -60,7 +60,6 @@ class LaunchRequest:
 
 def launch(request: LaunchRequest) -> int:
     """Do what was asked for, print the result, and return the exit code."""
-    refuse_no_folder()
     _refuse_contradictions(request)
     if _wants_dashboard(request):
         return _launch_with_viewer(request)
