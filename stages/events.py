@@ -118,6 +118,13 @@ class DistillationStep(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HintedStep(DistillationStep):
+    """A student update in which `loss_hints`, what its features lack of the teacher's, is minimised beside `loss`."""
+
+    loss_hints: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class BufferState(Event):
     """The replay buffer at the end of an epoch.
 
@@ -263,12 +270,8 @@ def finite(value: Any) -> Any:
     return value
 
 
-_OF_OURS = {
-    value.kind: value
-    for value in list(vars().values())
-    if isinstance(value, type) and issubclass(value, Event) and value is not Event
-}
-"""What each kind of ours is read as."""
+_OF_OURS = {each.kind: each for each in Event.__subclasses__()}
+"""What each kind of ours is read as, at least."""
 
 
 def _refuse_misshapen(event: object) -> None:

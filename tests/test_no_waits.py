@@ -55,7 +55,7 @@ def test_an_epoch_of_inversion_beyond_the_paper(make_run, fill, settings: dict[s
     assert run.num_synthesized > 0
 
 
-@pytest.mark.parametrize("settings", [{"mix": "mixup"}, {"ema_decay": 0.9}], ids=str)
+@pytest.mark.parametrize("settings", [{"mix": "mixup"}, {"ema_decay": 0.9}, {"hint_share": 1.0}], ids=str)
 def test_an_epoch_of_distillation_beyond_the_paper(make_run, fill, settings: dict[str, Any]) -> None:
     run = make_run(epoch=WARMUP + 1, distillation=settings)
     fill(run, 30)

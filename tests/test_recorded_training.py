@@ -65,6 +65,7 @@ CASES = {
     "standardised logits": {"distillation": {"loss": "standardized"}},
     "standardised in the end": {"distillation": {"late_loss": "standardized", "late_share": 0.5}},
     "muon": {"distillation": {"optimizer": "muon"}},
+    "hints": {"distillation": {"hint_share": 0.5, "optimizer": "muon"}},
     "mixed and averaged": {"distillation": {"mix": "cutmix", "ema_decay": 0.9}},
     "uniform": {"distillation": {"sampling": "uniform"}, "buffer": {"eviction": "lowest_priority"}},
 }
@@ -83,8 +84,8 @@ def test_recorded_steps_train_the_same_student(make_run, case: str) -> None:
         outcomes.append(train(run))
     assert_same(outcomes[1], outcomes[0])
 
-    # Inversion without and with the student, the teacher's look and the student's update by each of its losses.
-    num_recorded = 4 - (case == "no adversary") + (case == "standardised in the end")
+    # Inversion without and with the student, the teacher's look and the student's update in each of its ways.
+    num_recorded = 4 - (case == "no adversary") + (case in ("standardised in the end", "hints"))
     assert tape.num_recorded == num_recorded
     # Of cached views two of each full batch of 12: three in the buffer of 40 after warm-up, one in each epoch after.
     num_looks = 2 * (3 + 3) if case == "cached views" else 4 * STEPS

@@ -94,6 +94,10 @@ class DistillationConfig(Table):
     late_share: float = Field(default=0.25, gt=0, le=1)
     """Share of the student's updates, the last ones, that minimise `late_loss`."""
 
+    hint_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the student's updates, the first ones, in which it learns the teacher's features, too: the last ones at
+    each resolution that both networks have (FitNets, `stages.distillation.hints`). 0: none. Not in the paper."""
+
     temperature: PositiveFloat = 20.0
     """Temperature T of the "kl" loss, T^2 KL(teacher || student)."""
 

@@ -16,11 +16,12 @@ from stages import optimizers
 from stages.buffer.priorities import importance_sampling_weights, updated_priority
 from stages.distillation.config import DistillationConfig, Loss
 from stages.distillation.delivery import Delivery
+from stages.distillation.hints import Hints, NothingInCommon, hint_loss
 from stages.distillation.losses import distillation_loss, standardized_loss
 from stages.distillation.views import make_views
 from stages.divergence import agreement, kl_divergence
 from stages.errors import DivergedError
-from stages.events import DistillationStep
+from stages.events import DistillationStep, HintedStep, Warning
 from stages.machine.compiled import Compiled
 from stages.machine.recorded_step import RecordedStep
 from stages.run import Run
@@ -36,9 +37,11 @@ class StudentBatch(NamedTuple):
 
 
 class UpdateOutcome(NamedTuple):
-    """The loss before the update, a scalar; delta of Eq. 4 [B]; the logits of both [B, K, ...]."""
+    """The loss before the update and what of hints is added to it, scalars; delta of Eq. 4 [B]; the logits of both
+    [B, K, ...]."""
 
     loss: Tensor
+    hint_loss: Tensor | None
     priority_B: Tensor
     teacher_logits_BK: Tensor
     student_logits_BK: Tensor
@@ -63,10 +66,12 @@ class Distillation(Stage[DistillationConfig]):
         self._delivery = Delivery(run, self.config)
         if self._delivery.is_wanted:
             run.deliver = self._delivery.deliver
+        self._hints = self._make_hints(run)
         self._ask_student = Compiled(run, "the student", run.student)
-        self._updates: dict[Loss, RecordedStep[StudentBatch, UpdateOutcome]] = {
-            loss: RecordedStep(run, "the student's update", partial(self._update_student, run, loss))
+        self._updates = {
+            (loss, hints): RecordedStep(run, "the student's update", partial(self._update_student, run, loss, hints))
             for loss in (self.config.loss, run.config.late_loss)
+            for hints in {None, self._hints}
         }
         self._is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
         self._num_steps = run.config.num_distillation_steps
@@ -105,7 +110,9 @@ class Distillation(Stage[DistillationConfig]):
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
         objective = run.config.late_loss if progress >= 1 - config.late_share else config.loss
-        outcome = self._updates[objective](StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
+        hints = self._hints if progress < config.hint_share else None
+        update = self._updates[objective, hints]
+        outcome = update(StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
         self._delivery.follow_update()
 
         # Line 21: the priorities are written back.
@@ -114,12 +121,15 @@ class Distillation(Stage[DistillationConfig]):
         if run.should_log(step, self._num_steps):
             self._report(run, step, lr, objective, outcome)
 
-    def _update_student(self, run: Run, loss: Loss, batch: StudentBatch) -> UpdateOutcome:
+    def _update_student(self, run: Run, loss: Loss, hints: Hints | None, batch: StudentBatch) -> UpdateOutcome:
         """Lines 18-22 for a batch. A loss that is not finite leaves the student's weights as they were."""
         config, teacher_logits_BK = self.config, batch.teacher_logits_BK
         # Line 18: the distillation loss.
         with run.autocast():
-            student_logits_BK = self._ask_student(batch.images_BCHW)
+            if hints is None:
+                student_logits_BK, untold = self._ask_student(batch.images_BCHW), None
+            else:
+                student_logits_BK, untold = hints.ask_student(batch.images_BCHW)
         loss_B = run.task.per_sample(self._loss(loss, teacher_logits_BK, student_logits_BK))
 
         # Lines 19-20: the new priority (Eq. 4), with the importance-sampling weight (Eq. 5).
@@ -132,12 +142,34 @@ class Distillation(Stage[DistillationConfig]):
         if config.weight_loss:
             loss_B = batch.weight_B / batch.weight_B.max() * loss_B
         mean_loss = loss_B.mean()
-        self._optimizer.zero_grad()
-        mean_loss.backward()  # type: ignore[no-untyped-call]
-        is_finite = mean_loss.detach().isfinite()
+        loss_of_hints = None if untold is None else hint_loss(untold, teacher_logits_BK)
+        minimized = mean_loss if loss_of_hints is None else mean_loss + loss_of_hints
+        learners = [self._optimizer] if hints is None else [self._optimizer, hints.optimizer]
+        for learner in learners:
+            learner.zero_grad()
+        minimized.backward()  # type: ignore[no-untyped-call]
+        is_finite = minimized.detach().isfinite()
         self._is_lost |= ~is_finite
-        optimizers.step_if(self._optimizer, is_finite)
-        return UpdateOutcome(mean_loss.detach(), priority_B, teacher_logits_BK, student_logits_BK.detach())
+        for learner in learners:
+            optimizers.step_if(learner, is_finite)
+        return UpdateOutcome(
+            mean_loss.detach(),
+            None if loss_of_hints is None else loss_of_hints.detach(),
+            priority_B,
+            teacher_logits_BK,
+            student_logits_BK.detach(),
+        )
+
+    def _make_hints(self, run: Run) -> Hints | None:
+        """Hints, where they are wanted and the networks have features to compare."""
+        if self.config.hint_share == 0:
+            return None
+        try:
+            return Hints(run)
+        except NothingInCommon:
+            message = "student and teacher have no features of the same resolution: the student learns without hints"
+            run.emit(Warning(message=message, hint="distillation.hint_share=0 asks for none"))
+            return None
 
     def _loss(self, loss: Loss, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
         if loss == "standardized":
@@ -146,8 +178,12 @@ class Distillation(Stage[DistillationConfig]):
 
     def _report(self, run: Run, step: int, lr: float, objective: Loss, outcome: UpdateOutcome) -> None:
         agree_B = run.task.per_sample(agreement(outcome.teacher_logits_BK, outcome.student_logits_BK).float())
-        loss, agree, is_lost = torch.stack([outcome.loss, agree_B.mean(), self._is_lost.float()]).tolist()
-        run.emit(DistillationStep(step=step, loss=loss, lr=lr, agreement=agree, objective=objective))
+        told = [outcome.loss, agree_B.mean(), self._is_lost.float()]
+        if outcome.hint_loss is not None:
+            told.append(outcome.hint_loss)
+        loss, agree, is_lost, *loss_hints = torch.stack(told).tolist()
+        common: dict[str, Any] = {"step": step, "loss": loss, "lr": lr, "agreement": agree, "objective": objective}
+        run.emit(HintedStep(**common, loss_hints=loss_hints[0]) if loss_hints else DistillationStep(**common))
         if not math.isfinite(loss):
             raise _diverged(f"{loss} in epoch {run.epoch}, step {step}")
         if is_lost:
@@ -173,6 +209,7 @@ class Distillation(Stage[DistillationConfig]):
             "optimizer": self._optimizer.state_dict(),
             "views": self._views.state_dict(),
             "delivery": self._delivery.state_dict(),
+            "hints": {} if self._hints is None else self._hints.state_dict(),
             "step": self._step,
         }
 
@@ -181,6 +218,8 @@ class Distillation(Stage[DistillationConfig]):
         optimizers.load(self._optimizer, state["optimizer"])
         self._views.load_state_dict(state["views"])
         self._delivery.load_state_dict(state["delivery"])
+        if self._hints is not None:
+            self._hints.load_state_dict(state["hints"])
         self._step = state["step"]
 
 

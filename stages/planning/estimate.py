@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -47,8 +48,10 @@ _MUCH_WAITING = 0.1
 """Share of the timed seconds in which other programs had the processor, from which on the user is told."""
 
 _NUM_WARMUP_EPOCHS = 2
-"""Epochs of warm-up in the trial. Inversion is adversarial from the last of them on, so there is one before that; the
-trial's last epoch comes after them, and the student learns in it."""
+"""Epochs of warm-up in the trial. Inversion is adversarial from the last of them on, so there is one before that."""
+
+_NUM_LEARNING_EPOCHS = 2
+"""Epochs in which the student learns in the trial: in the first one with hints if the run has any, then without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +157,7 @@ def _shortened(planned: Plan) -> Plan:
         {
             "run.acceleration": "eager",
             "run.log_every": 1,
-            "run.epochs": _NUM_WARMUP_EPOCHS + 1,
+            "run.epochs": _NUM_WARMUP_EPOCHS + _NUM_LEARNING_EPOCHS,
             "run.warmup_epochs": _NUM_WARMUP_EPOCHS,
             "inversion.steps": min(config.inversion.steps, _MOST_STEPS),
             "inversion.calls": 1,
@@ -163,6 +166,7 @@ def _shortened(planned: Plan) -> Plan:
             "distillation.steps": min(config.num_distillation_steps, _MOST_STEPS),
             "distillation.views": min(config.distillation.views, _MOST_VIEWS),
             "distillation.mix_share": min(config.distillation.mix_share, 1 - 1 / _MOST_VIEWS),
+            "distillation.hint_share": 1 / _NUM_LEARNING_EPOCHS if config.distillation.hint_share > 0 else 0.0,
             "evaluation.num_holdout": 0,
         },
         place="a few steps",
@@ -211,8 +215,14 @@ def _inversion_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
 def _distillation_seconds(planned: Plan, run: Run, stage: Stage[Any]) -> float:
     """Seconds of all updates of the run, and of the teacher's look at all views that are cached."""
     config, schedule = planned.config, planned.schedule
-    times = _timed(run, stage, run.schedule.epochs, DistillationStep)
-    updates_s = schedule.distillation_epochs * config.num_distillation_steps * times.step_s
+    first_epoch, last_epoch = run.schedule.warmup_epochs + 1, run.schedule.epochs
+    times = _timed(run, stage, first_epoch, DistillationStep)
+    num_updates = schedule.distillation_epochs * config.num_distillation_steps
+    num_hinted = math.ceil(config.distillation.hint_share * num_updates)
+    updates_s = num_hinted * times.step_s
+    if num_hinted < num_updates:
+        later = _timed(run, stage, last_epoch, DistillationStep) if num_hinted > 0 else times
+        updates_s += (num_updates - num_hinted) * later.step_s
     if config.distillation.views == 0:
         return updates_s
     view_s = times.beginning_s / (run.buffer.size * run.config.distillation.views)

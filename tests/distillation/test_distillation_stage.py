@@ -17,6 +17,7 @@ from stages.data.augment import augmented, draw_augmentation
 from stages.distillation.losses import standardized_loss
 from stages.distillation.stage import Distillation
 from stages.errors import DivergedError
+from stages.events import HintedStep
 from stages.muon import MATRIX_RATE, newton_schulz
 from stages.run import Run, StopRequested
 from stages.scoring import score
@@ -43,6 +44,14 @@ class Step(NamedTuple):
     lr: float
     agreement: float
     num_duplicates: int
+    loss_hints: list[float]
+
+
+def logits_and_features(network: nn.Module, images_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and what comes out of the batch-norm layers: the last modules that are called at their resolutions."""
+    first = network.bn1(network.conv1(images_BCHW))
+    second = network.bn2(network.conv2(torch.tanh(first)))
+    return network.linear(F.adaptive_avg_pool2d(torch.tanh(second), 2).flatten(1)), [first, second]
 
 
 class PlainDistillation:
@@ -57,6 +66,13 @@ class PlainDistillation:
             run.config.distillation.optimizer == "muon" and "conv" in name
             for name, _ in self.student.named_parameters()
         ]
+        layers = [(self.student.bn1, run.teacher.model.bn1), (self.student.bn2, run.teacher.model.bn2)]
+        self.predictions = [
+            torch.zeros(shape, requires_grad=True)
+            for own, other in layers
+            for shape in ((other.num_features, own.num_features), (other.num_features,))
+        ]
+        self.adam = torch.optim.Adam(self.predictions, lr=0.01)
 
     def epoch(self) -> list[Step]:
         return [self.step(step) for step in range(STEPS)]
@@ -81,8 +97,8 @@ class PlainDistillation:
         views_BCHW = augmented(run.buffer.column("images")[slots_B].float() / 255, augmentation)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in ((0.4, 0.5), (0.2, 0.3)))
         with torch.no_grad():
-            teacher_BK = run.teacher.model((views_BCHW - mean) / std)
-        student_BK = self.student((views_BCHW - mean) / std)
+            teacher_BK, teacher_features = logits_and_features(run.teacher.model, (views_BCHW - mean) / std)
+        student_BK, student_features = logits_and_features(self.student, (views_BCHW - mean) / std)
 
         def divergence(temperature: float) -> Tensor:
             return F.kl_div(
@@ -104,9 +120,17 @@ class PlainDistillation:
             loss_B = standardized_loss(teacher_BK, student_BK)
         if config.weight_loss:
             loss_B = loss_B * torch.tensor(weight_B) / max(weight_B)
-        loss = loss_B.mean()
+        loss = minimized = loss_B.mean()
+        hints = None
+        if self.num_done(step) < config.hint_share * num_updates:
+            hints = teacher_BK.var(dim=1, correction=0).mean() / 2 * self.untold(student_features, teacher_features)
+            minimized = loss + hints
         lr = self.learning_rate(step)
-        gradients = torch.autograd.grad(loss, list(self.student.parameters()))
+        gradients = torch.autograd.grad(minimized, list(self.student.parameters()), retain_graph=True)
+        if hints is not None:
+            self.adam.zero_grad()
+            hints.backward(inputs=self.predictions)
+            self.adam.step()
         with torch.no_grad():
             for index, (parameter, gradient) in enumerate(zip(self.student.parameters(), gradients, strict=True)):
                 decay = config.weight_decay * parameter
@@ -119,7 +143,19 @@ class PlainDistillation:
                     self.velocity[index] = config.momentum * self.velocity[index] + gradient + decay
                     parameter -= lr * self.velocity[index]
         agreement = (teacher_BK.argmax(dim=1) == student_BK.argmax(dim=1)).float().mean()
-        return Step(loss.item(), lr, agreement.item(), 16 - len(new))
+        return Step(loss.item(), lr, agreement.item(), 16 - len(new), [] if hints is None else [hints.item()])
+
+    def untold(self, student_features: list[Tensor], teacher_features: list[Tensor]) -> Tensor:
+        """Of the variance of the teacher's features, in units of its channels', what the student's do not foretell."""
+        total = torch.zeros(())
+        for level, (own_BCHW, other_BCHW) in enumerate(zip(student_features, teacher_features, strict=True)):
+            weight_OI, bias_O = self.predictions[2 * level : 2 * level + 2]
+            own_RI, other_RO = (
+                (features - features.mean(dim=0)) / (features.var(dim=0, correction=0) + 1e-5).sqrt()
+                for features in (values.movedim(1, 3).flatten(0, 2) for values in (own_BCHW, other_BCHW))
+            )
+            total = total + (own_RI @ weight_OI.T + bias_O - other_RO).square().mean()
+        return total
 
     def num_done(self, step: int) -> int:
         return (self.run.epoch - FIRST) * STEPS + step
@@ -142,6 +178,8 @@ CASES = {
     "plain SGD": {"momentum": 0.0, "weight_decay": 0.0, "lr_min": 0.0},
     "decay": {"weight_decay": 0.1},
     "muon": {"optimizer": "muon", "momentum": 0.8, "weight_decay": 0.1},
+    "hints, in five updates": {"hint_share": 0.4},
+    "hints all the time": {"hint_share": 1.0, "weight_loss": True},
 }
 
 
@@ -157,6 +195,8 @@ def test_two_epochs_against_the_reference(make_run, fill, case: str) -> None:
         for event, step in zip(run.events, expected, strict=True):
             assert step.num_duplicates > 0
             assert (event.loss, event.lr, event.agreement) == pytest.approx(step[:3], rel=1e-3)
+            loss_hints = [event.loss_hints] if isinstance(event, HintedStep) else []
+            assert loss_hints == pytest.approx(step.loss_hints, rel=1e-3)
         np.testing.assert_allclose(run.buffer.column("priority").numpy(), reference.priorities, rtol=2e-3, atol=1e-5)
         for value, wanted in zip(run.student.model.parameters(), reference.student.parameters(), strict=True):
             torch.testing.assert_close(value.detach(), wanted.detach(), rtol=1e-3, atol=1e-4)

@@ -32,12 +32,12 @@ class Played:
 
     def __init__(self, kind: str, *, before_s: float = 0.0, after_s: float = 0.0) -> None:
         self.kind, self.before_s, self.after_s = kind, before_s, after_s
-        self.now_s = 0.0
+        self.step_s, self.now_s = 1.0, 0.0
 
     def run_epoch(self, run: Run) -> None:
         inverts = self.kind == "inversion"
         num_steps = run.config.inversion.steps if inverts else run.config.distillation.steps
-        step_s = 3.0 if inverts and run.schedule.is_adversarial(run.epoch) else 1.0
+        step_s = 3.0 if inverts and run.schedule.is_adversarial(run.epoch) else self.step_s
         self.now_s += self.before_s
         for step in range(int(num_steps)):
             self.now_s += step_s + (100.0 if step == 0 and inverts else 0.0)
@@ -122,6 +122,21 @@ def test_all_steps_are_reckoned_from_a_few(planned, play) -> None:
     assert found.describe()["estimated_seconds"]["total"] == sum(found.seconds.values())
     compiled = planned(*LONG, "run.acceleration=compile")
     assert estimate(compiled).not_timed == ("evaluation", "acceleration")
+
+
+def test_updates_with_hints_are_reckoned_apart(planned, play) -> None:
+    class TakesHints(Played):
+        def run_epoch(self, run: Run) -> None:
+            self.step_s = 4.0 if run.schedule.progress(run.epoch, 0) < run.config.distillation.hint_share else 1.0
+            super().run_epoch(run)
+
+    def seconds(*settings: str) -> float:
+        play(inversion=Played("inversion"), distillation=TakesHints("distillation"))
+        return estimate(planned(*LONG, *settings)).seconds["distillation"]
+
+    assert seconds() == 30 * 40
+    assert seconds("distillation.hint_share=0.25") == 300 * 4 + 900
+    assert seconds("distillation.hint_share=1") == 1200 * 4
 
 
 def test_where_the_first_steps_load_libraries_they_are_made_once_before(planned, play, monkeypatch) -> None:

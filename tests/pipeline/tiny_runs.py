@@ -67,6 +67,7 @@ PLUS = (
     "distillation.optimizer=muon",
     "distillation.late_loss=standardized",
     "distillation.late_share=0.5",
+    "distillation.hint_share=0.6",
 )
 """What the `-plus` presets change, but for views and mixing."""
 
