@@ -57,11 +57,13 @@ class Hints:
         with torch.no_grad():
             _, teacher_L = _logits_and_features(self._teacher, images_BCHW, self._teacher_layers)
         logits_BK, student_L = _logits_and_features(self._student, images_BCHW, self._student_layers)
-        untold_L = [
-            (prediction(_standardized(own)).float() - _standardized(other).float()).square().mean()
-            for prediction, own, other in zip(self._predictions, student_L, teacher_L, strict=True)
-        ]
-        return logits_BK, torch.stack(untold_L).sum()
+        untold = logits_BK.new_zeros((), dtype=torch.float32)
+        for prediction, own, other in zip(self._predictions, student_L, teacher_L, strict=True):
+            if own is not None and other is not None:
+                untold = (
+                    untold + (prediction(_standardized(own)).float() - _standardized(other).float()).square().mean()
+                )
+        return logits_BK, untold
 
     def state_dict(self) -> dict[str, Any]:
         """The predictions and their optimiser."""
@@ -84,11 +86,12 @@ def hint_loss(untold: Tensor, teacher_logits_BK: Tensor) -> Tensor:
 
 def _logits_and_features(
     network: NormalizedModel, images_BCHW: Tensor, layers: list[FeatureLayer]
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits [B, K, ...], and the features [B, C, H, W] that the layers return."""
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Logits [B, K, ...], and the features [B, C, H, W] that the layers return; None of one that is left out this time,
+    as networks do in training that drop layers."""
     with watched_features(network, (layer.name for layer in layers)) as features:
         logits_BK = network(images_BCHW)
-    return logits_BK, [features[layer.name] for layer in layers]
+    return logits_BK, [features.get(layer.name) for layer in layers]
 
 
 def _standardized(features_BCHW: Tensor) -> Tensor:

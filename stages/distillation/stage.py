@@ -48,7 +48,7 @@ class UpdateOutcome(NamedTuple):
 
 
 class Distillation(Stage[DistillationConfig]):
-    """Distillation with priority sampling (Sec. 3.4). Its state: the optimiser, the views, the average, the step."""
+    """Distillation with priority sampling (Sec. 3.4). Its state: the optimiser, views, average, hints, the step."""
 
     def setup(self, run: Run) -> None:
         """Build the student's optimiser, its views, and what records or compiles its updates."""
@@ -204,7 +204,8 @@ class Distillation(Stage[DistillationConfig]):
         return lowest + (float(self.config.lr) - lowest) * (1 + math.cos(math.pi * decayed)) / 2
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's momenta, the cached views, the average, and how many updates of this epoch are done."""
+        """The optimiser's momenta, the cached views, the average, what hints have learnt, and how many updates of this
+        epoch are done."""
         return {
             "optimizer": self._optimizer.state_dict(),
             "views": self._views.state_dict(),

@@ -61,6 +61,26 @@ def test_hints_weigh_as_much_as_logits_that_tell_nothing() -> None:
     torch.testing.assert_close(loss.double(), temperature**2 * divergence, rtol=1e-2, atol=0)
 
 
+def test_a_student_that_drops_a_layer_in_training_learns_from_the_others(make_run) -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.block = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.small = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+            self.last = nn.Linear(4, 5)
+
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            x = self.features(images_BCHW)
+            return self.last(self.small(x if self.training else self.block(x)).mean(dim=(2, 3)))
+
+    hints = Hints(make_run(teacher=wrn(1), student=Dropping(), distillation={"hint_share": 1.0}))
+    images_BCHW = torch.rand(16, 2, 8, 6)
+    hints._student.train()
+    assert abs(untold(hints, images_BCHW) - 1) < 0.01
+    hints._student.eval()
+    assert abs(untold(hints, images_BCHW) - 2) < 0.01
+
+
 def test_networks_with_nothing_in_common_are_told_of(make_run, fill) -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(2 * 8 * 6, 5))
     run = make_run(epoch=4, student=flat, distillation={"hint_share": 1.0})
