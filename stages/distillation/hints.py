@@ -60,9 +60,8 @@ class Hints:
         untold = logits_BK.new_zeros((), dtype=torch.float32)
         for prediction, own, other in zip(self._predictions, student_L, teacher_L, strict=True):
             if own is not None and other is not None:
-                untold = (
-                    untold + (prediction(_standardized(own)).float() - _standardized(other).float()).square().mean()
-                )
+                foretold_BCHW, told_BCHW = prediction(_standardized(own)), _standardized(other)
+                untold = untold + F.mse_loss(foretold_BCHW.float(), told_BCHW.float())
         return logits_BK, untold
 
     def state_dict(self) -> dict[str, Any]:
