@@ -54,13 +54,13 @@ class Hints:
     def ask_student(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K, ...] of the student, and `untold`, a scalar float32: the share of the variance of the teacher's
         features that is not foretold by the student's, summed over L. Call it within `run.autocast()`."""
-        with torch.no_grad():
-            _, teacher_L = _logits_and_features(self._teacher, images_BCHW, self._teacher_layers)
         logits_BK, student_L = _logits_and_features(self._student, images_BCHW, self._student_layers)
+        with torch.no_grad():  # after the student, whose random numbers are its own
+            _, teacher_L = _logits_and_features(self._teacher, images_BCHW, self._teacher_layers)
         untold = logits_BK.new_zeros((), dtype=torch.float32)
         for prediction, own, other in zip(self._predictions, student_L, teacher_L, strict=True):
-            if own is not None and other is not None:
-                foretold_BCHW, told_BCHW = prediction(_standardized(own)), _standardized(other)
+            if own is not None and other is not None and own.shape[2:] == other.shape[2:]:
+                foretold_BCHW, told_BCHW = prediction(_standardized(own).float()), _standardized(other)
                 untold = untold + F.mse_loss(foretold_BCHW.float(), told_BCHW.float())
         return logits_BK, untold
 
@@ -86,8 +86,10 @@ def hint_loss(untold: Tensor, teacher_logits_BK: Tensor) -> Tensor:
 def _logits_and_features(
     network: NormalizedModel, images_BCHW: Tensor, layers: list[FeatureLayer]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """Logits [B, K, ...], and the features [B, C, H, W] that the layers return; None of one that is left out this time,
-    as networks do in training that drop layers."""
+    """Logits [B, K, ...], and the features [B, C, H, W] that the layers return; None of one that is left out this time.
+
+    For a network may leave out layers in training, and give others another size.
+    """
     with watched_features(network, (layer.name for layer in layers)) as features:
         logits_BK = network(images_BCHW)
     return logits_BK, [features.get(layer.name) for layer in layers]

@@ -69,9 +69,9 @@ class Distillation(Stage[DistillationConfig]):
         self._hints = self._make_hints(run)
         self._ask_student = Compiled(run, "the student", run.student)
         self._updates = {
-            (loss, hints): RecordedStep(run, "the student's update", partial(self._update_student, run, loss, hints))
+            (loss, hints): RecordedStep(run, name, partial(self._update_student, run, loss, hints))
             for loss in (self.config.loss, run.config.late_loss)
-            for hints in {None, self._hints}
+            for hints, name in {self._hints: "the student's update with hints", None: "the student's update"}.items()
         }
         self._is_lost = torch.zeros((), dtype=torch.bool, device=run.device)
         self._num_steps = run.config.num_distillation_steps
@@ -110,8 +110,9 @@ class Distillation(Stage[DistillationConfig]):
         optimizers.set_learning_rate(self._optimizer, lr)
         run.seed_layers("distillation", "student", step)
         objective = run.config.late_loss if progress >= 1 - config.late_share else config.loss
-        hints = self._hints if progress < config.hint_share else None
-        update = self._updates[objective, hints]
+        if self._hints is not None and progress >= config.hint_share:
+            self._forget_hints()
+        update = self._updates[objective, self._hints]
         outcome = update(StudentBatch(judged.images_BCHW, judged.teacher_logits_BK, weight_B))
         self._delivery.follow_update()
 
@@ -171,6 +172,10 @@ class Distillation(Stage[DistillationConfig]):
             run.emit(Warning(message=message, hint="distillation.hint_share=0 asks for none"))
             return None
 
+    def _forget_hints(self) -> None:
+        self._hints = None
+        self._updates = {key: update for key, update in self._updates.items() if key[1] is None}
+
     def _loss(self, loss: Loss, teacher_logits_BK: Tensor, student_logits_BK: Tensor) -> Tensor:
         if loss == "standardized":
             return standardized_loss(teacher_logits_BK, student_logits_BK)
@@ -184,8 +189,9 @@ class Distillation(Stage[DistillationConfig]):
         loss, agree, is_lost, *loss_hints = torch.stack(told).tolist()
         common: dict[str, Any] = {"step": step, "loss": loss, "lr": lr, "agreement": agree, "objective": objective}
         run.emit(HintedStep(**common, loss_hints=loss_hints[0]) if loss_hints else DistillationStep(**common))
-        if not math.isfinite(loss):
-            raise _diverged(f"{loss} in epoch {run.epoch}, step {step}")
+        for value in (loss, *loss_hints):
+            if not math.isfinite(value):
+                raise _diverged(f"{value} in epoch {run.epoch}, step {step}")
         if is_lost:
             raise _diverged(f"not finite in epoch {run.epoch}, before step {step}")
 
@@ -219,8 +225,10 @@ class Distillation(Stage[DistillationConfig]):
         optimizers.load(self._optimizer, state["optimizer"])
         self._views.load_state_dict(state["views"])
         self._delivery.load_state_dict(state["delivery"])
-        if self._hints is not None:
+        if self._hints is not None and state["hints"]:
             self._hints.load_state_dict(state["hints"])
+        else:
+            self._forget_hints()
         self._step = state["step"]
 
 

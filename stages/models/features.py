@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from stages.models.layers import in_eval_mode
 
 Resolution = tuple[int, int]
 """Height and width of features [pixels]."""
+
+_NUM_PROBES: Final = 3
+"""Images by which a network is tried: a number that features have as their first size, and hardly anything else."""
 
 
 class FeatureLayer(NamedTuple):
@@ -30,19 +33,29 @@ class FeatureLayer(NamedTuple):
 def last_features(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[Resolution, FeatureLayer]:
     """By resolution the module that is the last to end there, where it is called once.
 
-    Features of one pixel are left out, and so is the network's answer.
+    Features are whatever is a map of the image: a vector of floats for each of its pixels, or of coarser ones. Features
+    of one pixel are left out, and so is the network's answer.
     """
     ended: list[tuple[str, Tensor]] = []
     device = next(chain(network.parameters(), network.buffers())).device
     inner = [name for name, _ in network.named_modules() if name]
     with in_eval_mode(network), _heard(network, inner, lambda name, out: ended.append((name, out))):
-        answer = network(torch.zeros(1, *image_shape, device=device))
+        answer = network(torch.zeros(_NUM_PROBES, *image_shape, device=device))
     called = [name for name, _ in ended]
     return {
         (out.shape[2], out.shape[3]): FeatureLayer(name, out.shape[1])
         for name, out in ended
-        if out.ndim == 4 and out.shape[2:].numel() > 1 and out is not answer and called.count(name) == 1
+        if out is not answer and called.count(name) == 1 and _are_features(out, image_shape)
     }
+
+
+def _are_features(out: Tensor, image_shape: tuple[int, int, int]) -> bool:
+    """Not so: kernels, windows of an image, masks, tensors with channels last, attention, maps of one pixel."""
+    if out.ndim != 4 or len(out) != _NUM_PROBES or not out.is_floating_point():
+        return False
+    (_, height, width), (own_height, own_width) = image_shape, out.shape[2:]
+    has_its_shape = abs(own_height * width - own_width * height) <= max(height, width)  # within a pixel
+    return has_its_shape and own_height <= height and own_width <= width and own_height * own_width > 1
 
 
 @contextmanager

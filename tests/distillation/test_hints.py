@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny_network import TinyNetwork
 from torch import nn
@@ -79,6 +80,75 @@ def test_a_student_that_drops_a_layer_in_training_learns_from_the_others(make_ru
     assert abs(untold(hints, images_BCHW) - 1) < 0.01
     hints._student.eval()
     assert abs(untold(hints, images_BCHW) - 2) < 0.01
+
+
+class Halving(nn.Module):
+    """A network whose last features are half as wide in training as they are otherwise; it counts in `dtype`."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(2, 4, 3, padding=1, dtype=dtype)
+        self.small = nn.Conv2d(4, 4, 3, stride=2, padding=1, dtype=dtype)
+        self.last = nn.Linear(4, 5, dtype=dtype)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        x = self.features(images_BCHW.to(self.last.weight.dtype))
+        return self.last(self.small(x[..., ::2] if self.training else x).mean(dim=(2, 3)))
+
+
+def test_features_that_have_another_size_in_training_are_left_out(make_run) -> None:
+    hints = Hints(make_run(teacher=wrn(1), student=Halving(), distillation={"hint_share": 1.0}))
+    images_BCHW = torch.rand(16, 2, 8, 6)
+    hints._student.train()
+    assert abs(untold(hints, images_BCHW) - 1) < 0.01
+    hints._student.eval()
+    assert abs(untold(hints, images_BCHW) - 2) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_networks_of_any_precision_and_autocast(make_run, dtype) -> None:
+    hints = Hints(make_run(teacher=Halving(dtype), student=Halving(dtype), distillation={"hint_share": 1.0}))
+    images_BCHW = torch.rand(16, 2, 8, 6)
+    hints._student.eval()
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            _, value = hints.ask_student(images_BCHW)
+        value.backward()
+        assert value.dtype == torch.float32
+        assert abs(value.item() - 2) < 0.01
+
+
+def test_a_teacher_that_draws_numbers_leaves_the_students_alone(make_run) -> None:
+    class Drawing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.last = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4, 5)
+
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            return self.last(nn.functional.dropout(self.features(images_BCHW), 0.5).mean(dim=(2, 3)))
+
+    hints = Hints(make_run(teacher=Drawing(), student=Drawing(), distillation={"hint_share": 1.0}))
+    images_BCHW = torch.rand(16, 2, 8, 6)
+    torch.manual_seed(1)
+    logits_BK, _ = hints.ask_student(images_BCHW)
+    torch.manual_seed(1)
+    torch.testing.assert_close(logits_BK, hints._student(images_BCHW))
+
+
+def test_what_hints_learnt_is_forgotten_after_them(make_run, fill) -> None:
+    run = make_run(epoch=4, teacher=wrn(2), student=wrn(1), distillation={"hint_share": 0.2, "steps": 4})
+    fill(run, 20)
+    stage = Distillation(run.config.distillation)
+    stage.setup(run)
+    assert stage.state_dict()["hints"] != {}
+    run.epoch = run.config.run.epochs
+    stage.run_epoch(run)
+    assert stage.state_dict()["hints"] == {}
+    later = Distillation(run.config.distillation)
+    later.setup(run)
+    later.load_state_dict(stage.state_dict())
+    assert later.state_dict()["hints"] == {}
+    later.run_epoch(run)
 
 
 def test_networks_with_nothing_in_common_are_told_of(make_run, fill) -> None:

@@ -59,6 +59,36 @@ def test_a_network_without_features() -> None:
     assert last_features(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2)) == {}
 
 
+class NoFeatures(nn.Module):
+    """What has four sizes and is no map of the image: a kernel, windows of it, channels last, attention, a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
+        self.windows, self.last, self.attention, self.mask, self.larger = (nn.Identity() for _ in range(5))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        x = self.conv(images_BCHW)
+        height, width = x.shape[2:]
+        self.windows(F.unfold(x, 2, stride=2).mT.reshape(-1, 8, 2, 2))
+        self.last(x.permute(0, 2, 3, 1))
+        tokens = x.flatten(2).mT
+        self.attention(torch.softmax(tokens @ tokens.mT, dim=-1).unsqueeze(1))
+        self.mask(F.max_pool2d(x, 2) > 0)
+        self.larger(F.interpolate(x, (2 * height, 2 * width)))
+        return x.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (12, 12)])
+def test_not_all_that_has_four_sizes_are_features(size: tuple[int, int]) -> None:
+    assert last_features(NoFeatures(), (3, *size)) == {size: FeatureLayer("conv", 8)}
+
+
+def test_maps_that_are_rounded_otherwise_on_each_axis_are_features() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 5, 3, stride=2, padding=1), nn.Flatten())
+    assert last_features(network, (3, 30, 45)) == {(14, 22): FeatureLayer("0", 4), (7, 11): FeatureLayer("1", 5)}
+
+
 def test_an_answer_for_each_pixel_is_no_feature() -> None:
     network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1)))
     assert last_features(network, (3, 4, 4)) == {(4, 4): FeatureLayer("0.0", 5)}
