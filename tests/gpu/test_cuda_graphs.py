@@ -113,11 +113,14 @@ def assert_same_course(one: Run, other: Run) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("num_views", [0, 2])
-def test_recorded_training_is_eager_training(make_cuda_run: MakeCudaRun, precision: str, num_views: int) -> None:
+@pytest.mark.parametrize(("num_views", "hint_share", "num_steps"), [(0, 0.0, 4), (2, 0.0, 4), (0, 0.5, 5)])
+def test_recorded_training_is_eager_training(
+    make_cuda_run: MakeCudaRun, precision: str, num_views: int, hint_share: float, num_steps: int
+) -> None:
+    distillation = {"views": num_views, "hint_share": hint_share}
     runs = []
     for is_recorded in (False, True):
-        run = make_cuda_run(is_recorded=is_recorded, precision=precision, distillation={"views": num_views}, epoch=0)
+        run = make_cuda_run(is_recorded=is_recorded, precision=precision, distillation=distillation, epoch=0)
         charged: list[str] = []
 
         @contextmanager
@@ -128,9 +131,9 @@ def test_recorded_training_is_eager_training(make_cuda_run: MakeCudaRun, precisi
         run.charged_to = charge
         Training(run).epochs(1, NUM_EPOCHS)
         assert told(run, "warning") == []
-        # Inversion without and with the student, the update, and the teacher's look at drawn or at new images.
-        # Of each the first rehearsal, and the recording.
-        assert charged == (["setup"] * 8 if is_recorded else [])
+        # Inversion without and with the student, the update (with hints, and without), and the teacher's look at drawn
+        # or at new images. Of each the first rehearsal, and the recording.
+        assert charged == (["setup"] * 2 * num_steps if is_recorded else [])
         runs.append(run)
     assert_same_course(runs[1], runs[0])
 
@@ -173,13 +176,17 @@ class Dropped(nn.Module):
 
 @pytest.mark.parametrize("is_recorded", [False, True])
 @pytest.mark.parametrize("targets", ["uniform", "balanced", "teacher", "inverse_frequency"])
-@pytest.mark.parametrize("num_views", [0, 2])
+@pytest.mark.parametrize(("num_views", "hint_share"), [(0, 0.0), (2, 0.0), (0, 1.0)])
 def test_an_epoch_without_logging_waits_for_nothing(
-    make_cuda_run: MakeCudaRun, monkeypatch: pytest.MonkeyPatch, is_recorded: bool, targets: str, num_views: int
+    make_cuda_run: MakeCudaRun,
+    monkeypatch: pytest.MonkeyPatch,
+    is_recorded: bool,
+    targets: str,
+    num_views: int,
+    hint_share: float,
 ) -> None:
-    run = make_cuda_run(
-        is_recorded=is_recorded, inversion={"targets": targets}, distillation={"views": num_views}, epoch=0
-    )
+    distillation = {"views": num_views, "hint_share": hint_share}
+    run = make_cuda_run(is_recorded=is_recorded, inversion={"targets": targets}, distillation=distillation, epoch=0)
     training = Training(run)
     training.epochs(1, NUM_EPOCHS - 1)  # libraries are loaded, steps recorded, and the buffer is full
     monkeypatch.setattr(Run, "should_log", lambda *_: False)
