@@ -86,6 +86,7 @@ WHAT_HELPED = (
     *("inversion.steps=10", "inversion.batch_size=64", "inversion.calls=2"),
     *("distillation.batch_size=64", "distillation.lr=auto", "distillation.optimizer=muon"),
     *("distillation.mix=cutmix", "distillation.late_loss=auto", "distillation.late_share=0.3"),
+    "distillation.hint_share=0.05",
 )
 MORE = {"cifar10-resnet20": ["run.epochs=100", "run.warmup_epochs=20"]} | {
     name: ["distillation.views=32"] for name in PLUS if name.startswith("cifar100-")
