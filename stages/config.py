@@ -119,7 +119,7 @@ def is_device_name(text: str) -> bool:
 
 
 def _eighth_of_height(table: dict[str, Any]) -> int:
-    return int(table["image_shape"][1]) // 8
+    return int(table.get("image_shape", (0, 0))[1]) // 8  # early pydantic asks where the shape was refused, too
 
 
 class TaskTable(Table):

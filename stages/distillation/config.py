@@ -86,7 +86,7 @@ class DistillationConfig(Table):
     "standardized": the KL of logits that are divided by their standard deviation (`stages.distillation.losses`). The
     latter is not in the paper."""
 
-    late_loss: Loss | Literal["auto"] = Field(default_factory=lambda table: table["loss"])
+    late_loss: Loss | Literal["auto"] = Field(default_factory=lambda table: table.get("loss", "kl"))
     """The loss of the last updates, `late_share` of them; "auto": "standardized", and "kl" with two classes, of whose
     logits it leaves nothing but which is larger. Default: `loss`. Another one is not in the paper.
     """

@@ -51,7 +51,7 @@ class InversionConfig(Table):
     One in the paper (Algorithm 1) and in Fast-Datafree.
     """
 
-    warmup_calls: PositiveInt = Field(default_factory=lambda table: table["calls"])
+    warmup_calls: PositiveInt = Field(default_factory=lambda table: table.get("calls", 1))
     """Synthesis calls per epoch of warm-up. Default: `calls`. More help short runs, for the meta-generator's first
     hundred calls matter most (benchmarks/LOG.md).
     """
