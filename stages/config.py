@@ -27,7 +27,7 @@ from pydantic import (
 
 from stages import registry
 from stages.buffer.config import BufferConfig
-from stages.config_table import Table, rule_error
+from stages.config_table import Table, follows, rule_error
 from stages.distillation.config import DistillationConfig, Loss
 from stages.errors import ConfigError, Problem
 from stages.evaluation.config import NO_DATA, EvaluationConfig
@@ -118,8 +118,9 @@ def is_device_name(text: str) -> bool:
     return re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is not None
 
 
+@follows
 def _eighth_of_height(table: dict[str, Any]) -> int:
-    return int(table.get("image_shape", (0, 0))[1]) // 8  # early pydantic asks where the shape was refused, too
+    return int(table["image_shape"][1]) // 8
 
 
 class TaskTable(Table):

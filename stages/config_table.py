@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +30,22 @@ class Table(BaseModel):
 
     hints_at_unknown: ClassVar[Mapping[str, str]] = {}
     """What to say of keys that the table has not and that people try."""
+
+
+def follows(rule: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    """A default that follows from other values of the table; None where one of these was refused.
+
+    Early versions of pydantic ask for the default even then.
+    """
+
+    @wraps(rule)
+    def default(table: dict[str, Any]) -> Any:
+        try:
+            return rule(table)
+        except KeyError:
+            return None
+
+    return default
 
 
 def rule_error(table: Table, *keys: str, message: str, hint: str) -> PydanticCustomError:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from stages.config_table import Table, rule_error
+from stages.config_table import Table, follows, rule_error
 
 Loss = Literal["kl", "standardized"]
 
@@ -86,7 +86,7 @@ class DistillationConfig(Table):
     "standardized": the KL of logits that are divided by their standard deviation (`stages.distillation.losses`). The
     latter is not in the paper."""
 
-    late_loss: Loss | Literal["auto"] = Field(default_factory=lambda table: table.get("loss", "kl"))
+    late_loss: Loss | Literal["auto"] = Field(default_factory=follows(lambda table: table["loss"]))
     """The loss of the last updates, `late_share` of them; "auto": "standardized", and "kl" with two classes, of whose
     logits it leaves nothing but which is larger. Default: `loss`. Another one is not in the paper.
     """

@@ -6,16 +6,18 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from stages.config_table import Table, rule_error
+from stages.config_table import Table, follows, rule_error
 
 _METHOD = "ssdkd"
 
 
+@follows
 def _meta_rate(table: dict[str, Any]) -> float:
     """The meta-generator moves as far as its clone's steps together: by Adam that is Fast-Datafree's rule."""
     return 1.0 if table["meta_update"] == "reptile" else float(table["lr_generator"] * table["steps"])
 
 
+@follows
 def _bn_weight(table: dict[str, Any]) -> float:
     """L_BN in other units is another number: there 1 made better students than .3 (benchmarks/LOG.md)."""
     return 1.0 if table["bn_loss"] == "standardized" else 10.0
@@ -51,7 +53,7 @@ class InversionConfig(Table):
     One in the paper (Algorithm 1) and in Fast-Datafree.
     """
 
-    warmup_calls: PositiveInt = Field(default_factory=lambda table: table.get("calls", 1))
+    warmup_calls: PositiveInt = Field(default_factory=follows(lambda table: table["calls"]))
     """Synthesis calls per epoch of warm-up. Default: `calls`. More help short runs, for the meta-generator's first
     hundred calls matter most (benchmarks/LOG.md).
     """
