@@ -62,24 +62,18 @@ def test_hints_weigh_as_much_as_logits_that_tell_nothing() -> None:
     torch.testing.assert_close(loss.double(), temperature**2 * divergence, rtol=1e-2, atol=0)
 
 
-def test_a_student_that_drops_a_layer_in_training_learns_from_the_others(make_run) -> None:
-    class Dropping(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.features, self.block = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-            self.small = nn.Conv2d(4, 4, 3, stride=2, padding=1)
-            self.last = nn.Linear(4, 5)
+class Dropping(nn.Module):
+    """A network that leaves a layer out in training, the last one at its resolution."""
 
-        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-            x = self.features(images_BCHW)
-            return self.last(self.small(x if self.training else self.block(x)).mean(dim=(2, 3)))
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.block = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.small = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.last = nn.Linear(4, 5)
 
-    hints = Hints(make_run(teacher=wrn(1), student=Dropping(), distillation={"hint_share": 1.0}))
-    images_BCHW = torch.rand(16, 2, 8, 6)
-    hints._student.train()
-    assert abs(untold(hints, images_BCHW) - 1) < 0.01
-    hints._student.eval()
-    assert abs(untold(hints, images_BCHW) - 2) < 0.01
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        x = self.features(images_BCHW)
+        return self.last(self.small(x if self.training else self.block(x)).mean(dim=(2, 3)))
 
 
 class Halving(nn.Module):
@@ -96,8 +90,9 @@ class Halving(nn.Module):
         return self.last(self.small(x[..., ::2] if self.training else x).mean(dim=(2, 3)))
 
 
-def test_features_that_have_another_size_in_training_are_left_out(make_run) -> None:
-    hints = Hints(make_run(teacher=wrn(1), student=Halving(), distillation={"hint_share": 1.0}))
+@pytest.mark.parametrize("network", [Dropping, Halving])
+def test_features_that_are_others_in_training_are_left_out(make_run, network: type[nn.Module]) -> None:
+    hints = Hints(make_run(teacher=wrn(1), student=network(), distillation={"hint_share": 1.0}))
     images_BCHW = torch.rand(16, 2, 8, 6)
     hints._student.train()
     assert abs(untold(hints, images_BCHW) - 1) < 0.01
