@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class NormalizedModel(nn.Module):
         task: TaskTable,
         *,
         memory_format: torch.memory_format | None = None,
-    ) -> NormalizedModel:
+    ) -> Self:
         """The network on the device behind the task's normalisation; None: channels-last if it can be, by trial."""
         memory_format = memory_format or _memory_format_of(model, task.image_shape)
         made = cls(model, mean=task.mean, std=task.std, memory_format=memory_format)

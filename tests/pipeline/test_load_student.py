@@ -153,6 +153,26 @@ def test_images_of_another_scale_are_told_of_once(start, out: Path) -> None:
             assert torch.equal(student(other), logits_BK)
 
 
+def test_images_of_another_size_are_told_of_once(start, out: Path) -> None:
+    start("student.model=resnet8")  # which takes any size
+    channels, height, width = from_file(out / "config.toml").task.image_shape
+    for sound in (torch.rand(2, channels, height * 5 // 4, width), torch.rand(2, channels, height, width * 3 // 4)):
+        with warnings.catch_warnings(action="error"):
+            load_student(out)(sound)
+    for other in (
+        torch.rand(2, channels, 2 * height, 2 * width),
+        torch.rand(2, channels, height, 2 * width),
+        torch.randint(256, (2, channels, height // 2, width), dtype=torch.uint8),
+    ):
+        student = load_student(out)
+        with pytest.warns(UserWarning, match=f"learned from {height} x {width}: scale them") as told:
+            student(other)
+        assert f"of {other.shape[2]} x {other.shape[3]} pixels" in str(told[0].message)
+        assert told[0].filename == __file__
+        with warnings.catch_warnings(action="error"):
+            student(other)
+
+
 def test_a_look_at_images_is_in_nobodys_way(start, out: Path) -> None:
     start()
     images_BCHW = torch.rand(3, *from_file(out / "config.toml").task.image_shape)
