@@ -15,7 +15,7 @@ from ssdkd_cli import console, diagnostics, run_reports
 from ssdkd_cli.options import Json
 from stages.errors import ConfigError, FileError, SsdkdError
 from stages.paths import in_shell, typed_path
-from stages.run_directory import LIVE_STATUSES, RUNS_ROOT, RunDirectory
+from stages.run_directory import LIVE_STATUSES, RUNS_ROOT, RunDirectory, is_run
 
 app = typer.Typer(no_args_is_help=True, help="List, compare, verify and control runs.")
 
@@ -36,10 +36,10 @@ _TIMEOUT_S = 60.0
 
 @app.command("ls")
 def list_all(
-    json: Json = False,
-    root: Annotated[
-        Path, typer.Option(parser=typed_path, metavar="DIR", help="The folder that holds the runs [path].")
+    folder: Annotated[
+        Path, typer.Argument(parser=typed_path, metavar="FOLDER", help="The folder that holds the runs [path].")
     ] = RUNS_ROOT,
+    json: Json = False,
 ) -> None:
     """List runs, newest first: status, epoch, results, time.
 
@@ -54,19 +54,21 @@ def list_all(
     from stages.run_directory.lookup import list_groups, list_runs
     from stages.run_directory.overview import listed
 
-    if root != RUNS_ROOT and not root.is_dir():
-        raise FileError(f"there is no folder {root}", hint="name the folder that holds the runs")
-    single = {run.path.resolve(): run for run in list_runs(root)}  # links to runs of groups may be among them
-    grouped = [run for run in list_groups(root) if run.path.resolve() not in single]
+    if folder != RUNS_ROOT and not folder.is_dir():
+        raise FileError(f"there is no folder {folder}", hint="name the folder that holds the runs")
+    if is_run(folder):
+        raise FileError(f"{folder} is a run, not a folder of them", hint=f"`ssdkd runs show {in_shell(folder)}`")
+    single = {run.path.resolve(): run for run in list_runs(folder)}  # links to runs of groups may be among them
+    grouped = [run for run in list_groups(folder) if run.path.resolve() not in single]
     documents = [listed(run) for run in single.values()]
     # Named as other commands take them: group/run.
-    documents += [{**listed(run), "name": run.path.relative_to(root).as_posix()} for run in grouped]
+    documents += [{**listed(run), "name": run.path.relative_to(folder).as_posix()} for run in grouped]
     if json:
         console.print_json(documents)
     elif documents:
         run_reports.print_list(documents)
     else:
-        diagnostics.note(f"there is no run in the folder {root}")
+        diagnostics.note(f"there is no run in the folder {folder}")
 
 
 @app.command("show")

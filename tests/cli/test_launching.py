@@ -331,7 +331,7 @@ LONG = "x" * 300
         ["runs", "verify", "~nobody-of-that-name/x"],
         ["runs", "compare", LONG, LONG],
         ["runs", "stop", LONG],
-        ["runs", "ls", "--root", LONG],
+        ["runs", "ls", LONG],
         ["presets", "cp", "digits", f"{LONG}.toml"],
         ["presets", "check", f"{LONG}.toml"],
     ],
@@ -352,7 +352,7 @@ def test_a_tilde_is_the_home_folder_everywhere(call, place, monkeypatch):
     assert call("presets", "check", "~/mine.toml").code == 0
     planned = call("run", "--preset=~/mine.toml", "--out=~/new", "--dry-run", "--json")
     assert json.loads(planned.out)["run_directory"] == str(home / "new")
-    assert f"there is no run in the folder {home}/runs" in call("runs", "ls", "--root=~/runs").err
+    assert f"there is no run in the folder {home}/runs" in call("runs", "ls", "~/runs").err
     assert call("presets", "cp", "digits", "~/copy.toml").code == 0
     assert (home / "copy.toml").is_file()
     assert not (place / "~").exists()

@@ -95,7 +95,7 @@ def test_ls_where_there_is_none(call, place):
 
 
 def test_ls_of_a_folder_that_is_not_there(call, place):
-    result = call("runs", "ls", "--root", "nowhere")
+    result = call("runs", "ls", "nowhere")
     assert (result.code, result.out) == (3, "")
     assert "there is no folder nowhere" in result.err
 
@@ -108,7 +108,11 @@ def test_show_says_how_to_go_on(call, place, status: str, goes_on: bool) -> None
 
 def test_ls_of_another_folder(call, place):
     make_run("digits-1").path.parent.rename("elsewhere")
-    assert call("runs", "ls", "--root", "elsewhere").out.startswith("digits-1\t")
+    assert call("runs", "ls", "elsewhere").out.startswith("digits-1\t")
+    result = call("runs", "ls", "elsewhere/digits-1")
+    assert (result.code, result.out) == (3, "")
+    assert "is a run, not a folder of them" in result.err
+    assert "ssdkd runs show elsewhere/digits-1" in result.err
 
 
 def test_ls_lists_groups_by_their_folders(call, place):
