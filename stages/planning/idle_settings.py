@@ -144,7 +144,7 @@ def warnings_of(config: Config, schedule: Schedule) -> tuple[str, ...]:
                 warnings[key] = _told(config, key, idle.reason)
     for key, reason in _left_out(config, schedule):
         warnings.setdefault(key, _told(config, key, reason))
-    return (*warnings.values(), *_ill_sized_buffer(config, schedule), *_parted_pairs(config, schedule))
+    return (*warnings.values(), *_surplus(config, schedule), *_parted_pairs(config, schedule))
 
 
 def _left_out(config: Config, schedule: Schedule) -> Iterator[tuple[str, str]]:
@@ -170,18 +170,15 @@ def _left_out(config: Config, schedule: Schedule) -> Iterator[tuple[str, str]]:
             yield key, reason
 
 
-def _ill_sized_buffer(config: Config, schedule: Schedule) -> Iterator[str]:
-    """What leaves a buffer at once, and one that is never full, where someone chose its capacity."""
+def _surplus(config: Config, schedule: Schedule) -> list[str]:
     if "inversion" not in schedule.stages:
-        return
+        return []
     capacity = config.buffer.capacity
-    per_epoch = schedule.num_calls(schedule.epochs) * config.inversion.batch_size
-    in_all = schedule.total_calls * config.inversion.batch_size
-    told = f"`buffer.capacity` is {capacity:,}"
-    if capacity < per_epoch:
-        yield f"{told}: {per_epoch - capacity:,} of each epoch's {per_epoch:,} images are dropped unused"
-    elif capacity > in_all and _is_deliberate(config, "buffer.capacity"):
-        yield f"{told}, and never full: the whole run makes {in_all:,} images"
+    num_images = schedule.num_calls(schedule.epochs) * config.inversion.batch_size
+    if capacity >= num_images:
+        return []
+    lost = num_images - capacity
+    return [f"`buffer.capacity` is {capacity:,}: {lost:,} of each epoch's {num_images:,} images are dropped unused"]
 
 
 def _parted_pairs(config: Config, schedule: Schedule) -> list[str]:

@@ -107,18 +107,6 @@ def test_a_buffer_smaller_than_what_an_epoch_makes_is_told(whole):
     assert warnings([whole], ["buffer.capacity=256", "inversion.warmup_calls=2"]) == ()
 
 
-def test_a_buffer_that_is_never_full_is_told_where_someone_chose_its_size(whole):
-    made = 256 * load([whole]).run.epochs
-    (warning,) = warnings([whole], [f"buffer.capacity={made + 1}"])
-    assert warning == f"`buffer.capacity` is {made + 1:,}, and never full: the whole run makes {made:,} images"
-    assert warnings([whole], [f"buffer.capacity={made}"]) == ()
-    assert warnings([whole], [f"buffer.capacity={made + 1}", "inversion.calls=2"]) == ()
-    assert warnings([whole], [f"buffer.capacity={made + 1}"], "distill") == ()
-    (warning,) = warnings([whole], [f"buffer.capacity={made + 1}"], "invert")
-    assert warning.endswith(f"{made:,} images")
-    assert warnings([whole], ["run.epochs=2", "run.warmup_epochs=1"]) == ()  # nobody chose 5,000
-
-
 def test_what_a_command_leaves_out_is_not_counted_and_what_it_needs_is(whole):
     small, parting = ["buffer.capacity=256"], ["buffer.eviction=lowest_priority", "distillation.views=8"]
     assert warnings([whole], ["buffer.capacity=200"], "distill") == ()
